@@ -1,0 +1,541 @@
+#ifndef PROMPTLAYER_CLIENT_HPP
+#define PROMPTLAYER_CLIENT_HPP
+
+#include <promptlayer/error.hpp>
+#include <promptlayer/http.hpp>
+#include <promptlayer/json.hpp>
+#include <promptlayer/text.hpp>
+#include <promptlayer/track_prompt.hpp>
+#include <promptlayer/transport.hpp>
+#include <promptlayer/validate.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdlib>
+#include <exception>
+#include <functional>
+#include <iosfwd>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace promptlayer::inline v0 {
+
+inline constexpr std::string_view library_version = "0.1.0";
+
+/// How to reach the service. A plain value; the first call refuses what cannot be used, by member. Printing
+/// it shows the API key as `[redacted]`.
+struct config {
+    std::string api_key{};                                ///< visible ASCII; never in an error or a log
+    std::string base_url = "https://api.promptlayer.com"; ///< a path is kept, one slash at its end is not
+    std::chrono::milliseconds timeout = std::chrono::seconds{10}; ///< for the whole exchange, more than 0
+    std::string user_agent = "promptlayer-cpp/" + std::string{library_version}; ///< printable ASCII
+    std::size_t max_response_bytes = 1024 * 1024; ///< a longer answer is not read; more than 0
+    bool allow_insecure_http = false; ///< else `http://` is for `localhost`, 127.0.0.0/8 and `[::1]` only
+    std::size_t max_request_bytes = default_max_request_bytes; ///< a longer body is not sent; more than 0
+};
+
+/// A config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`; one that is unset or empty
+/// leaves the default. Not to be called while another thread changes the environment.
+inline config config_from_environment() {
+#if defined(_MSC_VER)
+#pragma warning(push)
+#pragma warning(disable : 4996)
+#endif
+    const char* const key = std::getenv("PROMPTLAYER_API_KEY");
+    const char* const url = std::getenv("PROMPTLAYER_BASE_URL");
+#if defined(_MSC_VER)
+#pragma warning(pop)
+#endif
+    config made;
+    if (key)
+        made.api_key = key;
+    if (url && *url)
+        made.base_url = url;
+    return made;
+}
+
+namespace detail {
+
+/// Whether every character of `text` is from `first` to '~'.
+constexpr bool ascii_from(char first, std::string_view text) noexcept {
+    return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
+}
+
+/// A number without a sign or a leading zero, at most `most`.
+inline bool decimal_up_to(std::string_view digits, unsigned most) noexcept {
+    unsigned number = 0;
+    const char* const end = digits.data() + digits.size();
+    const auto [stop, ec] = std::from_chars(digits.data(), end, number);
+    return !digits.empty() && ec == std::errc{} && stop == end && number <= most &&
+           (digits[0] != '0' || digits.size() == 1);
+}
+
+/// `localhost`, 127.0.0.0/8 in four decimal numbers, `[::1]`; nothing that a resolver would have to
+/// interpret.
+inline bool is_loopback(std::string_view host) noexcept {
+    if (host == "[::1]" || equal_ignoring_case(host, "localhost"))
+        return true;
+    if (!host.starts_with("127."))
+        return false;
+    host.remove_prefix(4);
+    for (int octet = 2; octet <= 4; ++octet) {
+        const std::size_t dot = octet < 4 ? host.find('.') : host.size();
+        if (dot == host.npos || !decimal_up_to(host.substr(0, dot), 255))
+            return false;
+        host.remove_prefix(octet < 4 ? dot + 1 : dot);
+    }
+    return true;
+}
+
+/// What is wrong with a base URL; empty if nothing is.
+inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
+    if (!ascii_from('!', url) || url.find_first_of("?#\\") != url.npos)
+        return "must be visible ASCII without space, ?, # and backslash";
+    const std::size_t colon = std::min(url.find("://"), url.size());
+    const bool secure = equal_ignoring_case(url.substr(0, colon), "https");
+    if (!secure && !equal_ignoring_case(url.substr(0, colon), "http"))
+        return "must begin with https://";
+    url.remove_prefix(colon + 3);
+    const std::string_view authority = url.substr(0, url.find('/'));
+    if (authority.find('@') != authority.npos)
+        return "must not hold user information";
+    const bool bracketed = authority.starts_with('[');
+    const std::size_t host_end = bracketed ? authority.find(']') : authority.find(':');
+    const std::string_view host =
+        authority.substr(0, bracketed && host_end != authority.npos ? host_end + 1 : host_end);
+    const std::string_view port = authority.substr(host.size());
+    const auto in_host = [&](char c) {
+        const char lower = ascii_lower(c);
+        return (lower >= 'a' && lower <= (bracketed ? 'f' : 'z')) || (c >= '0' && c <= '9') || c == '.' ||
+               (bracketed ? c == ':' : c == '-' || c == '_');
+    };
+    const std::string_view name =
+        bracketed ? host.substr(1, host.size() - std::min<std::size_t>(host.size(), 2)) : host;
+    if (name.empty() || (bracketed && !host.ends_with(']')) ||
+        !std::all_of(name.begin(), name.end(), in_host))
+        return "must name a host";
+    if (!port.empty() && (port[0] != ':' || port == ":0" || !decimal_up_to(port.substr(1), 65535)))
+        return "must have a port from 1 to 65535 or none";
+    if (!secure && !allow_insecure_http && !is_loopback(host))
+        return "must begin with https:// unless the host is this machine or allow_insecure_http is set";
+    return {};
+}
+
+} // namespace detail
+
+/// What keeps `settings` from being used: a violation for each member; empty if nothing does. Never a value.
+inline std::vector<violation> validate(const config& settings) {
+    std::vector<violation> faults;
+    const auto fault = [&](const char* member, std::string_view message) {
+        faults.push_back({member, rule::setting, 0, 0, std::string{message}});
+    };
+    if (settings.api_key.empty())
+        fault("api_key", "is not given");
+    else if (!detail::ascii_from('!', settings.api_key))
+        fault("api_key", "must be visible ASCII without spaces and control characters");
+    if (const auto wrong = detail::url_fault(settings.base_url, settings.allow_insecure_http); !wrong.empty())
+        fault("base_url", wrong);
+    if (settings.timeout <= std::chrono::milliseconds{0})
+        fault("timeout", "must be more than 0 ms");
+    if (settings.user_agent.empty() || !detail::ascii_from(' ', settings.user_agent))
+        fault("user_agent", "must be printable ASCII");
+    if (settings.max_response_bytes == 0)
+        fault("max_response_bytes", "must be more than 0");
+    if (settings.max_request_bytes == 0)
+        fault("max_request_bytes", "must be more than 0");
+    return faults;
+}
+
+inline std::string to_string(const config& settings) {
+    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
+           "\nbase_url: " + settings.base_url + "\ntimeout: " + std::to_string(settings.timeout.count()) +
+           " ms\nuser_agent: " + settings.user_agent +
+           "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
+           "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
+           "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
+}
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const config& settings) {
+    return detail::print(out, settings);
+}
+
+/// A validated request without the API key: what a queue or a file may hold.
+struct prepared_request {
+    std::string path{}; ///< `/rest/track-prompt`
+    std::string body{}; ///< JSON
+
+    friend bool operator==(const prepared_request&, const prepared_request&) = default;
+};
+
+/// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
+template <class Request>
+result<prepared_request> prepare(const Request& request,
+                                 std::size_t max_request_bytes = default_max_request_bytes) {
+    prepared_request made{std::string{Request::path}, {}};
+    if (auto written = detail::write_json(request, max_request_bytes, made.body); !written)
+        return std::move(written).error();
+    return made;
+}
+
+namespace detail {
+
+inline result<void> verdict(const config& settings) {
+    if (auto faults = validate(settings); !faults.empty())
+        return invalid(errc::invalid_config, std::move(faults));
+    return {};
+}
+
+/// All of a request but its body. The config is known to be good.
+inline void address(const config& settings, std::string_view path, http_request& out) {
+    const std::string_view base = settings.base_url;
+    out.method = "POST";
+    (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
+    out.headers.resize(4);
+    const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
+        out.headers[index].name = name;
+        out.headers[index].value = value;
+    };
+    set(0, "X-API-KEY", settings.api_key);
+    set(1, "Content-Type", "application/json");
+    set(2, "Accept", "application/json");
+    set(3, "User-Agent", settings.user_agent);
+    out.timeout = settings.timeout;
+    out.max_response_bytes = settings.max_response_bytes;
+}
+
+/// Empty but for memory that can be used again.
+inline void clear(http_request& out) noexcept {
+    out.method.clear();
+    out.url.clear();
+    out.headers.clear();
+    out.body.clear();
+}
+
+/// `encode` for a config whose verdict is known.
+template <class Request>
+result<void> encode_with(const config& settings, const result<void>& verdict, const Request& request,
+                         http_request& out) {
+    auto outcome = verdict ? write_json(request, settings.max_request_bytes, out.body) : verdict;
+    if (outcome)
+        address(settings, Request::path, out);
+    else
+        clear(out);
+    return outcome;
+}
+
+} // namespace detail
+
+/// Puts address, key and headers to a prepared request: `invalid_config`, or the request as it is to be sent.
+inline result<http_request> authorize(const config& settings, prepared_request request) {
+    if (auto good = detail::verdict(settings); !good)
+        return std::move(good).error();
+    http_request out;
+    out.body = std::move(request.body);
+    detail::address(settings, request.path, out);
+    return out;
+}
+
+/// `prepare` and `authorize` at once: the HTTP request that tracks, or `invalid_config` or `invalid_request`.
+/// No I/O.
+template <class Request = track_prompt>
+result<http_request> encode(const config& settings, const Request& request) {
+    http_request out;
+    if (auto encoded = detail::encode_with(settings, detail::verdict(settings), request, out); !encoded)
+        return std::move(encoded).error();
+    return out;
+}
+
+/// The same into `out`, which is used again and again: its memory is kept. On an error it is emptied.
+template <class Request = track_prompt>
+result<void> encode(const config& settings, const Request& request, http_request& out) {
+    return detail::encode_with(settings, detail::verdict(settings), request, out);
+}
+
+namespace detail {
+
+constexpr errc code_of(int status) noexcept {
+    switch (status) {
+    case 400: return errc::bad_request;
+    case 401: return errc::unauthorized;
+    case 403: return errc::forbidden;
+    case 404: return errc::not_found;
+    case 409: return errc::conflict;
+    case 422: return errc::unprocessable;
+    case 429: return errc::rate_limited;
+    default: return status >= 500 && status <= 599 ? errc::server_error : errc::unexpected_status;
+    }
+}
+
+/// An answer that is an error: the sentence of its code, the status, and what the service says.
+inline error answered(errc code, const http_response& response, std::string said) {
+    error e{.code = code, .status = response.status};
+    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status) + ")";
+    if (!said.empty())
+        e.message += ": " + std::move(said);
+    e.retry_after = retry_after(response);
+    return e;
+}
+
+inline constexpr std::size_t max_service_text = 512;
+
+inline error failed_status(const config& settings, const http_response& response) {
+    service_message said;
+    if (response.body.size() <= settings.max_response_bytes)
+        said = read_service_message(response.body, settings.api_key);
+    if (!said.violations.empty() && said.text.empty())
+        said.text = readable(joined(said.violations), max_service_text);
+    error e = answered(code_of(response.status), response, std::move(said.text));
+    e.violations = std::move(said.violations);
+    return e;
+}
+
+inline error no_answer(const config& settings, const transport_failure& failed) {
+    error e{.code = errc::transport};
+    e.message = sentence(e.code) + std::string{": "} + sentence(failed.kind);
+    if (const auto why = readable(redacted(failed.message, settings.api_key), max_service_text); !why.empty())
+        e.message += ": " + why;
+    e.failure = failed.kind;
+    e.maybe_delivered = failed.maybe_delivered;
+    return e;
+}
+
+} // namespace detail
+
+/// What an answer says: the reply that the interface promises, or an error. The status decides first; only
+/// 200 is a success. Text of the service has its control characters replaced and, where it echoes the API
+/// key, `[redacted]`; in errors it is cut at 512 bytes. An answer over `max_response_bytes`, or nested deeper
+/// than 32, is not read. No I/O.
+template <class Request = track_prompt>
+result<typename Request::reply> decode(const config& settings, const http_response& response) {
+    using reply = typename Request::reply;
+    if (response.status != 200)
+        return detail::failed_status(settings, response);
+    if (response.body.size() > settings.max_response_bytes)
+        return detail::answered(errc::malformed_response, response,
+                                "more than " + std::to_string(settings.max_response_bytes) + " bytes");
+    auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body);
+    if (!read) {
+        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
+        e.violations = std::move(read.error().violations);
+        return e;
+    }
+    const auto cleaned = [&](const std::string& text, std::size_t most_bytes) {
+        return detail::readable(detail::redacted(text, settings.api_key), most_bytes);
+    };
+    if constexpr (requires {
+                      { read->success } -> std::convertible_to<bool>;
+                  }) {
+        if (!read->success) {
+            std::string said;
+            if constexpr (requires {
+                              { read->message } -> std::convertible_to<std::string>;
+                          })
+                said = cleaned(read->message, detail::max_service_text);
+            return detail::answered(errc::rejected, response, std::move(said));
+        }
+    }
+    reply::schema::for_each_field([&]<class Field>(Field, std::size_t) {
+        if constexpr (std::same_as<typename Field::member_type, std::string>) {
+            std::string& text = (*read).*Field::member;
+            text = cleaned(text, text.npos);
+        }
+    });
+    return read;
+}
+
+/// The same with the limits of a default config.
+template <class Request = track_prompt>
+result<typename Request::reply> decode(const http_response& response) {
+    return decode<Request>(config{}, response);
+}
+
+namespace detail {
+
+/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
+/// that returns false.
+template <class Action, class OnThrow>
+void catching(Action&& action, OnThrow&& on_throw) {
+#if defined(__cpp_exceptions)
+    try {
+        action();
+    } catch (const std::exception& thrown) {
+        if (!on_throw(thrown.what()))
+            throw;
+    } catch (...) {
+        if (!on_throw("unknown exception"))
+            throw;
+    }
+#else
+    action();
+    static_cast<void>(on_throw);
+#endif
+}
+
+/// A config and what was found of it, once.
+struct settings {
+    promptlayer::config config;
+    result<void> verdict = detail::verdict(config);
+};
+
+/// One asynchronous call: sees to it that the handler is called once.
+template <class Request, class Handler>
+class pending_call {
+    std::shared_ptr<const settings> settings_;
+    Handler handler_;
+    std::atomic_flag done_{};
+
+public:
+    pending_call(std::shared_ptr<const settings> shared, Handler handler)
+        : settings_(std::move(shared)), handler_(std::move(handler)) {}
+    pending_call(const pending_call&) = delete;
+    pending_call& operator=(const pending_call&) = delete;
+
+    ~pending_call() {
+        catching(
+            [&] {
+                finish(transport_failure{failure::cancelled, "the transport let the request go"});
+            },
+            [](const char*) { return true; });
+    }
+
+    /// False if the handler was called before.
+    bool finish(transport_result outcome) {
+        if (done_.test_and_set())
+            return false;
+        Handler handler = std::move(handler_); // what it holds is let go when it returns
+        if (outcome)
+            handler(decode<Request>(settings_->config, *outcome));
+        else
+            handler(result<typename Request::reply>{no_answer(settings_->config, outcome.error())});
+        return true;
+    }
+};
+
+template <class T>
+concept sends = requires(T& transport, const http_request& request) {
+    transport.send(request);
+};
+
+template <class T>
+concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
+    transport.send(std::move(request), std::move(done));
+};
+
+} // namespace detail
+
+/// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
+/// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
+/// in flight. `std::ref` has it refer to a transport that outlives it.
+template <class T>
+class client {
+    using transport_type = std::remove_reference_t<T>;
+
+    static_assert(Transport<transport_type> || AsyncTransport<transport_type> ||
+                      detail::sends<transport_type> || detail::sends_asynchronously<transport_type>,
+                  "promptlayer: this type is no Transport: it has neither a public member function "
+                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
+    static_assert(
+        !detail::sends<transport_type> || Transport<transport_type>,
+        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
+        "return a transport_result");
+    static_assert(!detail::sends_asynchronously<transport_type> || AsyncTransport<transport_type>,
+                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
+                  "completion)` does "
+                  "not return void");
+
+    std::shared_ptr<const detail::settings> settings_;
+    T transport_;
+
+public:
+    /// The config is checked here, once; a bad one is reported by every call.
+    client(config settings, T transport)
+        : settings_(std::make_shared<const detail::settings>(detail::settings{std::move(settings)})),
+          transport_(std::forward<T>(transport)) {}
+
+    transport_type& transport() noexcept { return transport_; }
+    const transport_type& transport() const noexcept { return transport_; }
+
+    /// Sends one request and waits for its answer. Errors: every `errc` from `invalid_request` to
+    /// `malformed_response`; unsent if it is `invalid_config` or `invalid_request`.
+    template <class Request>
+    result<typename Request::reply> call(const Request& request) {
+        static_assert(Transport<transport_type>,
+                      "promptlayer: this transport is asynchronous: give the call a handler as well");
+        http_request http;
+        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
+            !encoded)
+            return std::move(encoded).error();
+        transport_result outcome = transport_failure{};
+        detail::catching([&] { outcome = transport_.send(http); },
+                         [&](const char* what) {
+                             outcome = transport_failure{failure::other, what};
+                             return true;
+                         });
+        if (!outcome)
+            return detail::no_answer(settings_->config, outcome.error());
+        return decode<Request>(settings_->config, *outcome);
+    }
+
+    /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread
+    /// the transport completes on; before this returns if the request is refused unsent. It may be move-only.
+    /// What it throws goes to the caller of the completion.
+    template <class Request, class Handler>
+    void call(const Request& request, Handler handler) {
+        using reply = typename Request::reply;
+        static_assert(
+            AsyncTransport<transport_type>,
+            "promptlayer: this transport is synchronous: call without a handler and use what is returned");
+        static_assert(std::invocable<Handler&, result<reply>>,
+                      "promptlayer: the handler cannot be called with a result of the reply");
+        http_request http;
+        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
+            !encoded) {
+            handler(result<reply>{std::move(encoded).error()});
+            return;
+        }
+        const auto pending =
+            std::make_shared<detail::pending_call<Request, Handler>>(settings_, std::move(handler));
+        detail::catching(
+            [&] {
+                transport_.send(std::move(http),
+                                [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
+            },
+            [&](const char* what) {
+                return pending->finish(transport_failure{failure::other, what});
+            });
+    }
+
+    /// `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
+    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
+    result<tracked> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+        return call(request);
+    }
+
+    /// `call` with a handler, likewise.
+    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>,
+              class Handler>
+    void track_prompt(const basic_track_prompt<Text, Variables>& request, Handler handler) {
+        call(request, std::move(handler));
+    }
+};
+
+template <class T>
+client(config, T) -> client<std::unwrap_reference_t<T>>;
+
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif

@@ -1,0 +1,350 @@
+#ifndef PROMPTLAYER_ERROR_HPP
+#define PROMPTLAYER_ERROR_HPP
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <exception>
+#include <iosfwd>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+namespace promptlayer::inline v0 {
+
+/// What went wrong, as a `std::error_code` enumeration. The HTTP status decides first: whatever the body of a
+/// 503 holds, it is a `server_error`.
+enum class errc {
+    invalid_request = 1, ///< refused before it was sent; `error::violations` says why
+    invalid_config,      ///< the `config` cannot be used; `error::violations` names its members
+    transport,           ///< no answer came; `error::failure` says how
+    bad_request,         ///< HTTP 400
+    unauthorized,        ///< HTTP 401
+    forbidden,           ///< HTTP 403
+    not_found,           ///< HTTP 404
+    conflict,            ///< HTTP 409
+    unprocessable,       ///< HTTP 422; `error::violations` holds what the service lists
+    rate_limited,        ///< HTTP 429
+    server_error,        ///< HTTP 500 to 599
+    unexpected_status,   ///< any other status but 200, redirects included
+    rejected,            ///< HTTP 200 whose `success` is false
+    malformed_response,  ///< HTTP 200 whose body is not what the interface promises, or is too large
+    malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
+    queue_full,          ///< a queue took no more
+    closed,              ///< a queue or tracker was closed before
+};
+
+/// How a transport failed to bring an answer.
+enum class failure {
+    resolve,   ///< the host has no address
+    connect,   ///< no connection was made
+    tls,       ///< the peer is not trusted, or no secure connection could be agreed on
+    timeout,   ///< `http_request::timeout` passed
+    reset,     ///< the connection ended before the answer was complete
+    cancelled, ///< given up on this side
+    other,
+};
+
+/// The rule that a `violation` breaks.
+enum class rule {
+    required,       ///< the member is missing
+    type,           ///< the value has another JSON type, or a fraction where an integer is due
+    range,          ///< an integer that does not fit in 64 bits signed
+    min_length,     ///< fewer code points than `limit`
+    max_length,     ///< more code points than `limit`
+    utf8,           ///< the value is not UTF-8; `actual` is the byte offset
+    name_utf8,      ///< the name of a variable is not UTF-8; `actual` is the byte offset
+    unique,         ///< a member or the name of a variable is given more than once
+    at_most_one_of, ///< `actual` members are given of which `limit` may be
+    unknown_member, ///< the schema has no such member
+    max_bytes,      ///< a body of `actual` bytes, of which `limit` are allowed
+    trailing_text,  ///< text after the JSON value; `actual` is the byte offset
+    setting,        ///< a member of `config` that cannot be used
+    service,        ///< reported by the service
+    omitted,        ///< stands for `actual` further violations
+};
+
+/// One broken rule.
+struct violation {
+    std::string path{}; ///< `label`, `prompt_input_variables["user"]`; empty: the whole
+    promptlayer::rule rule = promptlayer::rule::service;
+    std::uint64_t limit = 0;  ///< what the rule allows, where it is a measure
+    std::uint64_t actual = 0; ///< what was found, in the same measure
+    std::string message{};    ///< the rule and the measures in words, never the value
+
+    friend bool operator==(const violation&, const violation&) = default;
+};
+
+/// A broken rule as a sentence: `label: at most 512 characters, has 513`.
+inline std::string to_string(const violation& v) {
+    return v.path.empty() ? v.message : v.path + ": " + v.message;
+}
+
+/// What a call came to when it did not succeed. A plain value; holds no value of a request and never the API
+/// key.
+struct error {
+    errc code{};
+    std::string message{};               ///< the whole sentence, violations included; see `to_string`
+    int status = 0;                      ///< the HTTP status, 0 if none came
+    std::vector<violation> violations{}; ///< the first 64, then one `rule::omitted` for the rest
+    std::optional<promptlayer::failure> failure{}; ///< set where `code` is `errc::transport`
+    bool maybe_delivered = false;                  ///< no answer came, yet the service may have done the work
+    std::optional<std::chrono::seconds> retry_after{}; ///< the service's wish, not capped
+    std::optional<std::size_t> offset{};               ///< byte offset in the text given to `from_json`
+
+    /// Whether the same request may succeed later: no answer (but for tls and cancelled), or HTTP 408, 429,
+    /// 500, 502, 503, 504. The one rule that everything which retries here uses.
+    bool retryable() const noexcept {
+        if (failure)
+            return *failure != promptlayer::failure::tls && *failure != promptlayer::failure::cancelled;
+        return status == 408 || status == 429 || status == 500 || status == 502 || status == 503 ||
+               status == 504;
+    }
+};
+
+/// The sentence of an error: what happened and what breaks which rule, on one line. Holds no value of a
+/// request.
+inline std::string to_string(const error& e);
+
+namespace detail {
+
+// A template, so that <iosfwd> is enough here.
+template <class Traits, class Value>
+std::basic_ostream<char, Traits>& print(std::basic_ostream<char, Traits>& out, const Value& value) {
+    return out << std::string_view{to_string(value)};
+}
+
+} // namespace detail
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const violation& v) {
+    return detail::print(out, v);
+}
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const error& e) {
+    return detail::print(out, e);
+}
+
+/// A value or an error, with the names of C++23's `std::expected`. Asking for the one that is not there ends
+/// the program with `std::terminate`; it is never undefined behaviour.
+template <class T, class E = error>
+class result {
+    using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+    std::variant<stored, E> held_;
+
+    template <std::size_t I, class Variant>
+    static constexpr auto& get(Variant& held) noexcept {
+        if (held.index() != I)
+            std::terminate();
+        return *std::get_if<I>(&held);
+    }
+
+public:
+    using value_type = T;
+    using error_type = E;
+
+    constexpr result() requires std::is_void_v<T>
+    = default;
+    constexpr result(stored value) : held_{std::in_place_index<0>, std::move(value)} {}
+    constexpr result(E failed) : held_{std::in_place_index<1>, std::move(failed)} {}
+
+    constexpr bool has_value() const noexcept { return held_.index() == 0; }
+    constexpr explicit operator bool() const noexcept { return has_value(); }
+
+    constexpr stored& value() & noexcept { return get<0>(held_); }
+    constexpr const stored& value() const& noexcept { return get<0>(held_); }
+    constexpr stored&& value() && noexcept { return std::move(get<0>(held_)); }
+    constexpr stored& operator*() & noexcept { return get<0>(held_); }
+    constexpr const stored& operator*() const& noexcept { return get<0>(held_); }
+    constexpr stored&& operator*() && noexcept { return std::move(get<0>(held_)); }
+    constexpr stored* operator->() noexcept { return &get<0>(held_); }
+    constexpr const stored* operator->() const noexcept { return &get<0>(held_); }
+
+    constexpr E& error() & noexcept { return get<1>(held_); }
+    constexpr const E& error() const& noexcept { return get<1>(held_); }
+    constexpr E&& error() && noexcept { return std::move(get<1>(held_)); }
+
+    template <class U>
+    constexpr stored value_or(U&& other) const& {
+        return has_value() ? **this : static_cast<stored>(std::forward<U>(other));
+    }
+    template <class U>
+    constexpr stored value_or(U&& other) && {
+        return has_value() ? *std::move(*this) : static_cast<stored>(std::forward<U>(other));
+    }
+};
+
+namespace detail {
+
+constexpr const char* sentence(errc code) noexcept {
+    switch (code) {
+    case errc::invalid_request: return "the request is not valid";
+    case errc::invalid_config: return "the configuration is not valid";
+    case errc::transport: return "no answer from the service";
+    case errc::bad_request: return "the service refused the request";
+    case errc::unauthorized: return "the service did not accept the API key";
+    case errc::forbidden: return "the API key does not permit this";
+    case errc::not_found: return "the service does not know the address or what the request names";
+    case errc::conflict: return "the request conflicts with what the service holds";
+    case errc::unprocessable: return "the service found the request not valid";
+    case errc::rate_limited: return "the service asks for fewer requests";
+    case errc::server_error: return "the service failed";
+    case errc::unexpected_status: return "the service answered with an unexpected status, is base_url right?";
+    case errc::rejected: return "the service reports that it did not succeed";
+    case errc::malformed_response: return "the answer is not what the service's interface promises";
+    case errc::malformed_json: return "the text is not JSON";
+    case errc::queue_full: return "the queue is full";
+    case errc::closed: return "the queue is closed";
+    }
+    return "unknown error";
+}
+
+constexpr const char* sentence(failure kind) noexcept {
+    switch (kind) {
+    case failure::resolve: return "the host has no address";
+    case failure::connect: return "no connection could be made";
+    case failure::tls: return "no trusted connection could be made";
+    case failure::timeout: return "the time allowed has passed";
+    case failure::reset: return "the connection ended early";
+    case failure::cancelled: return "cancelled";
+    case failure::other: break;
+    }
+    return "the transport failed";
+}
+
+class category final : public std::error_category {
+public:
+    const char* name() const noexcept override { return "promptlayer"; }
+    std::string message(int code) const override { return sentence(static_cast<errc>(code)); }
+};
+
+inline std::string joined(const std::vector<violation>& violations) {
+    std::string text;
+    for (const violation& v : violations)
+        text.append(text.empty() ? "" : "; ").append(to_string(v));
+    return text;
+}
+
+} // namespace detail
+
+/// The category of `errc` as `std::error_code`.
+inline const std::error_category& error_category() noexcept {
+    static const detail::category instance;
+    return instance;
+}
+
+inline std::error_code make_error_code(errc code) noexcept {
+    return {static_cast<int>(code), error_category()};
+}
+
+inline std::string to_string(const error& e) {
+    if (!e.message.empty())
+        return e.message;
+    return e.violations.empty() ? detail::sentence(e.code) : detail::joined(e.violations);
+}
+
+namespace detail {
+
+/// What a JSON value is, for the sentences on `rule::type`.
+enum class kind { null, boolean, integer, number, string, array, object };
+
+constexpr const char* a_kind(kind k) noexcept {
+    switch (k) {
+    case kind::null: return "null";
+    case kind::boolean: return "a boolean";
+    case kind::integer: return "an integer";
+    case kind::number: return "a number";
+    case kind::string: return "a string";
+    case kind::array: return "an array";
+    case kind::object: break;
+    }
+    return "an object";
+}
+
+inline std::string words(rule broken, std::uint64_t limit, std::uint64_t actual) {
+    const std::string has = ", has " + std::to_string(actual);
+    const auto characters = [&] {
+        return std::to_string(limit) + (limit == 1 ? " character" : " characters");
+    };
+    switch (broken) {
+    case rule::required: return "is required";
+    case rule::range: return "must fit in 64 bits signed";
+    case rule::min_length: return "at least " + characters() + has;
+    case rule::max_length: return "at most " + characters() + has;
+    case rule::utf8: return "is not UTF-8 at byte " + std::to_string(actual);
+    case rule::name_utf8: return "its name is not UTF-8 at byte " + std::to_string(actual);
+    case rule::unique: return "is given more than once";
+    case rule::unknown_member: return "is not a member of this request";
+    case rule::max_bytes: return "the body: at most " + std::to_string(limit) + " bytes" + has;
+    case rule::trailing_text: return "text after the JSON value, at byte " + std::to_string(actual);
+    case rule::omitted: return "and " + std::to_string(actual) + " more";
+    case rule::type:
+    case rule::at_most_one_of:
+    case rule::setting:
+    case rule::service: break; // worded where they are found, from names of the schema or of the config
+    }
+    return {};
+}
+
+inline violation wrong_type(std::string path, kind expected, const char* found) {
+    std::string message = path.empty() ? "the body must be " : "must be ";
+    message.append(a_kind(expected)).append(", is ").append(found);
+    return {std::move(path), rule::type, 0, 0, std::move(message)};
+}
+
+/// Keeps the first 64 violations and counts the others, so that no input makes an error large.
+class violation_list {
+    static constexpr std::size_t most = 64;
+    std::vector<violation> kept_{};
+    std::size_t omitted_ = 0;
+
+public:
+    bool empty() const noexcept { return kept_.empty(); }
+
+    /// `make` is called only if what it makes is kept.
+    template <class Make>
+    void add(Make&& make) {
+        if (kept_.size() < most)
+            kept_.push_back(make());
+        else
+            ++omitted_;
+    }
+
+    std::vector<violation> take() && {
+        if (omitted_ != 0)
+            kept_.push_back({"", rule::omitted, most, omitted_, words(rule::omitted, most, omitted_)});
+        return std::move(kept_);
+    }
+};
+
+/// `invalid_request` and `invalid_config`: the violations are the sentence.
+inline error invalid(errc code, std::vector<violation> violations) {
+    error e{.code = code, .message = joined(violations)};
+    e.violations = std::move(violations);
+    return e;
+}
+
+inline error malformed_json(std::size_t offset, std::string_view what) {
+    error e{.code = errc::malformed_json};
+    e.message = sentence(e.code) + std::string{": "}.append(what) + " at byte " + std::to_string(offset);
+    e.offset = offset;
+    return e;
+}
+
+} // namespace detail
+} // namespace promptlayer::inline v0
+
+template <>
+struct std::is_error_code_enum<promptlayer::errc> : std::true_type {};
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif

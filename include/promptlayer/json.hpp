@@ -1,0 +1,510 @@
+#ifndef PROMPTLAYER_JSON_HPP
+#define PROMPTLAYER_JSON_HPP
+
+#include <promptlayer/error.hpp>
+#include <promptlayer/schema.hpp>
+#include <promptlayer/text.hpp>
+#include <promptlayer/validate.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <boost/json/basic_parser_impl.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serializer.hpp>
+#include <boost/json/value.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace promptlayer::inline v0 {
+
+namespace detail {
+
+/// An output that writes JSON, up to `max_bytes`; what is beyond is measured only.
+class json_writer {
+    std::string& out_;
+    std::size_t max_bytes_;
+
+public:
+    std::size_t bytes = 0;
+
+    json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {}
+
+    void put(std::string_view raw) {
+        bytes += raw.size();
+        if (bytes <= max_bytes_)
+            out_ += raw;
+    }
+
+    void put_text(std::string_view text, const text_scan& scanned) {
+        bytes += scanned.json_bytes + 2;
+        if (bytes > max_bytes_ || !scanned.valid_utf8)
+            return;
+        if (scanned.json_bytes == text.size()) {
+            ((out_ += '"') += text) += '"';
+            return;
+        }
+        const std::size_t from = out_.size();
+        out_.resize(from + scanned.json_bytes + 2);
+        boost::json::serializer serializer;
+        serializer.reset(boost::json::string_view{text.data(), text.size()});
+        serializer.read(out_.data() + from, out_.size() - from);
+    }
+};
+
+/// Validates and writes in one pass; `out` is replaced, its memory used again. On an error `out` is empty.
+template <class Request>
+result<void> write_json(const Request& request, std::size_t max_bytes, std::string& out) {
+    out.clear();
+    json_writer writer{out, max_bytes};
+    every_violation report;
+    walk(request, max_bytes, writer, report);
+    if (report.list.empty())
+        return {};
+    out.clear();
+    return invalid(errc::invalid_request, std::move(report.list).take());
+}
+
+/// What a JSON number is as an integer, decided from its digits.
+struct integer_reading {
+    std::int64_t value = 0;
+    bool integral = true; ///< false: it has a fraction
+    bool fits = true;     ///< false: beyond 64 bits signed
+};
+
+/// `number` is a number in JSON's grammar: 2, 2.0, -2e3, 0.5.
+inline integer_reading read_integer(std::string_view number) noexcept {
+    const bool negative = number.front() == '-';
+    std::int64_t exponent = 0;
+    if (const std::size_t e = number.find_first_of("eE"); e != number.npos) {
+        const bool shrinks = number[e + 1] == '-';
+        for (const char c : number.substr(e + 1)) { // the parser keeps exponents within 32 bits
+            if (c >= '0' && c <= '9')
+                exponent = exponent * 10 + (c - '0');
+        }
+        exponent = shrinks ? -exponent : exponent;
+        number = number.substr(0, e);
+    }
+    // The value is 0.d1d2d3... times ten to the power of `point`, with d1 and the last digit not zero.
+    std::size_t digits = 0;
+    std::size_t significant = 0; // digits up to the last that is not zero
+    std::int64_t point = exponent;
+    std::array<char, 19> kept{};
+    bool after_point = false;
+    for (const char c : number) {
+        if (c == '.')
+            after_point = true;
+        if (c < '0' || c > '9')
+            continue;
+        if (c == '0' && digits == 0) {
+            point -= after_point ? 1 : 0;
+            continue;
+        }
+        if (digits < kept.size())
+            kept[digits] = c;
+        ++digits;
+        point += after_point ? 0 : 1;
+        if (c != '0')
+            significant = digits;
+    }
+    if (digits == 0)
+        return {};
+    if (point < static_cast<std::int64_t>(significant))
+        return {.value = 0, .integral = false};
+    if (point > static_cast<std::int64_t>(kept.size()))
+        return {.fits = false};
+    std::uint64_t magnitude = 0; // at most 19 digits: no overflow
+    for (std::size_t i = 0; i < static_cast<std::size_t>(point); ++i)
+        magnitude = magnitude * 10 + (i < significant ? static_cast<std::uint64_t>(kept[i] - '0') : 0);
+    const std::uint64_t most =
+        static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) + (negative ? 1 : 0);
+    if (magnitude > most)
+        return {.fits = false};
+    return {.value = static_cast<std::int64_t>(negative ? 0 - magnitude : magnitude)};
+}
+
+inline constexpr std::size_t max_json_depth = 32;
+
+/// What a reader does with members that the schema does not have.
+enum class unknown_members { refused, ignored };
+
+/// Reads one model from the events of Boost.JSON's parser, which hands on the digits of numbers and repeated
+/// members.
+template <class Model, unknown_members Unknown>
+class model_reader {
+    using schema = typename Model::schema;
+    static constexpr std::size_t none = schema::size;
+
+    Model model_ = blank<Model>();
+    every_violation report_{};
+    std::array<bool, schema::size> given_{};
+    std::size_t depth_ = 0;     // of the value being read
+    bool is_object_ = false;    // the outermost value
+    std::size_t field_ = none;  // the member being read
+    bool in_variables_ = false; // within its object
+    std::string name_{};        // of the variable being read
+    std::string buffer_{};      // parts of a string or number
+
+    template <class Action>
+    void on_field(std::size_t wanted, Action action) {
+        schema::for_each_field([&](auto field, std::size_t index) {
+            if (index == wanted)
+                action(field);
+        });
+    }
+
+    void on_member(std::string_view name) {
+        field_ = none;
+        std::size_t known = none;
+        schema::for_each_field([&]<class Field>(Field, std::size_t index) {
+            if (Field::name == name)
+                known = index;
+        });
+        if (known == none) {
+            if constexpr (Unknown == unknown_members::refused)
+                report_.list.add([&] {
+                    return violation{name.empty() ? "[\"\"]" : escaped(name), rule::unknown_member, 0, 0,
+                                     words(rule::unknown_member, 0, 0)};
+                });
+        } else if (given_[known]) {
+            on_field(known, [&]<class Field>(Field) { report_.add(rule::unique, {Field::name}, 0, 0); });
+        } else {
+            given_[known] = true;
+            field_ = known;
+        }
+    }
+
+    template <class Field>
+    void store(auto value) {
+        model_.*Field::member = std::move(value);
+    }
+
+    template <class Field>
+    void on_field_value(kind found, std::string_view text) {
+        if constexpr (Field::kind == kind::object) {
+            if (found == kind::object) {
+                in_variables_ = true;
+                return;
+            }
+        } else if constexpr (Field::kind == kind::integer) {
+            if (found == kind::number) {
+                const integer_reading number = read_integer(text);
+                if (number.integral && number.fits)
+                    store<Field>(integer{number.value});
+                else if (number.integral)
+                    report_.add(rule::range, {Field::name}, 0, 0);
+                else
+                    report_.add_type({Field::name}, kind::integer, "a number with a fraction");
+                return;
+            }
+        } else if constexpr (Field::kind == kind::boolean) {
+            if (found == kind::boolean)
+                return store<Field>(!text.empty());
+        } else {
+            static_assert(!std::is_trivially_destructible_v<typename Field::value_type>,
+                          "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
+            if (found == kind::string) {
+                check_text<Field>(scan(text), report_);
+                return store<Field>(typename Field::value_type{text});
+            }
+        }
+        report_.add_type({Field::name}, Field::kind, a_kind(found));
+    }
+
+    void on_variable(kind found, std::string_view text) {
+        on_field(field_, [&]<class Field>(Field) {
+            if constexpr (Field::kind == kind::object) {
+                const std::string_view name = name_;
+                const place at{Field::name, &name};
+                if (found != kind::string)
+                    report_.add_type(at, kind::string, a_kind(found));
+                else if (!(model_.*Field::member).emplace(name_, text).second)
+                    report_.add(rule::unique, at, 0, 0);
+            }
+        });
+    }
+
+    // A boolean that is true comes with a text that is not empty.
+    bool on_value(kind found, std::string_view text = {}) {
+        if (depth_ == 0) {
+            is_object_ = found == kind::object;
+            if (!is_object_)
+                report_.add_type({}, kind::object, a_kind(found));
+        } else if (depth_ == 1 && is_object_) {
+            on_field(field_, [&]<class Field>(Field) { on_field_value<Field>(found, text); });
+        } else if (depth_ == 2 && in_variables_) {
+            on_variable(found, text);
+        }
+        return true;
+    }
+
+    bool part(std::string_view text) {
+        buffer_ += text;
+        return true;
+    }
+
+    /// The end of a string or number; its parts are used up.
+    bool whole(kind found, std::string_view last) {
+        if (buffer_.empty())
+            return on_value(found, last);
+        buffer_ += last;
+        on_value(found, buffer_);
+        buffer_.clear();
+        return true;
+    }
+
+    bool begin(kind found) {
+        on_value(found);
+        ++depth_;
+        return true;
+    }
+
+    bool end() {
+        if (--depth_ == 1)
+            in_variables_ = false;
+        return true;
+    }
+
+public:
+    /// What is known when the text has been read.
+    result<Model> finish() && {
+        if (is_object_) {
+            schema::for_each_field([&]<class Field>(Field, std::size_t index) {
+                if (Field::required && !given_[index])
+                    report_.add(rule::required, {Field::name}, 0, 0);
+            });
+            check_groups<schema>([&](auto, std::size_t index) { return given_[index]; }, report_);
+        }
+        if (!report_.list.empty())
+            return invalid(errc::invalid_request, std::move(report_.list).take());
+        return std::move(model_);
+    }
+
+    every_violation& report() noexcept { return report_; }
+
+    // The interface of boost::json::basic_parser's handler.
+    using error_code = boost::json::error_code;
+    using json_text = boost::json::string_view;
+
+    static constexpr std::size_t max_object_size = std::numeric_limits<std::size_t>::max();
+    static constexpr std::size_t max_array_size = max_object_size;
+    static constexpr std::size_t max_key_size = max_object_size;
+    static constexpr std::size_t max_string_size = max_object_size;
+
+    bool on_document_begin(error_code&) noexcept { return true; }
+    bool on_document_end(error_code&) noexcept { return true; }
+    bool on_object_begin(error_code&) { return begin(kind::object); }
+    bool on_object_end(std::size_t, error_code&) noexcept { return end(); }
+    bool on_array_begin(error_code&) { return begin(kind::array); }
+    bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
+    bool on_key_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
+    bool on_key(json_text text, std::size_t, error_code&) {
+        part({text.data(), text.size()});
+        if (depth_ == 1 && is_object_)
+            on_member(buffer_);
+        else if (depth_ == 2 && in_variables_)
+            name_.swap(buffer_);
+        buffer_.clear();
+        return true;
+    }
+    bool on_string_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
+    bool on_string(json_text text, std::size_t, error_code&) {
+        return whole(kind::string, {text.data(), text.size()});
+    }
+    bool on_number_part(json_text text, error_code&) { return part({text.data(), text.size()}); }
+    bool on_int64(std::int64_t, json_text text, error_code&) {
+        return whole(kind::number, {text.data(), text.size()});
+    }
+    bool on_uint64(std::uint64_t, json_text text, error_code&) {
+        return whole(kind::number, {text.data(), text.size()});
+    }
+    bool on_double(double, json_text text, error_code&) {
+        return whole(kind::number, {text.data(), text.size()});
+    }
+    bool on_bool(bool value, error_code&) { return on_value(kind::boolean, value ? "true" : ""); }
+    bool on_null(error_code&) { return on_value(kind::null); }
+    bool on_comment_part(json_text, error_code&) noexcept { return true; }
+    bool on_comment(json_text, error_code&) noexcept { return true; }
+};
+
+/// Reads a model: `malformed_json`, or every violation.
+template <class Model, unknown_members Unknown>
+result<Model> read_json(std::string_view text) {
+    boost::json::parse_options options;
+    options.max_depth = max_json_depth;
+    boost::json::basic_parser<model_reader<Model, Unknown>> parser{options};
+    boost::json::error_code failed;
+    const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
+    if (failed)
+        return malformed_json(end, failed.message());
+    if (end != text.size())
+        parser.handler().report().add(rule::trailing_text, {}, 0, end);
+    return std::move(parser.handler()).finish();
+}
+
+/// What the service says of a request that it did not accept.
+struct service_message {
+    std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
+    std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
+};
+
+/// FastAPI's `loc` as a path: ["body", "prompt_input_variables", "user"] is `prompt_input_variables["user"]`.
+inline std::string path_of(const boost::json::value* loc, std::string_view secret) {
+    std::string path;
+    const auto* const steps = loc ? loc->if_array() : nullptr;
+    if (!steps)
+        return path;
+    std::size_t shown = 0;
+    for (const boost::json::value& step : *steps) {
+        if (shown == 8)
+            break;
+        if (const auto* const name = step.if_string()) {
+            if (&step == steps->begin() && *name == "body")
+                continue;
+            const std::string safe = escaped(redacted({name->data(), name->size()}, secret));
+            path += shown == 0 ? safe : "[\"" + safe + "\"]";
+        } else if (step.is_int64()) {
+            path += "[" + std::to_string(step.get_int64()) + "]";
+        }
+        ++shown;
+    }
+    return path;
+}
+
+/// The body of an answer that is not 200, if it can be read; text is bounded and without `secret`.
+inline service_message read_service_message(std::string_view body, std::string_view secret) {
+    constexpr std::size_t most_bytes = 512;
+    service_message said;
+    boost::json::parse_options options;
+    options.max_depth = max_json_depth;
+    boost::json::error_code failed;
+    const boost::json::value answer =
+        boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
+    const auto text_in = [&](const boost::json::value* value) -> std::string {
+        const auto* const text = value ? value->if_string() : nullptr;
+        return text ? readable(redacted({text->data(), text->size()}, secret), most_bytes) : std::string{};
+    };
+    const auto* const object = failed ? nullptr : answer.if_object();
+    if (!object)
+        return said;
+    for (const char* const member : {"message", "error", "detail"}) {
+        const boost::json::value* const value = object->if_contains(member);
+        if (value && value->is_object())
+            said.text = text_in(value->get_object().if_contains("message"));
+        else
+            said.text = text_in(value);
+        if (!said.text.empty())
+            break;
+    }
+    const boost::json::value* const detail = object->if_contains("detail");
+    if (!detail || !detail->is_array())
+        return said;
+    violation_list list;
+    for (const boost::json::value& item : detail->get_array()) {
+        const auto* const entry = item.if_object();
+        if (!entry)
+            continue;
+        list.add([&] {
+            const std::string type = text_in(entry->if_contains("type"));
+            std::string message = text_in(entry->if_contains("msg"));
+            if (message.empty())
+                message = type;
+            return violation{path_of(entry->if_contains("loc"), secret), rule::service, 0, 0,
+                             std::move(message)};
+        });
+    }
+    said.violations = std::move(list).take();
+    return said;
+}
+
+} // namespace detail
+
+/// The request as the JSON text that is sent: its members in the order of the schema, absent ones and an
+/// empty set of variables left out, no spaces. `invalid_request` with every violation if it breaks a rule or
+/// exceeds `max_request_bytes`. One pass and, for a request of usual size, one allocation; any thread.
+template <class Request>
+result<std::string> to_json(const Request& request,
+                            std::size_t max_request_bytes = default_max_request_bytes) {
+    std::string text;
+    if (auto written = detail::write_json(request, max_request_bytes, text); !written)
+        return std::move(written).error();
+    return text;
+}
+
+/// Reads a request that owns its strings from JSON text, and validates it. `malformed_json` with the byte
+/// offset if it cannot be parsed or is nested deeper than 32; else `invalid_request` with every violation: of
+/// the schema, an unknown or repeated member, text after the value. A number with an integral value is an
+/// integer, as in JSON Schema (`2.0`, `2e3`). Text over `max_request_bytes` is not parsed. Any thread.
+template <class Request>
+result<Request> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
+    static_assert(detail::has_schema<Request>,
+                  "promptlayer: this type is no model, it has no member type named schema");
+    if (text.size() > max_request_bytes) {
+        detail::every_violation report;
+        report.add(rule::max_bytes, {}, max_request_bytes, text.size());
+        return detail::invalid(errc::invalid_request, std::move(report.list).take());
+    }
+    return detail::read_json<Request, detail::unknown_members::refused>(text);
+}
+
+/// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
+template <class Model>
+std::string json_schema() {
+    using schema = typename Model::schema;
+    std::string properties;
+    std::string required;
+    const auto quoted = [](std::string_view name) { return "\"" + std::string{name} + "\""; };
+    const auto append = [](std::string& list, std::string item) {
+        (list += list.empty() ? "" : ",") += std::move(item);
+    };
+    schema::for_each_field([&]<class Field>(Field, std::size_t) {
+        std::string type;
+        switch (Field::kind) {
+        case detail::kind::boolean: type = R"("type":"boolean")"; break;
+        case detail::kind::integer: type = R"("type":"integer")"; break;
+        case detail::kind::string: type = R"("type":"string")"; break;
+        default: type = R"("type":"object","additionalProperties":{"type":"string"})";
+        }
+        Field::for_each_rule(
+            [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
+        append(properties, quoted(Field::name) + ":{" + type + "}");
+        if (Field::required)
+            append(required, quoted(Field::name));
+    });
+    std::string text = R"({"type":"object","properties":{)" + properties + "}";
+    if (!required.empty())
+        text += R"(,"required":[)" + required + "]";
+    // Each pair of which only one may be given.
+    std::vector<std::string> pairs;
+    schema::for_each_group([&](auto group) {
+        std::vector<std::string_view> earlier;
+        group.for_each_name([&](std::string_view name) {
+            for (const std::string_view other : earlier)
+                pairs.push_back(R"({"required":[)" + quoted(other) + "," + quoted(name) + "]}");
+            earlier.push_back(name);
+        });
+    });
+    if (pairs.size() == 1) {
+        text += R"(,"not":)" + pairs[0];
+    } else if (pairs.size() > 1) {
+        std::string any;
+        for (const std::string& pair : pairs)
+            append(any, pair);
+        text += R"(,"not":{"anyOf":[)" + any + "]}";
+    }
+    return text + "}";
+}
+
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif

@@ -1,0 +1,285 @@
+#ifndef PROMPTLAYER_SCHEMA_HPP
+#define PROMPTLAYER_SCHEMA_HPP
+
+#include <promptlayer/error.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <ranges>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+namespace promptlayer::inline v0 {
+
+namespace detail {
+
+template <class T, class... Others>
+concept any_of = (std::same_as<T, Others> || ...);
+
+/// An integer type whose every value fits in `std::int64_t`; character types and bool are no integers here,
+/// as in `std::in_range`.
+template <class T>
+concept fitting_integer =
+    std::integral<T> && !any_of<T, bool, char, wchar_t, char8_t, char16_t, char32_t> &&
+    (sizeof(T) < sizeof(std::int64_t) || (std::signed_integral<T> && sizeof(T) == sizeof(std::int64_t)));
+
+template <class T>
+inline constexpr bool always_false = false;
+
+} // namespace detail
+
+/// A JSON integer of 64 bits signed. Made from any integer type that fits; `2.9`, `true`, `'a'` and an
+/// unsigned 64-bit integer do not compile.
+class integer {
+    std::int64_t value_ = 0;
+
+public:
+    constexpr integer() = default;
+    template <detail::fitting_integer T>
+    constexpr integer(T value) noexcept : value_{value} {}
+    constexpr operator std::int64_t() const noexcept { return value_; }
+};
+
+/// A member that has to be given: leaving it out does not compile. Reads as a `T`.
+template <class T>
+class required {
+    T value_;
+
+public:
+    using value_type = T;
+
+    // A template without a constraint: the sentence is said only where the member is left out.
+    template <class Missing = T>
+    constexpr required() : value_{} {
+        static_assert(detail::always_false<Missing>,
+                      "promptlayer: a required member of the request is not given");
+    }
+    template <class U>
+    requires(!std::same_as<std::remove_cvref_t<U>, required> &&
+             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
+             std::convertible_to<U, T>) constexpr required(U&& value)
+        : value_(std::forward<U>(value)) {}
+
+    constexpr const T& value() const noexcept { return value_; }
+    constexpr operator const T&() const noexcept { return value_; }
+    constexpr const T& operator*() const noexcept { return value_; }
+    constexpr const T* operator->() const noexcept { return &value_; }
+
+    friend constexpr bool operator==(const required&, const required&) = default;
+};
+
+namespace detail {
+
+template <std::size_t N>
+struct fixed_string {
+    char data[N]{};
+
+    consteval fixed_string(const char (&literal)[N]) { std::copy_n(literal, N, data); }
+    constexpr operator std::string_view() const noexcept { return {data, N - 1}; }
+};
+
+template <class T>
+struct wrapped {
+    using type = T;
+    static constexpr bool optional = false;
+    static constexpr const T& get(const T& member) noexcept { return member; }
+    static constexpr T blank() { return T{}; }
+};
+
+template <class T>
+struct wrapped<required<T>> : wrapped<T> {
+    static constexpr required<T> blank() { return T{}; }
+};
+
+template <class T>
+struct wrapped<std::optional<T>> : wrapped<T> {
+    static constexpr bool optional = true;
+    static constexpr const T& get(const std::optional<T>& member) noexcept { return *member; }
+    static constexpr std::optional<T> blank() noexcept { return std::nullopt; }
+};
+
+template <class T>
+concept text = std::convertible_to<const T&, std::string_view>;
+
+template <class T>
+concept text_pair = requires(const T& pair) {
+    { pair.first } -> std::convertible_to<std::string_view>;
+    { pair.second } -> std::convertible_to<std::string_view>;
+};
+
+/// Names and their values, all strings: a map, a vector or span of pairs, ...
+template <class T>
+concept variables = std::ranges::input_range<const T&> && text_pair<std::ranges::range_value_t<const T&>>;
+
+/// A type of map that cannot hold a name twice, going by the characters.
+template <class T>
+concept unique_names = variables<T> && requires(const T& map, const typename T::key_type& name) {
+    requires any_of<typename T::key_type, std::string, std::string_view>;
+    map.at(name);
+};
+
+template <class T>
+consteval kind kind_of() {
+    if constexpr (std::same_as<T, bool>)
+        return kind::boolean;
+    else if constexpr (std::same_as<T, integer>)
+        return kind::integer;
+    else if constexpr (text<T>)
+        return kind::string;
+    else {
+        static_assert(variables<T>,
+                      "promptlayer: a member of a model is a bool, an integer, a string, or a range of "
+                      "pairs of strings, where it may be absent in std::optional");
+        return kind::object;
+    }
+}
+
+template <class MemberPointer>
+struct member_of;
+
+template <class Model, class Member>
+struct member_of<Member Model::*> {
+    using type = Member;
+};
+
+} // namespace detail
+
+/// A string has at least `N` code points.
+template <std::size_t N>
+struct min_length {
+    static constexpr promptlayer::rule rule = promptlayer::rule::min_length;
+    static constexpr std::string_view keyword = "minLength";
+    static constexpr std::size_t limit = N;
+    static constexpr bool holds(std::size_t code_points) noexcept { return code_points >= N; }
+};
+
+/// A string has at most `N` code points.
+template <std::size_t N>
+struct max_length {
+    static constexpr promptlayer::rule rule = promptlayer::rule::max_length;
+    static constexpr std::string_view keyword = "maxLength";
+    static constexpr std::size_t limit = N;
+    static constexpr bool holds(std::size_t code_points) noexcept { return code_points <= N; }
+};
+
+/// A member of a model: its name in JSON, the member, the rules on its value. A `std::optional` and a set of
+/// variables may be absent, any other type is required in JSON; `required<T>` has the compiler see to it as
+/// well.
+template <detail::fixed_string Name, auto Member, class... Rules>
+struct field {
+    using member_type = typename detail::member_of<decltype(Member)>::type;
+    using wrapped = detail::wrapped<member_type>;
+    using value_type = typename wrapped::type;
+
+    static constexpr std::string_view name = Name;
+    static constexpr auto member = Member;
+    static constexpr detail::kind kind = detail::kind_of<value_type>();
+    static constexpr bool required = !wrapped::optional && kind != detail::kind::object;
+
+    static_assert(sizeof...(Rules) == 0 || kind == detail::kind::string,
+                  "promptlayer: min_length and max_length are rules on strings");
+
+    /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
+    /// written.
+    static constexpr bool present(const auto& model) noexcept {
+        if constexpr (wrapped::optional)
+            return (model.*Member).has_value();
+        else if constexpr (kind == detail::kind::object)
+            return std::ranges::begin(model.*Member) != std::ranges::end(model.*Member);
+        else
+            return true;
+    }
+
+    static constexpr const value_type& value(const auto& model) noexcept {
+        return wrapped::get(model.*Member);
+    }
+
+    static constexpr void for_each_rule(auto&& action) { (action(Rules{}), ...); }
+};
+
+/// Of the members named, one may be given, or none.
+template <detail::fixed_string... Names>
+struct at_most_one_of {
+    static_assert(sizeof...(Names) >= 2, "promptlayer: at_most_one_of takes two names or more");
+
+    static constexpr bool names(std::string_view name) noexcept {
+        return ((name == std::string_view{Names}) || ...);
+    }
+    static constexpr void for_each_name(auto&& action) { (action(std::string_view{Names}), ...); }
+};
+
+namespace detail {
+
+template <class Item>
+inline constexpr bool is_field = requires {
+    Item::member;
+};
+
+} // namespace detail
+
+/// What a model is in JSON: `field`s, which stand for all its members, and `at_most_one_of`s. A model names
+/// its own as the member type `schema`; validation, reading, writing and the JSON Schema are all made from
+/// it.
+template <class... Items>
+struct schema {
+    static constexpr std::size_t size = (std::size_t{detail::is_field<Items>} + ... + 0);
+
+    /// `action(Field{}, index)` for each field, in order.
+    static constexpr void for_each_field(auto&& action) {
+        std::size_t index = 0;
+        const auto visit = [&]<class Item>(Item item) {
+            if constexpr (detail::is_field<Item>)
+                action(item, index++);
+        };
+        (visit(Items{}), ...);
+    }
+
+    /// `action(Group{})` for each `at_most_one_of`.
+    static constexpr void for_each_group(auto&& action) {
+        const auto visit = [&]<class Item>(Item item) {
+            if constexpr (!detail::is_field<Item>)
+                action(item);
+        };
+        (visit(Items{}), ...);
+    }
+};
+
+namespace detail {
+
+template <class T>
+concept has_schema = requires {
+    T::schema::size;
+};
+
+template <class... Items>
+constexpr auto blank_members(schema<Items...>) {
+    const auto blank = []<class Item>(Item) {
+        if constexpr (is_field<Item>)
+            return std::tuple{Item::wrapped::blank()};
+        else
+            return std::tuple<>{};
+    };
+    return std::tuple_cat(blank(Items{})...);
+}
+
+/// A model with nothing given yet, for a reader to fill in.
+template <class Model>
+constexpr Model blank() {
+    return std::apply([](auto&&... members) { return Model{std::move(members)...}; },
+                      blank_members(typename Model::schema{}));
+}
+
+} // namespace detail
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif

@@ -1,0 +1,162 @@
+#ifndef PROMPTLAYER_TEXT_HPP
+#define PROMPTLAYER_TEXT_HPP
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+namespace promptlayer::inline v0 {
+
+/// What one pass over a string finds.
+struct text_scan {
+    bool valid_utf8 = true;      ///< as RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
+    std::size_t code_points = 0; ///< the length as JSON Schema measures it; up to the first invalid byte
+    std::size_t json_bytes =
+        0; ///< bytes between the quotes when written as JSON; as many as it has: no escapes
+    std::size_t invalid_at = 0; ///< byte offset of the first invalid sequence, if `valid_utf8` is false
+};
+
+namespace detail {
+
+/// Bytes of the UTF-8 sequence at `p`, 1 to 4; 0 if it is invalid or `end` cuts it. `p` is before `end`.
+constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
+    const auto byte = [&](std::ptrdiff_t i) { return static_cast<unsigned char>(p[i]); };
+    const auto continues = [&](std::ptrdiff_t i, unsigned low = 0x80, unsigned high = 0xBF) {
+        return end - p > i && byte(i) >= low && byte(i) <= high;
+    };
+    const unsigned lead = byte(0);
+    if (lead < 0x80)
+        return 1;
+    if (lead >= 0xC2 && lead <= 0xDF)
+        return continues(1) ? 2 : 0;
+    if (lead >= 0xE0 && lead <= 0xEF)
+        return continues(1, lead == 0xE0 ? 0xA0 : 0x80, lead == 0xED ? 0x9F : 0xBF) && continues(2) ? 3 : 0;
+    if (lead >= 0xF0 && lead <= 0xF4)
+        return continues(1, lead == 0xF0 ? 0x90 : 0x80, lead == 0xF4 ? 0x8F : 0xBF) && continues(2) &&
+                       continues(3)
+                   ? 4
+                   : 0;
+    return 0;
+}
+
+/// Whether all 8 bytes at `p` are ASCII that JSON writes as it is. Not for constant expressions.
+inline bool eight_plain(const char* p) noexcept {
+    std::uint64_t w = 0;
+    std::memcpy(&w, p, sizeof w);
+    constexpr std::uint64_t ones = 0x0101010101010101;
+    const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
+    const std::uint64_t below_space = (w - ones * 0x20) & ~w;
+    return ((w | below_space | has_zero(w ^ (ones * '"')) | has_zero(w ^ (ones * '\\'))) & (ones * 0x80)) ==
+           0;
+}
+
+/// Bytes that JSON takes for an ASCII character within a string.
+constexpr std::size_t json_length(char c) noexcept {
+    if (c == '"' || c == '\\' || (c >= '\b' && c <= '\r' && c != '\v'))
+        return 2;
+    return c >= 0 && c < ' ' ? 6 : 1;
+}
+
+} // namespace detail
+
+/// Scans once: is it UTF-8, how many code points, how long as JSON. Linear, no allocation; stops at invalid
+/// bytes.
+constexpr text_scan scan(std::string_view text) noexcept {
+    text_scan found;
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p != end) {
+        if (!std::is_constant_evaluated()) {
+            for (; end - p >= 8 && detail::eight_plain(p); p += 8) {
+                found.code_points += 8;
+                found.json_bytes += 8;
+            }
+            if (p == end)
+                break;
+        }
+        const std::size_t length = detail::sequence_length(p, end);
+        if (length == 0) {
+            found.valid_utf8 = false;
+            found.invalid_at = static_cast<std::size_t>(p - text.data());
+            break;
+        }
+        ++found.code_points;
+        found.json_bytes += length == 1 ? detail::json_length(*p) : length;
+        p += length;
+    }
+    return found;
+}
+
+namespace detail {
+
+/// A code point taken off the front of a text that is to be shown to a person.
+struct shown_code_point {
+    std::string_view bytes; ///< U+FFFD for an invalid byte
+    bool control;           ///< C0, DEL or C1
+};
+
+/// `rest` is not empty and gets shorter.
+inline shown_code_point take_code_point(std::string_view& rest) noexcept {
+    const std::size_t length = sequence_length(rest.data(), rest.data() + rest.size());
+    const std::string_view bytes = rest.substr(0, length);
+    rest.remove_prefix(length == 0 ? 1 : length);
+    if (length == 0)
+        return {"\xEF\xBF\xBD", false};
+    const auto lead = static_cast<unsigned char>(bytes[0]);
+    const bool c0_or_del = length == 1 && (lead < 0x20 || lead == 0x7F);
+    const bool c1 = lead == 0xC2 && static_cast<unsigned char>(bytes[1]) < 0xA0;
+    return {bytes, c0_or_del || c1};
+}
+
+/// At most `most` code points of `text`, with JSON's escapes.
+inline std::string escaped(std::string_view text, std::size_t most = 64) {
+    constexpr std::string_view hex = "0123456789abcdef";
+    std::string out;
+    for (; !text.empty() && most != 0; --most) {
+        const auto [bytes, control] = take_code_point(text);
+        if (control) {
+            const auto code = static_cast<unsigned char>(bytes.back()); // of C1 too: U+0085 is C2 85
+            ((out += "\\u00") += hex[code >> 4]) += hex[code & 15];
+        } else {
+            (out += bytes == "\"" || bytes == "\\" ? "\\" : "") += bytes;
+        }
+    }
+    return out;
+}
+
+/// At most `most_bytes` of `text` in whole code points, with a space for each control character.
+inline std::string readable(std::string_view text, std::size_t most_bytes) {
+    std::string out;
+    while (!text.empty()) {
+        auto [bytes, control] = take_code_point(text);
+        if (control)
+            bytes = " ";
+        if (bytes.size() > most_bytes - out.size())
+            break;
+        out += bytes;
+    }
+    return out;
+}
+
+/// Every occurrence of `secret` in `text` replaced; an empty secret occurs nowhere.
+inline std::string redacted(std::string_view text, std::string_view secret) {
+    std::string out;
+    std::size_t from = 0;
+    if (!secret.empty()) {
+        for (std::size_t at; (at = text.find(secret, from)) != text.npos; from = at + secret.size())
+            out.append(text.substr(from, at - from)).append("[redacted]");
+    }
+    return out.append(text.substr(from));
+}
+
+} // namespace detail
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif

@@ -1,0 +1,93 @@
+#ifndef PROMPTLAYER_TRACK_PROMPT_HPP
+#define PROMPTLAYER_TRACK_PROMPT_HPP
+
+#include <promptlayer/schema.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <functional>
+#include <map>
+#include <optional>
+#include <ranges>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace promptlayer::inline v0 {
+
+/// The answer to `POST /rest/track-prompt` that says it was done. `decode` returns only those whose `success`
+/// is true.
+struct tracked {
+    bool success = false;
+    std::string message{}; ///< the service's words, UTF-8; control characters are replaced by spaces
+
+    using schema =
+        promptlayer::schema<field<"success", &tracked::success>, field<"message", &tracked::message>>;
+};
+
+/// The body of `POST /rest/track-prompt`: ties a prompt template to a request that was logged before. All
+/// text is UTF-8; lengths are in code points.
+template <class Text, class Variables>
+struct basic_track_prompt {
+    required<Text> prompt_name;         ///< the name of the prompt template, 1 code point or more
+    Variables prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
+    required<integer> request_id;       ///< the unique identifier of the request
+    std::optional<integer> version{};   ///< the version of the template; not together with `label`
+    std::optional<Text>
+        label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
+
+    static constexpr std::string_view path = "/rest/track-prompt";
+    using reply = tracked;
+    using schema =
+        promptlayer::schema<field<"prompt_name", &basic_track_prompt::prompt_name, min_length<1>>,
+                            field<"prompt_input_variables", &basic_track_prompt::prompt_input_variables>,
+                            field<"request_id", &basic_track_prompt::request_id>,
+                            field<"version", &basic_track_prompt::version>,
+                            field<"label", &basic_track_prompt::label, min_length<1>, max_length<512>>,
+                            at_most_one_of<"version", "label">>;
+
+    friend bool operator==(const basic_track_prompt&, const basic_track_prompt&) = default;
+};
+
+/// Owns its strings.
+using track_prompt = basic_track_prompt<std::string, std::map<std::string, std::string, std::less<>>>;
+
+/// Refers to strings, and to a named array or vector of pairs, that outlive it; works in constant
+/// expressions.
+using track_prompt_view =
+    basic_track_prompt<std::string_view, std::span<const std::pair<std::string_view, std::string_view>>>;
+
+/// Refers to a range of pairs of strings, which outlives it. Made by `view_of`.
+template <std::ranges::input_range Range>
+requires detail::variables<Range>
+class variables_view {
+    const Range* range_ = nullptr;
+
+public:
+    constexpr variables_view() = default;
+    constexpr explicit variables_view(const Range& range) noexcept : range_{&range} {}
+
+    constexpr auto begin() const { return std::ranges::begin(*range_); }
+    constexpr auto end() const { return std::ranges::end(*range_); }
+};
+
+/// `request` with the variables of any range of pairs of strings (`std::unordered_map`, a vector of pairs,
+/// ...) referred to where they are, nothing is copied. `variables` and what `request` refers to outlive what
+/// is returned.
+template <class Range>
+requires detail::variables<Range>
+constexpr basic_track_prompt<std::string_view, variables_view<Range>>
+view_of(const Range& variables, const track_prompt_view& request) {
+    return {request.prompt_name, variables_view{variables}, request.request_id, request.version,
+            request.label};
+}
+
+template <class Range>
+void view_of(const Range&& variables, const track_prompt_view& request) = delete;
+
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif

@@ -1,0 +1,102 @@
+#ifndef PROMPTLAYER_TRANSPORT_HPP
+#define PROMPTLAYER_TRANSPORT_HPP
+
+#include <promptlayer/error.hpp>
+#include <promptlayer/http.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <concepts>
+#include <functional>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace promptlayer::inline v0 {
+
+/// Why a transport has no answer to give.
+struct transport_failure {
+    failure kind = failure::other;
+    std::string
+        message{}; ///< for a person; shown bounded, without control characters and without the API key
+    /// Whether the service may have received the whole request. Unless set otherwise: not where there was no
+    /// connection.
+    bool maybe_delivered = kind != failure::resolve && kind != failure::connect && kind != failure::tls;
+
+    friend bool operator==(const transport_failure&, const transport_failure&) = default;
+};
+
+/// What one request came to: an answer, of whatever status, or a failure.
+using transport_result = result<http_response, transport_failure>;
+
+/// Takes the outcome of one asynchronous request. To be called once; a further call is ignored, and one that
+/// is destroyed uncalled counts as `failure::cancelled`. May be called from any thread, also before `send`
+/// returns.
+using completion = std::function<void(transport_result)>;
+
+// The contract of a transport
+//
+// A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the library's.
+//
+// - It sends method, URL, every header and the body as they stand. It adds only what the connection needs
+// (`Host`,
+//   `Content-Length`, ...) and adds none that is there already.
+// - Any answer is a success, whatever its status: it returns the status, all headers, and the whole body.
+// - It follows no redirect. A redirect answered with a new request would hand the API key to another host.
+// - It verifies the peer of an `https` URL.
+// - It gives up after `request.timeout`, counted over the whole exchange, with `failure::timeout`.
+// - It stops reading when the body exceeds `request.max_response_bytes` and returns the answer with the part
+// of the
+//   body that makes it longer than the limit, or a failure; it never returns a part as if it were the whole.
+// - A failure says whether the request may have reached the service (`maybe_delivered`).
+// - It does not throw. What it throws all the same is caught, where exceptions exist, and is a
+// `failure::other`.
+// - It may be called from many threads at once only if it says so; a client is as thread-safe as its
+// transport.
+// - If it has a `cancel()`, that may be called from another thread: requests in flight end with
+// `failure::cancelled`.
+
+/// A synchronous transport: `transport_result send(const http_request&)`. Blocks until the outcome is known.
+template <class T>
+concept Transport = requires(T& transport, const http_request& request) {
+    { transport.send(request) } -> std::convertible_to<transport_result>;
+};
+
+/// An asynchronous transport: `void send(http_request, completion)`. Does not block; calls the completion
+/// when the outcome is known. One that is destroyed destroys or calls the completions it holds.
+template <class T>
+concept AsyncTransport = requires(T& transport, http_request request, completion done) {
+    { transport.send(std::move(request), std::move(done)) } -> std::same_as<void>;
+};
+
+/// A transport made of a callable; see `transport_from`.
+template <class Callable>
+class callable_transport {
+    Callable callable_;
+
+public:
+    explicit callable_transport(Callable callable) : callable_(std::move(callable)) {}
+
+    transport_result send(const http_request& request) requires
+        std::is_invocable_r_v<transport_result, Callable&, const http_request&> {
+        return callable_(request);
+    }
+
+    void send(http_request request,
+              completion done) requires std::invocable<Callable&, http_request, completion> {
+        callable_(std::move(request), std::move(done));
+    }
+};
+
+/// Makes a transport of a callable: `transport_result(const http_request&)` or `void(http_request,
+/// completion)`.
+template <class Callable>
+callable_transport<Callable> transport_from(Callable callable) {
+    return callable_transport<Callable>{std::move(callable)};
+}
+
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif

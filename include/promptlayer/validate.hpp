@@ -1,0 +1,214 @@
+#ifndef PROMPTLAYER_VALIDATE_HPP
+#define PROMPTLAYER_VALIDATE_HPP
+
+#include <promptlayer/error.hpp>
+#include <promptlayer/schema.hpp>
+#include <promptlayer/text.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <ranges>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace promptlayer::inline v0 {
+
+/// The largest body, in bytes, that is written or read where nothing else is asked for.
+inline constexpr std::size_t default_max_request_bytes = 8 * 1024 * 1024;
+
+namespace detail {
+
+/// Where in a request a rule is broken: nowhere, a member, or a name in a member's set of variables.
+struct place {
+    std::string_view member{};
+    const std::string_view* name = nullptr;
+};
+
+inline std::string path_of(const place& at) {
+    return at.name ? std::string{at.member} + "[\"" + escaped(*at.name) + "\"]" : std::string{at.member};
+}
+
+/// A report for `is_valid`: is anything wrong?
+struct any_violation {
+    bool found = false;
+    constexpr void add(rule, const place&, std::uint64_t, std::uint64_t) noexcept { found = true; }
+    constexpr void add_group(auto, std::uint64_t) noexcept { found = true; }
+};
+
+/// A report for people: every violation in words.
+struct every_violation {
+    violation_list list{};
+
+    void add(rule broken, const place& at, std::uint64_t limit, std::uint64_t actual) {
+        list.add([&] { return violation{path_of(at), broken, limit, actual, words(broken, limit, actual)}; });
+    }
+    void add_type(const place& at, kind expected, const char* found) {
+        list.add([&] { return wrong_type(path_of(at), expected, found); });
+    }
+    template <class Group>
+    void add_group(Group group, std::uint64_t given) {
+        std::string names;
+        group.for_each_name([&](std::string_view name) { (names += names.empty() ? "" : ", ") += name; });
+        list.add([&] {
+            return violation{"", rule::at_most_one_of, 1, given, "only one of " + names + " may be given"};
+        });
+    }
+};
+
+template <class Report>
+constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken, Report& report) {
+    if (!scanned.valid_utf8)
+        report.add(broken, at, 0, scanned.invalid_at);
+    return scanned.valid_utf8;
+}
+
+/// The rules on the string of one field.
+template <class Field, class Report>
+constexpr void check_text(const text_scan& scanned, Report& report) {
+    const place at{Field::name};
+    if (!check_utf8(scanned, at, rule::utf8, report))
+        return;
+    Field::for_each_rule([&](auto the) {
+        if (!the.holds(scanned.code_points))
+            report.add(the.rule, at, the.limit, scanned.code_points);
+    });
+}
+
+/// The rules across fields; `given(Field{})` says whether a field is given.
+template <class Schema, class Report>
+constexpr void check_groups(auto&& given, Report& report) {
+    Schema::for_each_group([&]<class Group>(Group group) {
+        std::uint64_t count = 0;
+        Schema::for_each_field([&]<class Field>(Field field, std::size_t index) {
+            count += Group::names(Field::name) && given(field, index) ? 1u : 0u;
+        });
+        if (count > 1)
+            report.add_group(group, count);
+    });
+}
+
+/// Sorting finds repeats in n log n.
+template <class Report>
+constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, Report& report) {
+    std::sort(names.begin(), names.end());
+    for (std::size_t i = 1; i < names.size(); ++i) {
+        if (names[i] == names[i - 1])
+            report.add(rule::unique, {member, &names[i]}, 0, 0);
+    }
+}
+
+/// The digits of `value`, in `room`.
+constexpr std::string_view decimal(std::int64_t value, char (&room)[20]) noexcept {
+    char* first = room + sizeof room;
+    auto rest = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
+    do
+        *--first = static_cast<char>('0' + rest % 10);
+    while (rest /= 10);
+    if (value < 0)
+        *--first = '-';
+    return {first, static_cast<std::size_t>(room + sizeof room - first)};
+}
+
+/// An output that only measures.
+struct measure {
+    std::size_t bytes = 0;
+    constexpr void put(std::string_view raw) noexcept { bytes += raw.size(); }
+    constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
+        bytes += scanned.json_bytes + 2;
+    }
+};
+
+template <class Field, class Output, class Report>
+constexpr void walk_variables(const auto& variables, Output& out, Report& report) {
+    constexpr bool may_repeat = !unique_names<typename Field::value_type>;
+    std::vector<std::string_view> names;
+    char separator = '{';
+    for (const auto& variable : variables) {
+        const std::string_view name = variable.first;
+        const std::string_view text = variable.second;
+        const text_scan scanned_name = scan(name);
+        const text_scan scanned = scan(text);
+        const place at{Field::name, &name};
+        check_utf8(scanned_name, at, rule::name_utf8, report);
+        check_utf8(scanned, at, rule::utf8, report);
+        if constexpr (may_repeat)
+            names.push_back(name);
+        out.put({&separator, 1});
+        separator = ',';
+        out.put_text(name, scanned_name);
+        out.put(":");
+        out.put_text(text, scanned);
+    }
+    out.put("}");
+    check_unique(names, Field::name, report);
+}
+
+/// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
+template <class Model, class Output, class Report>
+constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Report& report) {
+    static_assert(has_schema<Model>,
+                  "promptlayer: this type is no model, it has no member type named schema");
+    using schema = typename Model::schema;
+    char separator = '{';
+    schema::for_each_field([&]<class Field>(Field field, std::size_t) {
+        if (!field.present(model))
+            return;
+        out.put({&separator, 1});
+        separator = ',';
+        out.put("\"");
+        out.put(Field::name);
+        out.put("\":");
+        const auto& value = field.value(model);
+        if constexpr (Field::kind == kind::boolean) {
+            out.put(value ? "true" : "false");
+        } else if constexpr (Field::kind == kind::integer) {
+            char room[20]{};
+            out.put(decimal(value, room));
+        } else if constexpr (Field::kind == kind::string) {
+            const std::string_view text = value;
+            const text_scan scanned = scan(text);
+            check_text<Field>(scanned, report);
+            out.put_text(text, scanned);
+        } else {
+            walk_variables<Field>(value, out, report);
+        }
+    });
+    out.put(separator == '{' ? "{}" : "}");
+    check_groups<schema>([&](auto field, std::size_t) { return field.present(model); }, report);
+    if (out.bytes > max_bytes)
+        report.add(rule::max_bytes, {}, max_bytes, out.bytes);
+}
+
+} // namespace detail
+
+/// Every rule that `request` breaks: the first 64, then one `rule::omitted` that counts the rest; empty if it
+/// is valid. A body over `max_request_bytes` when written as JSON breaks one too. One pass over the text; any
+/// thread.
+template <class Request>
+std::vector<violation> validate(const Request& request,
+                                std::size_t max_request_bytes = default_max_request_bytes) {
+    detail::measure size;
+    detail::every_violation report;
+    detail::walk(request, max_request_bytes, size, report);
+    return std::move(report.list).take();
+}
+
+/// Whether `validate` finds nothing; works in constant expressions.
+template <class Request>
+constexpr bool is_valid(const Request& request, std::size_t max_request_bytes = default_max_request_bytes) {
+    detail::measure size;
+    detail::any_violation report;
+    detail::walk(request, max_request_bytes, size, report);
+    return !report.found;
+}
+
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif
