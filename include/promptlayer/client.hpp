@@ -105,7 +105,7 @@ inline std::string_view url_fault(std::string_view url, bool allow_insecure_http
     const std::size_t colon = std::min(url.find("://"), url.size());
     const bool secure = equal_ignoring_case(url.substr(0, colon), "https");
     if (!secure && !equal_ignoring_case(url.substr(0, colon), "http"))
-        return "must begin with https://";
+        return "must begin with https://, or http:// where the host is this machine";
     url.remove_prefix(colon + 3);
     const std::string_view authority = url.substr(0, url.find('/'));
     if (authority.find('@') != authority.npos)
@@ -128,7 +128,7 @@ inline std::string_view url_fault(std::string_view url, bool allow_insecure_http
     if (!port.empty() && (port[0] != ':' || port == ":0" || !decimal_up_to(port.substr(1), 65535)))
         return "must have a port from 1 to 65535 or none";
     if (!secure && !allow_insecure_http && !is_loopback(host))
-        return "must begin with https:// unless the host is this machine or allow_insecure_http is set";
+        return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
     return {};
 }
 
@@ -143,7 +143,7 @@ inline std::vector<violation> validate(const config& settings) {
     if (settings.api_key.empty())
         fault("api_key", "is not given");
     else if (!detail::ascii_from('!', settings.api_key))
-        fault("api_key", "must be visible ASCII without spaces and control characters");
+        fault("api_key", "must be visible ASCII");
     if (const auto wrong = detail::url_fault(settings.base_url, settings.allow_insecure_http); !wrong.empty())
         fault("base_url", wrong);
     if (settings.timeout <= std::chrono::milliseconds{0})
@@ -331,7 +331,7 @@ result<typename Request::reply> decode(const config& settings, const http_respon
         e.violations = std::move(read.error().violations);
         return e;
     }
-    const auto cleaned = [&](const std::string& text, std::size_t most_bytes) {
+    const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {
         return detail::readable(detail::redacted(text, settings.api_key), most_bytes);
     };
     if constexpr (requires {
@@ -346,10 +346,14 @@ result<typename Request::reply> decode(const config& settings, const http_respon
             return detail::answered(errc::rejected, response, std::move(said));
         }
     }
-    reply::schema::for_each_field([&]<class Field>(Field, std::size_t) {
-        if constexpr (std::same_as<typename Field::member_type, std::string>) {
-            std::string& text = (*read).*Field::member;
-            text = cleaned(text, text.npos);
+    reply::schema::for_each_field([&]<class Field>(Field field, std::size_t) {
+        auto& member = (*read).*Field::member;
+        if constexpr (Field::kind == detail::kind::string) {
+            if (field.present(*read))
+                member = cleaned(field.value(*read), std::string::npos);
+        } else if constexpr (Field::kind == detail::kind::object) {
+            for (auto& [name, text] : member)
+                text = cleaned(text, std::string::npos);
         }
     });
     return read;
@@ -393,7 +397,7 @@ struct settings {
 template <class Request, class Handler>
 class pending_call {
     std::shared_ptr<const settings> settings_;
-    Handler handler_;
+    std::optional<Handler> handler_;
     std::atomic_flag done_{};
 
 public:
@@ -414,7 +418,9 @@ public:
     bool finish(transport_result outcome) {
         if (done_.test_and_set())
             return false;
-        Handler handler = std::move(handler_); // what it holds is let go when it returns
+        Handler handler = std::move(*handler_);
+        handler_
+            .reset(); // what it holds does not outlive the call, though the transport may keep the completion
         if (outcome)
             handler(decode<Request>(settings_->config, *outcome));
         else

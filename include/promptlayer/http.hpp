@@ -84,9 +84,9 @@ inline std::optional<std::chrono::seconds::rep> whole_number(std::string_view di
     return ec == std::errc::result_out_of_range ? std::numeric_limits<decltype(number)>::max() : number;
 }
 
-/// A date in one of the three forms of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`,
-/// `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. The weekday is not checked; a year of two
-/// digits is one from 1970 to 2069.
+/// A date in one of the three forms of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday,
+/// 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. The weekday is not checked; a year of two digits is
+/// one from 1970 to 2069.
 inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) noexcept {
     std::array<std::string_view, 8> part{}; // weekday, day, month, year, hours, minutes, seconds, GMT
     std::size_t parts = 0;
@@ -111,7 +111,8 @@ inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) 
     const auto day = whole_number(part[1]), year = whole_number(part[3]), hours = whole_number(part[4]),
                minutes = whole_number(part[5]), seconds = whole_number(part[6]);
     if (month == months.npos || month % 3 != 0 || !day || !year || !hours || !minutes || !seconds ||
-        *day > 31 || *year > 9999 || *hours > 23 || *minutes > 59 || *seconds > 60)
+        *day > 31 || (part[3].size() != 2 && part[3].size() != 4) || *hours > 23 || *minutes > 59 ||
+        *seconds > 60)
         return std::nullopt;
     const auto full_year = part[3].size() != 2 ? *year : *year + (*year < 70 ? 2000 : 1900);
     const std::chrono::year_month_day date{std::chrono::year{static_cast<int>(full_year)},

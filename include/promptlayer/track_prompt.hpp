@@ -53,8 +53,8 @@ struct basic_track_prompt {
 /// Owns its strings.
 using track_prompt = basic_track_prompt<std::string, std::map<std::string, std::string, std::less<>>>;
 
-/// Refers to strings, and to a named array or vector of pairs, that outlive it; works in constant
-/// expressions.
+/// Refers to strings, and to a named array or vector of pairs of `string_view`s, that outlive it; works in
+/// constant expressions. `view_of` takes any other range of pairs.
 using track_prompt_view =
     basic_track_prompt<std::string_view, std::span<const std::pair<std::string_view, std::string_view>>>;
 

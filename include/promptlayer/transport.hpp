@@ -39,22 +39,21 @@ using completion = std::function<void(transport_result)>;
 // A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the library's.
 //
 // - It sends method, URL, every header and the body as they stand. It adds only what the connection needs
-// (`Host`,
-//   `Content-Length`, ...) and adds none that is there already.
+//   (`Host`, `Content-Length`, ...) and adds none that is there already.
 // - Any answer is a success, whatever its status: it returns the status, all headers, and the whole body.
 // - It follows no redirect. A redirect answered with a new request would hand the API key to another host.
 // - It verifies the peer of an `https` URL.
 // - It gives up after `request.timeout`, counted over the whole exchange, with `failure::timeout`.
 // - It stops reading when the body exceeds `request.max_response_bytes` and returns the answer with the part
-// of the
-//   body that makes it longer than the limit, or a failure; it never returns a part as if it were the whole.
+//   of the body that makes it longer than the limit, or a failure; it never returns a part as if it were the
+//   whole.
 // - A failure says whether the request may have reached the service (`maybe_delivered`).
 // - It does not throw. What it throws all the same is caught, where exceptions exist, and is a
-// `failure::other`.
+//   `failure::other`.
 // - It may be called from many threads at once only if it says so; a client is as thread-safe as its
-// transport.
+//   transport.
 // - If it has a `cancel()`, that may be called from another thread: requests in flight end with
-// `failure::cancelled`.
+//   `failure::cancelled`.
 
 /// A synchronous transport: `transport_result send(const http_request&)`. Blocks until the outcome is known.
 template <class T>
