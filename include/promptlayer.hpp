@@ -1,0 +1,2625 @@
+// promptlayer 0.1.0: a client for PromptLayer's track-prompt, in one header
+// SPDX-License-Identifier: BSL-1.0
+// Generated from the parts in include/promptlayer by tests/scripts/make_single_header.py; do not edit.
+// Needs Boost.JSON 1.81 or later: link boost_json, or put `#include <boost/json/src.hpp>` in one source file.
+
+#ifndef PROMPTLAYER_SINGLE_HEADER_HPP
+#define PROMPTLAYER_SINGLE_HEADER_HPP
+
+// Macros that would rewrite names below are set aside, and put back at the end.
+#pragma push_macro("Always")
+#undef Always
+#pragma push_macro("assume")
+#undef assume
+#pragma push_macro("Bool")
+#undef Bool
+#pragma push_macro("check")
+#undef check
+#pragma push_macro("checkf")
+#undef checkf
+#pragma push_macro("CONST")
+#undef CONST
+#pragma push_macro("DELETE")
+#undef DELETE
+#pragma push_macro("emit")
+#undef emit
+#pragma push_macro("ensure")
+#undef ensure
+#pragma push_macro("ERROR")
+#undef ERROR
+#pragma push_macro("FALSE")
+#undef FALSE
+#pragma push_macro("far")
+#undef far
+#pragma push_macro("foreach")
+#undef foreach
+#pragma push_macro("GetCurrentTime")
+#undef GetCurrentTime
+#pragma push_macro("GetMessage")
+#undef GetMessage
+#pragma push_macro("GetObject")
+#undef GetObject
+#pragma push_macro("IN")
+#undef IN
+#pragma push_macro("interface")
+#undef interface
+#pragma push_macro("max")
+#undef max
+#pragma push_macro("min")
+#undef min
+#pragma push_macro("near")
+#undef near
+#pragma push_macro("NO_ERROR")
+#undef NO_ERROR
+#pragma push_macro("None")
+#undef None
+#pragma push_macro("OPTIONAL")
+#undef OPTIONAL
+#pragma push_macro("OUT")
+#undef OUT
+#pragma push_macro("require")
+#undef require
+#pragma push_macro("SendMessage")
+#undef SendMessage
+#pragma push_macro("signals")
+#undef signals
+#pragma push_macro("slots")
+#undef slots
+#pragma push_macro("small")
+#undef small
+#pragma push_macro("Status")
+#undef Status
+#pragma push_macro("Success")
+#undef Success
+#pragma push_macro("TEXT")
+#undef TEXT
+#pragma push_macro("TRUE")
+#undef TRUE
+#pragma push_macro("unlikely")
+#undef unlikely
+#pragma push_macro("verify")
+#undef verify
+#pragma push_macro("verifyf")
+#undef verifyf
+#pragma push_macro("VOID")
+#undef VOID
+#pragma push_macro("Yield")
+#undef Yield
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <charconv>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <iosfwd>
+#include <limits>
+#include <map>
+#include <memory>
+#include <optional>
+#include <ranges>
+#include <span>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include <boost/json/basic_parser_impl.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serializer.hpp>
+#include <boost/json/value.hpp>
+
+#ifndef PROMPTLAYER_ERROR_HPP
+#define PROMPTLAYER_ERROR_HPP
+
+namespace promptlayer::inline v0 {
+
+/// What went wrong, as a `std::error_code` enumeration. The HTTP status decides first: whatever the body of a
+/// 503 holds, it is a `server_error`.
+enum class errc {
+    invalid_request = 1, ///< refused before it was sent; `error::violations` says why
+    invalid_config,      ///< the `config` cannot be used; `error::violations` names its members
+    transport,           ///< no answer came; `error::failure` says how
+    bad_request,         ///< HTTP 400
+    unauthorized,        ///< HTTP 401
+    forbidden,           ///< HTTP 403
+    not_found,           ///< HTTP 404
+    conflict,            ///< HTTP 409
+    unprocessable,       ///< HTTP 422; `error::violations` holds what the service lists
+    rate_limited,        ///< HTTP 429
+    server_error,        ///< HTTP 500 to 599
+    unexpected_status,   ///< any other status but 200, redirects included
+    rejected,            ///< HTTP 200 whose `success` is false
+    malformed_response,  ///< HTTP 200 whose body is not what the interface promises, or is too large
+    malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
+    queue_full,          ///< a queue took no more
+    closed,              ///< a queue or tracker was closed before
+};
+
+/// How a transport failed to bring an answer.
+enum class failure {
+    resolve,   ///< the host has no address
+    connect,   ///< no connection was made
+    tls,       ///< the peer is not trusted, or no secure connection could be agreed on
+    timeout,   ///< `http_request::timeout` passed
+    reset,     ///< the connection ended before the answer was complete
+    cancelled, ///< given up on this side
+    other,
+};
+
+/// The rule that a `violation` breaks.
+enum class rule {
+    required,       ///< the member is missing
+    type,           ///< the value has another JSON type, or a fraction where an integer is due
+    range,          ///< an integer that does not fit in 64 bits signed
+    min_length,     ///< fewer code points than `limit`
+    max_length,     ///< more code points than `limit`
+    utf8,           ///< the value is not UTF-8; `actual` is the byte offset
+    name_utf8,      ///< the name of a variable is not UTF-8; `actual` is the byte offset
+    unique,         ///< a member or the name of a variable is given more than once
+    at_most_one_of, ///< `actual` members are given of which `limit` may be
+    unknown_member, ///< the schema has no such member
+    max_bytes,      ///< a body of `actual` bytes, of which `limit` are allowed
+    trailing_text,  ///< text after the JSON value; `actual` is the byte offset
+    setting,        ///< a member of `config` that cannot be used
+    service,        ///< reported by the service
+    omitted,        ///< stands for `actual` further violations
+};
+
+/// One broken rule.
+struct violation {
+    std::string path{}; ///< `label`, `prompt_input_variables["user"]`; empty: the whole
+    promptlayer::rule rule = promptlayer::rule::service;
+    std::uint64_t limit = 0;  ///< what the rule allows, where it is a measure
+    std::uint64_t actual = 0; ///< what was found, in the same measure
+    std::string message{};    ///< the rule and the measures in words, never the value
+
+    friend bool operator==(const violation&, const violation&) = default;
+};
+
+/// A broken rule as a sentence: `label: at most 512 characters, has 513`.
+inline std::string to_string(const violation& v) {
+    return v.path.empty() ? v.message : v.path + ": " + v.message;
+}
+
+/// What a call came to when it did not succeed. A plain value; holds no value of a request and never the API
+/// key.
+struct error {
+    errc code{};
+    std::string message{};               ///< the whole sentence, violations included; see `to_string`
+    int status = 0;                      ///< the HTTP status, 0 if none came
+    std::vector<violation> violations{}; ///< the first 64, then one `rule::omitted` for the rest
+    std::optional<promptlayer::failure> failure{}; ///< set where `code` is `errc::transport`
+    bool maybe_delivered = false;                  ///< no answer came, yet the service may have done the work
+    std::optional<std::chrono::seconds> retry_after{}; ///< the service's wish, not capped
+    std::optional<std::size_t> offset{};               ///< byte offset in the text given to `from_json`
+
+    /// Whether the same request may succeed later: no answer (but for tls and cancelled), or HTTP 408, 429,
+    /// 500, 502, 503, 504. The one rule that everything which retries here uses.
+    bool retryable() const noexcept {
+        if (failure)
+            return *failure != promptlayer::failure::tls && *failure != promptlayer::failure::cancelled;
+        return status == 408 || status == 429 || status == 500 || status == 502 || status == 503 ||
+               status == 504;
+    }
+};
+
+/// The sentence of an error: what happened and what breaks which rule, on one line. Holds no value of a
+/// request.
+inline std::string to_string(const error& e);
+
+namespace detail {
+
+// A template, so that <iosfwd> is enough here.
+template <class Traits, class Value>
+std::basic_ostream<char, Traits>& print(std::basic_ostream<char, Traits>& out, const Value& value) {
+    return out << std::string_view{to_string(value)};
+}
+
+} // namespace detail
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const violation& v) {
+    return detail::print(out, v);
+}
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const error& e) {
+    return detail::print(out, e);
+}
+
+/// A value or an error, with the names of C++23's `std::expected`. Asking for the one that is not there ends
+/// the program with `std::terminate`; it is never undefined behaviour.
+template <class T, class E = error>
+class result {
+    using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+    std::variant<stored, E> held_;
+
+    template <std::size_t I, class Variant>
+    static constexpr auto& get(Variant& held) noexcept {
+        if (held.index() != I)
+            std::terminate();
+        return *std::get_if<I>(&held);
+    }
+
+public:
+    using value_type = T;
+    using error_type = E;
+
+    constexpr result() requires std::is_void_v<T>
+    = default;
+    constexpr result(stored value) : held_{std::in_place_index<0>, std::move(value)} {}
+    constexpr result(E failed) : held_{std::in_place_index<1>, std::move(failed)} {}
+
+    constexpr bool has_value() const noexcept { return held_.index() == 0; }
+    constexpr explicit operator bool() const noexcept { return has_value(); }
+
+    constexpr stored& value() & noexcept { return get<0>(held_); }
+    constexpr const stored& value() const& noexcept { return get<0>(held_); }
+    constexpr stored&& value() && noexcept { return std::move(get<0>(held_)); }
+    constexpr stored& operator*() & noexcept { return get<0>(held_); }
+    constexpr const stored& operator*() const& noexcept { return get<0>(held_); }
+    constexpr stored&& operator*() && noexcept { return std::move(get<0>(held_)); }
+    constexpr stored* operator->() noexcept { return &get<0>(held_); }
+    constexpr const stored* operator->() const noexcept { return &get<0>(held_); }
+
+    constexpr E& error() & noexcept { return get<1>(held_); }
+    constexpr const E& error() const& noexcept { return get<1>(held_); }
+    constexpr E&& error() && noexcept { return std::move(get<1>(held_)); }
+
+    template <class U>
+    constexpr stored value_or(U&& other) const& {
+        return has_value() ? **this : static_cast<stored>(std::forward<U>(other));
+    }
+    template <class U>
+    constexpr stored value_or(U&& other) && {
+        return has_value() ? *std::move(*this) : static_cast<stored>(std::forward<U>(other));
+    }
+};
+
+namespace detail {
+
+constexpr const char* sentence(errc code) noexcept {
+    switch (code) {
+    case errc::invalid_request: return "the request is not valid";
+    case errc::invalid_config: return "the configuration is not valid";
+    case errc::transport: return "no answer from the service";
+    case errc::bad_request: return "the service refused the request";
+    case errc::unauthorized: return "the service did not accept the API key";
+    case errc::forbidden: return "the API key does not permit this";
+    case errc::not_found: return "the service does not know the address or what the request names";
+    case errc::conflict: return "the request conflicts with what the service holds";
+    case errc::unprocessable: return "the service found the request not valid";
+    case errc::rate_limited: return "the service asks for fewer requests";
+    case errc::server_error: return "the service failed";
+    case errc::unexpected_status: return "the service answered with an unexpected status, is base_url right?";
+    case errc::rejected: return "the service reports that it did not succeed";
+    case errc::malformed_response: return "the answer is not what the service's interface promises";
+    case errc::malformed_json: return "the text is not JSON";
+    case errc::queue_full: return "the queue is full";
+    case errc::closed: return "the queue is closed";
+    }
+    return "unknown error";
+}
+
+constexpr const char* sentence(failure kind) noexcept {
+    switch (kind) {
+    case failure::resolve: return "the host has no address";
+    case failure::connect: return "no connection could be made";
+    case failure::tls: return "no trusted connection could be made";
+    case failure::timeout: return "the time allowed has passed";
+    case failure::reset: return "the connection ended early";
+    case failure::cancelled: return "cancelled";
+    case failure::other: break;
+    }
+    return "the transport failed";
+}
+
+class category final : public std::error_category {
+public:
+    const char* name() const noexcept override { return "promptlayer"; }
+    std::string message(int code) const override { return sentence(static_cast<errc>(code)); }
+};
+
+inline std::string joined(const std::vector<violation>& violations) {
+    std::string text;
+    for (const violation& v : violations)
+        text.append(text.empty() ? "" : "; ").append(to_string(v));
+    return text;
+}
+
+} // namespace detail
+
+/// The category of `errc` as `std::error_code`.
+inline const std::error_category& error_category() noexcept {
+    static const detail::category instance;
+    return instance;
+}
+
+inline std::error_code make_error_code(errc code) noexcept {
+    return {static_cast<int>(code), error_category()};
+}
+
+inline std::string to_string(const error& e) {
+    if (!e.message.empty())
+        return e.message;
+    return e.violations.empty() ? detail::sentence(e.code) : detail::joined(e.violations);
+}
+
+namespace detail {
+
+/// What a JSON value is, for the sentences on `rule::type`.
+enum class kind { null, boolean, integer, number, string, array, object };
+
+constexpr const char* a_kind(kind k) noexcept {
+    switch (k) {
+    case kind::null: return "null";
+    case kind::boolean: return "a boolean";
+    case kind::integer: return "an integer";
+    case kind::number: return "a number";
+    case kind::string: return "a string";
+    case kind::array: return "an array";
+    case kind::object: break;
+    }
+    return "an object";
+}
+
+inline std::string words(rule broken, std::uint64_t limit, std::uint64_t actual) {
+    const std::string has = ", has " + std::to_string(actual);
+    const auto characters = [&] {
+        return std::to_string(limit) + (limit == 1 ? " character" : " characters");
+    };
+    switch (broken) {
+    case rule::required: return "is required";
+    case rule::range: return "must fit in 64 bits signed";
+    case rule::min_length: return "at least " + characters() + has;
+    case rule::max_length: return "at most " + characters() + has;
+    case rule::utf8: return "is not UTF-8 at byte " + std::to_string(actual);
+    case rule::name_utf8: return "its name is not UTF-8 at byte " + std::to_string(actual);
+    case rule::unique: return "is given more than once";
+    case rule::unknown_member: return "is not a member of this request";
+    case rule::max_bytes: return "the body: at most " + std::to_string(limit) + " bytes" + has;
+    case rule::trailing_text: return "text after the JSON value, at byte " + std::to_string(actual);
+    case rule::omitted: return "and " + std::to_string(actual) + " more";
+    case rule::type:
+    case rule::at_most_one_of:
+    case rule::setting:
+    case rule::service: break; // worded where they are found, from names of the schema or of the config
+    }
+    return {};
+}
+
+inline violation wrong_type(std::string path, kind expected, const char* found) {
+    std::string message = path.empty() ? "the body must be " : "must be ";
+    message.append(a_kind(expected)).append(", is ").append(found);
+    return {std::move(path), rule::type, 0, 0, std::move(message)};
+}
+
+/// Keeps the first 64 violations and counts the others, so that no input makes an error large.
+class violation_list {
+    static constexpr std::size_t most = 64;
+    std::vector<violation> kept_{};
+    std::size_t omitted_ = 0;
+
+public:
+    bool empty() const noexcept { return kept_.empty(); }
+
+    /// `make` is called only if what it makes is kept.
+    template <class Make>
+    void add(Make&& make) {
+        if (kept_.size() < most)
+            kept_.push_back(make());
+        else
+            ++omitted_;
+    }
+
+    std::vector<violation> take() && {
+        if (omitted_ != 0)
+            kept_.push_back({"", rule::omitted, most, omitted_, words(rule::omitted, most, omitted_)});
+        return std::move(kept_);
+    }
+};
+
+/// `invalid_request` and `invalid_config`: the violations are the sentence.
+inline error invalid(errc code, std::vector<violation> violations) {
+    error e{.code = code, .message = joined(violations)};
+    e.violations = std::move(violations);
+    return e;
+}
+
+inline error malformed_json(std::size_t offset, std::string_view what) {
+    error e{.code = errc::malformed_json};
+    e.message = sentence(e.code) + std::string{": "}.append(what) + " at byte " + std::to_string(offset);
+    e.offset = offset;
+    return e;
+}
+
+} // namespace detail
+} // namespace promptlayer::inline v0
+
+template <>
+struct std::is_error_code_enum<promptlayer::errc> : std::true_type {};
+
+#endif
+
+#ifndef PROMPTLAYER_TEXT_HPP
+#define PROMPTLAYER_TEXT_HPP
+
+namespace promptlayer::inline v0 {
+
+/// What one pass over a string finds.
+struct text_scan {
+    bool valid_utf8 = true;      ///< as RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
+    std::size_t code_points = 0; ///< the length as JSON Schema measures it; up to the first invalid byte
+    std::size_t json_bytes =
+        0; ///< bytes between the quotes when written as JSON; as many as it has: no escapes
+    std::size_t invalid_at = 0; ///< byte offset of the first invalid sequence, if `valid_utf8` is false
+};
+
+namespace detail {
+
+/// Bytes of the UTF-8 sequence at `p`, 1 to 4; 0 if it is invalid or `end` cuts it. `p` is before `end`.
+constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
+    const auto byte = [&](std::ptrdiff_t i) { return static_cast<unsigned char>(p[i]); };
+    const auto continues = [&](std::ptrdiff_t i, unsigned low = 0x80, unsigned high = 0xBF) {
+        return end - p > i && byte(i) >= low && byte(i) <= high;
+    };
+    const unsigned lead = byte(0);
+    if (lead < 0x80)
+        return 1;
+    if (lead >= 0xC2 && lead <= 0xDF)
+        return continues(1) ? 2 : 0;
+    if (lead >= 0xE0 && lead <= 0xEF)
+        return continues(1, lead == 0xE0 ? 0xA0 : 0x80, lead == 0xED ? 0x9F : 0xBF) && continues(2) ? 3 : 0;
+    if (lead >= 0xF0 && lead <= 0xF4)
+        return continues(1, lead == 0xF0 ? 0x90 : 0x80, lead == 0xF4 ? 0x8F : 0xBF) && continues(2) &&
+                       continues(3)
+                   ? 4
+                   : 0;
+    return 0;
+}
+
+/// Whether all 8 bytes at `p` are ASCII that JSON writes as it is. Not for constant expressions.
+inline bool eight_plain(const char* p) noexcept {
+    std::uint64_t w = 0;
+    std::memcpy(&w, p, sizeof w);
+    constexpr std::uint64_t ones = 0x0101010101010101;
+    const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
+    const std::uint64_t below_space = (w - ones * 0x20) & ~w;
+    return ((w | below_space | has_zero(w ^ (ones * '"')) | has_zero(w ^ (ones * '\\'))) & (ones * 0x80)) ==
+           0;
+}
+
+/// Bytes that JSON takes for an ASCII character within a string.
+constexpr std::size_t json_length(char c) noexcept {
+    if (c == '"' || c == '\\' || (c >= '\b' && c <= '\r' && c != '\v'))
+        return 2;
+    return c >= 0 && c < ' ' ? 6 : 1;
+}
+
+} // namespace detail
+
+/// Scans once: is it UTF-8, how many code points, how long as JSON. Linear, no allocation; stops at invalid
+/// bytes.
+constexpr text_scan scan(std::string_view text) noexcept {
+    text_scan found;
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p != end) {
+        if (!std::is_constant_evaluated()) {
+            for (; end - p >= 8 && detail::eight_plain(p); p += 8) {
+                found.code_points += 8;
+                found.json_bytes += 8;
+            }
+            if (p == end)
+                break;
+        }
+        const std::size_t length = detail::sequence_length(p, end);
+        if (length == 0) {
+            found.valid_utf8 = false;
+            found.invalid_at = static_cast<std::size_t>(p - text.data());
+            break;
+        }
+        ++found.code_points;
+        found.json_bytes += length == 1 ? detail::json_length(*p) : length;
+        p += length;
+    }
+    return found;
+}
+
+namespace detail {
+
+/// A code point taken off the front of a text that is to be shown to a person.
+struct shown_code_point {
+    std::string_view bytes; ///< U+FFFD for an invalid byte
+    bool control;           ///< C0, DEL or C1
+};
+
+/// `rest` is not empty and gets shorter.
+inline shown_code_point take_code_point(std::string_view& rest) noexcept {
+    const std::size_t length = sequence_length(rest.data(), rest.data() + rest.size());
+    const std::string_view bytes = rest.substr(0, length);
+    rest.remove_prefix(length == 0 ? 1 : length);
+    if (length == 0)
+        return {"\xEF\xBF\xBD", false};
+    const auto lead = static_cast<unsigned char>(bytes[0]);
+    const bool c0_or_del = length == 1 && (lead < 0x20 || lead == 0x7F);
+    const bool c1 = lead == 0xC2 && static_cast<unsigned char>(bytes[1]) < 0xA0;
+    return {bytes, c0_or_del || c1};
+}
+
+/// At most `most` code points of `text`, with JSON's escapes.
+inline std::string escaped(std::string_view text, std::size_t most = 64) {
+    constexpr std::string_view hex = "0123456789abcdef";
+    std::string out;
+    for (; !text.empty() && most != 0; --most) {
+        const auto [bytes, control] = take_code_point(text);
+        if (control) {
+            const auto code = static_cast<unsigned char>(bytes.back()); // of C1 too: U+0085 is C2 85
+            ((out += "\\u00") += hex[code >> 4]) += hex[code & 15];
+        } else {
+            (out += bytes == "\"" || bytes == "\\" ? "\\" : "") += bytes;
+        }
+    }
+    return out;
+}
+
+/// At most `most_bytes` of `text` in whole code points, with a space for each control character.
+inline std::string readable(std::string_view text, std::size_t most_bytes) {
+    std::string out;
+    while (!text.empty()) {
+        auto [bytes, control] = take_code_point(text);
+        if (control)
+            bytes = " ";
+        if (bytes.size() > most_bytes - out.size())
+            break;
+        out += bytes;
+    }
+    return out;
+}
+
+/// Every occurrence of `secret` in `text` replaced; an empty secret occurs nowhere.
+inline std::string redacted(std::string_view text, std::string_view secret) {
+    std::string out;
+    std::size_t from = 0;
+    if (!secret.empty()) {
+        for (std::size_t at; (at = text.find(secret, from)) != text.npos; from = at + secret.size())
+            out.append(text.substr(from, at - from)).append("[redacted]");
+    }
+    return out.append(text.substr(from));
+}
+
+} // namespace detail
+} // namespace promptlayer::inline v0
+
+#endif
+
+#ifndef PROMPTLAYER_SCHEMA_HPP
+#define PROMPTLAYER_SCHEMA_HPP
+
+namespace promptlayer::inline v0 {
+
+namespace detail {
+
+template <class T, class... Others>
+concept any_of = (std::same_as<T, Others> || ...);
+
+/// An integer type whose every value fits in `std::int64_t`; character types and bool are no integers here,
+/// as in `std::in_range`.
+template <class T>
+concept fitting_integer =
+    std::integral<T> && !any_of<T, bool, char, wchar_t, char8_t, char16_t, char32_t> &&
+    (sizeof(T) < sizeof(std::int64_t) || (std::signed_integral<T> && sizeof(T) == sizeof(std::int64_t)));
+
+template <class T>
+inline constexpr bool always_false = false;
+
+} // namespace detail
+
+/// A JSON integer of 64 bits signed. Made from any integer type that fits; `2.9`, `true`, `'a'` and an
+/// unsigned 64-bit integer do not compile.
+class integer {
+    std::int64_t value_ = 0;
+
+public:
+    constexpr integer() = default;
+    template <detail::fitting_integer T>
+    constexpr integer(T value) noexcept : value_{value} {}
+    constexpr operator std::int64_t() const noexcept { return value_; }
+};
+
+/// A member that has to be given: leaving it out does not compile. Reads as a `T`.
+template <class T>
+class required {
+    T value_;
+
+public:
+    using value_type = T;
+
+    // A template without a constraint: the sentence is said only where the member is left out.
+    template <class Missing = T>
+    constexpr required() : value_{} {
+        static_assert(detail::always_false<Missing>,
+                      "promptlayer: a required member of the request is not given");
+    }
+    template <class U>
+    requires(!std::same_as<std::remove_cvref_t<U>, required> &&
+             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
+             std::convertible_to<U, T>) constexpr required(U&& value)
+        : value_(std::forward<U>(value)) {}
+
+    constexpr const T& value() const noexcept { return value_; }
+    constexpr operator const T&() const noexcept { return value_; }
+    constexpr const T& operator*() const noexcept { return value_; }
+    constexpr const T* operator->() const noexcept { return &value_; }
+
+    friend constexpr bool operator==(const required&, const required&) = default;
+};
+
+namespace detail {
+
+template <std::size_t N>
+struct fixed_string {
+    char data[N]{};
+
+    consteval fixed_string(const char (&literal)[N]) { std::copy_n(literal, N, data); }
+    constexpr operator std::string_view() const noexcept { return {data, N - 1}; }
+};
+
+template <class T>
+struct wrapped {
+    using type = T;
+    static constexpr bool optional = false;
+    static constexpr const T& get(const T& member) noexcept { return member; }
+    static constexpr T blank() { return T{}; }
+};
+
+template <class T>
+struct wrapped<required<T>> : wrapped<T> {
+    static constexpr required<T> blank() { return T{}; }
+};
+
+template <class T>
+struct wrapped<std::optional<T>> : wrapped<T> {
+    static constexpr bool optional = true;
+    static constexpr const T& get(const std::optional<T>& member) noexcept { return *member; }
+    static constexpr std::optional<T> blank() noexcept { return std::nullopt; }
+};
+
+template <class T>
+concept text = std::convertible_to<const T&, std::string_view>;
+
+template <class T>
+concept text_pair = requires(const T& pair) {
+    { pair.first } -> std::convertible_to<std::string_view>;
+    { pair.second } -> std::convertible_to<std::string_view>;
+};
+
+/// Names and their values, all strings: a map, a vector or span of pairs, ...
+template <class T>
+concept variables = std::ranges::input_range<const T&> && text_pair<std::ranges::range_value_t<const T&>>;
+
+/// A type of map that cannot hold a name twice, going by the characters.
+template <class T>
+concept unique_names = variables<T> && requires(const T& map, const typename T::key_type& name) {
+    requires any_of<typename T::key_type, std::string, std::string_view>;
+    map.at(name);
+};
+
+template <class T>
+consteval kind kind_of() {
+    if constexpr (std::same_as<T, bool>)
+        return kind::boolean;
+    else if constexpr (std::same_as<T, integer>)
+        return kind::integer;
+    else if constexpr (text<T>)
+        return kind::string;
+    else {
+        static_assert(variables<T>,
+                      "promptlayer: a member of a model is a bool, an integer, a string, or a range of "
+                      "pairs of strings, where it may be absent in std::optional");
+        return kind::object;
+    }
+}
+
+template <class MemberPointer>
+struct member_of;
+
+template <class Model, class Member>
+struct member_of<Member Model::*> {
+    using type = Member;
+};
+
+} // namespace detail
+
+/// A string has at least `N` code points.
+template <std::size_t N>
+struct min_length {
+    static constexpr promptlayer::rule rule = promptlayer::rule::min_length;
+    static constexpr std::string_view keyword = "minLength";
+    static constexpr std::size_t limit = N;
+    static constexpr bool holds(std::size_t code_points) noexcept { return code_points >= N; }
+};
+
+/// A string has at most `N` code points.
+template <std::size_t N>
+struct max_length {
+    static constexpr promptlayer::rule rule = promptlayer::rule::max_length;
+    static constexpr std::string_view keyword = "maxLength";
+    static constexpr std::size_t limit = N;
+    static constexpr bool holds(std::size_t code_points) noexcept { return code_points <= N; }
+};
+
+/// A member of a model: its name in JSON, the member, the rules on its value. A `std::optional` and a set of
+/// variables may be absent, any other type is required in JSON; `required<T>` has the compiler see to it as
+/// well.
+template <detail::fixed_string Name, auto Member, class... Rules>
+struct field {
+    using member_type = typename detail::member_of<decltype(Member)>::type;
+    using wrapped = detail::wrapped<member_type>;
+    using value_type = typename wrapped::type;
+
+    static constexpr std::string_view name = Name;
+    static constexpr auto member = Member;
+    static constexpr detail::kind kind = detail::kind_of<value_type>();
+    static constexpr bool required = !wrapped::optional && kind != detail::kind::object;
+
+    static_assert(sizeof...(Rules) == 0 || kind == detail::kind::string,
+                  "promptlayer: min_length and max_length are rules on strings");
+
+    /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
+    /// written.
+    static constexpr bool present(const auto& model) noexcept {
+        if constexpr (wrapped::optional)
+            return (model.*Member).has_value();
+        else if constexpr (kind == detail::kind::object)
+            return std::ranges::begin(model.*Member) != std::ranges::end(model.*Member);
+        else
+            return true;
+    }
+
+    static constexpr const value_type& value(const auto& model) noexcept {
+        return wrapped::get(model.*Member);
+    }
+
+    static constexpr void for_each_rule(auto&& action) { (action(Rules{}), ...); }
+};
+
+/// Of the members named, one may be given, or none.
+template <detail::fixed_string... Names>
+struct at_most_one_of {
+    static_assert(sizeof...(Names) >= 2, "promptlayer: at_most_one_of takes two names or more");
+
+    static constexpr bool names(std::string_view name) noexcept {
+        return ((name == std::string_view{Names}) || ...);
+    }
+    static constexpr void for_each_name(auto&& action) { (action(std::string_view{Names}), ...); }
+};
+
+namespace detail {
+
+template <class Item>
+inline constexpr bool is_field = requires {
+    Item::member;
+};
+
+} // namespace detail
+
+/// What a model is in JSON: `field`s, which stand for all its members, and `at_most_one_of`s. A model names
+/// its own as the member type `schema`; validation, reading, writing and the JSON Schema are all made from
+/// it.
+template <class... Items>
+struct schema {
+    static constexpr std::size_t size = (std::size_t{detail::is_field<Items>} + ... + 0);
+
+    /// `action(Field{}, index)` for each field, in order.
+    static constexpr void for_each_field(auto&& action) {
+        std::size_t index = 0;
+        const auto visit = [&]<class Item>(Item item) {
+            if constexpr (detail::is_field<Item>)
+                action(item, index++);
+        };
+        (visit(Items{}), ...);
+    }
+
+    /// `action(Group{})` for each `at_most_one_of`.
+    static constexpr void for_each_group(auto&& action) {
+        const auto visit = [&]<class Item>(Item item) {
+            if constexpr (!detail::is_field<Item>)
+                action(item);
+        };
+        (visit(Items{}), ...);
+    }
+};
+
+namespace detail {
+
+template <class T>
+concept has_schema = requires {
+    T::schema::size;
+};
+
+template <class... Items>
+constexpr auto blank_members(schema<Items...>) {
+    const auto blank = []<class Item>(Item) {
+        if constexpr (is_field<Item>)
+            return std::tuple{Item::wrapped::blank()};
+        else
+            return std::tuple<>{};
+    };
+    return std::tuple_cat(blank(Items{})...);
+}
+
+/// A model with nothing given yet, for a reader to fill in.
+template <class Model>
+constexpr Model blank() {
+    return std::apply([](auto&&... members) { return Model{std::move(members)...}; },
+                      blank_members(typename Model::schema{}));
+}
+
+} // namespace detail
+} // namespace promptlayer::inline v0
+
+#endif
+
+#ifndef PROMPTLAYER_VALIDATE_HPP
+#define PROMPTLAYER_VALIDATE_HPP
+
+namespace promptlayer::inline v0 {
+
+/// The largest body, in bytes, that is written or read where nothing else is asked for.
+inline constexpr std::size_t default_max_request_bytes = 8 * 1024 * 1024;
+
+namespace detail {
+
+/// Where in a request a rule is broken: nowhere, a member, or a name in a member's set of variables.
+struct place {
+    std::string_view member{};
+    const std::string_view* name = nullptr;
+};
+
+inline std::string path_of(const place& at) {
+    return at.name ? std::string{at.member} + "[\"" + escaped(*at.name) + "\"]" : std::string{at.member};
+}
+
+/// A report for `is_valid`: is anything wrong?
+struct any_violation {
+    bool found = false;
+    constexpr void add(rule, const place&, std::uint64_t, std::uint64_t) noexcept { found = true; }
+    constexpr void add_group(auto, std::uint64_t) noexcept { found = true; }
+};
+
+/// A report for people: every violation in words.
+struct every_violation {
+    violation_list list{};
+
+    void add(rule broken, const place& at, std::uint64_t limit, std::uint64_t actual) {
+        list.add([&] { return violation{path_of(at), broken, limit, actual, words(broken, limit, actual)}; });
+    }
+    void add_type(const place& at, kind expected, const char* found) {
+        list.add([&] { return wrong_type(path_of(at), expected, found); });
+    }
+    template <class Group>
+    void add_group(Group group, std::uint64_t given) {
+        std::string names;
+        group.for_each_name([&](std::string_view name) { (names += names.empty() ? "" : ", ") += name; });
+        list.add([&] {
+            return violation{"", rule::at_most_one_of, 1, given, "only one of " + names + " may be given"};
+        });
+    }
+};
+
+template <class Report>
+constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken, Report& report) {
+    if (!scanned.valid_utf8)
+        report.add(broken, at, 0, scanned.invalid_at);
+    return scanned.valid_utf8;
+}
+
+/// The rules on the string of one field.
+template <class Field, class Report>
+constexpr void check_text(const text_scan& scanned, Report& report) {
+    const place at{Field::name};
+    if (!check_utf8(scanned, at, rule::utf8, report))
+        return;
+    Field::for_each_rule([&](auto the) {
+        if (!the.holds(scanned.code_points))
+            report.add(the.rule, at, the.limit, scanned.code_points);
+    });
+}
+
+/// The rules across fields; `given(Field{})` says whether a field is given.
+template <class Schema, class Report>
+constexpr void check_groups(auto&& given, Report& report) {
+    Schema::for_each_group([&]<class Group>(Group group) {
+        std::uint64_t count = 0;
+        Schema::for_each_field([&]<class Field>(Field field, std::size_t index) {
+            count += Group::names(Field::name) && given(field, index) ? 1u : 0u;
+        });
+        if (count > 1)
+            report.add_group(group, count);
+    });
+}
+
+/// Sorting finds repeats in n log n.
+template <class Report>
+constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, Report& report) {
+    std::sort(names.begin(), names.end());
+    for (std::size_t i = 1; i < names.size(); ++i) {
+        if (names[i] == names[i - 1])
+            report.add(rule::unique, {member, &names[i]}, 0, 0);
+    }
+}
+
+/// The digits of `value`, in `room`.
+constexpr std::string_view decimal(std::int64_t value, char (&room)[20]) noexcept {
+    char* first = room + sizeof room;
+    auto rest = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
+    do
+        *--first = static_cast<char>('0' + rest % 10);
+    while (rest /= 10);
+    if (value < 0)
+        *--first = '-';
+    return {first, static_cast<std::size_t>(room + sizeof room - first)};
+}
+
+/// An output that only measures.
+struct measure {
+    std::size_t bytes = 0;
+    constexpr void put(std::string_view raw) noexcept { bytes += raw.size(); }
+    constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
+        bytes += scanned.json_bytes + 2;
+    }
+};
+
+template <class Field, class Output, class Report>
+constexpr void walk_variables(const auto& variables, Output& out, Report& report) {
+    constexpr bool may_repeat = !unique_names<typename Field::value_type>;
+    std::vector<std::string_view> names;
+    char separator = '{';
+    for (const auto& variable : variables) {
+        const std::string_view name = variable.first;
+        const std::string_view text = variable.second;
+        const text_scan scanned_name = scan(name);
+        const text_scan scanned = scan(text);
+        const place at{Field::name, &name};
+        check_utf8(scanned_name, at, rule::name_utf8, report);
+        check_utf8(scanned, at, rule::utf8, report);
+        if constexpr (may_repeat)
+            names.push_back(name);
+        out.put({&separator, 1});
+        separator = ',';
+        out.put_text(name, scanned_name);
+        out.put(":");
+        out.put_text(text, scanned);
+    }
+    out.put("}");
+    check_unique(names, Field::name, report);
+}
+
+/// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
+template <class Model, class Output, class Report>
+constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Report& report) {
+    static_assert(has_schema<Model>,
+                  "promptlayer: this type is no model, it has no member type named schema");
+    using schema = typename Model::schema;
+    char separator = '{';
+    schema::for_each_field([&]<class Field>(Field field, std::size_t) {
+        if (!field.present(model))
+            return;
+        out.put({&separator, 1});
+        separator = ',';
+        out.put("\"");
+        out.put(Field::name);
+        out.put("\":");
+        const auto& value = field.value(model);
+        if constexpr (Field::kind == kind::boolean) {
+            out.put(value ? "true" : "false");
+        } else if constexpr (Field::kind == kind::integer) {
+            char room[20]{};
+            out.put(decimal(value, room));
+        } else if constexpr (Field::kind == kind::string) {
+            const std::string_view text = value;
+            const text_scan scanned = scan(text);
+            check_text<Field>(scanned, report);
+            out.put_text(text, scanned);
+        } else {
+            walk_variables<Field>(value, out, report);
+        }
+    });
+    out.put(separator == '{' ? "{}" : "}");
+    check_groups<schema>([&](auto field, std::size_t) { return field.present(model); }, report);
+    if (out.bytes > max_bytes)
+        report.add(rule::max_bytes, {}, max_bytes, out.bytes);
+}
+
+} // namespace detail
+
+/// Every rule that `request` breaks: the first 64, then one `rule::omitted` that counts the rest; empty if it
+/// is valid. A body over `max_request_bytes` when written as JSON breaks one too. One pass over the text; any
+/// thread.
+template <class Request>
+std::vector<violation> validate(const Request& request,
+                                std::size_t max_request_bytes = default_max_request_bytes) {
+    detail::measure size;
+    detail::every_violation report;
+    detail::walk(request, max_request_bytes, size, report);
+    return std::move(report.list).take();
+}
+
+/// Whether `validate` finds nothing; works in constant expressions.
+template <class Request>
+constexpr bool is_valid(const Request& request, std::size_t max_request_bytes = default_max_request_bytes) {
+    detail::measure size;
+    detail::any_violation report;
+    detail::walk(request, max_request_bytes, size, report);
+    return !report.found;
+}
+
+} // namespace promptlayer::inline v0
+
+#endif
+
+#ifndef PROMPTLAYER_JSON_HPP
+#define PROMPTLAYER_JSON_HPP
+
+namespace promptlayer::inline v0 {
+
+namespace detail {
+
+/// An output that writes JSON, up to `max_bytes`; what is beyond is measured only.
+class json_writer {
+    std::string& out_;
+    std::size_t max_bytes_;
+
+public:
+    std::size_t bytes = 0;
+
+    json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {}
+
+    void put(std::string_view raw) {
+        bytes += raw.size();
+        if (bytes <= max_bytes_)
+            out_ += raw;
+    }
+
+    void put_text(std::string_view text, const text_scan& scanned) {
+        bytes += scanned.json_bytes + 2;
+        if (bytes > max_bytes_ || !scanned.valid_utf8)
+            return;
+        if (scanned.json_bytes == text.size()) {
+            ((out_ += '"') += text) += '"';
+            return;
+        }
+        const std::size_t from = out_.size();
+        out_.resize(from + scanned.json_bytes + 2);
+        boost::json::serializer serializer;
+        serializer.reset(boost::json::string_view{text.data(), text.size()});
+        serializer.read(out_.data() + from, out_.size() - from);
+    }
+};
+
+/// Validates and writes in one pass; `out` is replaced, its memory used again. On an error `out` is empty.
+template <class Request>
+result<void> write_json(const Request& request, std::size_t max_bytes, std::string& out) {
+    out.clear();
+    json_writer writer{out, max_bytes};
+    every_violation report;
+    walk(request, max_bytes, writer, report);
+    if (report.list.empty())
+        return {};
+    out.clear();
+    return invalid(errc::invalid_request, std::move(report.list).take());
+}
+
+/// What a JSON number is as an integer, decided from its digits.
+struct integer_reading {
+    std::int64_t value = 0;
+    bool integral = true; ///< false: it has a fraction
+    bool fits = true;     ///< false: beyond 64 bits signed
+};
+
+/// `number` is a number in JSON's grammar: 2, 2.0, -2e3, 0.5.
+inline integer_reading read_integer(std::string_view number) noexcept {
+    const bool negative = number.front() == '-';
+    std::int64_t exponent = 0;
+    if (const std::size_t e = number.find_first_of("eE"); e != number.npos) {
+        const bool shrinks = number[e + 1] == '-';
+        for (const char c : number.substr(e + 1)) { // the parser keeps exponents within 32 bits
+            if (c >= '0' && c <= '9')
+                exponent = exponent * 10 + (c - '0');
+        }
+        exponent = shrinks ? -exponent : exponent;
+        number = number.substr(0, e);
+    }
+    // The value is 0.d1d2d3... times ten to the power of `point`, with d1 and the last digit not zero.
+    std::size_t digits = 0;
+    std::size_t significant = 0; // digits up to the last that is not zero
+    std::int64_t point = exponent;
+    std::array<char, 19> kept{};
+    bool after_point = false;
+    for (const char c : number) {
+        if (c == '.')
+            after_point = true;
+        if (c < '0' || c > '9')
+            continue;
+        if (c == '0' && digits == 0) {
+            point -= after_point ? 1 : 0;
+            continue;
+        }
+        if (digits < kept.size())
+            kept[digits] = c;
+        ++digits;
+        point += after_point ? 0 : 1;
+        if (c != '0')
+            significant = digits;
+    }
+    if (digits == 0)
+        return {};
+    if (point < static_cast<std::int64_t>(significant))
+        return {.value = 0, .integral = false};
+    if (point > static_cast<std::int64_t>(kept.size()))
+        return {.fits = false};
+    std::uint64_t magnitude = 0; // at most 19 digits: no overflow
+    for (std::size_t i = 0; i < static_cast<std::size_t>(point); ++i)
+        magnitude = magnitude * 10 + (i < significant ? static_cast<std::uint64_t>(kept[i] - '0') : 0);
+    const std::uint64_t most =
+        static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) + (negative ? 1 : 0);
+    if (magnitude > most)
+        return {.fits = false};
+    return {.value = static_cast<std::int64_t>(negative ? 0 - magnitude : magnitude)};
+}
+
+inline constexpr std::size_t max_json_depth = 32;
+
+/// What a reader does with members that the schema does not have.
+enum class unknown_members { refused, ignored };
+
+/// Reads one model from the events of Boost.JSON's parser, which hands on the digits of numbers and repeated
+/// members.
+template <class Model, unknown_members Unknown>
+class model_reader {
+    using schema = typename Model::schema;
+    static constexpr std::size_t none = schema::size;
+
+    Model model_ = blank<Model>();
+    every_violation report_{};
+    std::array<bool, schema::size> given_{};
+    std::size_t depth_ = 0;     // of the value being read
+    bool is_object_ = false;    // the outermost value
+    std::size_t field_ = none;  // the member being read
+    bool in_variables_ = false; // within its object
+    std::string name_{};        // of the variable being read
+    std::string buffer_{};      // parts of a string or number
+
+    template <class Action>
+    void on_field(std::size_t wanted, Action action) {
+        schema::for_each_field([&](auto field, std::size_t index) {
+            if (index == wanted)
+                action(field);
+        });
+    }
+
+    void on_member(std::string_view name) {
+        field_ = none;
+        std::size_t known = none;
+        schema::for_each_field([&]<class Field>(Field, std::size_t index) {
+            if (Field::name == name)
+                known = index;
+        });
+        if (known == none) {
+            if constexpr (Unknown == unknown_members::refused)
+                report_.list.add([&] {
+                    return violation{name.empty() ? "[\"\"]" : escaped(name), rule::unknown_member, 0, 0,
+                                     words(rule::unknown_member, 0, 0)};
+                });
+        } else if (given_[known]) {
+            on_field(known, [&]<class Field>(Field) { report_.add(rule::unique, {Field::name}, 0, 0); });
+        } else {
+            given_[known] = true;
+            field_ = known;
+        }
+    }
+
+    template <class Field>
+    void store(auto value) {
+        model_.*Field::member = std::move(value);
+    }
+
+    template <class Field>
+    void on_field_value(kind found, std::string_view text) {
+        if constexpr (Field::kind == kind::object) {
+            if (found == kind::object) {
+                in_variables_ = true;
+                return;
+            }
+        } else if constexpr (Field::kind == kind::integer) {
+            if (found == kind::number) {
+                const integer_reading number = read_integer(text);
+                if (number.integral && number.fits)
+                    store<Field>(integer{number.value});
+                else if (number.integral)
+                    report_.add(rule::range, {Field::name}, 0, 0);
+                else
+                    report_.add_type({Field::name}, kind::integer, "a number with a fraction");
+                return;
+            }
+        } else if constexpr (Field::kind == kind::boolean) {
+            if (found == kind::boolean)
+                return store<Field>(!text.empty());
+        } else {
+            static_assert(!std::is_trivially_destructible_v<typename Field::value_type>,
+                          "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
+            if (found == kind::string) {
+                check_text<Field>(scan(text), report_);
+                return store<Field>(typename Field::value_type{text});
+            }
+        }
+        report_.add_type({Field::name}, Field::kind, a_kind(found));
+    }
+
+    void on_variable(kind found, std::string_view text) {
+        on_field(field_, [&]<class Field>(Field) {
+            if constexpr (Field::kind == kind::object) {
+                const std::string_view name = name_;
+                const place at{Field::name, &name};
+                if (found != kind::string)
+                    report_.add_type(at, kind::string, a_kind(found));
+                else if (!(model_.*Field::member).emplace(name_, text).second)
+                    report_.add(rule::unique, at, 0, 0);
+            }
+        });
+    }
+
+    // A boolean that is true comes with a text that is not empty.
+    bool on_value(kind found, std::string_view text = {}) {
+        if (depth_ == 0) {
+            is_object_ = found == kind::object;
+            if (!is_object_)
+                report_.add_type({}, kind::object, a_kind(found));
+        } else if (depth_ == 1 && is_object_) {
+            on_field(field_, [&]<class Field>(Field) { on_field_value<Field>(found, text); });
+        } else if (depth_ == 2 && in_variables_) {
+            on_variable(found, text);
+        }
+        return true;
+    }
+
+    bool part(std::string_view text) {
+        buffer_ += text;
+        return true;
+    }
+
+    /// The end of a string or number; its parts are used up.
+    bool whole(kind found, std::string_view last) {
+        if (buffer_.empty())
+            return on_value(found, last);
+        buffer_ += last;
+        on_value(found, buffer_);
+        buffer_.clear();
+        return true;
+    }
+
+    bool begin(kind found) {
+        on_value(found);
+        ++depth_;
+        return true;
+    }
+
+    bool end() {
+        if (--depth_ == 1)
+            in_variables_ = false;
+        return true;
+    }
+
+public:
+    /// What is known when the text has been read.
+    result<Model> finish() && {
+        if (is_object_) {
+            schema::for_each_field([&]<class Field>(Field, std::size_t index) {
+                if (Field::required && !given_[index])
+                    report_.add(rule::required, {Field::name}, 0, 0);
+            });
+            check_groups<schema>([&](auto, std::size_t index) { return given_[index]; }, report_);
+        }
+        if (!report_.list.empty())
+            return invalid(errc::invalid_request, std::move(report_.list).take());
+        return std::move(model_);
+    }
+
+    every_violation& report() noexcept { return report_; }
+
+    // The interface of boost::json::basic_parser's handler.
+    using error_code = boost::json::error_code;
+    using json_text = boost::json::string_view;
+
+    static constexpr std::size_t max_object_size = std::numeric_limits<std::size_t>::max();
+    static constexpr std::size_t max_array_size = max_object_size;
+    static constexpr std::size_t max_key_size = max_object_size;
+    static constexpr std::size_t max_string_size = max_object_size;
+
+    bool on_document_begin(error_code&) noexcept { return true; }
+    bool on_document_end(error_code&) noexcept { return true; }
+    bool on_object_begin(error_code&) { return begin(kind::object); }
+    bool on_object_end(std::size_t, error_code&) noexcept { return end(); }
+    bool on_array_begin(error_code&) { return begin(kind::array); }
+    bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
+    bool on_key_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
+    bool on_key(json_text text, std::size_t, error_code&) {
+        part({text.data(), text.size()});
+        if (depth_ == 1 && is_object_)
+            on_member(buffer_);
+        else if (depth_ == 2 && in_variables_)
+            name_.swap(buffer_);
+        buffer_.clear();
+        return true;
+    }
+    bool on_string_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
+    bool on_string(json_text text, std::size_t, error_code&) {
+        return whole(kind::string, {text.data(), text.size()});
+    }
+    bool on_number_part(json_text text, error_code&) { return part({text.data(), text.size()}); }
+    bool on_int64(std::int64_t, json_text text, error_code&) {
+        return whole(kind::number, {text.data(), text.size()});
+    }
+    bool on_uint64(std::uint64_t, json_text text, error_code&) {
+        return whole(kind::number, {text.data(), text.size()});
+    }
+    bool on_double(double, json_text text, error_code&) {
+        return whole(kind::number, {text.data(), text.size()});
+    }
+    bool on_bool(bool value, error_code&) { return on_value(kind::boolean, value ? "true" : ""); }
+    bool on_null(error_code&) { return on_value(kind::null); }
+    bool on_comment_part(json_text, error_code&) noexcept { return true; }
+    bool on_comment(json_text, error_code&) noexcept { return true; }
+};
+
+/// Reads a model: `malformed_json`, or every violation.
+template <class Model, unknown_members Unknown>
+result<Model> read_json(std::string_view text) {
+    boost::json::parse_options options;
+    options.max_depth = max_json_depth;
+    boost::json::basic_parser<model_reader<Model, Unknown>> parser{options};
+    boost::json::error_code failed;
+    const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
+    if (failed)
+        return malformed_json(end, failed.message());
+    if (end != text.size())
+        parser.handler().report().add(rule::trailing_text, {}, 0, end);
+    return std::move(parser.handler()).finish();
+}
+
+/// What the service says of a request that it did not accept.
+struct service_message {
+    std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
+    std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
+};
+
+/// FastAPI's `loc` as a path: ["body", "prompt_input_variables", "user"] is `prompt_input_variables["user"]`.
+inline std::string path_of(const boost::json::value* loc, std::string_view secret) {
+    std::string path;
+    const auto* const steps = loc ? loc->if_array() : nullptr;
+    if (!steps)
+        return path;
+    std::size_t shown = 0;
+    for (const boost::json::value& step : *steps) {
+        if (shown == 8)
+            break;
+        if (const auto* const name = step.if_string()) {
+            if (&step == steps->begin() && *name == "body")
+                continue;
+            const std::string safe = escaped(redacted({name->data(), name->size()}, secret));
+            path += shown == 0 ? safe : "[\"" + safe + "\"]";
+        } else if (step.is_int64()) {
+            path += "[" + std::to_string(step.get_int64()) + "]";
+        }
+        ++shown;
+    }
+    return path;
+}
+
+/// The body of an answer that is not 200, if it can be read; text is bounded and without `secret`.
+inline service_message read_service_message(std::string_view body, std::string_view secret) {
+    constexpr std::size_t most_bytes = 512;
+    service_message said;
+    boost::json::parse_options options;
+    options.max_depth = max_json_depth;
+    boost::json::error_code failed;
+    const boost::json::value answer =
+        boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
+    const auto text_in = [&](const boost::json::value* value) -> std::string {
+        const auto* const text = value ? value->if_string() : nullptr;
+        return text ? readable(redacted({text->data(), text->size()}, secret), most_bytes) : std::string{};
+    };
+    const auto* const object = failed ? nullptr : answer.if_object();
+    if (!object)
+        return said;
+    for (const char* const member : {"message", "error", "detail"}) {
+        const boost::json::value* const value = object->if_contains(member);
+        if (value && value->is_object())
+            said.text = text_in(value->get_object().if_contains("message"));
+        else
+            said.text = text_in(value);
+        if (!said.text.empty())
+            break;
+    }
+    const boost::json::value* const detail = object->if_contains("detail");
+    if (!detail || !detail->is_array())
+        return said;
+    violation_list list;
+    for (const boost::json::value& item : detail->get_array()) {
+        const auto* const entry = item.if_object();
+        if (!entry)
+            continue;
+        list.add([&] {
+            const std::string type = text_in(entry->if_contains("type"));
+            std::string message = text_in(entry->if_contains("msg"));
+            if (message.empty())
+                message = type;
+            return violation{path_of(entry->if_contains("loc"), secret), rule::service, 0, 0,
+                             std::move(message)};
+        });
+    }
+    said.violations = std::move(list).take();
+    return said;
+}
+
+} // namespace detail
+
+/// The request as the JSON text that is sent: its members in the order of the schema, absent ones and an
+/// empty set of variables left out, no spaces. `invalid_request` with every violation if it breaks a rule or
+/// exceeds `max_request_bytes`. One pass and, for a request of usual size, one allocation; any thread.
+template <class Request>
+result<std::string> to_json(const Request& request,
+                            std::size_t max_request_bytes = default_max_request_bytes) {
+    std::string text;
+    if (auto written = detail::write_json(request, max_request_bytes, text); !written)
+        return std::move(written).error();
+    return text;
+}
+
+/// Reads a request that owns its strings from JSON text, and validates it. `malformed_json` with the byte
+/// offset if it cannot be parsed or is nested deeper than 32; else `invalid_request` with every violation: of
+/// the schema, an unknown or repeated member, text after the value. A number with an integral value is an
+/// integer, as in JSON Schema (`2.0`, `2e3`). Text over `max_request_bytes` is not parsed. Any thread.
+template <class Request>
+result<Request> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
+    static_assert(detail::has_schema<Request>,
+                  "promptlayer: this type is no model, it has no member type named schema");
+    if (text.size() > max_request_bytes) {
+        detail::every_violation report;
+        report.add(rule::max_bytes, {}, max_request_bytes, text.size());
+        return detail::invalid(errc::invalid_request, std::move(report.list).take());
+    }
+    return detail::read_json<Request, detail::unknown_members::refused>(text);
+}
+
+/// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
+template <class Model>
+std::string json_schema() {
+    using schema = typename Model::schema;
+    std::string properties;
+    std::string required;
+    const auto quoted = [](std::string_view name) { return "\"" + std::string{name} + "\""; };
+    const auto append = [](std::string& list, std::string item) {
+        (list += list.empty() ? "" : ",") += std::move(item);
+    };
+    schema::for_each_field([&]<class Field>(Field, std::size_t) {
+        std::string type;
+        switch (Field::kind) {
+        case detail::kind::boolean: type = R"("type":"boolean")"; break;
+        case detail::kind::integer: type = R"("type":"integer")"; break;
+        case detail::kind::string: type = R"("type":"string")"; break;
+        default: type = R"("type":"object","additionalProperties":{"type":"string"})";
+        }
+        Field::for_each_rule(
+            [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
+        append(properties, quoted(Field::name) + ":{" + type + "}");
+        if (Field::required)
+            append(required, quoted(Field::name));
+    });
+    std::string text = R"({"type":"object","properties":{)" + properties + "}";
+    if (!required.empty())
+        text += R"(,"required":[)" + required + "]";
+    // Each pair of which only one may be given.
+    std::vector<std::string> pairs;
+    schema::for_each_group([&](auto group) {
+        std::vector<std::string_view> earlier;
+        group.for_each_name([&](std::string_view name) {
+            for (const std::string_view other : earlier)
+                pairs.push_back(R"({"required":[)" + quoted(other) + "," + quoted(name) + "]}");
+            earlier.push_back(name);
+        });
+    });
+    if (pairs.size() == 1) {
+        text += R"(,"not":)" + pairs[0];
+    } else if (pairs.size() > 1) {
+        std::string any;
+        for (const std::string& pair : pairs)
+            append(any, pair);
+        text += R"(,"not":{"anyOf":[)" + any + "]}";
+    }
+    return text + "}";
+}
+
+} // namespace promptlayer::inline v0
+
+#endif
+
+#ifndef PROMPTLAYER_TRACK_PROMPT_HPP
+#define PROMPTLAYER_TRACK_PROMPT_HPP
+
+namespace promptlayer::inline v0 {
+
+/// The answer to `POST /rest/track-prompt` that says it was done. `decode` returns only those whose `success`
+/// is true.
+struct tracked {
+    bool success = false;
+    std::string message{}; ///< the service's words, UTF-8; control characters are replaced by spaces
+
+    using schema =
+        promptlayer::schema<field<"success", &tracked::success>, field<"message", &tracked::message>>;
+};
+
+/// The body of `POST /rest/track-prompt`: ties a prompt template to a request that was logged before. All
+/// text is UTF-8; lengths are in code points.
+template <class Text, class Variables>
+struct basic_track_prompt {
+    required<Text> prompt_name;         ///< the name of the prompt template, 1 code point or more
+    Variables prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
+    required<integer> request_id;       ///< the unique identifier of the request
+    std::optional<integer> version{};   ///< the version of the template; not together with `label`
+    std::optional<Text>
+        label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
+
+    static constexpr std::string_view path = "/rest/track-prompt";
+    using reply = tracked;
+    using schema =
+        promptlayer::schema<field<"prompt_name", &basic_track_prompt::prompt_name, min_length<1>>,
+                            field<"prompt_input_variables", &basic_track_prompt::prompt_input_variables>,
+                            field<"request_id", &basic_track_prompt::request_id>,
+                            field<"version", &basic_track_prompt::version>,
+                            field<"label", &basic_track_prompt::label, min_length<1>, max_length<512>>,
+                            at_most_one_of<"version", "label">>;
+
+    friend bool operator==(const basic_track_prompt&, const basic_track_prompt&) = default;
+};
+
+/// Owns its strings.
+using track_prompt = basic_track_prompt<std::string, std::map<std::string, std::string, std::less<>>>;
+
+/// Refers to strings, and to a named array or vector of pairs of `string_view`s, that outlive it; works in
+/// constant expressions. `view_of` takes any other range of pairs.
+using track_prompt_view =
+    basic_track_prompt<std::string_view, std::span<const std::pair<std::string_view, std::string_view>>>;
+
+/// Refers to a range of pairs of strings, which outlives it. Made by `view_of`.
+template <std::ranges::input_range Range>
+requires detail::variables<Range>
+class variables_view {
+    const Range* range_ = nullptr;
+
+public:
+    constexpr variables_view() = default;
+    constexpr explicit variables_view(const Range& range) noexcept : range_{&range} {}
+
+    constexpr auto begin() const { return std::ranges::begin(*range_); }
+    constexpr auto end() const { return std::ranges::end(*range_); }
+};
+
+/// `request` with the variables of any range of pairs of strings (`std::unordered_map`, a vector of pairs,
+/// ...) referred to where they are, nothing is copied. `variables` and what `request` refers to outlive what
+/// is returned.
+template <class Range>
+requires detail::variables<Range>
+constexpr basic_track_prompt<std::string_view, variables_view<Range>>
+view_of(const Range& variables, const track_prompt_view& request) {
+    return {request.prompt_name, variables_view{variables}, request.request_id, request.version,
+            request.label};
+}
+
+template <class Range>
+void view_of(const Range&& variables, const track_prompt_view& request) = delete;
+
+} // namespace promptlayer::inline v0
+
+#endif
+
+#ifndef PROMPTLAYER_HTTP_HPP
+#define PROMPTLAYER_HTTP_HPP
+
+namespace promptlayer::inline v0 {
+
+/// One header field of a request or an answer.
+struct header {
+    std::string name{};
+    std::string value{};
+
+    friend bool operator==(const header&, const header&) = default;
+};
+
+/// One HTTP request, ready to be sent as it is. Printing it shows secrets as `[redacted]`.
+struct http_request {
+    std::string method{};
+    std::string url{}; ///< absolute, `https://` or `http://`, visible ASCII
+    std::vector<header>
+        headers{};      ///< all that have to be sent but for those of the connection and the length
+    std::string body{}; ///< bytes
+    std::chrono::milliseconds
+        timeout{}; ///< for the whole exchange, from the look-up of the host to the last byte
+    std::size_t max_response_bytes = 0; ///< stop reading a body that is longer
+
+    friend bool operator==(const http_request&, const http_request&) = default;
+};
+
+/// One HTTP answer, whatever its status.
+struct http_response {
+    int status = 0;
+    std::vector<header> headers{}; ///< all of them, in order, repeats included
+    std::string body{};            ///< bytes, with the transfer coding taken off
+
+    friend bool operator==(const http_response&, const http_response&) = default;
+};
+
+namespace detail {
+
+constexpr char ascii_lower(char c) noexcept {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+}
+
+constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
+}
+
+} // namespace detail
+
+/// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
+/// `headers`.
+inline const std::string* find_header(const std::vector<header>& headers, std::string_view name) noexcept {
+    const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
+        return detail::equal_ignoring_case(h.name, name);
+    });
+    return found == headers.end() ? nullptr : &found->value;
+}
+
+namespace detail {
+
+/// All of `digits` as a number from 0; larger ones become the largest.
+inline std::optional<std::chrono::seconds::rep> whole_number(std::string_view digits) noexcept {
+    std::chrono::seconds::rep number = 0;
+    const char* const end = digits.data() + digits.size();
+    const auto [stop, ec] = std::from_chars(digits.data(), end, number);
+    if (digits.empty() || digits[0] == '-' || stop != end)
+        return std::nullopt;
+    return ec == std::errc::result_out_of_range ? std::numeric_limits<decltype(number)>::max() : number;
+}
+
+/// A date in one of the three forms of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday,
+/// 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. The weekday is not checked; a year of two digits is
+/// one from 1970 to 2069.
+inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) noexcept {
+    std::array<std::string_view, 8> part{}; // weekday, day, month, year, hours, minutes, seconds, GMT
+    std::size_t parts = 0;
+    while (true) {
+        text.remove_prefix(std::min(text.find_first_not_of(" ,-:"), text.size()));
+        if (text.empty())
+            break;
+        if (parts == part.size())
+            return std::nullopt;
+        const std::size_t length = std::min(text.find_first_of(" ,-:"), text.size());
+        part[parts++] = text.substr(0, length);
+        text.remove_prefix(length);
+    }
+    if (parts == 7) { // asctime's: weekday, month, day, hours, minutes, seconds, year
+        std::swap(part[1], part[2]);
+        std::rotate(part.begin() + 3, part.begin() + 6, part.begin() + 7);
+    } else if (parts != 8 || part[7] != "GMT") {
+        return std::nullopt;
+    }
+    constexpr std::string_view months = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    const std::size_t month = part[2].size() == 3 ? months.find(part[2]) : months.npos;
+    const auto day = whole_number(part[1]), year = whole_number(part[3]), hours = whole_number(part[4]),
+               minutes = whole_number(part[5]), seconds = whole_number(part[6]);
+    if (month == months.npos || month % 3 != 0 || !day || !year || !hours || !minutes || !seconds ||
+        *day > 31 || (part[3].size() != 2 && part[3].size() != 4) || *hours > 23 || *minutes > 59 ||
+        *seconds > 60)
+        return std::nullopt;
+    const auto full_year = part[3].size() != 2 ? *year : *year + (*year < 70 ? 2000 : 1900);
+    const std::chrono::year_month_day date{std::chrono::year{static_cast<int>(full_year)},
+                                           std::chrono::month{static_cast<unsigned>(month / 3 + 1)},
+                                           std::chrono::day{static_cast<unsigned>(*day)}};
+    if (!date.ok())
+        return std::nullopt;
+    return std::chrono::sys_days{date} + std::chrono::hours{*hours} + std::chrono::minutes{*minutes} +
+           std::chrono::seconds{*seconds};
+}
+
+constexpr std::string_view trimmed(std::string_view text) noexcept {
+    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+    return text.substr(0, text.find_last_not_of(" \t") + 1);
+}
+
+} // namespace detail
+
+/// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
+/// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
+/// date without a `Date`.
+inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
+    const std::string* const asked = find_header(response.headers, "Retry-After");
+    if (!asked)
+        return std::nullopt;
+    if (const auto seconds = detail::whole_number(detail::trimmed(*asked)))
+        return std::chrono::seconds{*seconds};
+    const std::string* const now = find_header(response.headers, "Date");
+    const auto until = detail::http_date(*asked);
+    const auto from = now ? detail::http_date(*now) : std::nullopt;
+    if (!until || !from)
+        return std::nullopt;
+    return std::max(std::chrono::seconds{0}, *until - *from);
+}
+
+namespace detail {
+
+inline std::string lines(const std::vector<header>& headers, const std::string& body) {
+    std::string text;
+    for (const header& h : headers) {
+        bool secret = false;
+        for (const std::string_view name :
+             {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"})
+            secret = secret || equal_ignoring_case(h.name, name);
+        text.append(h.name).append(": ").append(secret ? "[redacted]" : h.value).append("\n");
+    }
+    return text.append("\n").append(body);
+}
+
+} // namespace detail
+
+/// The request as HTTP/1.1 would have it, with `[redacted]` for the API key and other secrets.
+inline std::string to_string(const http_request& request) {
+    return request.method + " " + request.url + "\n" + detail::lines(request.headers, request.body);
+}
+
+/// The answer as HTTP/1.1 would have it, with `[redacted]` for cookies and other secrets.
+inline std::string to_string(const http_response& response) {
+    return "HTTP " + std::to_string(response.status) + "\n" + detail::lines(response.headers, response.body);
+}
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                             const http_request& request) {
+    return detail::print(out, request);
+}
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                             const http_response& response) {
+    return detail::print(out, response);
+}
+
+} // namespace promptlayer::inline v0
+
+#endif
+
+#ifndef PROMPTLAYER_TRANSPORT_HPP
+#define PROMPTLAYER_TRANSPORT_HPP
+
+namespace promptlayer::inline v0 {
+
+/// Why a transport has no answer to give.
+struct transport_failure {
+    failure kind = failure::other;
+    std::string
+        message{}; ///< for a person; shown bounded, without control characters and without the API key
+    /// Whether the service may have received the whole request. Unless set otherwise: not where there was no
+    /// connection.
+    bool maybe_delivered = kind != failure::resolve && kind != failure::connect && kind != failure::tls;
+
+    friend bool operator==(const transport_failure&, const transport_failure&) = default;
+};
+
+/// What one request came to: an answer, of whatever status, or a failure.
+using transport_result = result<http_response, transport_failure>;
+
+/// Takes the outcome of one asynchronous request. To be called once; a further call is ignored, and one that
+/// is destroyed uncalled counts as `failure::cancelled`. May be called from any thread, also before `send`
+/// returns.
+using completion = std::function<void(transport_result)>;
+
+// The contract of a transport
+//
+// A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the library's.
+//
+// - It sends method, URL, every header and the body as they stand. It adds only what the connection needs
+//   (`Host`, `Content-Length`, ...) and adds none that is there already.
+// - Any answer is a success, whatever its status: it returns the status, all headers, and the whole body.
+// - It follows no redirect. A redirect answered with a new request would hand the API key to another host.
+// - It verifies the peer of an `https` URL.
+// - It gives up after `request.timeout`, counted over the whole exchange, with `failure::timeout`.
+// - It stops reading when the body exceeds `request.max_response_bytes` and returns the answer with the part
+//   of the body that makes it longer than the limit, or a failure; it never returns a part as if it were the
+//   whole.
+// - A failure says whether the request may have reached the service (`maybe_delivered`).
+// - It does not throw. What it throws all the same is caught, where exceptions exist, and is a
+//   `failure::other`.
+// - It may be called from many threads at once only if it says so; a client is as thread-safe as its
+//   transport.
+// - If it has a `cancel()`, that may be called from another thread: requests in flight end with
+//   `failure::cancelled`.
+
+/// A synchronous transport: `transport_result send(const http_request&)`. Blocks until the outcome is known.
+template <class T>
+concept Transport = requires(T& transport, const http_request& request) {
+    { transport.send(request) } -> std::convertible_to<transport_result>;
+};
+
+/// An asynchronous transport: `void send(http_request, completion)`. Does not block; calls the completion
+/// when the outcome is known. One that is destroyed destroys or calls the completions it holds.
+template <class T>
+concept AsyncTransport = requires(T& transport, http_request request, completion done) {
+    { transport.send(std::move(request), std::move(done)) } -> std::same_as<void>;
+};
+
+/// A transport made of a callable; see `transport_from`.
+template <class Callable>
+class callable_transport {
+    Callable callable_;
+
+public:
+    explicit callable_transport(Callable callable) : callable_(std::move(callable)) {}
+
+    transport_result send(const http_request& request) requires
+        std::is_invocable_r_v<transport_result, Callable&, const http_request&> {
+        return callable_(request);
+    }
+
+    void send(http_request request,
+              completion done) requires std::invocable<Callable&, http_request, completion> {
+        callable_(std::move(request), std::move(done));
+    }
+};
+
+/// Makes a transport of a callable: `transport_result(const http_request&)` or `void(http_request,
+/// completion)`.
+template <class Callable>
+callable_transport<Callable> transport_from(Callable callable) {
+    return callable_transport<Callable>{std::move(callable)};
+}
+
+} // namespace promptlayer::inline v0
+
+#endif
+
+#ifndef PROMPTLAYER_CLIENT_HPP
+#define PROMPTLAYER_CLIENT_HPP
+
+namespace promptlayer::inline v0 {
+
+inline constexpr std::string_view library_version = "0.1.0";
+
+/// How to reach the service. A plain value; the first call refuses what cannot be used, by member. Printing
+/// it shows the API key as `[redacted]`.
+struct config {
+    std::string api_key{};                                ///< visible ASCII; never in an error or a log
+    std::string base_url = "https://api.promptlayer.com"; ///< a path is kept, one slash at its end is not
+    std::chrono::milliseconds timeout = std::chrono::seconds{10}; ///< for the whole exchange, more than 0
+    std::string user_agent = "promptlayer-cpp/" + std::string{library_version}; ///< printable ASCII
+    std::size_t max_response_bytes = 1024 * 1024; ///< a longer answer is not read; more than 0
+    bool allow_insecure_http = false; ///< else `http://` is for `localhost`, 127.0.0.0/8 and `[::1]` only
+    std::size_t max_request_bytes = default_max_request_bytes; ///< a longer body is not sent; more than 0
+};
+
+/// A config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`; one that is unset or empty
+/// leaves the default. Not to be called while another thread changes the environment.
+inline config config_from_environment() {
+#if defined(_MSC_VER)
+#pragma warning(push)
+#pragma warning(disable : 4996)
+#endif
+    const char* const key = std::getenv("PROMPTLAYER_API_KEY");
+    const char* const url = std::getenv("PROMPTLAYER_BASE_URL");
+#if defined(_MSC_VER)
+#pragma warning(pop)
+#endif
+    config made;
+    if (key)
+        made.api_key = key;
+    if (url && *url)
+        made.base_url = url;
+    return made;
+}
+
+namespace detail {
+
+/// Whether every character of `text` is from `first` to '~'.
+constexpr bool ascii_from(char first, std::string_view text) noexcept {
+    return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
+}
+
+/// A number without a sign or a leading zero, at most `most`.
+inline bool decimal_up_to(std::string_view digits, unsigned most) noexcept {
+    unsigned number = 0;
+    const char* const end = digits.data() + digits.size();
+    const auto [stop, ec] = std::from_chars(digits.data(), end, number);
+    return !digits.empty() && ec == std::errc{} && stop == end && number <= most &&
+           (digits[0] != '0' || digits.size() == 1);
+}
+
+/// `localhost`, 127.0.0.0/8 in four decimal numbers, `[::1]`; nothing that a resolver would have to
+/// interpret.
+inline bool is_loopback(std::string_view host) noexcept {
+    if (host == "[::1]" || equal_ignoring_case(host, "localhost"))
+        return true;
+    if (!host.starts_with("127."))
+        return false;
+    host.remove_prefix(4);
+    for (int octet = 2; octet <= 4; ++octet) {
+        const std::size_t dot = octet < 4 ? host.find('.') : host.size();
+        if (dot == host.npos || !decimal_up_to(host.substr(0, dot), 255))
+            return false;
+        host.remove_prefix(octet < 4 ? dot + 1 : dot);
+    }
+    return true;
+}
+
+/// What is wrong with a base URL; empty if nothing is.
+inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
+    if (!ascii_from('!', url) || url.find_first_of("?#\\") != url.npos)
+        return "must be visible ASCII without space, ?, # and backslash";
+    const std::size_t colon = std::min(url.find("://"), url.size());
+    const bool secure = equal_ignoring_case(url.substr(0, colon), "https");
+    if (!secure && !equal_ignoring_case(url.substr(0, colon), "http"))
+        return "must begin with https://, or http:// where the host is this machine";
+    url.remove_prefix(colon + 3);
+    const std::string_view authority = url.substr(0, url.find('/'));
+    if (authority.find('@') != authority.npos)
+        return "must not hold user information";
+    const bool bracketed = authority.starts_with('[');
+    const std::size_t host_end = bracketed ? authority.find(']') : authority.find(':');
+    const std::string_view host =
+        authority.substr(0, bracketed && host_end != authority.npos ? host_end + 1 : host_end);
+    const std::string_view port = authority.substr(host.size());
+    const auto in_host = [&](char c) {
+        const char lower = ascii_lower(c);
+        return (lower >= 'a' && lower <= (bracketed ? 'f' : 'z')) || (c >= '0' && c <= '9') || c == '.' ||
+               (bracketed ? c == ':' : c == '-' || c == '_');
+    };
+    const std::string_view name =
+        bracketed ? host.substr(1, host.size() - std::min<std::size_t>(host.size(), 2)) : host;
+    if (name.empty() || (bracketed && !host.ends_with(']')) ||
+        !std::all_of(name.begin(), name.end(), in_host))
+        return "must name a host";
+    if (!port.empty() && (port[0] != ':' || port == ":0" || !decimal_up_to(port.substr(1), 65535)))
+        return "must have a port from 1 to 65535 or none";
+    if (!secure && !allow_insecure_http && !is_loopback(host))
+        return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
+    return {};
+}
+
+} // namespace detail
+
+/// What keeps `settings` from being used: a violation for each member; empty if nothing does. Never a value.
+inline std::vector<violation> validate(const config& settings) {
+    std::vector<violation> faults;
+    const auto fault = [&](const char* member, std::string_view message) {
+        faults.push_back({member, rule::setting, 0, 0, std::string{message}});
+    };
+    if (settings.api_key.empty())
+        fault("api_key", "is not given");
+    else if (!detail::ascii_from('!', settings.api_key))
+        fault("api_key", "must be visible ASCII");
+    if (const auto wrong = detail::url_fault(settings.base_url, settings.allow_insecure_http); !wrong.empty())
+        fault("base_url", wrong);
+    if (settings.timeout <= std::chrono::milliseconds{0})
+        fault("timeout", "must be more than 0 ms");
+    if (settings.user_agent.empty() || !detail::ascii_from(' ', settings.user_agent))
+        fault("user_agent", "must be printable ASCII");
+    if (settings.max_response_bytes == 0)
+        fault("max_response_bytes", "must be more than 0");
+    if (settings.max_request_bytes == 0)
+        fault("max_request_bytes", "must be more than 0");
+    return faults;
+}
+
+inline std::string to_string(const config& settings) {
+    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
+           "\nbase_url: " + settings.base_url + "\ntimeout: " + std::to_string(settings.timeout.count()) +
+           " ms\nuser_agent: " + settings.user_agent +
+           "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
+           "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
+           "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
+}
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const config& settings) {
+    return detail::print(out, settings);
+}
+
+/// A validated request without the API key: what a queue or a file may hold.
+struct prepared_request {
+    std::string path{}; ///< `/rest/track-prompt`
+    std::string body{}; ///< JSON
+
+    friend bool operator==(const prepared_request&, const prepared_request&) = default;
+};
+
+/// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
+template <class Request>
+result<prepared_request> prepare(const Request& request,
+                                 std::size_t max_request_bytes = default_max_request_bytes) {
+    prepared_request made{std::string{Request::path}, {}};
+    if (auto written = detail::write_json(request, max_request_bytes, made.body); !written)
+        return std::move(written).error();
+    return made;
+}
+
+namespace detail {
+
+inline result<void> verdict(const config& settings) {
+    if (auto faults = validate(settings); !faults.empty())
+        return invalid(errc::invalid_config, std::move(faults));
+    return {};
+}
+
+/// All of a request but its body. The config is known to be good.
+inline void address(const config& settings, std::string_view path, http_request& out) {
+    const std::string_view base = settings.base_url;
+    out.method = "POST";
+    (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
+    out.headers.resize(4);
+    const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
+        out.headers[index].name = name;
+        out.headers[index].value = value;
+    };
+    set(0, "X-API-KEY", settings.api_key);
+    set(1, "Content-Type", "application/json");
+    set(2, "Accept", "application/json");
+    set(3, "User-Agent", settings.user_agent);
+    out.timeout = settings.timeout;
+    out.max_response_bytes = settings.max_response_bytes;
+}
+
+/// Empty but for memory that can be used again.
+inline void clear(http_request& out) noexcept {
+    out.method.clear();
+    out.url.clear();
+    out.headers.clear();
+    out.body.clear();
+}
+
+/// `encode` for a config whose verdict is known.
+template <class Request>
+result<void> encode_with(const config& settings, const result<void>& verdict, const Request& request,
+                         http_request& out) {
+    auto outcome = verdict ? write_json(request, settings.max_request_bytes, out.body) : verdict;
+    if (outcome)
+        address(settings, Request::path, out);
+    else
+        clear(out);
+    return outcome;
+}
+
+} // namespace detail
+
+/// Puts address, key and headers to a prepared request: `invalid_config`, or the request as it is to be sent.
+inline result<http_request> authorize(const config& settings, prepared_request request) {
+    if (auto good = detail::verdict(settings); !good)
+        return std::move(good).error();
+    http_request out;
+    out.body = std::move(request.body);
+    detail::address(settings, request.path, out);
+    return out;
+}
+
+/// `prepare` and `authorize` at once: the HTTP request that tracks, or `invalid_config` or `invalid_request`.
+/// No I/O.
+template <class Request = track_prompt>
+result<http_request> encode(const config& settings, const Request& request) {
+    http_request out;
+    if (auto encoded = detail::encode_with(settings, detail::verdict(settings), request, out); !encoded)
+        return std::move(encoded).error();
+    return out;
+}
+
+/// The same into `out`, which is used again and again: its memory is kept. On an error it is emptied.
+template <class Request = track_prompt>
+result<void> encode(const config& settings, const Request& request, http_request& out) {
+    return detail::encode_with(settings, detail::verdict(settings), request, out);
+}
+
+namespace detail {
+
+constexpr errc code_of(int status) noexcept {
+    switch (status) {
+    case 400: return errc::bad_request;
+    case 401: return errc::unauthorized;
+    case 403: return errc::forbidden;
+    case 404: return errc::not_found;
+    case 409: return errc::conflict;
+    case 422: return errc::unprocessable;
+    case 429: return errc::rate_limited;
+    default: return status >= 500 && status <= 599 ? errc::server_error : errc::unexpected_status;
+    }
+}
+
+/// An answer that is an error: the sentence of its code, the status, and what the service says.
+inline error answered(errc code, const http_response& response, std::string said) {
+    error e{.code = code, .status = response.status};
+    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status) + ")";
+    if (!said.empty())
+        e.message += ": " + std::move(said);
+    e.retry_after = retry_after(response);
+    return e;
+}
+
+inline constexpr std::size_t max_service_text = 512;
+
+inline error failed_status(const config& settings, const http_response& response) {
+    service_message said;
+    if (response.body.size() <= settings.max_response_bytes)
+        said = read_service_message(response.body, settings.api_key);
+    if (!said.violations.empty() && said.text.empty())
+        said.text = readable(joined(said.violations), max_service_text);
+    error e = answered(code_of(response.status), response, std::move(said.text));
+    e.violations = std::move(said.violations);
+    return e;
+}
+
+inline error no_answer(const config& settings, const transport_failure& failed) {
+    error e{.code = errc::transport};
+    e.message = sentence(e.code) + std::string{": "} + sentence(failed.kind);
+    if (const auto why = readable(redacted(failed.message, settings.api_key), max_service_text); !why.empty())
+        e.message += ": " + why;
+    e.failure = failed.kind;
+    e.maybe_delivered = failed.maybe_delivered;
+    return e;
+}
+
+} // namespace detail
+
+/// What an answer says: the reply that the interface promises, or an error. The status decides first; only
+/// 200 is a success. Text of the service has its control characters replaced and, where it echoes the API
+/// key, `[redacted]`; in errors it is cut at 512 bytes. An answer over `max_response_bytes`, or nested deeper
+/// than 32, is not read. No I/O.
+template <class Request = track_prompt>
+result<typename Request::reply> decode(const config& settings, const http_response& response) {
+    using reply = typename Request::reply;
+    if (response.status != 200)
+        return detail::failed_status(settings, response);
+    if (response.body.size() > settings.max_response_bytes)
+        return detail::answered(errc::malformed_response, response,
+                                "more than " + std::to_string(settings.max_response_bytes) + " bytes");
+    auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body);
+    if (!read) {
+        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
+        e.violations = std::move(read.error().violations);
+        return e;
+    }
+    const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {
+        return detail::readable(detail::redacted(text, settings.api_key), most_bytes);
+    };
+    if constexpr (requires {
+                      { read->success } -> std::convertible_to<bool>;
+                  }) {
+        if (!read->success) {
+            std::string said;
+            if constexpr (requires {
+                              { read->message } -> std::convertible_to<std::string>;
+                          })
+                said = cleaned(read->message, detail::max_service_text);
+            return detail::answered(errc::rejected, response, std::move(said));
+        }
+    }
+    reply::schema::for_each_field([&]<class Field>(Field field, std::size_t) {
+        auto& member = (*read).*Field::member;
+        if constexpr (Field::kind == detail::kind::string) {
+            if (field.present(*read))
+                member = cleaned(field.value(*read), std::string::npos);
+        } else if constexpr (Field::kind == detail::kind::object) {
+            for (auto& [name, text] : member)
+                text = cleaned(text, std::string::npos);
+        }
+    });
+    return read;
+}
+
+/// The same with the limits of a default config.
+template <class Request = track_prompt>
+result<typename Request::reply> decode(const http_response& response) {
+    return decode<Request>(config{}, response);
+}
+
+namespace detail {
+
+/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
+/// that returns false.
+template <class Action, class OnThrow>
+void catching(Action&& action, OnThrow&& on_throw) {
+#if defined(__cpp_exceptions)
+    try {
+        action();
+    } catch (const std::exception& thrown) {
+        if (!on_throw(thrown.what()))
+            throw;
+    } catch (...) {
+        if (!on_throw("unknown exception"))
+            throw;
+    }
+#else
+    action();
+    static_cast<void>(on_throw);
+#endif
+}
+
+/// A config and what was found of it, once.
+struct settings {
+    promptlayer::config config;
+    result<void> verdict = detail::verdict(config);
+};
+
+/// One asynchronous call: sees to it that the handler is called once.
+template <class Request, class Handler>
+class pending_call {
+    std::shared_ptr<const settings> settings_;
+    std::optional<Handler> handler_;
+    std::atomic_flag done_{};
+
+public:
+    pending_call(std::shared_ptr<const settings> shared, Handler handler)
+        : settings_(std::move(shared)), handler_(std::move(handler)) {}
+    pending_call(const pending_call&) = delete;
+    pending_call& operator=(const pending_call&) = delete;
+
+    ~pending_call() {
+        catching(
+            [&] {
+                finish(transport_failure{failure::cancelled, "the transport let the request go"});
+            },
+            [](const char*) { return true; });
+    }
+
+    /// False if the handler was called before.
+    bool finish(transport_result outcome) {
+        if (done_.test_and_set())
+            return false;
+        Handler handler = std::move(*handler_);
+        handler_
+            .reset(); // what it holds does not outlive the call, though the transport may keep the completion
+        if (outcome)
+            handler(decode<Request>(settings_->config, *outcome));
+        else
+            handler(result<typename Request::reply>{no_answer(settings_->config, outcome.error())});
+        return true;
+    }
+};
+
+template <class T>
+concept sends = requires(T& transport, const http_request& request) {
+    transport.send(request);
+};
+
+template <class T>
+concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
+    transport.send(std::move(request), std::move(done));
+};
+
+} // namespace detail
+
+/// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
+/// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
+/// in flight. `std::ref` has it refer to a transport that outlives it.
+template <class T>
+class client {
+    using transport_type = std::remove_reference_t<T>;
+
+    static_assert(Transport<transport_type> || AsyncTransport<transport_type> ||
+                      detail::sends<transport_type> || detail::sends_asynchronously<transport_type>,
+                  "promptlayer: this type is no Transport: it has neither a public member function "
+                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
+    static_assert(
+        !detail::sends<transport_type> || Transport<transport_type>,
+        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
+        "return a transport_result");
+    static_assert(!detail::sends_asynchronously<transport_type> || AsyncTransport<transport_type>,
+                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
+                  "completion)` does "
+                  "not return void");
+
+    std::shared_ptr<const detail::settings> settings_;
+    T transport_;
+
+public:
+    /// The config is checked here, once; a bad one is reported by every call.
+    client(config settings, T transport)
+        : settings_(std::make_shared<const detail::settings>(detail::settings{std::move(settings)})),
+          transport_(std::forward<T>(transport)) {}
+
+    transport_type& transport() noexcept { return transport_; }
+    const transport_type& transport() const noexcept { return transport_; }
+
+    /// Sends one request and waits for its answer. Errors: every `errc` from `invalid_request` to
+    /// `malformed_response`; unsent if it is `invalid_config` or `invalid_request`.
+    template <class Request>
+    result<typename Request::reply> call(const Request& request) {
+        static_assert(Transport<transport_type>,
+                      "promptlayer: this transport is asynchronous: give the call a handler as well");
+        http_request http;
+        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
+            !encoded)
+            return std::move(encoded).error();
+        transport_result outcome = transport_failure{};
+        detail::catching([&] { outcome = transport_.send(http); },
+                         [&](const char* what) {
+                             outcome = transport_failure{failure::other, what};
+                             return true;
+                         });
+        if (!outcome)
+            return detail::no_answer(settings_->config, outcome.error());
+        return decode<Request>(settings_->config, *outcome);
+    }
+
+    /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread
+    /// the transport completes on; before this returns if the request is refused unsent. It may be move-only.
+    /// What it throws goes to the caller of the completion.
+    template <class Request, class Handler>
+    void call(const Request& request, Handler handler) {
+        using reply = typename Request::reply;
+        static_assert(
+            AsyncTransport<transport_type>,
+            "promptlayer: this transport is synchronous: call without a handler and use what is returned");
+        static_assert(std::invocable<Handler&, result<reply>>,
+                      "promptlayer: the handler cannot be called with a result of the reply");
+        http_request http;
+        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
+            !encoded) {
+            handler(result<reply>{std::move(encoded).error()});
+            return;
+        }
+        const auto pending =
+            std::make_shared<detail::pending_call<Request, Handler>>(settings_, std::move(handler));
+        detail::catching(
+            [&] {
+                transport_.send(std::move(http),
+                                [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
+            },
+            [&](const char* what) {
+                return pending->finish(transport_failure{failure::other, what});
+            });
+    }
+
+    /// `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
+    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
+    result<tracked> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+        return call(request);
+    }
+
+    /// `call` with a handler, likewise.
+    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>,
+              class Handler>
+    void track_prompt(const basic_track_prompt<Text, Variables>& request, Handler handler) {
+        call(request, std::move(handler));
+    }
+};
+
+template <class T>
+client(config, T) -> client<std::unwrap_reference_t<T>>;
+
+} // namespace promptlayer::inline v0
+
+#endif
+
+#ifndef PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
+#define PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
+
+#ifndef PROMPTLAYER_NO_THREADS
+#include <mutex>
+#endif
+
+namespace promptlayer::inline v0 {
+
+namespace detail {
+
+#ifndef PROMPTLAYER_NO_THREADS
+using mutex = std::mutex;
+using lock = std::lock_guard<std::mutex>;
+#else
+struct mutex {};
+struct lock {
+    explicit lock(mutex&) noexcept {}
+};
+#endif
+
+/// Requests in order, and the outcomes to come.
+class recording {
+    mutable mutex mutex_{};
+    std::vector<http_request> requests_{};
+    std::deque<transport_result> script_{};
+
+public:
+    void record(const http_request& request) {
+        const lock held{mutex_};
+        requests_.push_back(request);
+    }
+
+    void script(transport_result outcome) {
+        const lock held{mutex_};
+        script_.push_back(std::move(outcome));
+    }
+
+    transport_result next() {
+        const lock held{mutex_};
+        if (script_.empty())
+            return http_response{
+                200, {{"Content-Type", "application/json"}}, R"({"success":true,"message":"recorded"})"};
+        transport_result outcome = std::move(script_.front());
+        script_.pop_front();
+        return outcome;
+    }
+
+    std::vector<http_request> requests() const {
+        const lock held{mutex_};
+        return requests_;
+    }
+};
+
+inline std::string to_string(const recording& recorded) {
+    std::string text;
+    for (const http_request& request : recorded.requests())
+        text += promptlayer::to_string(request) + "\n\n";
+    return text;
+}
+
+} // namespace detail
+
+namespace testing {
+
+/// A transport for tests: records every request and answers from a script, then with success. Nothing leaves
+/// the process. Any thread; movable while no thread uses it. Printing it shows the requests without the API
+/// key.
+class recording_transport {
+    std::unique_ptr<detail::recording> recording_ = std::make_unique<detail::recording>();
+
+public:
+    /// The outcome of the next request that has none yet.
+    void respond(http_response response) { recording_->script(std::move(response)); }
+    void fail(transport_failure failed) { recording_->script(std::move(failed)); }
+
+    /// A copy of every request so far, in order.
+    std::vector<http_request> requests() const { return recording_->requests(); }
+
+    transport_result send(const http_request& request) {
+        recording_->record(request);
+        return recording_->next();
+    }
+
+    friend std::string to_string(const recording_transport& transport) {
+        return to_string(*transport.recording_);
+    }
+};
+
+/// The same for an asynchronous client: each request waits until the test completes it. Requests that still
+/// wait when it is destroyed are cancelled.
+class recording_async_transport {
+    struct waiting {
+        detail::mutex mutex{};
+        std::deque<completion> completions{};
+    };
+    std::unique_ptr<detail::recording> recording_ = std::make_unique<detail::recording>();
+    std::unique_ptr<waiting> waiting_ = std::make_unique<waiting>();
+
+public:
+    /// The outcome of the next completion that has none yet.
+    void respond(http_response response) { recording_->script(std::move(response)); }
+    void fail(transport_failure failed) { recording_->script(std::move(failed)); }
+
+    /// A copy of every request so far, in order.
+    std::vector<http_request> requests() const { return recording_->requests(); }
+
+    void send(http_request request, completion done) {
+        recording_->record(request);
+        const detail::lock held{waiting_->mutex};
+        waiting_->completions.push_back(std::move(done));
+    }
+
+    /// How many requests wait.
+    std::size_t pending() const {
+        const detail::lock held{waiting_->mutex};
+        return waiting_->completions.size();
+    }
+
+    /// Completes the request that has waited longest, on this thread; false if none waits.
+    bool complete_one() {
+        completion done;
+        {
+            const detail::lock held{waiting_->mutex};
+            if (waiting_->completions.empty())
+                return false;
+            done = std::move(waiting_->completions.front());
+            waiting_->completions.pop_front();
+        }
+        done(recording_->next());
+        return true;
+    }
+
+    /// Completes every request that waits, those sent meanwhile included; returns how many.
+    std::size_t complete_all() {
+        std::size_t completed = 0;
+        while (complete_one())
+            ++completed;
+        return completed;
+    }
+
+    friend std::string to_string(const recording_async_transport& transport) {
+        return to_string(*transport.recording_);
+    }
+};
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                             const recording_transport& transport) {
+    return detail::print(out, transport);
+}
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                             const recording_async_transport& transport) {
+    return detail::print(out, transport);
+}
+
+} // namespace testing
+} // namespace promptlayer::inline v0
+
+#endif
+
+#pragma pop_macro("Always")
+#pragma pop_macro("assume")
+#pragma pop_macro("Bool")
+#pragma pop_macro("check")
+#pragma pop_macro("checkf")
+#pragma pop_macro("CONST")
+#pragma pop_macro("DELETE")
+#pragma pop_macro("emit")
+#pragma pop_macro("ensure")
+#pragma pop_macro("ERROR")
+#pragma pop_macro("FALSE")
+#pragma pop_macro("far")
+#pragma pop_macro("foreach")
+#pragma pop_macro("GetCurrentTime")
+#pragma pop_macro("GetMessage")
+#pragma pop_macro("GetObject")
+#pragma pop_macro("IN")
+#pragma pop_macro("interface")
+#pragma pop_macro("max")
+#pragma pop_macro("min")
+#pragma pop_macro("near")
+#pragma pop_macro("NO_ERROR")
+#pragma pop_macro("None")
+#pragma pop_macro("OPTIONAL")
+#pragma pop_macro("OUT")
+#pragma pop_macro("require")
+#pragma pop_macro("SendMessage")
+#pragma pop_macro("signals")
+#pragma pop_macro("slots")
+#pragma pop_macro("small")
+#pragma pop_macro("Status")
+#pragma pop_macro("Success")
+#pragma pop_macro("TEXT")
+#pragma pop_macro("TRUE")
+#pragma pop_macro("unlikely")
+#pragma pop_macro("verify")
+#pragma pop_macro("verifyf")
+#pragma pop_macro("VOID")
+#pragma pop_macro("Yield")
+
+#endif

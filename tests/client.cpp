@@ -1,0 +1,179 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <functional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+namespace pl = promptlayer;
+using pl::errc;
+using pl::testing::recording_transport;
+
+namespace {
+
+pl::track_prompt good() { return {.prompt_name = "a", .request_id = 1}; }
+
+/// What a client makes of one outcome.
+pl::error error_of(pl::transport_failure failed) {
+    pl::client client{{.api_key = "pl_sesame"}, recording_transport{}};
+    client.transport().fail(std::move(failed));
+    return client.track_prompt(good()).error();
+}
+
+static_assert(std::is_move_constructible_v<pl::client<recording_transport>>);
+
+} // namespace
+
+TEST_CASE("a request goes to the transport as encode makes it, once, and its answer comes back decoded") {
+    const pl::config settings{.api_key = "pl_key", .base_url = "http://localhost:1/p"};
+    pl::client client{settings, recording_transport{}};
+    client.transport().respond({200, {}, R"({"success":true,"message":"Tracked"})"});
+    const auto outcome = client.track_prompt(good());
+    REQUIRE(outcome.has_value());
+    CHECK(outcome->message == "Tracked");
+    REQUIRE(client.transport().requests().size() == 1);
+    CHECK(client.transport().requests()[0] == pl::encode(settings, good()).value());
+}
+
+TEST_CASE("requests in braces, owned and as a view are the same") {
+    pl::client client{{.api_key = "pl_key"}, recording_transport{}};
+    CHECK(client.track_prompt({.prompt_name = "a", .prompt_input_variables = {{"x", "y"}}, .request_id = 1})
+              .has_value());
+    const pl::track_prompt owned{.prompt_name = "a", .prompt_input_variables = {{"x", "y"}}, .request_id = 1};
+    CHECK(client.track_prompt(owned).has_value());
+    const std::pair<std::string_view, std::string_view> variables[] = {{"x", "y"}};
+    CHECK(client
+              .track_prompt(pl::track_prompt_view{
+                  .prompt_name = "a", .prompt_input_variables = variables, .request_id = 1})
+              .has_value());
+    CHECK(
+        client.track_prompt(pl::view_of(owned.prompt_input_variables, {.prompt_name = "a", .request_id = 1}))
+            .has_value());
+    CHECK(client.call(owned).has_value());
+    const auto sent = client.transport().requests();
+    REQUIRE(sent.size() == 5);
+    for (const auto& request : sent)
+        CHECK(request == sent[0]);
+}
+
+TEST_CASE("an invalid request is not sent") {
+    pl::client client{{.api_key = "pl_key"}, recording_transport{}};
+    const auto outcome =
+        client.track_prompt({.prompt_name = "", .request_id = 1, .version = 1, .label = "x"});
+    CHECK(outcome.error().code == errc::invalid_request);
+    CHECK(outcome.error().violations.size() == 2);
+    CHECK(client.transport().requests().empty());
+}
+
+TEST_CASE("with a bad config nothing is sent, and every call says why") {
+    pl::client client{{.base_url = "http://evil.com"}, recording_transport{}};
+    for (int i = 0; i < 2; ++i) {
+        const auto outcome = client.track_prompt(good());
+        CHECK(outcome.error().code == errc::invalid_config);
+        REQUIRE(outcome.error().violations.size() == 2);
+        CHECK(outcome.error().violations[0].path == "api_key");
+        CHECK(outcome.error().violations[1].path == "base_url");
+    }
+    CHECK(client.transport().requests().empty());
+}
+
+TEST_CASE("the limit on requests is the config's") {
+    pl::client client{{.api_key = "pl_key", .max_request_bytes = 33}, recording_transport{}};
+    CHECK(client.track_prompt(good()).error().violations.at(0).rule == pl::rule::max_bytes);
+    CHECK(client.transport().requests().empty());
+}
+
+TEST_CASE("one call is one attempt, also where it could be retried") {
+    pl::client client{{.api_key = "pl_key"}, recording_transport{}};
+    client.transport().respond({503, {}, ""});
+    client.transport().fail({pl::failure::reset, ""});
+    CHECK(client.track_prompt(good()).error().retryable());
+    CHECK(client.track_prompt(good()).error().retryable());
+    CHECK(client.transport().requests().size() == 2);
+}
+
+TEST_CASE("a transport's failure keeps its kind and says whether the request may have arrived") {
+    const std::pair<pl::failure, bool> kinds[] = {
+        {pl::failure::resolve, false}, {pl::failure::connect, false}, {pl::failure::tls, false},
+        {pl::failure::timeout, true},  {pl::failure::reset, true},    {pl::failure::cancelled, true},
+        {pl::failure::other, true}};
+    for (const auto& [kind, maybe_delivered] : kinds) {
+        CHECK(pl::transport_failure{kind, ""}.maybe_delivered == maybe_delivered);
+        const auto e = error_of({kind, "why"});
+        CHECK(e.code == errc::transport);
+        REQUIRE(e.failure.has_value());
+        CHECK(*e.failure == kind);
+        CHECK(e.maybe_delivered == maybe_delivered);
+        CHECK(e.status == 0);
+        CHECK(e.message.starts_with("no answer from the service: "));
+        CHECK(e.message.ends_with(": why"));
+    }
+    CHECK_FALSE(error_of({pl::failure::timeout, "", false}).maybe_delivered);
+    CHECK(error_of({pl::failure::connect, "", true}).maybe_delivered);
+    CHECK(error_of({pl::failure::timeout, ""}).message ==
+          "no answer from the service: the time allowed has passed");
+}
+
+TEST_CASE("a transport's words are bounded, without control characters, invalid bytes and the key") {
+    CHECK(
+        error_of({pl::failure::other, "a\nb\x1b[0m\xFF header X-API-KEY: pl_sesame"}).message ==
+        "no answer from the service: the transport failed: a b [0m\xEF\xBF\xBD header X-API-KEY: [redacted]");
+    const auto e = error_of({pl::failure::other, std::string(600, 'x')});
+    CHECK(e.message.ends_with(": " + std::string(512, 'x')));
+}
+
+TEST_CASE("std::ref has the client refer to a transport") {
+    recording_transport transport;
+    pl::client client{{.api_key = "pl_key"}, std::ref(transport)};
+    static_assert(std::is_same_v<decltype(client), pl::client<recording_transport&>>);
+    CHECK(client.track_prompt(good()).has_value());
+    CHECK(transport.requests().size() == 1);
+    CHECK(&client.transport() == &transport);
+}
+
+TEST_CASE("a closure is a transport, also one that returns only responses") {
+    int calls = 0;
+    pl::client client{{.api_key = "pl_key"}, pl::transport_from([&](const pl::http_request&) {
+                          ++calls;
+                          return pl::http_response{404, {}, ""};
+                      })};
+    CHECK(client.track_prompt(good()).error().code == errc::not_found);
+    CHECK(calls == 1);
+}
+
+#if defined(__cpp_exceptions)
+TEST_CASE("what a transport throws becomes a transport error") {
+    const auto client_with = [](auto thrown) {
+        return pl::client{
+            {.api_key = "pl_sesame"},
+            pl::transport_from([=](const pl::http_request&) -> pl::transport_result { throw thrown; })};
+    };
+    auto standard = client_with(std::runtime_error{"no socket, header pl_sesame"});
+    const auto e = standard.track_prompt(good()).error();
+    CHECK(e.code == errc::transport);
+    CHECK(e.failure == pl::failure::other);
+    CHECK(e.maybe_delivered);
+    CHECK(e.message == "no answer from the service: the transport failed: no socket, header [redacted]");
+    auto other = client_with(7);
+    CHECK(other.track_prompt(good()).error().message ==
+          "no answer from the service: the transport failed: unknown exception");
+}
+#endif
+
+TEST_CASE("no error of a client holds the key or a value of the request") {
+    pl::client client{{.api_key = "pl_sesame"}, recording_transport{}};
+    for (const int status : {200, 302, 400, 401, 422, 429, 500})
+        client.transport().respond(
+            {status, {{"X-API-KEY", "pl_sesame"}}, R"({"message":"pl_sesame","success":false})"});
+    client.transport().fail({pl::failure::tls, "pl_sesame"});
+    for (int i = 0; i < 8; ++i) {
+        std::ostringstream out;
+        out << client.track_prompt({.prompt_name = "swordfish", .request_id = 1}).error();
+        CHECK(out.str().find("sesame") == std::string::npos);
+        CHECK(out.str().find("swordfish") == std::string::npos);
+    }
+}

@@ -1,0 +1,13 @@
+// expect: promptlayer: a member of a model is a bool, an integer, a string, or a range of pairs of strings
+#include <promptlayer.hpp>
+
+struct model {
+#ifdef FIXED
+    promptlayer::integer score{};
+#else
+    double score{};
+#endif
+    using schema = promptlayer::schema<promptlayer::field<"score", &model::score>>;
+};
+
+auto text = promptlayer::to_json(model{});

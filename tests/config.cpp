@@ -1,0 +1,195 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <cstdlib>
+#include <sstream>
+#include <string>
+#include <string_view>
+
+namespace pl = promptlayer;
+using namespace std::chrono_literals;
+
+namespace {
+
+pl::config with_url(std::string url) { return {.api_key = "pl_key", .base_url = std::move(url)}; }
+
+bool accepted(std::string url) { return pl::validate(with_url(std::move(url))).empty(); }
+
+/// The one member that a config is refused for.
+std::string refused_member(const pl::config& settings) {
+    const auto found = pl::validate(settings);
+    REQUIRE(found.size() == 1);
+    CHECK(found[0].rule == pl::rule::setting);
+    CHECK_FALSE(found[0].message.empty());
+    return found[0].path;
+}
+
+void set_environment(const char* name, const char* value) {
+#if defined(_WIN32)
+    _putenv_s(name, value ? value : "");
+#else
+    value ? setenv(name, value, 1) : unsetenv(name);
+#endif
+}
+
+} // namespace
+
+TEST_CASE("the defaults of a config are the interface's") {
+    const pl::config settings{.api_key = "pl_key"};
+    CHECK(settings.base_url == "https://api.promptlayer.com");
+    CHECK(settings.timeout == 10s);
+    CHECK(settings.user_agent == "promptlayer-cpp/" + std::string{pl::library_version});
+    CHECK(settings.max_response_bytes == 1024 * 1024);
+    CHECK(settings.max_request_bytes == 8 * 1024 * 1024);
+    CHECK_FALSE(settings.allow_insecure_http);
+    CHECK(pl::validate(settings).empty());
+}
+
+TEST_CASE("an API key is visible ASCII and not empty") {
+    CHECK(refused_member({}) == "api_key");
+    for (const char* key : {"a b", " a", "a\r\nX-Evil: 1", "a\n", "a\t", "a\x7F", "a\xC3\xA9"})
+        CHECK(refused_member({.api_key = key}) == "api_key");
+    CHECK(refused_member({.api_key = std::string("a\0b", 3)}) == "api_key");
+    CHECK(pl::validate(pl::config{.api_key = "!~pl_09azAZ"}).empty());
+}
+
+TEST_CASE("https is for any host, with a port and a path") {
+    for (const char* url : {"https://api.promptlayer.com", "https://api.promptlayer.com/", "HTTPS://Host",
+                            "https://h:1", "https://h:65535", "https://h/prefix/v1/", "https://10.0.0.1:8443",
+                            "https://[2001:db8::1]:443", "https://a-b_c.d", "https://h/@", "https://h/a:b"})
+        CHECK(accepted(url));
+}
+
+TEST_CASE("a base URL that is none, or holds more than scheme, host, port and path, is refused") {
+    for (const char* url : {"",
+                            "h",
+                            "https",
+                            "https:",
+                            "https:/h",
+                            "https://",
+                            "https:///path",
+                            "https://:443",
+                            "ftp://h",
+                            "://h",
+                            "file:///etc",
+                            "https//h",
+                            "https://user@h",
+                            "https://user:word@h",
+                            "https://@h",
+                            "https://h?q",
+                            "https://h/?q",
+                            "https://h#f",
+                            "https://h/a b",
+                            "https://h ",
+                            " https://h",
+                            "https://h\\@x",
+                            "https://h/\\",
+                            "https://h\r\nX: 1",
+                            "https://h\t",
+                            "https://h\x7F",
+                            "https://h\xC3\xA9",
+                            "https://h:",
+                            "https://h:0",
+                            "https://h:00",
+                            "https://h:080",
+                            "https://h:65536",
+                            "https://h:4294967297",
+                            "https://h:-1",
+                            "https://h:+1",
+                            "https://h:x",
+                            "https://h:1x",
+                            "https://h:1:2",
+                            "https://[::1",
+                            "https://::1]",
+                            "https://[]",
+                            "https://[",
+                            "https://[::1]x",
+                            "https://[::1]:",
+                            "https://[g::]",
+                            "https://h%2e",
+                            "https://h,x",
+                            "https://h*"})
+        CHECK_MESSAGE(refused_member(with_url(url)) == "base_url", url);
+    CHECK(refused_member(with_url(std::string("https://h\0.x", 12))) == "base_url");
+}
+
+TEST_CASE("http is for this machine alone, by the parsed host") {
+    for (const char* url :
+         {"http://localhost", "http://LocalHost:8080/x", "http://127.0.0.1", "http://127.0.0.1:80/",
+          "http://127.255.255.255", "http://127.1.2.3:1", "http://[::1]", "http://[::1]:8080/p"})
+        CHECK(accepted(url));
+    for (const char* url : {"http://127.0.0.1.evil.com",
+                            "http://127.0.0.1.",
+                            "http://127.0.0",
+                            "http://127.1",
+                            "http://127.0.0.256",
+                            "http://127.0.0.01",
+                            "http://127.0.0.1.1",
+                            "http://127..0.1",
+                            "http://127.0.0.",
+                            "http://127.0.0.x",
+                            "http://128.0.0.1",
+                            "http://localhost.evil.com",
+                            "http://localhost.",
+                            "http://evil.com/localhost",
+                            "http://evil.com:80/127.0.0.1",
+                            "http://[::2]",
+                            "http://[::ffff:127.0.0.1]",
+                            "http://0.0.0.0",
+                            "http://2130706433",
+                            "http://0x7f.0.0.1",
+                            "http://api.promptlayer.com",
+                            "HTTP://evil.com"}) {
+        CHECK_MESSAGE(refused_member(with_url(url)) == "base_url", url);
+        auto allowed = with_url(url);
+        allowed.allow_insecure_http = true;
+        CHECK_MESSAGE(pl::validate(allowed).empty(), url);
+    }
+    CHECK(refused_member(with_url("http://localhost@evil.com")) == "base_url");
+    CHECK(refused_member(with_url("http://127.0.0.1\\@evil.com")) == "base_url");
+}
+
+TEST_CASE("timeout, user agent and limits are checked") {
+    CHECK(refused_member({.api_key = "pl_key", .timeout = 0ms}) == "timeout");
+    CHECK(refused_member({.api_key = "pl_key", .timeout = -1ms}) == "timeout");
+    CHECK(pl::validate(pl::config{.api_key = "pl_key", .timeout = 1ms}).empty());
+    CHECK(refused_member({.api_key = "pl_key", .user_agent = ""}) == "user_agent");
+    CHECK(refused_member({.api_key = "pl_key", .user_agent = "a\r\nb"}) == "user_agent");
+    CHECK(pl::validate(pl::config{.api_key = "pl_key", .user_agent = "game/1.0 (x; y)"}).empty());
+    CHECK(refused_member({.api_key = "pl_key", .max_response_bytes = 0}) == "max_response_bytes");
+    CHECK(refused_member({.api_key = "pl_key", .max_request_bytes = 0}) == "max_request_bytes");
+}
+
+TEST_CASE("every bad member is named in one go, and no value is told") {
+    const pl::config settings{
+        .api_key = "sesame\n", .base_url = "ftp://sesame", .timeout = 0ms, .user_agent = "sesame\n"};
+    const auto found = pl::validate(settings);
+    CHECK(found.size() == 4);
+    for (const auto& v : found)
+        CHECK(to_string(v).find("sesame") == std::string::npos);
+}
+
+TEST_CASE("a config reads key and address from the environment; what is unset or empty stays the default") {
+    set_environment("PROMPTLAYER_API_KEY", nullptr);
+    set_environment("PROMPTLAYER_BASE_URL", nullptr);
+    CHECK(pl::config_from_environment().api_key.empty());
+    CHECK(pl::config_from_environment().base_url == "https://api.promptlayer.com");
+    set_environment("PROMPTLAYER_API_KEY", "pl_env");
+    set_environment("PROMPTLAYER_BASE_URL", "http://localhost:1");
+    CHECK(pl::config_from_environment().api_key == "pl_env");
+    CHECK(pl::config_from_environment().base_url == "http://localhost:1");
+    set_environment("PROMPTLAYER_BASE_URL", "");
+    CHECK(pl::config_from_environment().base_url == "https://api.promptlayer.com");
+    set_environment("PROMPTLAYER_API_KEY", nullptr);
+    set_environment("PROMPTLAYER_BASE_URL", nullptr);
+}
+
+TEST_CASE("printing a config shows the key redacted") {
+    std::ostringstream out;
+    out << pl::config{.api_key = "sesame"};
+    CHECK(out.str().find("api_key: [redacted]\nbase_url: https://api.promptlayer.com\ntimeout: 10000 ms\n") ==
+          0);
+    CHECK(out.str().find("sesame") == std::string::npos);
+}

@@ -1,0 +1,944 @@
+#include <promptlayer/client.hpp>
+#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/transports/curl.hpp>
+
+#include <doctest/doctest.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#ifdef PROMPTLAYER_TEST_TLS // by a build that has OpenSSL 3
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/ssl.hpp>
+#include <boost/asio/write.hpp>
+
+#include <openssl/evp.h>
+#include <openssl/pem.h>
+#include <openssl/x509v3.h>
+#endif
+
+namespace {
+
+using namespace std::chrono_literals;
+using promptlayer::curl_transport;
+using promptlayer::failure;
+using promptlayer::find_header;
+using promptlayer::header;
+using promptlayer::http_request;
+using promptlayer::http_response;
+using promptlayer::transport_failure;
+using promptlayer::transport_result;
+using promptlayer::testing::loopback_server;
+using promptlayer::testing::scripted_answer;
+using ending = scripted_answer::ending;
+using tcp = boost::asio::ip::tcp;
+using std::chrono::steady_clock;
+
+static_assert(promptlayer::Transport<curl_transport>);
+static_assert(!promptlayer::AsyncTransport<curl_transport>);
+static_assert(std::is_nothrow_move_constructible_v<curl_transport> &&
+              std::is_nothrow_move_assignable_v<curl_transport>);
+static_assert(!std::is_copy_constructible_v<curl_transport> && !std::is_copy_assignable_v<curl_transport>);
+
+constexpr auto long_enough = std::chrono::milliseconds{20s};
+constexpr std::string_view valid_body = R"({"prompt_name":"a","request_id":1})";
+
+http_request to(std::string url) {
+    http_request request;
+    request.method = "POST";
+    request.url = std::move(url);
+    request.headers = {{"X-API-KEY", "pl_loopback"}, {"Content-Type", "application/json"}};
+    request.body = valid_body;
+    request.timeout = long_enough;
+    request.max_response_bytes = 1024 * 1024;
+    return request;
+}
+
+http_request to(const loopback_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
+
+http_response answer_of(transport_result outcome) {
+    REQUIRE_MESSAGE(outcome.has_value(), outcome.error().message);
+    return *std::move(outcome);
+}
+
+transport_failure failure_of(transport_result outcome) {
+    REQUIRE_FALSE(outcome.has_value());
+    return std::move(outcome).error();
+}
+
+scripted_answer raw(std::string bytes, ending then = ending::close_unannounced) {
+    scripted_answer answer;
+    answer.raw = std::move(bytes);
+    answer.then = then;
+    return answer;
+}
+
+scripted_answer body(std::string bytes, ending then = ending::keep_alive) {
+    scripted_answer answer;
+    answer.response.body = std::move(bytes);
+    answer.then = then;
+    return answer;
+}
+
+scripted_answer only(ending then) {
+    scripted_answer answer;
+    answer.then = then;
+    return answer;
+}
+
+scripted_answer late(std::chrono::milliseconds delay) {
+    scripted_answer answer;
+    answer.delay = delay;
+    return answer;
+}
+
+/// Takes connections and says nothing.
+struct silent_listener {
+    boost::asio::io_context context{};
+    tcp::acceptor acceptor{context, {boost::asio::ip::address_v4::loopback(), 0}};
+
+    std::string authority() const { return "127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()); }
+};
+
+std::string address_nobody_listens_on() { return "http://" + silent_listener{}.authority() + "/"; }
+
+/// Calls `cancel` from another thread once `in_flight` is true.
+template <class InFlight>
+transport_result cancelled_when(InFlight in_flight, curl_transport& transport, const http_request& request) {
+    std::thread other{[&] {
+        while (!in_flight())
+            std::this_thread::yield();
+        transport.cancel();
+    }};
+    transport_result outcome = transport.send(request);
+    other.join();
+    return outcome;
+}
+
+#ifndef _WIN32
+/// Sets a variable of the environment for a while.
+class variable {
+    std::string name_;
+    std::optional<std::string> before_{};
+
+public:
+    variable(std::string name, const std::string& value) : name_(std::move(name)) {
+        if (const char* const before = std::getenv(name_.c_str()))
+            before_ = before;
+        ::setenv(name_.c_str(), value.c_str(), 1);
+    }
+    variable(const variable&) = delete;
+    variable& operator=(const variable&) = delete;
+    ~variable() {
+        if (before_)
+            ::setenv(name_.c_str(), before_->c_str(), 1);
+        else
+            ::unsetenv(name_.c_str());
+    }
+};
+#endif
+
+TEST_CASE("curl: a client tracks over it, and errors of the service come back typed") {
+    const loopback_server server;
+    promptlayer::config config;
+    config.api_key = "pl_loopback";
+    config.base_url = server.base_url();
+    promptlayer::client client{config, curl_transport{}};
+    const auto tracked = client.track_prompt({.prompt_name = "support-response", .request_id = 12345});
+    REQUIRE(tracked);
+    CHECK(tracked->success);
+
+    config.api_key = "pl_wrong";
+    promptlayer::client stranger{config, curl_transport{}};
+    const auto refused = stranger.track_prompt({.prompt_name = "support-response", .request_id = 12345});
+    REQUIRE_FALSE(refused);
+    CHECK(refused.error().code == promptlayer::errc::unauthorized);
+    CHECK(server.connections() == 2);
+}
+
+TEST_CASE("curl: method, target, headers and body arrive as they stand, and libcurl adds no header but Host "
+          "and the length") {
+    const loopback_server server;
+    curl_transport transport;
+    http_request request = to(server.base_url() + "/a/../b/./c?q=%7e&r=1");
+    request.headers = {{"X-One", "1"},      {"X-Empty", ""},         {"X-Blank", " \t"},    {"X-One", "2"},
+                       {"X-Colon", "a: b"}, {"X-Semicolon", "a; b"}, {"X-Utf8", "\xC3\xA9"}};
+    request.body = std::string{"\0a\r\n\0\xFF", 6};
+    answer_of(transport.send(request));
+
+    REQUIRE(server.requests().size() == 1);
+    http_request arrived = server.requests()[0];
+    CHECK(arrived.method == "POST");
+    CHECK(arrived.url == "/a/../b/./c?q=%7e&r=1");
+    CHECK(arrived.body == request.body);
+    std::vector<header> expected = request.headers;
+    expected[2].value = "";
+    expected.push_back({"Host", server.base_url().substr(7)});
+    expected.push_back({"Content-Length", "6"});
+    const auto by_name = [](const header& a, const header& b) { return a.name < b.name; };
+    std::stable_sort(expected.begin(), expected.end(), by_name);
+    std::stable_sort(arrived.headers.begin(), arrived.headers.end(), by_name);
+    CHECK(arrived.headers == expected);
+}
+
+TEST_CASE("curl: headers that libcurl has a value of its own for are sent once, with the request's value") {
+    const loopback_server server;
+    curl_transport transport;
+    http_request request = to(server);
+    request.headers = {{"accept", "application/json"},
+                       {"USER-AGENT", "mine/1"},
+                       {"content-type", ""},
+                       {"Host", "example.com"}};
+    answer_of(transport.send(request));
+    REQUIRE(server.requests().size() == 1);
+    const std::vector<header> headers = server.requests()[0].headers;
+    CHECK(headers.size() == 5);
+    CHECK(*find_header(headers, "Accept") == "application/json");
+    CHECK(*find_header(headers, "User-Agent") == "mine/1");
+    CHECK(find_header(headers, "Content-Type")->empty());
+    CHECK(*find_header(headers, "Host") == "example.com");
+}
+
+TEST_CASE("curl: a body of megabytes is sent with its length, not in chunks, and without waiting for 100 "
+          "Continue") {
+    const loopback_server server;
+    curl_transport transport;
+    http_request request = to(server);
+    request.body.assign(3 * 1024 * 1024 + 1, 'x');
+    CHECK(answer_of(transport.send(request)).status == 400);
+    REQUIRE(server.requests().size() == 1);
+    const http_request arrived = server.requests()[0];
+    CHECK(arrived.body == request.body);
+    CHECK(*find_header(arrived.headers, "Content-Length") == std::to_string(request.body.size()));
+    CHECK_FALSE(find_header(arrived.headers, "Transfer-Encoding"));
+    CHECK_FALSE(find_header(arrived.headers, "Expect"));
+}
+
+TEST_CASE("curl: an answer that comes while the body is still being sent is the answer") {
+    const loopback_server server;
+    curl_transport transport;
+    http_request request = to(server);
+    request.body.assign(16 * 1024 * 1024, 'x');
+    CHECK(answer_of(transport.send(request)).status == 413);
+    CHECK(server.requests().empty());
+}
+
+TEST_CASE("curl: a request that asks for 100 Continue says so, and the interim answer is not the answer") {
+    const loopback_server server;
+    curl_transport transport;
+    http_request request = to(server);
+    request.headers.push_back({"Expect", "100-continue"});
+    CHECK(answer_of(transport.send(request)).status == 200);
+    REQUIRE(server.requests().size() == 1);
+    CHECK(*find_header(server.requests()[0].headers, "Expect") == "100-continue");
+}
+
+TEST_CASE("curl: every method goes with and without a body") {
+    loopback_server server;
+    curl_transport transport;
+    const auto sent = [&](std::string method, std::string content) {
+        http_request request = to(server);
+        request.method = std::move(method);
+        request.body = std::move(content);
+        request.headers = {};
+        server.respond({});
+        const http_response answer = answer_of(transport.send(request));
+        CHECK(answer.status == 200);
+        CHECK(answer.body.empty() == (request.method == "HEAD"));
+        const http_request arrived = server.requests().back();
+        CHECK(arrived.method == request.method);
+        CHECK(arrived.body == request.body);
+        const std::string* const length = find_header(arrived.headers, "Content-Length");
+        CHECK(arrived.headers.size() == (length ? 2 : 1));
+        return length ? *length : "none";
+    };
+    CHECK(sent("GET", "") == "none");
+    CHECK(sent("GET", "abc") == "3");
+    CHECK(sent("HEAD", "") == "none");
+    CHECK(sent("DELETE", "") == "none");
+    CHECK(sent("DELETE", "abc") == "3");
+    CHECK(sent("POST", "") == "0");
+    CHECK(sent("PUT", "") == "0");
+    CHECK(sent("PATCH", "abc") == "3");
+    CHECK(sent("PROPFIND", "abc") == "3");
+    CHECK(server.connections() == 1);
+}
+
+TEST_CASE("curl: a line break or NUL in method, URL or header is refused, and nothing is sent") {
+    const loopback_server server;
+    curl_transport transport;
+    const auto refused = [&](auto change) {
+        http_request request = to(server);
+        change(request);
+        const transport_failure failed = failure_of(transport.send(request));
+        CHECK(failed.kind == failure::other);
+        CHECK_FALSE(failed.maybe_delivered);
+        CHECK_FALSE(failed.message.empty());
+        CHECK(failed.message.find("Injected") == failed.message.npos);
+    };
+    for (const std::string_view evil :
+         {std::string_view{"\r\nInjected: 1"}, std::string_view{"\rInjected: 1"},
+          std::string_view{"\nInjected: 1"}, std::string_view{"\0Injected", 9}}) {
+        refused([&](http_request& r) { r.headers[0].value += evil; });
+        refused([&](http_request& r) { r.headers[0].name += evil; });
+        refused([&](http_request& r) { r.method += evil; });
+        refused([&](http_request& r) { r.url += evil; });
+    }
+    CHECK(server.connections() == 0);
+}
+
+TEST_CASE("curl: what libcurl would send as something else is refused, and nothing is sent") {
+    const loopback_server server;
+    curl_transport transport;
+    const auto refused = [&](auto change) {
+        http_request request = to(server);
+        change(request);
+        const transport_failure failed = failure_of(transport.send(request));
+        CHECK(failed.kind == failure::other);
+        CHECK_FALSE(failed.maybe_delivered);
+        CHECK_FALSE(failed.message.empty());
+    };
+    refused([](http_request& r) { r.method = ""; });
+    refused([](http_request& r) { r.method = "GET /other"; });
+    refused([](http_request& r) { r.method = "HEAD"; });
+    refused([](http_request& r) { r.headers[0].name = ""; });
+    refused([](http_request& r) { r.headers[0].name = "X-API-KEY:"; });
+    refused([](http_request& r) { r.headers[0].name = "X API KEY"; });
+    refused([](http_request& r) { r.headers[0].name = "X;"; });
+    refused([](http_request& r) { r.url = ""; });
+    refused([](http_request& r) { r.url = r.url.substr(7); });
+    refused([](http_request& r) { r.url = "https://"; });
+    refused([](http_request& r) { r.url += " x"; });
+    refused([](http_request& r) { r.url += "\xC3\xA9"; });
+    refused([](http_request& r) { r.url.insert(7, "user:password@"); });
+    CHECK(server.connections() == 0);
+}
+
+TEST_CASE("curl: only http and https") {
+    const auto file = std::filesystem::temp_directory_path() /
+                      ("promptlayer_curl_file_" + std::to_string(loopback_server{}.port()));
+    std::ofstream{file} << "secret";
+    curl_transport transport;
+    for (const std::string& url : {"file://" + file.string(), std::string{"ftp://127.0.0.1/"},
+                                   std::string{"gopher://127.0.0.1/"}, std::string{"httpx://127.0.0.1/"}}) {
+        const transport_failure failed = failure_of(transport.send(to(url)));
+        CHECK(failed.kind == failure::other);
+        CHECK_FALSE(failed.maybe_delivered);
+    }
+    curl_transport redirected{
+        [&](CURL* easy) { curl_easy_setopt(easy, CURLOPT_URL, ("file://" + file.string()).c_str()); }};
+    CHECK(failure_of(redirected.send(to("https://127.0.0.1/"))).kind == failure::other);
+    std::filesystem::remove(file);
+}
+
+TEST_CASE("curl: no redirect is followed, whatever its status") {
+    loopback_server server;
+    const loopback_server elsewhere;
+    curl_transport transport;
+    for (const int status : {301, 302, 303, 307, 308}) {
+        scripted_answer redirect;
+        redirect.response = {status, {{"Location", elsewhere.base_url() + "/rest/track-prompt"}}, "moved"};
+        server.respond(redirect);
+        const http_response answer = answer_of(transport.send(to(server)));
+        CHECK(answer.status == status);
+        CHECK(answer.body == "moved");
+        CHECK(*find_header(answer.headers, "Location") == elsewhere.base_url() + "/rest/track-prompt");
+    }
+    CHECK(server.requests().size() == 5);
+    CHECK(elsewhere.connections() == 0);
+}
+
+TEST_CASE("curl: any status is an answer") {
+    loopback_server server;
+    curl_transport transport;
+    for (const int status : {201, 204, 304, 400, 401, 404, 422, 429, 500, 503, 599}) {
+        scripted_answer answer;
+        answer.response = {status, {{"Retry-After", "3"}}, ""};
+        server.respond(answer);
+        const http_response received = answer_of(transport.send(to(server)));
+        CHECK(received.status == status);
+        CHECK(*find_header(received.headers, "Retry-After") == "3");
+    }
+}
+
+TEST_CASE("curl: headers come back in order, with repeats, trimmed, folded lines joined") {
+    loopback_server server;
+    server.respond(raw("HTTP/1.1 200 OK\r\nb:  2 \t\r\nA: 1\r\nb:3\r\nEmpty:\r\nFolded: x\r\n  y: z\r\n"
+                       "Content-Length: 0\r\n\r\n"));
+    curl_transport transport;
+    CHECK(answer_of(transport.send(to(server))).headers == std::vector<header>{{"b", "2"},
+                                                                               {"A", "1"},
+                                                                               {"b", "3"},
+                                                                               {"Empty", ""},
+                                                                               {"Folded", "x y: z"},
+                                                                               {"Content-Length", "0"}});
+}
+
+TEST_CASE("curl: headers of interim answers and trailers are not among the headers") {
+    loopback_server server;
+    server.respond(
+        raw("HTTP/1.1 100 Continue\r\nX-Interim: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nX-Interim: 2\r\n\r\n"
+            "HTTP/1.1 200 OK\r\nX-Final: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+            "3\r\nabc\r\n4;extension=1\r\ndefg\r\n0\r\nX-Trailer: 4\r\n\r\n",
+            ending::keep_alive));
+    curl_transport transport;
+    const http_response answer = answer_of(transport.send(to(server)));
+    CHECK(answer == http_response{200, {{"X-Final", "3"}, {"Transfer-Encoding", "chunked"}}, "abcdefg"});
+    CHECK(answer_of(transport.send(to(server))).status == 200);
+    CHECK(server.connections() == 1);
+}
+
+TEST_CASE("curl: more than 256 KiB of headers is a failure, in the answer or in interim ones") {
+    loopback_server server;
+    curl_transport transport;
+    std::string lines;
+    while (lines.size() < 250 * 1024)
+        lines += "X-Filler: " + std::string(1000, 'x') + "\r\n";
+    server.respond(raw("HTTP/1.1 200 OK\r\n" + lines + "Content-Length: 0\r\n\r\n"));
+    CHECK(answer_of(transport.send(to(server))).headers.size() > 200);
+
+    for (const std::string& many :
+         {"HTTP/1.1 200 OK\r\n" + lines + lines,
+          "HTTP/1.1 103 Early Hints\r\n" + lines + "\r\nHTTP/1.1 200 OK\r\n" + lines}) {
+        server.respond(raw(many + "Content-Length: 0\r\n\r\n"));
+        const transport_failure failed = failure_of(transport.send(to(server)));
+        CHECK(failed.kind == failure::other);
+        CHECK(failed.maybe_delivered);
+        CHECK(failed.message == "the headers of the answer exceed 256 KiB");
+    }
+    CHECK(answer_of(transport.send(to(server))).status == 200);
+}
+
+TEST_CASE(
+    "curl: a body up to max_response_bytes is returned whole, a longer one with one byte more than that") {
+    loopback_server server;
+    curl_transport transport;
+    std::string content(100'000, '\0');
+    for (std::size_t i = 0; i < content.size(); ++i)
+        content[i] = static_cast<char>(i * 31 % 251);
+    const auto received = [&](std::size_t most) {
+        scripted_answer answer = body(content);
+        answer.response.headers = {{"X-Kept", "1"}};
+        server.respond(answer);
+        http_request request = to(server);
+        request.max_response_bytes = most;
+        const http_response got = answer_of(transport.send(request));
+        CHECK(got.status == 200);
+        CHECK(*find_header(got.headers, "X-Kept") == "1");
+        CHECK(content.starts_with(got.body));
+        return got.body.size();
+    };
+    CHECK(received(100'000) == 100'000);
+    CHECK(received(99'999) == 100'000);
+    CHECK(received(99'998) == 99'999);
+    CHECK(received(50'000) == 50'001);
+    CHECK(received(1) == 2);
+    CHECK(received(0) == 1);
+    CHECK(received(std::numeric_limits<std::size_t>::max()) == 100'000);
+    CHECK(received(std::numeric_limits<std::size_t>::max() - 1) == 100'000);
+}
+
+TEST_CASE("curl: reading stops at max_response_bytes while the body arrives, whatever length is announced") {
+    loopback_server server;
+    curl_transport transport;
+    http_request request = to(server);
+    request.max_response_bytes = 100;
+    for (const std::string framing :
+         {"Content-Length: 1000000\r\n\r\n", "\r\n", "Transfer-Encoding: chunked\r\n\r\nF4240\r\n"}) {
+        // The rest of the body never comes: to wait for it would be a timeout.
+        server.respond(raw("HTTP/1.1 200 OK\r\n" + framing + std::string(1000, 'x'), ending::keep_alive));
+        const http_response answer = answer_of(transport.send(request));
+        CHECK(answer.status == 200);
+        CHECK(answer.body == std::string(101, 'x'));
+    }
+    CHECK(answer_of(transport.send(request)).status == 200);
+    CHECK(server.connections() == 4);
+}
+
+TEST_CASE("curl: a body that ends before its announced length is failure::reset, never a part of it") {
+    loopback_server server;
+    curl_transport transport;
+    const auto broken = [&](scripted_answer answer) {
+        server.respond(std::move(answer));
+        const transport_failure failed = failure_of(transport.send(to(server)));
+        CHECK(failed.kind == failure::reset);
+        CHECK(failed.maybe_delivered);
+        CHECK_FALSE(failed.message.empty());
+    };
+    broken(body(std::string(1000, 'x'), ending::close_midway));
+    broken(body(std::string(1000, 'x'), ending::reset_midway));
+    broken(raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n"));
+    broken(raw("HTTP/1.1 200 OK\r\n\r\nno length", ending::reset_midway));
+    CHECK(server.requests().size() == 4);
+}
+
+TEST_CASE("curl: a body without a length is whole when the connection is closed in order") {
+    loopback_server server;
+    server.respond(raw("HTTP/1.1 200 OK\r\n\r\nno length"));
+    curl_transport transport;
+    CHECK(answer_of(transport.send(to(server))).body == "no length");
+}
+
+TEST_CASE("curl: a connection that ends without an answer is failure::reset, maybe delivered, and not tried "
+          "again when new") {
+    loopback_server server;
+    for (const scripted_answer& end : {only(ending::reset_before_answer), raw("")}) {
+        server.respond(end);
+        curl_transport transport;
+        const transport_failure failed = failure_of(transport.send(to(server)));
+        CHECK(failed.kind == failure::reset);
+        CHECK(failed.maybe_delivered);
+    }
+    CHECK(server.requests().size() == 2);
+}
+
+TEST_CASE("curl: what is not HTTP is failure::other, maybe delivered") {
+    loopback_server server;
+    curl_transport transport;
+    for (const std::string& garbage : {std::string{"SSH-2.0-server\r\n"}, std::string{"\0\1\2\3\4\5\6\7", 8},
+                                       std::string{"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabc"}}) {
+        server.respond(raw(garbage));
+        const transport_failure failed = failure_of(transport.send(to(server)));
+        CHECK(failed.kind == failure::other);
+        CHECK(failed.maybe_delivered);
+        CHECK_FALSE(failed.message.empty());
+    }
+}
+
+TEST_CASE("curl: requests one after the other share a connection, also after the transport has moved") {
+    const loopback_server server;
+    curl_transport first;
+    answer_of(first.send(to(server)));
+    curl_transport second{std::move(first)};
+    answer_of(second.send(to(server)));
+    first = std::move(second);
+    answer_of(first.send(to(server)));
+    CHECK(server.connections() == 1);
+    CHECK(server.requests().size() == 3);
+
+    const transport_failure failed = failure_of(second.send(to(server))); // moved from
+    CHECK(failed.kind == failure::other);
+    CHECK_FALSE(failed.maybe_delivered);
+    second.cancel();
+    CHECK(server.requests().size() == 3);
+}
+
+TEST_CASE(
+    "curl: a kept connection that the server has closed is replaced, and the POST arrives with its body") {
+    loopback_server server;
+    curl_transport transport;
+    for (const ending end : {ending::close_unannounced, ending::close}) {
+        server.respond(only(end));
+        answer_of(transport.send(to(server)));
+    }
+    CHECK(answer_of(transport.send(to(server))).status == 200);
+    CHECK(server.connections() == 3);
+    REQUIRE(server.requests().size() == 3);
+    CHECK(server.requests()[2].body == valid_body);
+}
+
+TEST_CASE(
+    "curl: a kept connection that breaks under the request is replaced, and the POST arrives with its body") {
+    loopback_server server;
+    curl_transport transport;
+    http_request request = to(server);
+    request.body = R"({"prompt_name":")" + std::string(300'000, 'x') + R"(","request_id":1})";
+    for (const scripted_answer& end : {only(ending::reset_before_answer), raw("")}) {
+        answer_of(transport.send(request));
+        const std::size_t before = server.connections();
+        server.respond(end);
+        CHECK(answer_of(transport.send(request)).status == 200);
+        CHECK(server.connections() == before + 1);
+    }
+    REQUIRE(server.requests().size() == 6);
+    for (const http_request& arrived : server.requests())
+        CHECK(arrived.body == request.body);
+}
+
+TEST_CASE("curl: a request that was sent on a broken kept connection is maybe delivered, whatever the second "
+          "try comes to") {
+    loopback_server server;
+    curl_transport transport;
+    answer_of(transport.send(to(server)));
+    server.respond(only(ending::reset_before_answer));
+    server.respond(only(ending::reset_before_answer));
+    const transport_failure failed = failure_of(transport.send(to(server)));
+    CHECK(failed.kind == failure::reset);
+    CHECK(failed.maybe_delivered);
+    CHECK(server.requests().size() == 3);
+}
+
+TEST_CASE("curl: a host without an address is failure::resolve, not delivered") {
+    curl_transport transport;
+    const transport_failure failed =
+        failure_of(transport.send(to("http://" + std::string(64, 'x') + ".invalid/")));
+    CHECK(failed.kind == failure::resolve);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK_FALSE(failed.message.empty());
+}
+
+TEST_CASE(
+    "curl: a port that nobody listens on is failure::connect, not delivered, and the message says where") {
+    curl_transport transport;
+    const transport_failure failed = failure_of(transport.send(to(address_nobody_listens_on())));
+    CHECK(failed.kind == failure::connect);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK(failed.message.find("127.0.0.1") != failed.message.npos);
+}
+
+TEST_CASE("curl: an https URL whose server does not speak TLS is failure::tls, not delivered") {
+    const loopback_server server;
+    curl_transport transport;
+    const transport_failure failed =
+        failure_of(transport.send(to("https://" + server.base_url().substr(7) + "/")));
+    CHECK(failed.kind == failure::tls);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK(server.requests().empty());
+}
+
+TEST_CASE("curl: codes of libcurl that no test server brings about are mapped by kind") {
+    using promptlayer::detail::failure_of;
+    for (const CURLcode code : {CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CONNECT_ERROR, CURLE_USE_SSL_FAILED,
+                                CURLE_SSL_CERTPROBLEM, CURLE_SSL_CACERT_BADFILE, CURLE_SSL_ISSUER_ERROR,
+                                CURLE_SSL_INVALIDCERTSTATUS})
+        CHECK(failure_of(code) == failure::tls);
+    for (const CURLcode code : {CURLE_HTTP2, CURLE_HTTP2_STREAM, CURLE_SEND_ERROR})
+        CHECK(failure_of(code) == failure::reset);
+    CHECK(failure_of(CURLE_COULDNT_RESOLVE_PROXY) == failure::resolve);
+    for (const CURLcode code : {CURLE_OUT_OF_MEMORY, CURLE_URL_MALFORMAT, CURLE_WEIRD_SERVER_REPLY})
+        CHECK(failure_of(code) == failure::other);
+}
+
+TEST_CASE("curl: no answer in time is failure::timeout, maybe delivered") {
+    loopback_server server;
+    server.respond(late(long_enough));
+    curl_transport transport;
+    http_request request = to(server);
+    request.timeout = 200ms;
+    const auto start = steady_clock::now();
+    const transport_failure failed = failure_of(transport.send(request));
+    CHECK(failed.kind == failure::timeout);
+    CHECK(failed.maybe_delivered);
+    CHECK(steady_clock::now() - start >= 200ms);
+    CHECK(steady_clock::now() - start < 10s);
+    CHECK(answer_of(transport.send(to(server))).status == 200);
+}
+
+TEST_CASE("curl: the timeout is for the whole exchange: an answer that trickles is cut off") {
+    loopback_server server;
+    scripted_answer trickle = body(std::string(1000, 'x'));
+    trickle.byte_delay = 20ms;
+    server.respond(trickle);
+    curl_transport transport;
+    http_request request = to(server);
+    request.timeout = 200ms;
+    const auto start = steady_clock::now();
+    CHECK(failure_of(transport.send(request)).kind == failure::timeout);
+    CHECK(steady_clock::now() - start < 10s);
+}
+
+TEST_CASE("curl: a timeout before the request is sent is not maybe delivered") {
+    const silent_listener listener; // no TLS handshake comes about
+    curl_transport transport;
+    http_request request = to("https://" + listener.authority() + "/");
+    request.timeout = 200ms;
+    const transport_failure failed = failure_of(transport.send(request));
+    CHECK(failed.kind == failure::timeout);
+    CHECK_FALSE(failed.maybe_delivered);
+}
+
+TEST_CASE("curl: a timeout of zero or less fails at once and sends nothing; the longest is no overflow") {
+    const loopback_server server;
+    curl_transport transport;
+    http_request request = to(server);
+    for (const auto timeout : {0ms, -1ms, std::chrono::milliseconds::min()}) {
+        request.timeout = timeout;
+        const transport_failure failed = failure_of(transport.send(request));
+        CHECK(failed.kind == failure::timeout);
+        CHECK_FALSE(failed.maybe_delivered);
+    }
+    CHECK(server.connections() == 0);
+    for (const auto timeout : {std::chrono::milliseconds::max(), std::chrono::milliseconds{1LL << 32}}) {
+        request.timeout = timeout;
+        CHECK(answer_of(transport.send(request)).status == 200);
+    }
+}
+
+TEST_CASE("curl: cancel ends the request in flight at once, and only that one") {
+    loopback_server server;
+    curl_transport transport;
+    transport.cancel(); // nothing in flight: nothing happens
+    answer_of(transport.send(to(server)));
+    server.respond(late(long_enough));
+    const auto start = steady_clock::now();
+    const auto arrived = [&] { return server.requests().size() == 2; };
+    const transport_failure failed = failure_of(cancelled_when(arrived, transport, to(server)));
+    CHECK(failed.kind == failure::cancelled);
+    CHECK(failed.maybe_delivered);
+    CHECK(steady_clock::now() - start < 10s);
+    transport.cancel();
+    CHECK(answer_of(transport.send(to(server))).status == 200);
+}
+
+TEST_CASE("curl: a request that is cancelled before it was sent is not maybe delivered") {
+    silent_listener listener;
+    curl_transport transport;
+    std::optional<tcp::socket> open;
+    const auto connected = [&] {
+        open = listener.acceptor.accept();
+        return true;
+    };
+    const auto start = steady_clock::now();
+    const auto outcome = cancelled_when(connected, transport, to("https://" + listener.authority() + "/"));
+    const transport_failure failed = failure_of(outcome);
+    CHECK(failed.kind == failure::cancelled);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK(steady_clock::now() - start < 10s);
+}
+
+TEST_CASE("curl: cancel from another thread at any moment leaves a transport that works") {
+    const loopback_server server;
+    curl_transport transport;
+    std::atomic<bool> done{false};
+    std::thread other{[&] {
+        while (!done) {
+            transport.cancel();
+            std::this_thread::yield();
+        }
+    }};
+    int cancelled = 0;
+    for (int i = 0; i < 100 || (cancelled == 0 && i < 100'000); ++i) {
+        const transport_result outcome = transport.send(to(server));
+        CHECK((outcome || outcome.error().kind == failure::cancelled));
+        cancelled += outcome ? 0 : 1;
+    }
+    done = true;
+    other.join();
+    CHECK(cancelled > 0);
+    CHECK(answer_of(transport.send(to(server))).status == 200);
+}
+
+TEST_CASE("curl: the user's function is called for each request, after the transport's own options") {
+    const loopback_server server;
+    int calls = 0;
+    curl_transport transport{[&](CURL* easy) {
+        ++calls;
+        curl_easy_setopt(easy, CURLOPT_USERAGENT, "configured/1");
+    }};
+    answer_of(transport.send(to(server)));
+    answer_of(transport.send(to(server)));
+    CHECK(calls == 2);
+    REQUIRE(server.requests().size() == 2);
+    CHECK(*find_header(server.requests()[1].headers, "User-Agent") == "configured/1");
+}
+
+TEST_CASE("curl: a function of the user's that throws is failure::other, not delivered") {
+    const loopback_server server;
+    curl_transport transport{[](CURL*) { throw std::runtime_error{"no"}; }};
+    const transport_failure failed = failure_of(transport.send(to(server)));
+    CHECK(failed.kind == failure::other);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK(server.connections() == 0);
+}
+
+TEST_CASE("curl: no cookie is kept") {
+    loopback_server server;
+    scripted_answer answer;
+    answer.response.headers = {{"Set-Cookie", "session=1; Path=/"}};
+    server.respond(answer);
+    curl_transport transport;
+    CHECK(find_header(answer_of(transport.send(to(server))).headers, "Set-Cookie"));
+    answer_of(transport.send(to(server)));
+    REQUIRE(server.requests().size() == 2);
+    CHECK_FALSE(find_header(server.requests()[1].headers, "Cookie"));
+}
+
+TEST_CASE("curl: transports on many threads are independent") {
+    const loopback_server server;
+    std::vector<std::thread> threads;
+    std::atomic<int> answered{0};
+    for (int i = 0; i < 4; ++i)
+        threads.emplace_back([&] {
+            curl_transport transport;
+            for (int n = 0; n < 10; ++n) {
+                const transport_result outcome = transport.send(to(server));
+                answered += outcome && outcome->status == 200 ? 1 : 0;
+            }
+        });
+    for (std::thread& thread : threads)
+        thread.join();
+    CHECK(answered == 40);
+    CHECK(server.connections() == 4);
+}
+
+#ifndef _WIN32
+
+TEST_CASE("curl: a .netrc is not read") {
+    const loopback_server server;
+    const auto home =
+        std::filesystem::temp_directory_path() / ("promptlayer_curl_home_" + std::to_string(server.port()));
+    std::filesystem::create_directories(home);
+    std::ofstream{home / ".netrc"} << "machine 127.0.0.1 login somebody password secret\n";
+    const variable set{"HOME", home.string()};
+    curl_transport transport;
+    answer_of(transport.send(to(server)));
+    curl_transport asked{
+        [](CURL* easy) { curl_easy_setopt(easy, CURLOPT_NETRC, long{CURL_NETRC_OPTIONAL}); }};
+    answer_of(asked.send(to(server)));
+    std::filesystem::remove_all(home);
+    REQUIRE(server.requests().size() == 2);
+    CHECK_FALSE(find_header(server.requests()[0].headers, "Authorization"));
+    CHECK(find_header(server.requests()[1].headers, "Authorization")); // the file is where libcurl looks
+}
+
+TEST_CASE("curl: a proxy of the environment does not see a plain http request") {
+    const loopback_server server;
+    const loopback_server proxy;
+    const variable http{"http_proxy", proxy.base_url()};
+    const variable all{"all_proxy", proxy.base_url()};
+    const variable none{"no_proxy", ""};
+    curl_transport transport;
+    CHECK(answer_of(transport.send(to(server))).status == 200);
+    CHECK(proxy.connections() == 0);
+    curl_transport asked{
+        [&](CURL* easy) { curl_easy_setopt(easy, CURLOPT_PROXY, proxy.base_url().c_str()); }};
+    CHECK(answer_of(asked.send(to(server))).status == 404);
+    CHECK(proxy.requests().size() == 1);
+}
+
+TEST_CASE("curl: a proxy of the environment tunnels https without seeing a header, and a tunnel is not the "
+          "service") {
+    loopback_server proxy;
+    proxy.respond(raw("HTTP/1.1 200 Connection established\r\n\r\n", ending::keep_alive));
+    const variable https{"https_proxy", proxy.base_url()};
+    const variable none{"no_proxy", ""};
+    curl_transport transport;
+    const transport_failure failed =
+        failure_of(transport.send(to("https://promptlayer.invalid/rest/track-prompt")));
+    CHECK(failed.kind == failure::tls); // the proxy answers the handshake in plain text
+    CHECK_FALSE(failed.maybe_delivered);
+    REQUIRE(proxy.requests().size() == 1);
+    CHECK(proxy.requests()[0].method == "CONNECT");
+    CHECK_FALSE(find_header(proxy.requests()[0].headers, "X-API-KEY"));
+}
+
+#endif
+
+#ifdef PROMPTLAYER_TEST_TLS
+
+/// Answers any request to https://localhost with `ok`, with a certificate that it signed itself.
+class tls_server {
+    boost::asio::io_context context_{};
+    boost::asio::ssl::context tls_{boost::asio::ssl::context::tls_server};
+    tcp::acceptor acceptor_{context_, {boost::asio::ip::address_v4::loopback(), 0}};
+    std::string certificate_{};
+    std::atomic<int> requests_{0};
+    std::thread thread_{};
+
+    void certify() {
+        EVP_PKEY* const key = EVP_EC_gen("P-256");
+        X509* const made = X509_new();
+        X509_set_version(made, 2);
+        X509_gmtime_adj(X509_getm_notBefore(made), -3600);
+        X509_gmtime_adj(X509_getm_notAfter(made), 3600);
+        X509_set_pubkey(made, key);
+        const auto* const name = reinterpret_cast<const unsigned char*>("promptlayer test");
+        X509_NAME_add_entry_by_txt(X509_get_subject_name(made), "CN", MBSTRING_ASC, name, -1, -1, 0);
+        X509_set_issuer_name(made, X509_get_subject_name(made));
+        X509_EXTENSION* const host =
+            X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, "DNS:localhost");
+        X509_add_ext(made, host, -1);
+        X509_sign(made, key, EVP_sha256());
+        SSL_CTX_use_certificate(tls_.native_handle(), made);
+        SSL_CTX_use_PrivateKey(tls_.native_handle(), key);
+        BIO* const text = BIO_new(BIO_s_mem());
+        PEM_write_bio_X509(text, made);
+        char* first = nullptr;
+        const long length = BIO_get_mem_data(text, &first);
+        certificate_.assign(first, static_cast<std::size_t>(length));
+        BIO_free(text);
+        X509_EXTENSION_free(host);
+        X509_free(made);
+        EVP_PKEY_free(key);
+    }
+
+    void accept() {
+        acceptor_.async_accept([this](boost::system::error_code failed, tcp::socket socket) {
+            boost::asio::ssl::stream<tcp::socket> stream{std::move(socket), tls_};
+            std::string room(65536, '\0');
+            if (!failed)
+                stream.handshake(boost::asio::ssl::stream_base::server, failed);
+            if (!failed)
+                stream.read_some(boost::asio::buffer(room), failed);
+            if (!failed) {
+                ++requests_;
+                const std::string_view answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                boost::asio::write(stream, boost::asio::buffer(answer), failed);
+            }
+            accept();
+        });
+    }
+
+public:
+    tls_server() {
+        certify();
+        accept();
+        thread_ = std::thread{[this] { context_.run(); }};
+    }
+    ~tls_server() {
+        context_.stop();
+        thread_.join();
+    }
+
+    std::string url(const std::string& host) const {
+        return "https://" + host + ":" + std::to_string(acceptor_.local_endpoint().port()) + "/";
+    }
+    int requests() const { return requests_; }
+
+    /// Has a transport trust the certificate.
+    void trust(CURL* easy) const {
+        std::string copy = certificate_;
+        curl_blob blob{copy.data(), copy.size(), CURL_BLOB_COPY};
+        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
+    }
+};
+
+TEST_CASE("curl: a certificate that nobody vouches for is failure::tls, and nothing is sent") {
+    const tls_server server;
+    curl_transport transport;
+    const transport_failure failed = failure_of(transport.send(to(server.url("localhost"))));
+    CHECK(failed.kind == failure::tls);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK(server.requests() == 0);
+}
+
+TEST_CASE("curl: a trusted certificate is good for its own host and for no other") {
+    const tls_server server;
+    curl_transport transport{[&](CURL* easy) { server.trust(easy); }};
+    CHECK(answer_of(transport.send(to(server.url("localhost")))).body == "ok");
+    const transport_failure failed = failure_of(transport.send(to(server.url("127.0.0.1"))));
+    CHECK(failed.kind == failure::tls);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK(server.requests() == 1);
+}
+
+#endif
+
+} // namespace

@@ -1,0 +1,203 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace pl = promptlayer;
+using pl::errc;
+
+namespace {
+
+constexpr const char* done = R"({"success":true,"message":"Tracked"})";
+
+pl::config settings() { return {.api_key = "pl_sesame"}; }
+
+pl::result<pl::tracked> answer(int status, std::string body) {
+    return pl::decode(settings(), pl::http_response{status, {}, std::move(body)});
+}
+
+pl::error failed(int status, std::string body) {
+    auto outcome = answer(status, std::move(body));
+    REQUIRE_FALSE(outcome.has_value());
+    CHECK(outcome.error().status == status);
+    return std::move(outcome).error();
+}
+
+std::string repeated(std::size_t count, std::string_view text) {
+    std::string all;
+    for (; count != 0; --count)
+        all += text;
+    return all;
+}
+
+} // namespace
+
+TEST_CASE("a 200 with success is tracked, and further members are ignored") {
+    const auto outcome = answer(200, done);
+    REQUIRE(outcome.has_value());
+    CHECK(outcome->success);
+    CHECK(outcome->message == "Tracked");
+    CHECK(answer(200, R"( {"more":{"a":[1,null]},"message":"","success":true,"more":2} )").has_value());
+    CHECK(pl::decode(pl::http_response{200, {}, done})->message == "Tracked");
+}
+
+TEST_CASE("a 200 whose success is false is rejected, with the service's words") {
+    const auto e = failed(200, R"({"success":false,"message":"no such\nprompt pl_sesame"})");
+    CHECK(e.code == errc::rejected);
+    CHECK(e.message == "the service reports that it did not succeed (HTTP 200): no such prompt [redacted]");
+    CHECK_FALSE(e.retryable());
+}
+
+TEST_CASE("a 200 that is not what the interface promises is malformed_response, with what is wrong") {
+    for (const char* body :
+         {"", "x", "<html>", "[]", "null", "{}", R"({"success":true})", R"({"message":"x"})",
+          R"({"success":1,"message":"x"})", R"({"success":"true","message":"x"})",
+          R"({"success":true,"message":null})", R"({"success":true,"message":"x"}x)",
+          R"({"success":true,"success":true,"message":"x"})", "{\"success\":true,\"message\":\"\xFF\"}"}) {
+        const auto e = failed(200, body);
+        CHECK(e.code == errc::malformed_response);
+        CHECK(e.message.starts_with("the answer is not what the service's interface promises (HTTP 200): "));
+        CHECK_FALSE(e.retryable());
+    }
+    const auto e = failed(200, R"({"success":1})");
+    REQUIRE(e.violations.size() == 2);
+    CHECK(e.message.ends_with("success: must be a boolean, is a number; message: is required"));
+}
+
+TEST_CASE("a 200 over the limit or nested past 32 is malformed_response, unread") {
+    const std::string wide = R"({"success":true,"message":""})";
+    const auto padded = [&](std::size_t size) { return wide + std::string(size - wide.size(), ' '); };
+    CHECK(answer(200, padded(1024 * 1024)).has_value());
+    CHECK(failed(200, padded(1024 * 1024 + 1)).code == errc::malformed_response);
+    auto narrow = settings();
+    narrow.max_response_bytes = wide.size();
+    CHECK(pl::decode(narrow, {200, {}, wide}).has_value());
+    CHECK(pl::decode(narrow, {200, {}, wide + " "}).error().code == errc::malformed_response);
+
+    const auto nested = [](std::size_t depth) {
+        return R"({"success":true,"message":"","x":)" + std::string(depth - 1, '[') +
+               std::string(depth - 1, ']') + "}";
+    };
+    CHECK(answer(200, nested(32)).has_value());
+    CHECK(failed(200, nested(33)).code == errc::malformed_response);
+}
+
+TEST_CASE("each status has its code, whatever the body is") {
+    const std::pair<int, errc> codes[] = {
+        {400, errc::bad_request},       {401, errc::unauthorized},      {403, errc::forbidden},
+        {404, errc::not_found},         {409, errc::conflict},          {422, errc::unprocessable},
+        {429, errc::rate_limited},      {500, errc::server_error},      {503, errc::server_error},
+        {599, errc::server_error},      {600, errc::unexpected_status}, {499, errc::unexpected_status},
+        {408, errc::unexpected_status}, {301, errc::unexpected_status}, {302, errc::unexpected_status},
+        {307, errc::unexpected_status}, {201, errc::unexpected_status}, {204, errc::unexpected_status},
+        {100, errc::unexpected_status}, {0, errc::unexpected_status},   {-1, errc::unexpected_status}};
+    for (const auto& [status, code] : codes) {
+        for (const std::string& body :
+             {std::string{done}, std::string{}, std::string{"<html>"}, std::string{"\xFF\x00", 2},
+              std::string(100, '['), std::string(2 * 1024 * 1024, '{'),
+              std::string{R"({"detail":7,"message":null,"error":[]})"}}) {
+            const auto e = failed(status, body);
+            CHECK(e.code == code);
+            CHECK(e.message.find("(HTTP " + std::to_string(status) + ")") != std::string::npos);
+            CHECK_FALSE(e.failure.has_value());
+        }
+    }
+}
+
+TEST_CASE("the sentence has the service's own message, error or detail") {
+    CHECK(failed(400, R"({"message":"first","error":"second","detail":"third"})").message ==
+          "the service refused the request (HTTP 400): first");
+    CHECK(failed(400, R"({"error":"second","detail":"third"})").message.ends_with(": second"));
+    CHECK(failed(400, R"({"message":7,"error":"","detail":"third"})").message.ends_with(": third"));
+    CHECK(failed(503, R"({"error":{"message":"inner","code":7}})").message ==
+          "the service failed (HTTP 503): inner");
+    CHECK(failed(400, R"({"else":"other"})").message == "the service refused the request (HTTP 400)");
+    CHECK(failed(302, R"({"message":"moved"})").message.ends_with("(HTTP 302): moved"));
+}
+
+TEST_CASE("FastAPI's list becomes violations") {
+    const auto e = failed(422, R"({"detail":[
+        {"loc":["body","label"],"msg":"too long","type":"value_error"},
+        {"loc":["body","prompt_input_variables","user \"x\""],"msg":"str type expected","type":"type_error"},
+        {"loc":["body","items",3,"name"],"msg":"bad"},
+        {"loc":["header","x-api-key"],"type":"value_error.missing"},
+        {"msg":"no place"}, 7, null, {"loc":7,"msg":[]}]})");
+    CHECK(e.code == errc::unprocessable);
+    REQUIRE(e.violations.size() == 6);
+    CHECK(to_string(e.violations[0]) == "label: too long");
+    CHECK(e.violations[0].rule == pl::rule::service);
+    CHECK(to_string(e.violations[1]) == R"(prompt_input_variables["user \"x\""]: str type expected)");
+    CHECK(to_string(e.violations[2]) == R"(items[3]["name"]: bad)");
+    CHECK(to_string(e.violations[3]) == R"(header["x-api-key"]: value_error.missing)");
+    CHECK(to_string(e.violations[4]) == "no place");
+    CHECK(e.message.starts_with(
+        "the service found the request not valid (HTTP 422): label: too long; prompt_input"));
+}
+
+TEST_CASE("of a long list the first 64 are kept, and the sentence stays short") {
+    std::string list;
+    for (int i = 0; i < 1000; ++i)
+        list += R"({"loc":["body","x"],"msg":"m"},)";
+    list.back() = ']';
+    const auto e = failed(422, R"({"detail":[)" + list + "}");
+    REQUIRE(e.violations.size() == 65);
+    CHECK(e.violations.back().actual == 936);
+    CHECK(e.message.size() < 600);
+}
+
+TEST_CASE("text of the service is cut at 512 bytes, between code points") {
+    const std::string head = "the service refused the request (HTTP 400): ";
+    const auto shown = [&](const std::string& text) {
+        return failed(400, R"({"message":")" + text + "\"}").message.substr(head.size());
+    };
+    CHECK(shown(std::string(512, 'x')) == std::string(512, 'x'));
+    CHECK(shown(std::string(513, 'x')) == std::string(512, 'x'));
+    CHECK(shown("x" + repeated(300, "\xC3\xA9")) == "x" + repeated(255, "\xC3\xA9")); // 511 bytes
+    CHECK(shown(repeated(300, "\xF0\x9F\x98\x80")) == repeated(128, "\xF0\x9F\x98\x80"));
+    const auto e = failed(422, R"({"detail":[{"loc":["body",")" + std::string(600, 'p') + R"("],"msg":")" +
+                                   std::string(600, 'm') + R"("}]})");
+    CHECK(e.violations.at(0).path == std::string(64, 'p'));
+    CHECK(e.violations.at(0).message == std::string(512, 'm'));
+    CHECK(e.message.size() < 600);
+}
+
+TEST_CASE("control characters from the service are replaced, in errors and in the reply") {
+    CHECK(failed(400, R"({"message":"a\u0000b\u001b[31mc\u007fd\u0085e\nf"})")
+              .message.ends_with(": a b [31mc d e f"));
+    CHECK(answer(200, R"({"success":true,"message":"a\u001b]0;x\u0007\r\n"})")->message == "a ]0;x   ");
+    CHECK(answer(200, "{\"success\":true,\"message\":\"" + std::string(5000, 'x') + "\"}")->message.size() ==
+          5000);
+    CHECK(failed(422, R"({"detail":[{"loc":["body","a\u001bb"],"msg":"c\u001bd"}]})").message.find('\x1b') ==
+          std::string::npos);
+}
+
+TEST_CASE("a key that the service echoes is replaced wherever it is shown") {
+    CHECK(answer(200, R"({"success":true,"message":"pl_sesame, pl\u005fsesame!"})")->message ==
+          "[redacted], [redacted]!");
+    CHECK(failed(401, R"({"message":"bad key pl_sesame"})").message.ends_with(": bad key [redacted]"));
+    const auto e = failed(422, R"({"detail":[{"loc":["body","pl_sesame"],"msg":"pl_sesame"}]})");
+    CHECK(to_string(e.violations.at(0)) == "[redacted]: [redacted]");
+    CHECK(e.message.find("sesame") == std::string::npos);
+    // Not even a part of it, where the text is cut within the key.
+    const auto cut = failed(400, R"({"message":")" + std::string(508, 'x') + R"(pl_sesame"})");
+    CHECK(cut.message.ends_with("x[red"));
+    const auto cut_name =
+        failed(422, R"({"detail":[{"loc":["body",")" + std::string(60, 'x') + R"(pl_sesame"],"msg":""}]})");
+    CHECK(cut_name.violations.at(0).path == std::string(60, 'x') + "[red");
+}
+
+TEST_CASE("an answer's wish to be left alone is in the error") {
+    const auto wait = [](int status, std::vector<pl::header> headers) {
+        return pl::decode(settings(), {status, std::move(headers), ""}).error().retry_after;
+    };
+    CHECK(wait(429, {{"Retry-After", "3"}}) == std::chrono::seconds{3});
+    CHECK(wait(503, {{"retry-after", "100000000"}}) == std::chrono::seconds{100000000});
+    CHECK(wait(429, {{"Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT"},
+                     {"Date", "Sun, 06 Nov 1994 08:49:00 GMT"}}) == std::chrono::seconds{37});
+    CHECK(wait(429, {{"Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT"}}) == std::nullopt);
+    CHECK(wait(500, {}) == std::nullopt);
+}

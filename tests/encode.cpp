@@ -1,0 +1,98 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace pl = promptlayer;
+using namespace std::chrono_literals;
+
+namespace {
+
+pl::track_prompt good() { return {.prompt_name = "a", .request_id = 1}; }
+
+constexpr const char* good_body = R"({"prompt_name":"a","request_id":1})";
+
+std::string url_for(std::string base) {
+    return pl::encode({.api_key = "pl_key", .base_url = std::move(base)}, good()).value().url;
+}
+
+} // namespace
+
+TEST_CASE("encode makes exactly the interface's request") {
+    const pl::config settings{
+        .api_key = "pl_key", .timeout = 1234ms, .user_agent = "game/1.0", .max_response_bytes = 99};
+    const pl::http_request expected{.method = "POST",
+                                    .url = "https://api.promptlayer.com/rest/track-prompt",
+                                    .headers = {{"X-API-KEY", "pl_key"},
+                                                {"Content-Type", "application/json"},
+                                                {"Accept", "application/json"},
+                                                {"User-Agent", "game/1.0"}},
+                                    .body = good_body,
+                                    .timeout = 1234ms,
+                                    .max_response_bytes = 99};
+    CHECK(pl::encode(settings, good()).value() == expected);
+    CHECK(pl::encode(settings, pl::track_prompt_view{.prompt_name = "a", .request_id = 1}).value() ==
+          expected);
+    CHECK(pl::encode(settings, {.prompt_name = "a", .request_id = 1}).value() == expected);
+}
+
+TEST_CASE("one slash at the end of the base URL is dropped and a path prefix kept") {
+    CHECK(url_for("https://h") == "https://h/rest/track-prompt");
+    CHECK(url_for("https://h/") == "https://h/rest/track-prompt");
+    CHECK(url_for("https://h//") == "https://h//rest/track-prompt");
+    CHECK(url_for("https://h:8443/proxy/v1") == "https://h:8443/proxy/v1/rest/track-prompt");
+    CHECK(url_for("https://h/proxy/") == "https://h/proxy/rest/track-prompt");
+}
+
+TEST_CASE("prepare holds path and body and no key, authorize adds the rest") {
+    const auto prepared = pl::prepare(good());
+    REQUIRE(prepared.has_value());
+    CHECK(*prepared == pl::prepared_request{"/rest/track-prompt", good_body});
+    const pl::config settings{.api_key = "pl_key"};
+    CHECK(pl::authorize(settings, *prepared).value() == pl::encode(settings, good()).value());
+}
+
+TEST_CASE("prepare refuses an invalid request and authorize a bad config") {
+    const auto refused = pl::prepare(pl::track_prompt{.prompt_name = "", .request_id = 1});
+    CHECK(refused.error().code == pl::errc::invalid_request);
+    CHECK(pl::prepare(good(), 33).error().violations.at(0).rule == pl::rule::max_bytes);
+    const auto unusable = pl::authorize({}, {"/p", "{}"});
+    CHECK(unusable.error().code == pl::errc::invalid_config);
+    CHECK(unusable.error().message == "api_key: is not given");
+}
+
+TEST_CASE("encode tells a bad config before a bad request, with every member") {
+    const auto refused =
+        pl::encode({.base_url = "ftp://h"}, pl::track_prompt{.prompt_name = "", .request_id = 1});
+    CHECK(refused.error().code == pl::errc::invalid_config);
+    CHECK(refused.error().violations.size() == 2);
+    CHECK(pl::encode({.api_key = "pl_key"}, pl::track_prompt{.prompt_name = "", .request_id = 1})
+              .error()
+              .code == pl::errc::invalid_request);
+    CHECK(pl::encode({.api_key = "pl_key", .max_request_bytes = 33}, good()).error().code ==
+          pl::errc::invalid_request);
+    CHECK(pl::encode({.api_key = "pl_key", .max_request_bytes = 34}, good()).has_value());
+}
+
+TEST_CASE("a request that is used again is the same as a new one, in the same memory") {
+    const pl::config settings{.api_key = "pl_key"};
+    pl::http_request out;
+    out.headers = {{"Left", "over"}, {"a", ""}, {"b", ""}, {"c", ""}, {"d", ""}};
+    out.body = std::string(1000, 'x');
+    const char* const memory = out.body.data();
+    REQUIRE(pl::encode(settings, good(), out).has_value());
+    CHECK(out == pl::encode(settings, good()).value());
+    CHECK(out.body.data() == memory);
+
+    const auto refused = pl::encode(settings, {.prompt_name = "", .request_id = 1}, out);
+    CHECK(refused.error().code == pl::errc::invalid_request);
+    CHECK(out.url.empty());
+    CHECK(out.headers.empty());
+    CHECK(out.body.empty());
+    REQUIRE(pl::encode(settings, good(), out).has_value());
+    CHECK(pl::encode(pl::config{}, good(), out).error().code == pl::errc::invalid_config);
+    CHECK(out.body.empty());
+}

@@ -1,0 +1,118 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <memory>
+#include <set>
+#include <sstream>
+#include <string>
+#include <system_error>
+#include <type_traits>
+#include <utility>
+
+namespace pl = promptlayer;
+using pl::errc;
+
+namespace {
+
+constexpr errc every_code[] = {
+    errc::invalid_request, errc::invalid_config,     errc::transport,      errc::bad_request,
+    errc::unauthorized,    errc::forbidden,          errc::not_found,      errc::conflict,
+    errc::unprocessable,   errc::rate_limited,       errc::server_error,   errc::unexpected_status,
+    errc::rejected,        errc::malformed_response, errc::malformed_json, errc::queue_full,
+    errc::closed};
+
+constexpr pl::failure every_failure[] = {pl::failure::resolve, pl::failure::connect, pl::failure::tls,
+                                         pl::failure::timeout, pl::failure::reset,   pl::failure::cancelled,
+                                         pl::failure::other};
+
+std::string printed(const auto& value) {
+    std::ostringstream out;
+    out << value;
+    return out.str();
+}
+
+static_assert(std::is_error_code_enum_v<errc>);
+static_assert(std::is_nothrow_move_constructible_v<pl::error>);
+
+} // namespace
+
+TEST_CASE("errc is a std::error_code with a sentence of its own for each value") {
+    std::set<std::string> sentences;
+    for (const errc code : every_code) {
+        const std::error_code ec = code;
+        CHECK(ec);
+        CHECK(ec.category() == pl::error_category());
+        CHECK(ec == code);
+        sentences.insert(ec.message());
+    }
+    CHECK(sentences.size() == std::size(every_code));
+    CHECK(std::string{pl::error_category().name()} == "promptlayer");
+    CHECK(pl::error_category().message(0) == "unknown error");
+}
+
+TEST_CASE("transport failures are retryable but for tls and cancelled") {
+    for (const pl::failure kind : every_failure) {
+        pl::error e{.code = errc::transport};
+        e.failure = kind;
+        CHECK(e.retryable() == (kind != pl::failure::tls && kind != pl::failure::cancelled));
+    }
+}
+
+TEST_CASE("of the statuses only 408, 429, 500, 502, 503 and 504 are retryable") {
+    const std::set<int> retryable{408, 429, 500, 502, 503, 504};
+    for (int status = 0; status <= 600; ++status) {
+        pl::error e{.code = errc::unexpected_status};
+        e.status = status;
+        CHECK(e.retryable() == retryable.contains(status));
+    }
+}
+
+TEST_CASE("an error prints as its message, else its violations joined, else the sentence of its code") {
+    pl::error e{.code = errc::closed};
+    CHECK(to_string(e) == "the queue is closed");
+    e.violations.push_back({"label", pl::rule::min_length, 1, 0, "at least 1 character, has 0"});
+    e.violations.push_back({"", pl::rule::at_most_one_of, 1, 2, "only one of version, label may be given"});
+    CHECK(to_string(e) == "label: at least 1 character, has 0; only one of version, label may be given");
+    e.message = "a sentence";
+    CHECK(to_string(e) == "a sentence");
+    CHECK(printed(e) == "a sentence");
+    CHECK(printed(e.violations[0]) == "label: at least 1 character, has 0");
+}
+
+TEST_CASE("a result holds a value or an error, by reference") {
+    pl::result<std::string> good = std::string{"value"};
+    REQUIRE(good.has_value());
+    CHECK(static_cast<bool>(good));
+    CHECK(*good == "value");
+    CHECK(good.value() == "value");
+    CHECK(good->size() == 5);
+    *good += "!";
+    CHECK(std::as_const(good).value() == "value!");
+    CHECK(good.value_or("other") == "value!");
+    CHECK(*std::move(good) == "value!");
+
+    pl::result<std::string> bad = pl::error{.code = errc::conflict};
+    CHECK_FALSE(bad.has_value());
+    CHECK(bad.error().code == errc::conflict);
+    CHECK(bad.value_or("other") == "other");
+    bad.error().status = 409;
+    const auto& kept = std::as_const(bad).error();
+    CHECK(kept.status == 409);
+    CHECK(&kept == &bad.error());
+    CHECK(std::move(bad).error().status == 409);
+}
+
+TEST_CASE("a result may be void, move-only, and of the type of its error") {
+    pl::result<void> done;
+    CHECK(done.has_value());
+    done = pl::error{.code = errc::closed};
+    CHECK_FALSE(done.has_value());
+
+    pl::result<std::unique_ptr<int>> owner = std::make_unique<int>(7);
+    const std::unique_ptr<int> taken = *std::move(owner);
+    CHECK(*taken == 7);
+
+    const pl::transport_result outcome = pl::transport_failure{pl::failure::reset, "why"};
+    CHECK(outcome.error().message == "why");
+}

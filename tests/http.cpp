@@ -1,0 +1,109 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <optional>
+#include <sstream>
+#include <string>
+#include <string_view>
+
+namespace pl = promptlayer;
+
+namespace {
+
+std::optional<long long> asked(std::vector<pl::header> headers) {
+    const auto wait = pl::retry_after(pl::http_response{429, std::move(headers), ""});
+    return wait ? std::optional<long long>{wait->count()} : std::nullopt;
+}
+
+std::optional<long long> between(std::string date, std::string until) {
+    return asked({{"Date", std::move(date)}, {"Retry-After", std::move(until)}});
+}
+
+constexpr const char* noon = "Sun, 06 Nov 1994 12:00:00 GMT";
+
+} // namespace
+
+TEST_CASE("headers are found in any case, the first of its name") {
+    const std::vector<pl::header> headers{{"Retry-After", "1"}, {"RETRY-AFTER", "2"}, {"x", ""}};
+    CHECK(*pl::find_header(headers, "retry-after") == "1");
+    CHECK(*pl::find_header(headers, "X") == "");
+    CHECK(pl::find_header(headers, "retry") == nullptr);
+    CHECK(pl::find_header({}, "x") == nullptr);
+}
+
+TEST_CASE("Retry-After in seconds is taken as it is, uncapped") {
+    CHECK(asked({{"Retry-After", "0"}}) == 0);
+    CHECK(asked({{"retry-after", "120"}}) == 120);
+    CHECK(asked({{"Retry-After", " 7\t"}}) == 7);
+    CHECK(asked({{"Retry-After", "31536000"}}) == 31536000);
+    CHECK(asked({{"Retry-After", "9223372036854775807"}}) == INT64_MAX);
+    CHECK(asked({{"Retry-After", "99999999999999999999999"}}) == INT64_MAX);
+}
+
+TEST_CASE("a Retry-After that is no number and no date is ignored") {
+    for (const char* value : {"", " ", "soon", "-1", "+1", "1.5", "1s", "0x10", "1 2", "Sun"})
+        CHECK(asked({{"Retry-After", value}}) == std::nullopt);
+    CHECK(asked({}) == std::nullopt);
+}
+
+TEST_CASE("a dated Retry-After counts from the answer's Date, in all three forms of dates") {
+    CHECK(between(noon, "Sun, 06 Nov 1994 12:00:37 GMT") == 37);
+    CHECK(between(noon, "Sunday, 06-Nov-94 12:01:00 GMT") == 60);
+    CHECK(between(noon, "Sun Nov  6 13:00:00 1994") == 3600);
+    CHECK(between("Sun Nov  6 12:00:00 1994", "Mon, 07 Nov 1994 12:00:00 GMT") == 86400);
+    CHECK(between("Thu, 31 Dec 2026 23:59:59 GMT", "Fri, 01 Jan 2027 00:00:00 GMT") == 1);
+    CHECK(between("Sat, 28 Feb 2032 00:00:00 GMT", "Mon, 01 Mar 2032 00:00:00 GMT") ==
+          2 * 86400); // a leap year
+    CHECK(between("Wednesday, 31-Dec-69 00:00:00 GMT", "Thu, 01 Jan 2070 00:00:00 GMT") == 86400);
+    CHECK(between("Thursday, 01-Jan-70 00:00:00 GMT", "Fri, 02 Jan 1970 00:00:00 GMT") == 86400);
+}
+
+TEST_CASE("a date that has passed means no wait") {
+    CHECK(between(noon, "Sun, 06 Nov 1994 11:59:59 GMT") == 0);
+}
+
+TEST_CASE("a dated Retry-After without a Date that can be read is ignored") {
+    CHECK(asked({{"Retry-After", noon}}) == std::nullopt);
+    CHECK(between("today", noon) == std::nullopt);
+    CHECK(between("", noon) == std::nullopt);
+}
+
+TEST_CASE("dates that are none are ignored") {
+    for (const char* date :
+         {"Sun, 06 Nov 1994 12:00:00", "Sun, 06 Nov 1994 12:00:00 CET", "Sun, 32 Nov 1994 12:00:00 GMT",
+          "Sun, 31 Nov 1994 12:00:00 GMT", "Sun, 00 Nov 1994 12:00:00 GMT", "Sun, 29 Feb 1995 12:00:00 GMT",
+          "Sun, 06 Nox 1994 12:00:00 GMT", "Sun, 06 ovD 1994 12:00:00 GMT", "Sun, 06 Nov 1994 24:00:00 GMT",
+          "Sun, 06 Nov 1994 12:60:00 GMT", "Sun, 06 Nov 1994 12:00:61 GMT", "Sun, 06 Nov 99999 12:00:00 GMT",
+          "Sun, 06 Nov -1 12:00:00 GMT", "Sun, 06 Nov 1994 12:00:00 GMT GMT", "Sun, x6 Nov 1994 12:00:00 GMT",
+          ",,,,,,,,", "99999999999999999999 06 Nov 99999999999999999999 12:00:00 GMT"})
+        CHECK(between(noon, date) == std::nullopt);
+    CHECK(between(noon, "Sun, 06 Nov 1994 12:00:60 GMT") == 60); // a leap second
+}
+
+TEST_CASE("printing a request or an answer shows secrets redacted, in any case of their names") {
+    const pl::http_request request{.method = "POST",
+                                   .url = "https://host/path",
+                                   .headers = {{"x-api-key", "sesame"},
+                                               {"AUTHORIZATION", "sesame"},
+                                               {"Proxy-Authorization", "sesame"},
+                                               {"Cookie", "sesame"},
+                                               {"Accept", "application/json"}},
+                                   .body = "{}"};
+    std::ostringstream out;
+    out << request << '\n' << pl::http_response{200, {{"Set-Cookie", "sesame"}, {"Server", "s"}}, "body"};
+    CHECK(out.str() == "POST https://host/path\n"
+                       "x-api-key: [redacted]\n"
+                       "AUTHORIZATION: [redacted]\n"
+                       "Proxy-Authorization: [redacted]\n"
+                       "Cookie: [redacted]\n"
+                       "Accept: application/json\n"
+                       "\n"
+                       "{}\n"
+                       "HTTP 200\n"
+                       "Set-Cookie: [redacted]\n"
+                       "Server: s\n"
+                       "\n"
+                       "body");
+}

@@ -1,0 +1,118 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace pl = promptlayer;
+using pl::testing::recording_async_transport;
+using pl::testing::recording_transport;
+
+namespace {
+
+static_assert(pl::Transport<recording_transport> && !pl::AsyncTransport<recording_transport>);
+static_assert(pl::AsyncTransport<recording_async_transport> && !pl::Transport<recording_async_transport>);
+static_assert(std::is_nothrow_move_constructible_v<recording_transport>);
+static_assert(std::is_nothrow_move_constructible_v<recording_async_transport>);
+
+pl::track_prompt numbered(int id) { return {.prompt_name = "a", .request_id = id}; }
+
+} // namespace
+
+TEST_CASE("the script is followed in order, then every request succeeds") {
+    pl::client client{{.api_key = "pl_key"}, recording_transport{}};
+    client.transport().respond({429, {{"Retry-After", "3"}}, ""});
+    client.transport().fail({pl::failure::timeout, "no answer"});
+    CHECK(client.track_prompt(numbered(1)).error().retry_after == std::chrono::seconds{3});
+    CHECK(client.track_prompt(numbered(2)).error().failure == pl::failure::timeout);
+    CHECK(client.track_prompt(numbered(3)).has_value());
+    CHECK(client.track_prompt(numbered(4)).has_value());
+    CHECK(client.transport().requests().size() == 4);
+}
+
+TEST_CASE("requests are a copy, in order") {
+    pl::client client{{.api_key = "pl_key"}, recording_transport{}};
+    (void)client.track_prompt(numbered(1));
+    auto copy = client.transport().requests();
+    copy.clear();
+    (void)client.track_prompt(numbered(2));
+    const auto requests = client.transport().requests();
+    REQUIRE(requests.size() == 2);
+    CHECK(requests[0].body == R"({"prompt_name":"a","request_id":1})");
+    CHECK(requests[1].body == R"({"prompt_name":"a","request_id":2})");
+}
+
+TEST_CASE("a recording moves with its script and requests") {
+    recording_transport first;
+    first.respond({404, {}, ""});
+    CHECK(first.send(pl::http_request{.url = "u"})->status == 404);
+    first.respond({409, {}, ""});
+    recording_transport second = std::move(first);
+    CHECK(second.requests().size() == 1);
+    CHECK(second.send(pl::http_request{})->status == 409);
+}
+
+TEST_CASE("the asynchronous one gives its script to the requests in the order they are completed") {
+    pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
+    std::vector<int> statuses;
+    const auto keep = [&](pl::result<pl::tracked> r) { statuses.push_back(r ? 200 : r.error().status); };
+    client.track_prompt(numbered(1), keep);
+    client.track_prompt(numbered(2), keep);
+    client.track_prompt(numbered(3), keep);
+    client.transport().respond({404, {}, ""});
+    client.transport().fail({pl::failure::reset, ""});
+    CHECK(client.transport().pending() == 3);
+    CHECK(client.transport().complete_one());
+    CHECK(client.transport().pending() == 2);
+    CHECK(client.transport().complete_all() == 2);
+    CHECK(statuses == std::vector<int>{404, 0, 200});
+    CHECK(client.transport().requests().size() == 3);
+}
+
+TEST_CASE("recordings may be shared by threads") {
+    recording_transport transport;
+    recording_async_transport asynchronous;
+    std::atomic<int> completed{0};
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) {
+        threads.emplace_back([&] {
+            for (int i = 0; i < 100; ++i) {
+                transport.respond({404, {}, ""});
+                (void)transport.send(pl::http_request{});
+                (void)transport.requests();
+                asynchronous.send({}, [&](pl::transport_result) { ++completed; });
+                asynchronous.complete_one();
+            }
+        });
+    }
+    for (auto& thread : threads)
+        thread.join();
+    asynchronous.complete_all();
+    CHECK(transport.requests().size() == 400);
+    CHECK(asynchronous.requests().size() == 400);
+    CHECK(completed == 400);
+}
+
+TEST_CASE("printing a recording shows the requests with the key redacted") {
+    pl::client client{{.api_key = "pl_sesame"}, recording_transport{}};
+    (void)client.track_prompt(numbered(1));
+    pl::client asynchronous{{.api_key = "pl_sesame"}, recording_async_transport{}};
+    asynchronous.track_prompt(numbered(1), [](pl::result<pl::tracked>) {});
+    std::ostringstream out, async_out;
+    out << client.transport();
+    async_out << asynchronous.transport();
+    CHECK(out.str() == "POST https://api.promptlayer.com/rest/track-prompt\n"
+                       "X-API-KEY: [redacted]\n"
+                       "Content-Type: application/json\n"
+                       "Accept: application/json\n"
+                       "User-Agent: promptlayer-cpp/0.1.0\n"
+                       "\n"
+                       "{\"prompt_name\":\"a\",\"request_id\":1}\n\n");
+    CHECK(async_out.str() == out.str());
+}

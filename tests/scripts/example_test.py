@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+"""Runs the example track_prompt from end to end: every option, every exit status, and the API key never shown.
+
+usage: example_test.py TRACK_PROMPT
+"""
+
+import http.server
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+
+program = sys.argv[1]
+SECRET = "pl_0123456789-this-must-not-be-shown"
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTLAYER_")}
+SAMPLE = '{"prompt_name":"support-response","prompt_input_variables":{"user_message":"Hello"},"request_id":12345}'
+SEE_HELP = "see --help"
+WHOLE = "must be an integer that fits in 64 bits signed"
+SECONDS = "must be seconds, 0.001 to 86400"
+LATER = "Hint: the same request may succeed later."
+
+failures = 0
+
+
+def check(what, holds, shown=""):
+    global failures
+    print("ok    " if holds else "FAILED", what)
+    if not holds:
+        failures += 1
+        print(shown)
+
+
+def matches(expected, found):
+    """`expected` is the whole text, a pattern of it, its lines, or None for any."""
+    if isinstance(expected, list):
+        expected = "".join(line + "\n" for line in expected)
+    if isinstance(expected, re.Pattern):
+        return expected.fullmatch(found) is not None
+    return expected is None or expected == found
+
+
+def run(what, *arguments, code=0, out="", err="", key=SECRET, base_url=None):
+    environment = dict(CLEAN)
+    if key is not None:
+        environment["PROMPTLAYER_API_KEY"] = key
+    if base_url is not None:
+        environment["PROMPTLAYER_BASE_URL"] = base_url
+    done = subprocess.run([program, *arguments], env=environment, capture_output=True, timeout=60)
+    found = [text.decode("utf-8", "replace").replace("\r\n", "\n") for text in (done.stdout, done.stderr)]
+    said = "".join(found)
+    shown = f"  exit status {done.returncode}, expected {code}\n  stdout: {found[0]!r}\n  stderr: {found[1]!r}"
+    held = done.returncode == code and matches(out, found[0]) and matches(err, found[1])
+    check(what, held and SECRET not in said and not (key and key in said), shown)
+
+
+def dry(body, url="https://api.promptlayer.com/rest/track-prompt"):
+    head = f"POST {url}\nX-API-KEY: [redacted]\nContent-Type: application/json\nAccept: application/json\n"
+    return re.compile(re.escape(head) + r"User-Agent: promptlayer-cpp/\d+\.\d+\.\d+\n\n" + re.escape(body + "\n"))
+
+
+class Service(http.server.BaseHTTPRequestHandler):
+    """Answers as the first part of the path says; `late` waits until it is let go."""
+
+    protocol_version = "HTTP/1.1"
+    received = []
+    let_go = threading.Event()
+    answers = {
+        "tracked": (200, {}, {"success": True, "message": "noted"}),
+        "rejected": (200, {}, {"success": False, "message": "no such request"}),
+        "html": (200, {}, "<html>"),
+        "elsewhere": (302, {"Location": "/tracked/rest/track-prompt"}, ""),
+        "400": (400, {}, {"success": False, "message": "no such prompt"}),
+        "401": (401, {}, {"success": False, "message": f"bad key {SECRET}"}),
+        "429": (429, {"Retry-After": "7"}, ""),
+        "429-no-wait": (429, {}, ""),
+        "500": (500, {}, "oops"),
+        "late": (200, {}, {"success": True, "message": "late"}),
+    }
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        _, first, rest = self.path.split("/", 2)
+        self.received.append((f"{self.command} /{rest}", self.headers["X-API-KEY"], body.decode()))
+        if first == "late":
+            self.let_go.wait(30)
+        status, headers, answer = self.answers[first]
+        answer = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+        try:
+            self.send_response(status)
+            for name, value in {"Content-Length": str(len(answer)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(answer)
+        except OSError:
+            self.close_connection = True  # the client has gone, as it does when the answer is late
+
+    def log_message(self, *_):
+        pass
+
+
+def test_options():
+    run("--help", "--help", out=re.compile(r"Ties a prompt .*\n  --dry-run .*exit status: 0 .*\n", re.DOTALL))
+    run("--help comes first", "--nonsense", "--label", "--help", out=re.compile(r"Ties a prompt .*", re.DOTALL))
+
+    required = ["--prompt-name", "a", "--request-id", "-7"]
+    for key in (SECRET, None):
+        run(f"--dry-run, {'a' if key else 'no'} key", "--dry-run", out=dry(SAMPLE), key=key)
+    run("--prompt-name, --request-id", "--dry-run", *required, out=dry('{"prompt_name":"a","request_id":-7}'))
+    run(
+        "--var, --version",
+        *required,
+        *("--var", "x=1=2", "--var", "y=", "--var=z= --dry-run", "--version", "3", "--dry-run"),
+        out=dry(
+            '{"prompt_name":"a","prompt_input_variables":{"x":"1=2","y":"","z":" --dry-run"},'
+            '"request_id":-7,"version":3}'
+        ),
+    )
+    run(
+        "--label, values after '='",
+        *("--prompt-name=--a", "--request-id=9223372036854775807", "--label", "prod", "--timeout=0.5", "--dry-run"),
+        out=dry('{"prompt_name":"--a","request_id":9223372036854775807,"label":"prod"}'),
+    )
+    base_url = "http://[::1]:8/x/"
+    run("PROMPTLAYER_BASE_URL", "--dry-run", base_url=base_url, out=dry(SAMPLE, f"{base_url}rest/track-prompt"))
+
+
+def test_bad_command_lines():
+    required = ["--prompt-name", "a", "--request-id", "1"]
+
+    def refused(what, arguments, lines, **settings):
+        run(what, *arguments, code=2, err=lines, **settings)
+
+    refused("an unknown option", ["--nonsense"], [f"--nonsense: is not an option, {SEE_HELP}"])
+    refused("what follows '=' is not repeated", [f"--key={SECRET}"], [f"--key: is not an option, {SEE_HELP}"])
+    refused("a stray argument is not repeated", [SECRET], [f"argument 1: belongs to no option, {SEE_HELP}"])
+    for option in ("--prompt-name", "--request-id", "--var", "--version", "--label", "--timeout"):
+        given = [text for pair in zip(required[::2], required[1::2]) if pair[0] != option for text in pair]
+        refused(f"{option} without a value", [*given, option], [f"{option}: needs a value"])
+        refused(f"{option} before an option", [option, "--dry-run", *given], [f"{option}: needs a value"])
+        if option != "--var":
+            twice = [*given, option, "1", option, "1"]
+            refused(f"{option} twice", twice, [f"{option}: is given more than once"])
+    for value in ("", "x", "1.0", "1e3", "0x1", " 1", "1 ", "9223372036854775808", "-9223372036854775809"):
+        refused(f"--request-id {value!r}", ["--prompt-name", "a", "--request-id", value], [f"--request-id: {WHOLE}"])
+        refused(f"--version {value!r}", [*required, "--version", value], [f"--version: {WHOLE}"])
+    for value in ("", "0", "-1", "x", "5s", "nan", "inf", "1e999", "86401", "0.0009"):
+        refused(f"--timeout {value!r}", ["--timeout", value], [f"--timeout: {SECONDS}"])
+    refused("--var without '='", [*required, "--var", "x"], ["--var: must be NAME=VALUE"])
+    refused("no --request-id", ["--prompt-name", "a"], ["--request-id: is missing"])
+    refused("no --prompt-name", ["--request-id", "1"], ["--prompt-name: is missing"])
+    for option, value in (("--var", "x=1"), ("--version", "1"), ("--label", "x")):
+        refused(f"{option} alone", [option, value], ["--prompt-name: is missing", "--request-id: is missing"])
+    refused(
+        "all problems at once",
+        ["--request-id", "x", "--prompt-nam", "a", "--label", ""],
+        [
+            f"--prompt-nam: is not an option, {SEE_HELP}",
+            f"argument 4: belongs to no option, {SEE_HELP}",
+            "--prompt-name: is missing",
+            f"--request-id: {WHOLE}",
+            "label: at least 1 character, has 0",
+        ],
+    )
+
+
+def test_invalid_requests():
+    required = ["--prompt-name", "a", "--request-id", "1"]
+    either = "only one of version, label may be given"
+    for more in ([], ["--dry-run"]):
+        run("--version and --label", *required, "--version", "1", "--label", "x", *more, code=2, err=[either])
+    run(
+        "two violations",
+        *("--prompt-name", "", "--request-id", "1", "--version", "1", "--label", "x"),
+        code=2,
+        err=["prompt_name: at least 1 character, has 0", either],
+    )
+    twice = 'prompt_input_variables["x"]: is given more than once'
+    run("a name twice", *required, "--var", "x=1", "--var", "x=2", code=2, err=[twice])
+    run("513 characters", *required, "--label", "\u00e9" * 513, code=2, err=["label: at most 512 characters, has 513"])
+    if os.name == "posix":
+        bad = "prompt_name: is not UTF-8 at byte 1"
+        run("not UTF-8", b"--prompt-name", b"a\xff", b"--request-id", b"1", code=2, err=[bad])
+
+
+def test_bad_configs():
+    insecure = "base_url: must begin with https://: the host is not this machine, and allow_insecure_http is not set"
+    for key in (SECRET, None):
+        what = f"http:// to another host, {'a' if key else 'no'} key"
+        run(what, code=2, err=[insecure], key=key, base_url="http://example.com")
+    run("http:// to a host like this one", code=2, err=[insecure], base_url="http://127.0.0.1.example.com")
+    run(
+        "two settings",
+        code=2,
+        err=[
+            "api_key: must be visible ASCII",
+            "base_url: must begin with https://, or http:// where the host is this machine",
+        ],
+        key=SECRET + "\r\nX-Other: 1",
+        base_url="example.com",
+    )
+
+
+def test_without_a_key():
+    arguments = ["--prompt-name", "a", "--request-id", "1", "--timeout", "60"]
+    for given, body in (([], SAMPLE), (arguments, '{"prompt_name":"a","request_id":1}')):
+        for key in (None, ""):
+            run(
+                f"{'a prompt' if given else 'the sample'}, {'no' if key is None else 'an empty'} key",
+                *given,
+                out=re.compile(
+                    r"PROMPTLAYER_API_KEY is not set: a service inside this process answers\.\n"
+                    rf"Sending to http://127\.0\.0\.1:\d+: {re.escape(body)}\n"
+                    r"Tracked: Prompt tracked successfully\n"
+                ),
+                key=key,
+            )
+
+
+def test_the_service(base):
+    def answered(path, *arguments, **expected):
+        url = f"{base}/{path}"
+        sending = f"Sending to {url}: {SAMPLE}"
+        run(path, *arguments, base_url=url, **{**expected, "out": [sending, *expected.get("out", [])]})
+
+    answered("tracked", out=["Tracked: noted"])
+    check("what the service got", Service.received == [("POST /rest/track-prompt", SECRET, SAMPLE)], Service.received)
+    answered("rejected", code=1, err=["the service reports that it did not succeed (HTTP 200): no such request"])
+    malformed = r"the answer is not what the service's interface promises \(HTTP 200\): .+\n"
+    answered("html", code=1, err=re.compile(malformed))
+    answered("400", code=1, err=["the service refused the request (HTTP 400): no such prompt"])
+    answered("401", code=1, err=["the service did not accept the API key (HTTP 401): bad key [redacted]"])
+    answered("429", code=1, err=["the service asks for fewer requests (HTTP 429)", "Hint: try again in 7 s."])
+    answered("429-no-wait", code=1, err=["the service asks for fewer requests (HTTP 429)", LATER])
+    answered("500", code=1, err=re.compile(rf"the service failed \(HTTP 500\).*\n{LATER}\n"))
+    before = len(Service.received)
+    unexpected = r"the service answered with an unexpected status, .*\(HTTP 302\).*\n"
+    answered("elsewhere", code=1, err=re.compile(unexpected))
+    check("a redirect is not followed", len(Service.received) == before + 1, Service.received[before:])
+    no_answer = "no answer from the service: "
+    too_late = re.compile(rf"{no_answer}the time allowed has passed.*\n{LATER}\n")
+    answered("late", "--timeout", "0.3", code=1, err=too_late)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # and does not listen
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        refused = re.compile(rf"{no_answer}no connection could be made.*\n{LATER}\n")
+        run("a closed port", code=1, out=[f"Sending to {url}: {SAMPLE}"], err=refused, base_url=url)
+
+
+test_options()
+test_bad_command_lines()
+test_invalid_requests()
+test_bad_configs()
+test_without_a_key()
+with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+    server.daemon_threads = False
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        test_the_service(f"http://127.0.0.1:{server.server_port}")
+    finally:
+        Service.let_go.set()
+        server.shutdown()
+        thread.join()
+sys.exit(f"{failures} failed" if failures else 0)

@@ -1,0 +1,133 @@
+#!/usr/bin/env python3
+"""Makes the single header from its parts."""
+
+import argparse
+import difflib
+import pathlib
+import re
+import sys
+
+# Lowest first: a part includes only parts above it.
+PARTS = [
+    "error",
+    "text",
+    "schema",
+    "validate",
+    "json",
+    "track_prompt",
+    "http",
+    "transport",
+    "client",
+    "testing/recording_transport",
+]
+
+INCLUDE = pathlib.Path(__file__).resolve().parents[2] / "include"
+
+TEMPLATE = """\
+// promptlayer {version}: a client for PromptLayer's track-prompt, in one header
+// SPDX-License-Identifier: BSL-1.0
+// Generated from the parts in include/promptlayer by tests/scripts/make_single_header.py; do not edit.
+// Needs Boost.JSON 1.81 or later: link boost_json, or put `#include <boost/json/src.hpp>` in one source file.
+
+#ifndef PROMPTLAYER_SINGLE_HEADER_HPP
+#define PROMPTLAYER_SINGLE_HEADER_HPP
+
+// Macros that would rewrite names below are set aside, and put back at the end.
+{push}
+
+{std}
+
+{boost}
+
+{parts}
+
+{pop}
+
+#endif
+"""
+
+
+def read(name):
+    path = INCLUDE / "promptlayer" / f"{name}.hpp"
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        sys.exit(f"{path}: missing, though it is one of the parts of the single header")
+
+
+def pragmas(name):
+    return "\n".join(line for line in read(name).splitlines() if line.startswith("#"))
+
+
+def part(name, above, hoisted):
+    """The text of a part within its guard; its unconditional includes go to `hoisted`."""
+    text = read(name).strip()
+    if not re.match(r"#ifndef (PROMPTLAYER_\w+_HPP)\n#define \1\n", text) or not text.endswith("\n#endif"):
+        sys.exit(f"{name}.hpp: does not stand within an include guard PROMPTLAYER_..._HPP")
+    kept, depth, gap = [], 0, False
+    for line in text.splitlines():
+        directive = re.match(r"\s*#\s*(if|endif|include)\w*\s*(\S*)", line)
+        word, rest = directive.groups() if directive else (None, None)
+        depth += {"if": 1, "endif": -1}.get(word, 0)
+        if word == "include":
+            if not re.fullmatch(r"<[^>]+>", rest):
+                sys.exit(f"{name}.hpp: {line.strip()}: write it with angle brackets")
+            header = rest[1:-1]
+            ours = header.startswith("promptlayer/")
+            if ours and header not in above:
+                sys.exit(f"{name}.hpp: {line.strip()}: not one of the parts above it")
+            if ours or depth == 1:
+                if not ours:
+                    hoisted.add(header)
+                gap = True
+                continue
+        if gap and not line and not kept[-1]:
+            continue  # the blank line after includes that are gone
+        gap = False
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def single_header():
+    hoisted, parts = set(), []
+    above = {"promptlayer/detail/push_macros.hpp", "promptlayer/detail/pop_macros.hpp"}
+    for name in PARTS:
+        parts.append(part(name, above, hoisted))
+        above.add(f"promptlayer/{name}.hpp")
+    boost = {header for header in hoisted if header.startswith("boost/")}
+    includes = lambda headers: "\n".join(f"#include <{header}>" for header in sorted(headers))
+    version = re.search(r'\blibrary_version\b[^"]*"([^"]+)"', read("client"))
+    if not version:
+        sys.exit("client.hpp: holds no library_version")
+    return TEMPLATE.format(
+        version=version[1],
+        push=pragmas("detail/push_macros"),
+        std=includes(hoisted - boost),
+        boost=includes(boost),
+        parts="\n\n".join(parts),
+        pop=pragmas("detail/pop_macros"),
+    )
+
+
+def main():
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--output", type=pathlib.Path, default=INCLUDE / "promptlayer.hpp", metavar="FILE")
+    options.add_argument("--check", action="store_true", help="write nothing; fail if FILE is not what would be written")
+    options.add_argument("--list", action="store_true", help="print the parts and do nothing else")
+    given = options.parse_args()
+    if given.list:
+        print("\n".join(PARTS))
+        return
+    made = single_header()
+    if not given.check:
+        given.output.write_bytes(made.encode())
+        return
+    found = given.output.read_bytes().decode() if given.output.exists() else ""
+    if found != made:
+        sys.stdout.writelines(
+            difflib.unified_diff(found.splitlines(True), made.splitlines(True), str(given.output), "made from the parts")
+        )
+        sys.exit(f"{given.output} is stale. Run: python3 tests/scripts/make_single_header.py")
+
+
+main()

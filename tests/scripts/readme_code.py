@@ -1,0 +1,23 @@
+#!/usr/bin/env python3
+"""Takes out the code of the README that has to compile: the ```cpp block after each line `<!-- compiled: NAME -->`.
+
+usage: readme_code.py README              prints the names
+       readme_code.py README NAME OUTPUT  writes that block
+"""
+
+import re
+import sys
+
+readme, *rest = sys.argv[1:]
+with open(readme, encoding="utf-8") as file:
+    text = file.read()
+markers = re.findall(r"<!-- compiled: (\w+) -->", text)
+blocks = dict(re.findall(r"^<!-- compiled: (\w+) -->\n+```cpp\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+if not markers or markers != list(blocks):
+    sys.exit(f"{readme}: markers {markers}, but ```cpp blocks right after a marker {list(blocks)}; want both alike, one or more")
+if not rest:
+    print("\n".join(blocks))
+else:
+    name, output = rest
+    with open(output, "w", encoding="utf-8", newline="\n") as file:
+        file.write(blocks[name])

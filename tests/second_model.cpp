@@ -1,0 +1,116 @@
+// A made-up endpoint of another shape: what holds for track_prompt comes from the templates alone.
+
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <boost/json.hpp>
+
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace pl = promptlayer;
+using pl::rule;
+
+namespace {
+
+struct filed {
+    pl::integer ticket{};
+    std::optional<std::string> queue{};
+    std::map<std::string, std::string> notes{};
+
+    using schema = pl::schema<pl::field<"ticket", &filed::ticket>, pl::field<"queue", &filed::queue>,
+                              pl::field<"notes", &filed::notes>>;
+};
+
+struct file_ticket {
+    pl::required<bool> urgent;
+    std::optional<std::string> by_name{};
+    std::optional<std::string> by_mail{};
+    std::optional<pl::integer> by_number{};
+    pl::required<std::string> text;
+    std::map<std::string, std::string> tags{};
+
+    static constexpr std::string_view path = "/made-up/tickets";
+    using reply = filed;
+    using schema = pl::schema<pl::field<"urgent", &file_ticket::urgent>, //
+                              pl::field<"by_name", &file_ticket::by_name>,
+                              pl::field<"by_mail", &file_ticket::by_mail, pl::min_length<3>>,
+                              pl::field<"by_number", &file_ticket::by_number>,
+                              pl::field<"text", &file_ticket::text, pl::min_length<2>, pl::max_length<4>>,
+                              pl::field<"tags", &file_ticket::tags>,
+                              pl::at_most_one_of<"by_name", "by_mail", "by_number">>;
+};
+
+} // namespace
+
+TEST_CASE("another model is validated by its schema") {
+    CHECK(pl::validate(file_ticket{.urgent = false, .text = "ab"}).empty());
+    const auto found = pl::validate(
+        file_ticket{.urgent = true, .by_name = "", .by_mail = "me", .by_number = 3, .text = "fives"});
+    REQUIRE(found.size() == 3);
+    CHECK(to_string(found[0]) == "by_mail: at least 3 characters, has 2");
+    CHECK(to_string(found[1]) == "text: at most 4 characters, has 5");
+    CHECK(to_string(found[2]) == "only one of by_name, by_mail, by_number may be given");
+    CHECK(found[2].actual == 3);
+}
+
+TEST_CASE("another model is written and read by its schema") {
+    const file_ticket ticket{.urgent = true, .by_number = -4, .text = "ab", .tags = {{"k", "v"}}};
+    const std::string text = R"({"urgent":true,"by_number":-4,"text":"ab","tags":{"k":"v"}})";
+    CHECK(pl::to_json(ticket).value() == text);
+    const auto read = pl::from_json<file_ticket>(text);
+    REQUIRE(read.has_value());
+    CHECK(*read->urgent);
+    CHECK(read->by_number == -4);
+    CHECK(pl::to_json(*read).value() == text);
+    CHECK(pl::to_json(pl::from_json<file_ticket>(R"({"urgent":false,"text":"ab"})").value()).value() ==
+          R"({"urgent":false,"text":"ab"})");
+    CHECK(to_string(pl::from_json<file_ticket>(R"({"urgent":"yes","text":"ab"})").error()) ==
+          "urgent: must be a boolean, is a string");
+    CHECK(to_string(pl::from_json<file_ticket>("{}").error()) == "urgent: is required; text: is required");
+}
+
+TEST_CASE("another model has its JSON Schema") {
+    const auto expected = boost::json::parse(R"({
+        "type": "object",
+        "properties": {
+            "urgent": {"type": "boolean"},
+            "by_name": {"type": "string"},
+            "by_mail": {"type": "string", "minLength": 3},
+            "by_number": {"type": "integer"},
+            "text": {"type": "string", "minLength": 2, "maxLength": 4},
+            "tags": {"type": "object", "additionalProperties": {"type": "string"}}
+        },
+        "required": ["urgent", "text"],
+        "not": {"anyOf": [{"required": ["by_name", "by_mail"]},
+                          {"required": ["by_name", "by_number"]},
+                          {"required": ["by_mail", "by_number"]}]}
+    })");
+    CHECK(boost::json::parse(pl::json_schema<file_ticket>()) == expected);
+    CHECK(
+        pl::json_schema<filed>() ==
+        R"({"type":"object","properties":{"ticket":{"type":"integer"},"queue":{"type":"string"},"notes":{"type":"object","additionalProperties":{"type":"string"}}},"required":["ticket"]})");
+}
+
+TEST_CASE("another endpoint is called by the same client") {
+    pl::client client{{.api_key = "pl_key"}, pl::testing::recording_transport{}};
+    client.transport().respond({200, {}, R"({"ticket":7,"queue":"night","more":{}})"});
+    const auto reply = client.call(file_ticket{.urgent = true, .text = "ab"});
+    REQUIRE(reply.has_value());
+    CHECK(reply->ticket == 7);
+    CHECK(reply->queue == "night");
+    CHECK(client.transport().requests().at(0).url == "https://api.promptlayer.com/made-up/tickets");
+
+    client.transport().respond({200, {}, R"({"ticket":7,"queue":"a\u001bpl_key","notes":{"x":"pl_key"}})"});
+    const auto echoed = client.call(file_ticket{.urgent = true, .text = "ab"});
+    CHECK(echoed->queue == "a [redacted]");
+    CHECK(echoed->notes.at("x") == "[redacted]");
+
+    client.transport().respond({200, {}, R"({"ticket":7.5})"});
+    const auto malformed = client.call(file_ticket{.urgent = true, .text = "ab"});
+    CHECK(malformed.error().code == pl::errc::malformed_response);
+    CHECK(malformed.error().violations.at(0).path == "ticket");
+}

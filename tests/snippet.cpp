@@ -1,0 +1,123 @@
+// What the README shows in pieces, in one file: each line as a user writes it.
+
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <chrono>
+#include <iostream>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace in_house {
+
+struct reply {
+    bool arrived;
+    std::string why;
+    int status;
+    std::vector<promptlayer::header> headers;
+    std::string body;
+};
+
+reply post(const std::string&, const std::vector<promptlayer::header>&, const std::string&,
+           std::chrono::milliseconds) {
+    return {true, "", 200, {}, R"({"success":true,"message":"Tracked"})"};
+}
+
+} // namespace in_house
+
+namespace {
+
+struct my_transport { // satisfies promptlayer::Transport
+    promptlayer::transport_result send(const promptlayer::http_request& request) {
+        auto reply = in_house::post(request.url, request.headers, request.body, request.timeout);
+        if (!reply.arrived)
+            return promptlayer::transport_failure{promptlayer::failure::connect, reply.why};
+        return promptlayer::http_response{reply.status, reply.headers, reply.body};
+    }
+};
+
+promptlayer::transport_result my_post(const promptlayer::http_request&) {
+    return promptlayer::http_response{404, {}, ""};
+}
+
+// a literal request is checked while compiling; a missing required field does not compile
+static_assert(promptlayer::is_valid(promptlayer::track_prompt_view{.prompt_name = "a", .request_id = 1}));
+
+} // namespace
+
+TEST_CASE("a synchronous transport of ten lines tracks a prompt") {
+    promptlayer::client client{{.api_key = "pl_..."}, my_transport{}};
+
+    auto tracked = client.track_prompt({
+        .prompt_name = "support-response",
+        .prompt_input_variables = {{"user_message", "Hello"}},
+        .request_id = 12345,
+        .version = 2,
+    });
+    if (!tracked)
+        std::cerr << tracked.error() << '\n';
+    else
+        std::cout << tracked->message << '\n';
+    REQUIRE(tracked.has_value());
+    CHECK(tracked->message == "Tracked");
+
+    promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
+    client.call(request);
+    CHECK(client.call(request).has_value());
+}
+
+TEST_CASE("an asynchronous transport calls the handler") {
+    promptlayer::client client{{.api_key = "pl_..."}, promptlayer::testing::recording_async_transport{}};
+    promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
+    int called = 0;
+    client.track_prompt(request,
+                        [&](promptlayer::result<promptlayer::tracked> r) { called += r.has_value(); });
+    client.transport().complete_all();
+    CHECK(called == 1);
+}
+
+TEST_CASE("the two pure halves of a client do no I/O") {
+    promptlayer::config config{.api_key = "pl_..."};
+    promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
+    promptlayer::http_response http_response{200, {}, R"({"success":true,"message":"Tracked"})"};
+    promptlayer::result<promptlayer::http_request> out = promptlayer::encode(config, request);
+    promptlayer::result<promptlayer::tracked> in = promptlayer::decode(config, http_response);
+    CHECK(out.has_value());
+    CHECK(in.has_value());
+    CHECK(promptlayer::decode(http_response).has_value());
+}
+
+TEST_CASE("a closure is a transport too") {
+    promptlayer::config config{.api_key = "pl_..."};
+    promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
+    promptlayer::client quick{config, promptlayer::transport_from([&](const promptlayer::http_request& r) {
+                                  return my_post(r); // -> promptlayer::transport_result
+                              })};
+    CHECK(quick.track_prompt(request).error().code == promptlayer::errc::not_found);
+}
+
+TEST_CASE("in tests nothing leaves the process") {
+    promptlayer::config config{.api_key = "pl_..."};
+    promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
+    promptlayer::client recorded{config, promptlayer::testing::recording_transport{}};
+    recorded.transport().respond(promptlayer::http_response{429, {{"Retry-After", "3"}}, ""});
+    recorded.transport().fail(promptlayer::transport_failure{promptlayer::failure::timeout, "no answer"});
+    recorded.transport().requests(); // every http_request, in order
+    CHECK(recorded.track_prompt(request).error().retry_after == std::chrono::seconds{3});
+    CHECK(recorded.track_prompt(request).error().failure == promptlayer::failure::timeout);
+    CHECK(recorded.transport().requests().size() == 2);
+}
+
+TEST_CASE("a request is written, read, described and validated without a client") {
+    promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
+    const std::string text = R"({"prompt_name":"a","request_id":1})";
+    promptlayer::to_json(request);                           // result<std::string>: validated, then written
+    promptlayer::from_json<promptlayer::track_prompt>(text); // result<track_prompt>: read, then validated
+    promptlayer::json_schema<promptlayer::track_prompt>();   // the JSON Schema the declaration stands for
+    promptlayer::validate(request);                          // every violation, not the first
+    CHECK(*promptlayer::to_json(request) == text);
+    CHECK(promptlayer::from_json<promptlayer::track_prompt>(text).value() == request);
+    CHECK(promptlayer::validate(request).empty());
+}

@@ -1,0 +1,94 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <string>
+#include <string_view>
+
+using promptlayer::scan;
+
+namespace {
+
+constexpr std::string_view hundred_plain =
+    "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ !#$%&'()*+,-./:;<=>?@[]^_`{|}~0123456789";
+
+// The same text scanned in a constant expression takes the path byte by byte.
+static_assert(scan(hundred_plain).code_points == hundred_plain.size());
+static_assert(scan(hundred_plain).json_bytes == hundred_plain.size());
+static_assert(scan("").code_points == 0 && scan("").valid_utf8);
+static_assert(scan("\xF0\x9F\x98\x80").code_points == 1);
+static_assert(!scan("\xFF").valid_utf8);
+
+bool valid(std::string_view text) { return scan(text).valid_utf8; }
+
+} // namespace
+
+TEST_CASE("scan counts code points, not bytes") {
+    CHECK(scan("").code_points == 0);
+    CHECK(scan("a").code_points == 1);
+    CHECK(scan("\xC3\xA9").code_points == 1);         // U+00E9
+    CHECK(scan("\xE6\xBC\xA2").code_points == 1);     // U+6F22
+    CHECK(scan("\xF0\x9F\x98\x80").code_points == 1); // U+1F600
+    CHECK(scan(std::string(100, 'x') + "\xC3\xA9" + std::string(7, 'y')).code_points == 108);
+    CHECK(scan(hundred_plain).code_points == hundred_plain.size());
+}
+
+TEST_CASE("scan accepts the first and the last code point of every length") {
+    for (const std::string_view text :
+         {std::string_view{"\0", 1}, std::string_view{"\x7F"}, std::string_view{"\xC2\x80"},
+          std::string_view{"\xDF\xBF"}, std::string_view{"\xE0\xA0\x80"}, std::string_view{"\xED\x9F\xBF"},
+          std::string_view{"\xEE\x80\x80"}, std::string_view{"\xEF\xBF\xBF"},
+          std::string_view{"\xF0\x90\x80\x80"}, std::string_view{"\xF4\x8F\xBF\xBF"}}) {
+        CHECK(valid(text));
+        CHECK(scan(text).code_points == 1);
+    }
+}
+
+TEST_CASE("scan refuses overlong, truncated, surrogate and out-of-range UTF-8") {
+    for (const std::string_view text : {
+             "\x80",
+             "\xBF", // a continuation alone
+             "\xC0\x80",
+             "\xC1\xBF",
+             "\xE0\x9F\xBF",
+             "\xF0\x8F\xBF\xBF", // overlong
+             "\xC3",
+             "\xE6\xBC",
+             "\xF0\x9F\x98",
+             "\xE6",
+             "\xF0", // truncated by the end
+             "\xC3 ",
+             "\xE6\xBC ",
+             "\xF0\x9F\x98 ", // truncated by another character
+             "\xED\xA0\x80",
+             "\xED\xBF\xBF", // surrogates
+             "\xF4\x90\x80\x80",
+             "\xF5\x80\x80\x80",
+             "\xFF",
+             "\xFE", // above U+10FFFF, never in UTF-8
+         })
+        CHECK_FALSE(valid(text));
+}
+
+TEST_CASE("scan tells where the first invalid byte is, also behind runs of eight plain bytes") {
+    for (std::size_t before = 0; before <= 40; ++before) {
+        const std::string text = std::string(before, 'x') + "\xFF" + std::string(20, 'y');
+        const auto found = scan(text);
+        CHECK_FALSE(found.valid_utf8);
+        CHECK(found.invalid_at == before);
+    }
+}
+
+TEST_CASE("scan finds every character that needs an escape at every place in a run of eight") {
+    for (unsigned c = 0; c < 0x80; ++c) {
+        const bool short_escape =
+            c == '"' || c == '\\' || c == '\b' || c == '\f' || c == '\n' || c == '\r' || c == '\t';
+        const std::size_t extra = short_escape ? 1 : c < 0x20 ? 5 : 0;
+        for (std::size_t at = 0; at < 24; ++at) {
+            std::string text(24, 'x');
+            text[at] = static_cast<char>(c);
+            CHECK(scan(text).json_bytes == 24 + extra);
+            CHECK(scan(text).code_points == 24);
+        }
+    }
+}

@@ -1,0 +1,7 @@
+// Without exceptions Boost leaves these to the program.
+#include <boost/throw_exception.hpp>
+
+#include <cstdlib>
+
+void boost::throw_exception(const std::exception&) { std::abort(); }
+void boost::throw_exception(const std::exception&, const boost::source_location&) { std::abort(); }

@@ -1,0 +1,87 @@
+#include <promptlayer.hpp>
+
+#include <doctest/doctest.h>
+
+#include <boost/json.hpp>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace pl = promptlayer;
+
+namespace {
+
+std::string written(const auto& request) { return pl::to_json(request).value(); }
+
+} // namespace
+
+TEST_CASE("members are written in order, without spaces") {
+    CHECK(
+        written(pl::track_prompt{.prompt_name = "support-response",
+                                 .prompt_input_variables = {{"b", "2"}, {"a", "1"}},
+                                 .request_id = 12345,
+                                 .version = 2}) ==
+        R"({"prompt_name":"support-response","prompt_input_variables":{"a":"1","b":"2"},"request_id":12345,"version":2})");
+}
+
+TEST_CASE("absent optionals and an empty set of variables are left out") {
+    CHECK(written(pl::track_prompt{.prompt_name = "a", .request_id = 1}) ==
+          R"({"prompt_name":"a","request_id":1})");
+    CHECK(written(pl::track_prompt{
+              .prompt_name = "a", .prompt_input_variables = {}, .request_id = 1, .label = "prod"}) ==
+          R"({"prompt_name":"a","request_id":1,"label":"prod"})");
+    CHECK(written(pl::track_prompt_view{.prompt_name = "a", .request_id = 1}) ==
+          R"({"prompt_name":"a","request_id":1})");
+}
+
+TEST_CASE("integers are written to the last digit") {
+    const auto with_id = [](std::int64_t id) {
+        return written(pl::track_prompt{.prompt_name = "a", .request_id = id});
+    };
+    CHECK(with_id(0) == R"({"prompt_name":"a","request_id":0})");
+    CHECK(with_id(-1) == R"({"prompt_name":"a","request_id":-1})");
+    CHECK(with_id(9007199254740993) == R"({"prompt_name":"a","request_id":9007199254740993})");
+    CHECK(with_id(INT64_MAX) == R"({"prompt_name":"a","request_id":9223372036854775807})");
+    CHECK(with_id(INT64_MIN) == R"({"prompt_name":"a","request_id":-9223372036854775808})");
+}
+
+TEST_CASE("every ASCII character comes back from a JSON parser, and the size is the one that was measured") {
+    for (int c = 0; c < 0x80; ++c) {
+        const std::string text = std::string("before ") + static_cast<char>(c) + "\xC3\xA9 after";
+        const pl::track_prompt request{
+            .prompt_name = text, .prompt_input_variables = {{text, text}}, .request_id = 1, .label = text};
+        const std::string json = written(request);
+        CHECK(pl::validate(request, json.size()).empty());
+        CHECK_FALSE(pl::validate(request, json.size() - 1).empty());
+        const auto read = boost::json::parse(json).as_object();
+        CHECK(read.at("prompt_name").as_string() == text);
+        CHECK(read.at("label").as_string() == text);
+        CHECK(read.at("prompt_input_variables").as_object().at(text).as_string() == text);
+    }
+}
+
+TEST_CASE("a long text with escapes at every place is written whole") {
+    std::string text;
+    for (int i = 0; i < 5000; ++i)
+        text += i % 7 == 0 ? "\"" : i % 11 == 0 ? "\n" : i % 13 == 0 ? "\xF0\x9F\x98\x80" : "x";
+    const auto json = written(pl::track_prompt{.prompt_name = text, .request_id = 1});
+    CHECK(boost::json::parse(json).as_object().at("prompt_name").as_string() == text);
+}
+
+TEST_CASE("an invalid request is not written") {
+    const auto refused = pl::to_json(pl::track_prompt{.prompt_name = "", .request_id = 1});
+    REQUIRE_FALSE(refused.has_value());
+    CHECK(refused.error().code == pl::errc::invalid_request);
+    CHECK(refused.error().violations.size() == 1);
+    CHECK(refused.error().message == "prompt_name: at least 1 character, has 0");
+    CHECK_FALSE(refused.error().retryable());
+    CHECK(pl::to_json(pl::track_prompt{.prompt_name = "\xFF\n", .request_id = 1}).error().violations.size() ==
+          1);
+}
+
+TEST_CASE("to_json takes a limit of its own") {
+    const pl::track_prompt request{.prompt_name = "a", .request_id = 1};
+    CHECK(pl::to_json(request, 34).has_value());
+    CHECK(pl::to_json(request, 33).error().violations.at(0).rule == pl::rule::max_bytes);
+}
