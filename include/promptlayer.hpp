@@ -490,10 +490,13 @@ constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
     return 0;
 }
 
-/// Whether all 8 bytes at `p` are ASCII that JSON writes as it is. Not for constant expressions.
-inline bool eight_plain(const char* p) noexcept {
-    std::uint64_t w = 0;
-    std::memcpy(&w, p, sizeof w);
+/// Whether the bytes at `p`, 1 to 8, are all ASCII that JSON writes as it is. Not for constant expressions.
+inline bool all_plain(const char* p, std::size_t count) noexcept {
+    std::uint64_t w = 0x2020202020202020; // spaces are plain
+    if (count == sizeof w)
+        std::memcpy(&w, p, sizeof w);
+    else
+        std::memcpy(&w, p, count);
     constexpr std::uint64_t ones = 0x0101010101010101;
     const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
     const std::uint64_t below_space = (w - ones * 0x20) & ~w;
@@ -518,12 +521,13 @@ constexpr text_scan scan(std::string_view text) noexcept {
     const char* const end = p + text.size();
     while (p != end) {
         if (!std::is_constant_evaluated()) {
-            for (; end - p >= 8 && detail::eight_plain(p); p += 8) {
-                found.code_points += 8;
-                found.json_bytes += 8;
+            const std::size_t count = std::min<std::size_t>(8, static_cast<std::size_t>(end - p));
+            if (detail::all_plain(p, count)) {
+                found.code_points += count;
+                found.json_bytes += count;
+                p += count;
+                continue;
             }
-            if (p == end)
-                break;
         }
         const std::size_t length = detail::sequence_length(p, end);
         if (length == 0) {
@@ -677,6 +681,16 @@ struct fixed_string {
     constexpr operator std::string_view() const noexcept { return {data, N - 1}; }
 };
 
+/// The name of a member as JSON writes it before the value; `name` needs no escapes.
+template <std::size_t N>
+consteval std::array<char, N + 2> json_key(const fixed_string<N>& name) {
+    std::array<char, N + 2> key{'"'};
+    std::copy_n(name.data, N - 1, key.begin() + 1);
+    key[N] = '"';
+    key[N + 1] = ':';
+    return key;
+}
+
 template <class T>
 struct wrapped {
     using type = T;
@@ -771,6 +785,7 @@ struct field {
     using value_type = typename wrapped::type;
 
     static constexpr std::string_view name = Name;
+    static constexpr auto key = detail::json_key(Name); ///< `"name":`
     static constexpr auto member = Member;
     static constexpr detail::kind kind = detail::kind_of<value_type>();
     static constexpr bool required = !wrapped::optional && kind != detail::kind::object;
@@ -1020,9 +1035,7 @@ constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Repo
             return;
         out.put({&separator, 1});
         separator = ',';
-        out.put("\"");
-        out.put(Field::name);
-        out.put("\":");
+        out.put({Field::key.data(), Field::key.size()});
         const auto& value = field.value(model);
         if constexpr (Field::kind == kind::boolean) {
             out.put(value ? "true" : "false");
@@ -1099,7 +1112,9 @@ public:
         if (bytes > max_bytes_ || !scanned.valid_utf8)
             return;
         if (scanned.json_bytes == text.size()) {
-            ((out_ += '"') += text) += '"';
+            out_.push_back('"');
+            out_.append(text);
+            out_.push_back('"');
             return;
         }
         const std::size_t from = out_.size();
@@ -1114,6 +1129,7 @@ public:
 template <class Request>
 result<void> write_json(const Request& request, std::size_t max_bytes, std::string& out) {
     out.clear();
+    out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
     walk(request, max_bytes, writer, report);
@@ -1897,6 +1913,29 @@ callable_transport<Callable> transport_from(Callable callable) {
     return callable_transport<Callable>{std::move(callable)};
 }
 
+namespace detail {
+
+/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
+/// that returns false.
+template <class Action, class OnThrow>
+void catching(Action&& action, OnThrow&& on_throw) {
+#if defined(__cpp_exceptions)
+    try {
+        action();
+    } catch (const std::exception& thrown) {
+        if (!on_throw(thrown.what()))
+            throw;
+    } catch (...) {
+        if (!on_throw("unknown exception"))
+            throw;
+    }
+#else
+    action();
+    static_cast<void>(on_throw);
+#endif
+}
+
+} // namespace detail
 } // namespace promptlayer::inline v0
 
 #endif
@@ -1977,11 +2016,11 @@ inline bool is_loopback(std::string_view host) noexcept {
 inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
     if (!ascii_from('!', url) || url.find_first_of("?#\\") != url.npos)
         return "must be visible ASCII without space, ?, # and backslash";
-    const std::size_t colon = std::min(url.find("://"), url.size());
-    const bool secure = equal_ignoring_case(url.substr(0, colon), "https");
-    if (!secure && !equal_ignoring_case(url.substr(0, colon), "http"))
+    const std::string_view scheme = url.substr(0, url.find("://"));
+    const bool secure = equal_ignoring_case(scheme, "https");
+    if (scheme.size() == url.size() || !(secure || equal_ignoring_case(scheme, "http")))
         return "must begin with https://, or http:// where the host is this machine";
-    url.remove_prefix(colon + 3);
+    url.remove_prefix(scheme.size() + 3);
     const std::string_view authority = url.substr(0, url.find('/'));
     if (authority.find('@') != authority.npos)
         return "must not hold user information";
@@ -2241,26 +2280,6 @@ result<typename Request::reply> decode(const http_response& response) {
 }
 
 namespace detail {
-
-/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
-/// that returns false.
-template <class Action, class OnThrow>
-void catching(Action&& action, OnThrow&& on_throw) {
-#if defined(__cpp_exceptions)
-    try {
-        action();
-    } catch (const std::exception& thrown) {
-        if (!on_throw(thrown.what()))
-            throw;
-    } catch (...) {
-        if (!on_throw("unknown exception"))
-            throw;
-    }
-#else
-    action();
-    static_cast<void>(on_throw);
-#endif
-}
 
 /// A config and what was found of it, once.
 struct settings {

@@ -102,11 +102,11 @@ inline bool is_loopback(std::string_view host) noexcept {
 inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
     if (!ascii_from('!', url) || url.find_first_of("?#\\") != url.npos)
         return "must be visible ASCII without space, ?, # and backslash";
-    const std::size_t colon = std::min(url.find("://"), url.size());
-    const bool secure = equal_ignoring_case(url.substr(0, colon), "https");
-    if (!secure && !equal_ignoring_case(url.substr(0, colon), "http"))
+    const std::string_view scheme = url.substr(0, url.find("://"));
+    const bool secure = equal_ignoring_case(scheme, "https");
+    if (scheme.size() == url.size() || !(secure || equal_ignoring_case(scheme, "http")))
         return "must begin with https://, or http:// where the host is this machine";
-    url.remove_prefix(colon + 3);
+    url.remove_prefix(scheme.size() + 3);
     const std::string_view authority = url.substr(0, url.find('/'));
     if (authority.find('@') != authority.npos)
         return "must not hold user information";
@@ -366,26 +366,6 @@ result<typename Request::reply> decode(const http_response& response) {
 }
 
 namespace detail {
-
-/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
-/// that returns false.
-template <class Action, class OnThrow>
-void catching(Action&& action, OnThrow&& on_throw) {
-#if defined(__cpp_exceptions)
-    try {
-        action();
-    } catch (const std::exception& thrown) {
-        if (!on_throw(thrown.what()))
-            throw;
-    } catch (...) {
-        if (!on_throw("unknown exception"))
-            throw;
-    }
-#else
-    action();
-    static_cast<void>(on_throw);
-#endif
-}
 
 /// A config and what was found of it, once.
 struct settings {

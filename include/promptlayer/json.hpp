@@ -49,7 +49,9 @@ public:
         if (bytes > max_bytes_ || !scanned.valid_utf8)
             return;
         if (scanned.json_bytes == text.size()) {
-            ((out_ += '"') += text) += '"';
+            out_.push_back('"');
+            out_.append(text);
+            out_.push_back('"');
             return;
         }
         const std::size_t from = out_.size();
@@ -64,6 +66,7 @@ public:
 template <class Request>
 result<void> write_json(const Request& request, std::size_t max_bytes, std::string& out) {
     out.clear();
+    out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
     walk(request, max_bytes, writer, report);

@@ -6,6 +6,7 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <algorithm>
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -85,6 +86,16 @@ struct fixed_string {
     consteval fixed_string(const char (&literal)[N]) { std::copy_n(literal, N, data); }
     constexpr operator std::string_view() const noexcept { return {data, N - 1}; }
 };
+
+/// The name of a member as JSON writes it before the value; `name` needs no escapes.
+template <std::size_t N>
+consteval std::array<char, N + 2> json_key(const fixed_string<N>& name) {
+    std::array<char, N + 2> key{'"'};
+    std::copy_n(name.data, N - 1, key.begin() + 1);
+    key[N] = '"';
+    key[N + 1] = ':';
+    return key;
+}
 
 template <class T>
 struct wrapped {
@@ -180,6 +191,7 @@ struct field {
     using value_type = typename wrapped::type;
 
     static constexpr std::string_view name = Name;
+    static constexpr auto key = detail::json_key(Name); ///< `"name":`
     static constexpr auto member = Member;
     static constexpr detail::kind kind = detail::kind_of<value_type>();
     static constexpr bool required = !wrapped::optional && kind != detail::kind::object;

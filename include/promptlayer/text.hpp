@@ -3,6 +3,7 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -44,10 +45,13 @@ constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
     return 0;
 }
 
-/// Whether all 8 bytes at `p` are ASCII that JSON writes as it is. Not for constant expressions.
-inline bool eight_plain(const char* p) noexcept {
-    std::uint64_t w = 0;
-    std::memcpy(&w, p, sizeof w);
+/// Whether the bytes at `p`, 1 to 8, are all ASCII that JSON writes as it is. Not for constant expressions.
+inline bool all_plain(const char* p, std::size_t count) noexcept {
+    std::uint64_t w = 0x2020202020202020; // spaces are plain
+    if (count == sizeof w)
+        std::memcpy(&w, p, sizeof w);
+    else
+        std::memcpy(&w, p, count);
     constexpr std::uint64_t ones = 0x0101010101010101;
     const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
     const std::uint64_t below_space = (w - ones * 0x20) & ~w;
@@ -72,12 +76,13 @@ constexpr text_scan scan(std::string_view text) noexcept {
     const char* const end = p + text.size();
     while (p != end) {
         if (!std::is_constant_evaluated()) {
-            for (; end - p >= 8 && detail::eight_plain(p); p += 8) {
-                found.code_points += 8;
-                found.json_bytes += 8;
+            const std::size_t count = std::min<std::size_t>(8, static_cast<std::size_t>(end - p));
+            if (detail::all_plain(p, count)) {
+                found.code_points += count;
+                found.json_bytes += count;
+                p += count;
+                continue;
             }
-            if (p == end)
-                break;
         }
         const std::size_t length = detail::sequence_length(p, end);
         if (length == 0) {

@@ -7,6 +7,7 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <concepts>
+#include <exception>
 #include <functional>
 #include <string>
 #include <type_traits>
@@ -94,6 +95,29 @@ callable_transport<Callable> transport_from(Callable callable) {
     return callable_transport<Callable>{std::move(callable)};
 }
 
+namespace detail {
+
+/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
+/// that returns false.
+template <class Action, class OnThrow>
+void catching(Action&& action, OnThrow&& on_throw) {
+#if defined(__cpp_exceptions)
+    try {
+        action();
+    } catch (const std::exception& thrown) {
+        if (!on_throw(thrown.what()))
+            throw;
+    } catch (...) {
+        if (!on_throw("unknown exception"))
+            throw;
+    }
+#else
+    action();
+    static_cast<void>(on_throw);
+#endif
+}
+
+} // namespace detail
 } // namespace promptlayer::inline v0
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -160,9 +160,7 @@ constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Repo
             return;
         out.put({&separator, 1});
         separator = ',';
-        out.put("\"");
-        out.put(Field::name);
-        out.put("\":");
+        out.put({Field::key.data(), Field::key.size()});
         const auto& value = field.value(model);
         if constexpr (Field::kind == kind::boolean) {
             out.put(value ? "true" : "false");

@@ -1,5 +1,5 @@
-// Macros of engines, windows.h, Qt, X11 and Carbon that would rewrite names in the headers below are set aside
-// here and put back by pop_macros.hpp. No include guard: each header uses the pair around its own text.
+// Macros of engines, windows.h, Qt, X11 and Carbon that would rewrite names in the headers below are set
+// aside here and put back by pop_macros.hpp. No include guard: each header uses the pair around its own text.
 #pragma push_macro("Always")
 #undef Always
 #pragma push_macro("assume")

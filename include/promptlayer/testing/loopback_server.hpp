@@ -46,7 +46,7 @@ struct scripted_answer {
         close,               ///< answers with `Connection: close`, and closes
         close_unannounced,   ///< answers as if it stayed open, and closes
         close_midway,        ///< closes after half of the body that `Content-Length` announces
-        reset_midway,        ///< resets (TCP RST) at that point
+        reset_midway,        ///< resets (TCP RST) at that point; both after all of `raw`, if it is given
         reset_before_answer, ///< resets when the request has arrived
     };
 

@@ -24,17 +24,13 @@ namespace detail {
 
 /// Runs what must not throw into C; whether it ran to its end.
 template <class Action>
-bool ran_to_end(Action&& action) noexcept {
-#if defined(__cpp_exceptions)
-    try {
-        action();
-    } catch (...) {
-        return false;
-    }
-#else
-    action();
-#endif
-    return true;
+bool ran_to_end(Action&& action) {
+    bool whole = true;
+    catching(action, [&](const char*) {
+        whole = false;
+        return true;
+    });
+    return whole;
 }
 
 /// Why a request cannot be sent as it stands, where libcurl would leave out a part or send more; else null.
