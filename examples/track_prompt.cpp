@@ -46,6 +46,11 @@ enum exit_status { success = 0, said_no = 1, not_valid = 2 };
 constexpr std::array<std::string_view, 6> takes_value{"--prompt-name", "--request-id", "--var",
                                                       "--version",     "--label",      "--timeout"};
 
+int printed(std::string_view text) {
+    std::cout << text << std::flush;
+    return std::cout ? success : said_no;
+}
+
 /// The values of each option, and what is wrong with them. No problem repeats a value: it may be a secret.
 struct command_line {
     std::map<std::string_view, std::vector<std::string_view>> given{};
@@ -66,7 +71,10 @@ struct command_line {
                     problem(option, "needs a value");
             } else if (argument == "--dry-run" || argument == "--help") {
                 given[argument];
-            } else if (option.starts_with('-')) {
+            } else if (option == "--dry-run" || option == "--help") {
+                problem(option, "takes no value");
+            } else if (option.starts_with("--") &&
+                       option.find_first_not_of("abcdefghijklmnopqrstuvwxyz-") == option.npos) {
                 problem(option, "is not an option, see --help");
             } else {
                 problem("argument " + std::to_string(i), "belongs to no option, see --help");
@@ -107,8 +115,7 @@ struct command_line {
 int main(int argc, char** argv) {
     command_line line{argc, argv};
     if (line.given.contains("--help")) {
-        std::cout << help;
-        return success;
+        return printed(help);
     }
     const bool sample = std::none_of(takes_value.begin(), takes_value.end() - 1,
                                      [&](std::string_view option) { return line.given.contains(option); });
@@ -154,8 +161,7 @@ int main(int argc, char** argv) {
     if (!line.problems.empty())
         return not_valid;
     if (line.given.contains("--dry-run")) {
-        std::cout << *encoded << '\n';
-        return success;
+        return printed(promptlayer::to_string(*encoded) + '\n');
     }
 
     std::optional<promptlayer::testing::loopback_server> service;

@@ -17,6 +17,8 @@
 #undef check
 #pragma push_macro("checkf")
 #undef checkf
+#pragma push_macro("complex")
+#undef complex
 #pragma push_macro("CONST")
 #undef CONST
 #pragma push_macro("DELETE")
@@ -39,6 +41,8 @@
 #undef GetMessage
 #pragma push_macro("GetObject")
 #undef GetObject
+#pragma push_macro("I")
+#undef I
 #pragma push_macro("IN")
 #undef IN
 #pragma push_macro("interface")
@@ -508,7 +512,7 @@ inline bool all_plain(const char* p, std::size_t count) noexcept {
 constexpr std::size_t json_length(char c) noexcept {
     if (c == '"' || c == '\\' || (c >= '\b' && c <= '\r' && c != '\v'))
         return 2;
-    return c >= 0 && c < ' ' ? 6 : 1;
+    return static_cast<unsigned char>(c) < 0x20 ? 6 : 1;
 }
 
 } // namespace detail
@@ -651,16 +655,18 @@ class required {
 public:
     using value_type = T;
 
-    // A template without a constraint: the sentence is said only where the member is left out.
+    // A template without a constraint: the sentence is said only where the member is left out. Not constexpr,
+    // since that would be enough for a mere question about T to say it.
     template <class Missing = T>
-    constexpr required() : value_{} {
+    required() : value_{} {
         static_assert(detail::always_false<Missing>,
                       "promptlayer: a required member of the request is not given");
     }
     template <class U>
     requires(!std::same_as<std::remove_cvref_t<U>, required> &&
-             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
-             std::convertible_to<U, T>) constexpr required(U&& value)
+             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> && std::convertible_to<U, T> &&
+             (!std::same_as<T, bool> ||
+              std::same_as<std::remove_cvref_t<U>, bool>)) constexpr required(U&& value)
         : value_(std::forward<U>(value)) {}
 
     constexpr const T& value() const noexcept { return value_; }
@@ -720,16 +726,20 @@ concept text_pair = requires(const T& pair) {
     { pair.second } -> std::convertible_to<std::string_view>;
 };
 
-/// Names and their values, all strings: a map, a vector or span of pairs, ...
+/// Names and their values, all strings, kept where they are: a map, a vector or span of pairs, ...
 template <class T>
-concept variables = std::ranges::input_range<const T&> && text_pair<std::ranges::range_value_t<const T&>>;
+concept variables = std::ranges::forward_range<const T&> && text_pair<std::ranges::range_value_t<const T&>> &&
+    std::is_lvalue_reference_v<std::ranges::range_reference_t<const T&>>;
 
 /// A type of map that cannot hold a name twice, going by the characters.
 template <class T>
-concept unique_names = variables<T> && requires(const T& map, const typename T::key_type& name) {
+concept text_map = requires(const T& map, const typename T::key_type& name) {
     requires any_of<typename T::key_type, std::string, std::string_view>;
     map.at(name);
 };
+
+template <class T>
+inline constexpr bool unique_names = text_map<T>;
 
 template <class T>
 consteval kind kind_of() {
@@ -792,6 +802,10 @@ struct field {
 
     static_assert(sizeof...(Rules) == 0 || kind == detail::kind::string,
                   "promptlayer: min_length and max_length are rules on strings");
+    static_assert(kind != detail::kind::object || std::same_as<member_type, value_type>,
+                  "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
+    static_assert(scan(Name).json_bytes == name.size(),
+                  "promptlayer: the name of a member is one that JSON writes without escapes");
 
     /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
     /// written.
@@ -838,10 +852,27 @@ template <class... Items>
 struct schema {
     static constexpr std::size_t size = (std::size_t{detail::is_field<Items>} + ... + 0);
 
+    /// How many fields are called `name`.
+    static constexpr std::size_t count(std::string_view name) {
+        std::size_t found = 0;
+        for_each_field([&]<class Field>(Field, std::size_t) { found += Field::name == name ? 1u : 0u; });
+        return found;
+    }
+
+    /// Whether every name that is used is that of one field.
+    static constexpr bool consistent() {
+        bool good = true;
+        for_each_field([&]<class Field>(Field, std::size_t) { good = good && count(Field::name) == 1; });
+        for_each_group([&](auto group) {
+            group.for_each_name([&](std::string_view name) { good = good && count(name) == 1; });
+        });
+        return good;
+    }
+
     /// `action(Field{}, index)` for each field, in order.
-    static constexpr void for_each_field(auto&& action) {
-        std::size_t index = 0;
-        const auto visit = [&]<class Item>(Item item) {
+    static constexpr void for_each_field([[maybe_unused]] auto&& action) {
+        [[maybe_unused]] std::size_t index = 0;
+        [[maybe_unused]] const auto visit = [&]<class Item>(Item item) {
             if constexpr (detail::is_field<Item>)
                 action(item, index++);
         };
@@ -849,8 +880,8 @@ struct schema {
     }
 
     /// `action(Group{})` for each `at_most_one_of`.
-    static constexpr void for_each_group(auto&& action) {
-        const auto visit = [&]<class Item>(Item item) {
+    static constexpr void for_each_group([[maybe_unused]] auto&& action) {
+        [[maybe_unused]] const auto visit = [&]<class Item>(Item item) {
             if constexpr (!detail::is_field<Item>)
                 action(item);
         };
@@ -860,14 +891,21 @@ struct schema {
 
 namespace detail {
 
-template <class T>
-concept has_schema = requires {
-    T::schema::size;
+template <class Model>
+struct checked_schema {
+    static_assert(
+        requires { Model::schema::size; },
+        "promptlayer: this type is no model, it has no member type named schema");
+    using type = typename Model::schema;
+    static_assert(type::consistent(), "promptlayer: each name in a schema is that of one field");
 };
+
+template <class Model>
+using schema_of = typename checked_schema<Model>::type;
 
 template <class... Items>
 constexpr auto blank_members(schema<Items...>) {
-    const auto blank = []<class Item>(Item) {
+    [[maybe_unused]] const auto blank = []<class Item>(Item) {
         if constexpr (is_field<Item>)
             return std::tuple{Item::wrapped::blank()};
         else
@@ -880,7 +918,7 @@ constexpr auto blank_members(schema<Items...>) {
 template <class Model>
 constexpr Model blank() {
     return std::apply([](auto&&... members) { return Model{std::move(members)...}; },
-                      blank_members(typename Model::schema{}));
+                      blank_members(schema_of<Model>{}));
 }
 
 } // namespace detail
@@ -1026,9 +1064,7 @@ constexpr void walk_variables(const auto& variables, Output& out, Report& report
 /// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
 template <class Model, class Output, class Report>
 constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Report& report) {
-    static_assert(has_schema<Model>,
-                  "promptlayer: this type is no model, it has no member type named schema");
-    using schema = typename Model::schema;
+    using schema = schema_of<Model>;
     char separator = '{';
     schema::for_each_field([&]<class Field>(Field field, std::size_t) {
         if (!field.present(model))
@@ -1048,7 +1084,7 @@ constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Repo
             check_text<Field>(scanned, report);
             out.put_text(text, scanned);
         } else {
-            walk_variables<Field>(value, out, report);
+            detail::walk_variables<Field>(value, out, report);
         }
     });
     out.put(separator == '{' ? "{}" : "}");
@@ -1125,17 +1161,17 @@ public:
     }
 };
 
-/// Validates and writes in one pass; `out` is replaced, its memory used again. On an error `out` is empty.
+/// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
+/// of use.
 template <class Request>
 result<void> write_json(const Request& request, std::size_t max_bytes, std::string& out) {
     out.clear();
     out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
-    walk(request, max_bytes, writer, report);
+    detail::walk(request, max_bytes, writer, report);
     if (report.list.empty())
         return {};
-    out.clear();
     return invalid(errc::invalid_request, std::move(report.list).take());
 }
 
@@ -1152,7 +1188,7 @@ inline integer_reading read_integer(std::string_view number) noexcept {
     std::int64_t exponent = 0;
     if (const std::size_t e = number.find_first_of("eE"); e != number.npos) {
         const bool shrinks = number[e + 1] == '-';
-        for (const char c : number.substr(e + 1)) { // the parser keeps exponents within 32 bits
+        for (const char c : number.substr(e + 1)) { // within 32 bits: the parser calls others malformed
             if (c >= '0' && c <= '9')
                 exponent = exponent * 10 + (c - '0');
         }
@@ -1206,7 +1242,7 @@ enum class unknown_members { refused, ignored };
 /// members.
 template <class Model, unknown_members Unknown>
 class model_reader {
-    using schema = typename Model::schema;
+    using schema = schema_of<Model>;
     static constexpr std::size_t none = schema::size;
 
     Model model_ = blank<Model>();
@@ -1290,10 +1326,13 @@ class model_reader {
             if constexpr (Field::kind == kind::object) {
                 const std::string_view name = name_;
                 const place at{Field::name, &name};
+                static_assert(
+                    unique_names<typename Field::value_type>,
+                    "promptlayer: from_json needs a model that keeps variables in a map of strings");
+                if (!(model_.*Field::member).emplace(name_, text).second)
+                    report_.add(rule::unique, at, 0, 0);
                 if (found != kind::string)
                     report_.add_type(at, kind::string, a_kind(found));
-                else if (!(model_.*Field::member).emplace(name_, text).second)
-                    report_.add(rule::unique, at, 0, 0);
             }
         });
     }
@@ -1416,6 +1455,9 @@ result<Model> read_json(std::string_view text) {
     return std::move(parser.handler()).finish();
 }
 
+/// The most bytes of the service's text that an error holds in one piece.
+inline constexpr std::size_t max_service_text = 512;
+
 /// What the service says of a request that it did not accept.
 struct service_message {
     std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
@@ -1431,7 +1473,7 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
     std::size_t shown = 0;
     for (const boost::json::value& step : *steps) {
         if (shown == 8)
-            break;
+            break; // deeper than any request
         if (const auto* const name = step.if_string()) {
             if (&step == steps->begin() && *name == "body")
                 continue;
@@ -1439,15 +1481,16 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
             path += shown == 0 ? safe : "[\"" + safe + "\"]";
         } else if (step.is_int64()) {
             path += "[" + std::to_string(step.get_int64()) + "]";
+        } else {
+            continue;
         }
         ++shown;
     }
-    return path;
+    return readable(path, max_service_text);
 }
 
 /// The body of an answer that is not 200, if it can be read; text is bounded and without `secret`.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
-    constexpr std::size_t most_bytes = 512;
     service_message said;
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
@@ -1456,7 +1499,8 @@ inline service_message read_service_message(std::string_view body, std::string_v
         boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
     const auto text_in = [&](const boost::json::value* value) -> std::string {
         const auto* const text = value ? value->if_string() : nullptr;
-        return text ? readable(redacted({text->data(), text->size()}, secret), most_bytes) : std::string{};
+        return text ? readable(redacted({text->data(), text->size()}, secret), max_service_text)
+                    : std::string{};
     };
     const auto* const object = failed ? nullptr : answer.if_object();
     if (!object)
@@ -1467,8 +1511,9 @@ inline service_message read_service_message(std::string_view body, std::string_v
             said.text = text_in(value->get_object().if_contains("message"));
         else
             said.text = text_in(value);
-        if (!said.text.empty())
+        if (said.text.find_first_not_of(' ') != said.text.npos)
             break;
+        said.text.clear();
     }
     const boost::json::value* const detail = object->if_contains("detail");
     if (!detail || !detail->is_array())
@@ -1476,16 +1521,15 @@ inline service_message read_service_message(std::string_view body, std::string_v
     violation_list list;
     for (const boost::json::value& item : detail->get_array()) {
         const auto* const entry = item.if_object();
-        if (!entry)
-            continue;
-        list.add([&] {
-            const std::string type = text_in(entry->if_contains("type"));
-            std::string message = text_in(entry->if_contains("msg"));
-            if (message.empty())
-                message = type;
-            return violation{path_of(entry->if_contains("loc"), secret), rule::service, 0, 0,
-                             std::move(message)};
-        });
+        const auto in_entry = [&](const char* member) {
+            return entry ? entry->if_contains(member) : nullptr;
+        };
+        std::string message = text_in(entry ? in_entry("msg") : &item);
+        if (message.empty())
+            message = text_in(in_entry("type"));
+        std::string path = path_of(in_entry("loc"), secret);
+        if (!path.empty() || !message.empty())
+            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(message)}; });
     }
     said.violations = std::move(list).take();
     return said;
@@ -1511,8 +1555,6 @@ result<std::string> to_json(const Request& request,
 /// integer, as in JSON Schema (`2.0`, `2e3`). Text over `max_request_bytes` is not parsed. Any thread.
 template <class Request>
 result<Request> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
-    static_assert(detail::has_schema<Request>,
-                  "promptlayer: this type is no model, it has no member type named schema");
     if (text.size() > max_request_bytes) {
         detail::every_violation report;
         report.add(rule::max_bytes, {}, max_request_bytes, text.size());
@@ -1524,7 +1566,7 @@ result<Request> from_json(std::string_view text, std::size_t max_request_bytes =
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
 template <class Model>
 std::string json_schema() {
-    using schema = typename Model::schema;
+    using schema = detail::schema_of<Model>;
     std::string properties;
     std::string required;
     const auto quoted = [](std::string_view name) { return "\"" + std::string{name} + "\""; };
@@ -1634,19 +1676,27 @@ public:
     constexpr auto end() const { return std::ranges::end(*range_); }
 };
 
-/// `request` with the variables of any range of pairs of strings (`std::unordered_map`, a vector of pairs,
-/// ...) referred to where they are, nothing is copied. `variables` and what `request` refers to outlive what
-/// is returned.
+namespace detail {
+
+template <class Range>
+inline constexpr bool unique_names<variables_view<Range>> = unique_names<Range>;
+
+struct no_variables {};
+
+} // namespace detail
+
+/// A request whose variables are in any range of pairs of strings (`std::unordered_map`, a vector of pairs,
+/// ...): they are referred to where they are, nothing is copied. The rest of it stands in braces. `variables`
+/// and the strings outlive what is returned.
 template <class Range>
 requires detail::variables<Range>
 constexpr basic_track_prompt<std::string_view, variables_view<Range>>
-view_of(const Range& variables, const track_prompt_view& request) {
-    return {request.prompt_name, variables_view{variables}, request.request_id, request.version,
-            request.label};
+view_of(const Range& variables, const basic_track_prompt<std::string_view, detail::no_variables>& rest) {
+    return {rest.prompt_name, variables_view<Range>{variables}, rest.request_id, rest.version, rest.label};
 }
 
 template <class Range>
-void view_of(const Range&& variables, const track_prompt_view& request) = delete;
+void view_of(const Range&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
 
 } // namespace promptlayer::inline v0
 
@@ -1788,7 +1838,7 @@ inline std::optional<std::chrono::seconds> retry_after(const http_response& resp
 
 namespace detail {
 
-inline std::string lines(const std::vector<header>& headers, const std::string& body) {
+inline std::string lines(const std::vector<header>& headers) {
     std::string text;
     for (const header& h : headers) {
         bool secret = false;
@@ -1797,19 +1847,24 @@ inline std::string lines(const std::vector<header>& headers, const std::string& 
             secret = secret || equal_ignoring_case(h.name, name);
         text.append(h.name).append(": ").append(secret ? "[redacted]" : h.value).append("\n");
     }
-    return text.append("\n").append(body);
+    return text.append("\n");
 }
 
 } // namespace detail
 
 /// The request as HTTP/1.1 would have it, with `[redacted]` for the API key and other secrets.
 inline std::string to_string(const http_request& request) {
-    return request.method + " " + request.url + "\n" + detail::lines(request.headers, request.body);
+    return request.method + " " + request.url + "\n" + detail::lines(request.headers) + request.body;
 }
 
-/// The answer as HTTP/1.1 would have it, with `[redacted]` for cookies and other secrets.
+/// The answer for a person: `[redacted]` for cookies and other secrets, control characters replaced, of the
+/// body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed API key out.
 inline std::string to_string(const http_response& response) {
-    return "HTTP " + std::to_string(response.status) + "\n" + detail::lines(response.headers, response.body);
+    std::vector<header> headers = response.headers;
+    for (header& h : headers)
+        h = {detail::readable(h.name, 512), detail::readable(h.value, 512)};
+    return "HTTP " + std::to_string(response.status) + "\n" + detail::lines(headers) +
+           detail::readable(response.body, 512);
 }
 
 template <class Traits>
@@ -1923,7 +1978,7 @@ void catching(Action&& action, OnThrow&& on_throw) {
     try {
         action();
     } catch (const std::exception& thrown) {
-        if (!on_throw(thrown.what()))
+        if (const char* const what = thrown.what(); !on_throw(what ? what : "unknown exception"))
             throw;
     } catch (...) {
         if (!on_throw("unknown exception"))
@@ -2072,8 +2127,9 @@ inline std::vector<violation> validate(const config& settings) {
 }
 
 inline std::string to_string(const config& settings) {
-    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
-           "\nbase_url: " + settings.base_url + "\ntimeout: " + std::to_string(settings.timeout.count()) +
+    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} + "\nbase_url: " +
+           (settings.base_url.find('@') == std::string::npos ? settings.base_url : "[redacted]") +
+           "\ntimeout: " + std::to_string(settings.timeout.count()) +
            " ms\nuser_agent: " + settings.user_agent +
            "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
            "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
@@ -2141,7 +2197,7 @@ inline void clear(http_request& out) noexcept {
 template <class Request>
 result<void> encode_with(const config& settings, const result<void>& verdict, const Request& request,
                          http_request& out) {
-    auto outcome = verdict ? write_json(request, settings.max_request_bytes, out.body) : verdict;
+    auto outcome = verdict ? detail::write_json(request, settings.max_request_bytes, out.body) : verdict;
     if (outcome)
         address(settings, Request::path, out);
     else
@@ -2202,8 +2258,6 @@ inline error answered(errc code, const http_response& response, std::string said
     return e;
 }
 
-inline constexpr std::size_t max_service_text = 512;
-
 inline error failed_status(const config& settings, const http_response& response) {
     service_message said;
     if (response.body.size() <= settings.max_response_bytes)
@@ -2241,8 +2295,11 @@ result<typename Request::reply> decode(const config& settings, const http_respon
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body);
     if (!read) {
-        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
+        error e = detail::answered(errc::malformed_response, response,
+                                   detail::redacted(read.error().message, settings.api_key));
         e.violations = std::move(read.error().violations);
+        for (violation& v : e.violations)
+            v.path = detail::redacted(v.path, settings.api_key);
         return e;
     }
     const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {
@@ -2266,8 +2323,10 @@ result<typename Request::reply> decode(const config& settings, const http_respon
             if (field.present(*read))
                 member = cleaned(field.value(*read), std::string::npos);
         } else if constexpr (Field::kind == detail::kind::object) {
-            for (auto& [name, text] : member)
-                text = cleaned(text, std::string::npos);
+            std::remove_reference_t<decltype(member)> clean;
+            for (const auto& [name, text] : member)
+                clean.emplace(cleaned(name, std::string::npos), cleaned(text, std::string::npos));
+            member = std::move(clean);
         }
     });
     return read;
@@ -2293,6 +2352,7 @@ class pending_call {
     std::shared_ptr<const settings> settings_;
     std::optional<Handler> handler_;
     std::atomic_flag done_{};
+    std::atomic<bool> handler_threw_{false};
 
 public:
     pending_call(std::shared_ptr<const settings> shared, Handler handler)
@@ -2308,19 +2368,26 @@ public:
             [](const char*) { return true; });
     }
 
-    /// False if the handler was called before.
-    bool finish(transport_result outcome) {
+    /// Only the first outcome counts.
+    void finish(transport_result outcome) {
         if (done_.test_and_set())
-            return false;
+            return;
         Handler handler = std::move(*handler_);
-        handler_
-            .reset(); // what it holds does not outlive the call, though the transport may keep the completion
-        if (outcome)
-            handler(decode<Request>(settings_->config, *outcome));
-        else
-            handler(result<typename Request::reply>{no_answer(settings_->config, outcome.error())});
-        return true;
+        handler_.reset(); // the transport may keep the completion, and what the handler holds with it
+        catching(
+            [&] {
+                if (outcome)
+                    handler(decode<Request>(settings_->config, *outcome));
+                else
+                    handler(result<typename Request::reply>{no_answer(settings_->config, outcome.error())});
+            },
+            [&](const char*) {
+                handler_threw_ = true;
+                return false;
+            });
     }
+
+    bool handler_threw() const noexcept { return handler_threw_; }
 };
 
 template <class T>
@@ -2337,7 +2404,8 @@ concept sends_asynchronously = requires(T& transport, http_request request, comp
 
 /// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
 /// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
-/// in flight. `std::ref` has it refer to a transport that outlives it.
+/// in flight; their handlers do not call it any more. One that was moved from may be assigned to or
+/// destroyed. `std::ref` has it refer to a transport that outlives it.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
@@ -2413,7 +2481,8 @@ public:
                                 [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
             },
             [&](const char* what) {
-                return pending->finish(transport_failure{failure::other, what});
+                pending->finish(transport_failure{failure::other, what});
+                return !pending->handler_threw();
             });
     }
 
@@ -2606,6 +2675,7 @@ std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& o
 #pragma pop_macro("Bool")
 #pragma pop_macro("check")
 #pragma pop_macro("checkf")
+#pragma pop_macro("complex")
 #pragma pop_macro("CONST")
 #pragma pop_macro("DELETE")
 #pragma pop_macro("emit")
@@ -2617,6 +2687,7 @@ std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& o
 #pragma pop_macro("GetCurrentTime")
 #pragma pop_macro("GetMessage")
 #pragma pop_macro("GetObject")
+#pragma pop_macro("I")
 #pragma pop_macro("IN")
 #pragma pop_macro("interface")
 #pragma pop_macro("max")

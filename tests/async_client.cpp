@@ -206,7 +206,20 @@ TEST_CASE("what an asynchronous transport throws becomes a transport error, once
     CHECK(kept[0].error().message.ends_with(": no socket"));
 }
 
-TEST_CASE("what is thrown after the handler was called goes to the caller and calls it no second time") {
+TEST_CASE("what an asynchronous transport throws after it completed is caught, and calls the handler no "
+          "second time") {
+    std::vector<outcome> kept;
+    pl::client client{{.api_key = "pl_key"},
+                      pl::transport_from([](pl::http_request, const pl::completion& done) {
+                          done(pl::http_response{404, {}, ""});
+                          throw std::runtime_error{"too late"};
+                      })};
+    client.track_prompt(good(), into(kept));
+    REQUIRE(kept.size() == 1);
+    CHECK(kept[0].error().code == errc::not_found);
+}
+
+TEST_CASE("what a handler throws goes to the caller of the completion and calls it no second time") {
     int calls = 0;
     pl::client client{{.api_key = "pl_key"},
                       pl::transport_from([](pl::http_request, const pl::completion& done) {

@@ -112,6 +112,8 @@ TEST_CASE("a transport's failure keeps its kind and says whether the request may
         CHECK(e.message.starts_with("no answer from the service: "));
         CHECK(e.message.ends_with(": why"));
     }
+    CHECK(error_of({pl::failure::reset, ""}).message ==
+          "no answer from the service: the connection ended early");
     CHECK_FALSE(error_of({pl::failure::timeout, "", false}).maybe_delivered);
     CHECK(error_of({pl::failure::connect, "", true}).maybe_delivered);
     CHECK(error_of({pl::failure::timeout, ""}).message ==
@@ -158,6 +160,11 @@ TEST_CASE("what a transport throws becomes a transport error") {
     CHECK(e.failure == pl::failure::other);
     CHECK(e.maybe_delivered);
     CHECK(e.message == "no answer from the service: the transport failed: no socket, header [redacted]");
+    struct silent : std::exception {
+        const char* what() const noexcept override { return nullptr; }
+    };
+    auto wordless = client_with(silent{});
+    CHECK(wordless.track_prompt(good()).error().message.ends_with(": unknown exception"));
     auto other = client_with(7);
     CHECK(other.track_prompt(good()).error().message ==
           "no answer from the service: the transport failed: unknown exception");

@@ -67,6 +67,7 @@ TEST_CASE("a base URL that is none, or holds more than scheme, host, port and pa
                             "h",
                             "https",
                             "https:",
+                            "http",
                             "https:/h",
                             "https://",
                             "https:///path",
@@ -113,6 +114,7 @@ TEST_CASE("a base URL that is none, or holds more than scheme, host, port and pa
                             "https://h*"})
         CHECK_MESSAGE(refused_member(with_url(url)) == "base_url", url);
     CHECK(refused_member(with_url(std::string("https://h\0.x", 12))) == "base_url");
+    CHECK(pl::validate(with_url("https://user:word@h"))[0].message == "must not hold user information");
 }
 
 TEST_CASE("http is for this machine alone, by the parsed host") {
@@ -191,5 +193,6 @@ TEST_CASE("printing a config shows the key redacted") {
     out << pl::config{.api_key = "sesame"};
     CHECK(out.str().find("api_key: [redacted]\nbase_url: https://api.promptlayer.com\ntimeout: 10000 ms\n") ==
           0);
+    out << pl::config{.api_key = "sesame", .base_url = "https://user:sesame@h"};
     CHECK(out.str().find("sesame") == std::string::npos);
 }

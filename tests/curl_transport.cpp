@@ -328,6 +328,15 @@ TEST_CASE("curl: what libcurl would send as something else is refused, and nothi
     refused([](http_request& r) { r.url += " x"; });
     refused([](http_request& r) { r.url += "\xC3\xA9"; });
     refused([](http_request& r) { r.url.insert(7, "user:password@"); });
+    refused([](http_request& r) { r.url += "#fragment"; });
+    refused([](http_request& r) { r.headers[0].value = "\v"; });
+    refused([](http_request& r) { r.headers[0].value = "a\x7F"; });
+    refused([](http_request& r) { r.headers.push_back({"content-length", "3"}); });
+    refused([](http_request& r) { r.headers.push_back({"Transfer-Encoding", "chunked"}); });
+    refused([](http_request& r) {
+        r.headers.push_back({"Host", "a"});
+        r.headers.push_back({"host", "b"});
+    });
     CHECK(server.connections() == 0);
 }
 
@@ -403,6 +412,30 @@ TEST_CASE("curl: headers of interim answers and trailers are not among the heade
     CHECK(answer == http_response{200, {{"X-Final", "3"}, {"Transfer-Encoding", "chunked"}}, "abcdefg"});
     CHECK(answer_of(transport.send(to(server))).status == 200);
     CHECK(server.connections() == 1);
+}
+
+TEST_CASE("curl: a trailer that looks like a status line changes no header") {
+    loopback_server server;
+    curl_transport transport;
+    server.respond(raw("HTTP/1.1 200 OK\r\nRetry-After: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
+                       "1\r\na\r\n0\r\nHTTP/x: y\r\nX-Evil: 1\r\n\r\n"));
+    const http_response answer = answer_of(transport.send(to(server)));
+    CHECK(answer.body == "a");
+    CHECK(*find_header(answer.headers, "Retry-After") == "3");
+    CHECK_FALSE(find_header(answer.headers, "X-Evil"));
+}
+
+TEST_CASE(
+    "curl: an answer that ends within its headers is failure::reset, maybe delivered, whatever its status") {
+    loopback_server server;
+    curl_transport transport;
+    for (const char* cut : {"HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nConte", "HTTP/1.1 204 No Content\r\n",
+                            "HTTP/1.1 429 Too Many Requests\r\nRetry-Aft"}) {
+        server.respond(raw(cut));
+        const transport_failure failed = failure_of(transport.send(to(server)));
+        CHECK(failed.kind == failure::reset);
+        CHECK(failed.maybe_delivered);
+    }
 }
 
 TEST_CASE("curl: more than 256 KiB of headers is a failure, in the answer or in interim ones") {
@@ -821,6 +854,20 @@ TEST_CASE("curl: a proxy of the environment does not see a plain http request") 
         [&](CURL* easy) { curl_easy_setopt(easy, CURLOPT_PROXY, proxy.base_url().c_str()); }};
     CHECK(answer_of(asked.send(to(server))).status == 404);
     CHECK(proxy.requests().size() == 1);
+}
+
+TEST_CASE("curl: a proxy that refuses the tunnel is failure::connect, not delivered") {
+    loopback_server proxy;
+    const variable https{"https_proxy", proxy.base_url()};
+    const variable none{"no_proxy", ""};
+    for (const char* answer : {"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+                               "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"}) {
+        proxy.respond(raw(answer));
+        curl_transport transport;
+        const transport_failure failed = failure_of(transport.send(to("https://tunnelled.invalid/")));
+        CHECK(failed.kind == failure::connect);
+        CHECK_FALSE(failed.maybe_delivered);
+    }
 }
 
 TEST_CASE("curl: a proxy of the environment tunnels https without seeing a header, and a tunnel is not the "

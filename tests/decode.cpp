@@ -50,6 +50,8 @@ TEST_CASE("a 200 whose success is false is rejected, with the service's words") 
     CHECK(e.code == errc::rejected);
     CHECK(e.message == "the service reports that it did not succeed (HTTP 200): no such prompt [redacted]");
     CHECK_FALSE(e.retryable());
+    const auto long_one = failed(200, R"({"success":false,"message":")" + std::string(600, 'x') + "\"}");
+    CHECK(long_one.message.ends_with(": " + std::string(512, 'x')));
 }
 
 TEST_CASE("a 200 that is not what the interface promises is malformed_response, with what is wrong") {
@@ -127,7 +129,7 @@ TEST_CASE("FastAPI's list becomes violations") {
         {"loc":["header","x-api-key"],"type":"value_error.missing"},
         {"msg":"no place"}, 7, null, {"loc":7,"msg":[]}]})");
     CHECK(e.code == errc::unprocessable);
-    REQUIRE(e.violations.size() == 6);
+    REQUIRE(e.violations.size() == 5);
     CHECK(to_string(e.violations[0]) == "label: too long");
     CHECK(e.violations[0].rule == pl::rule::service);
     CHECK(to_string(e.violations[1]) == R"(prompt_input_variables["user \"x\""]: str type expected)");
@@ -175,6 +177,34 @@ TEST_CASE("control characters from the service are replaced, in errors and in th
           std::string::npos);
 }
 
+TEST_CASE("a path from the service is bounded, eight steps of it and 512 bytes") {
+    const auto path = [](const std::string& steps) {
+        return failed(422, R"({"detail":[{"loc":[)" + steps + R"(],"msg":"m"}]})").violations.at(0).path;
+    };
+    CHECK(path(R"("body","a","body",1,"b",2,"c",3,"d",4)") == R"(a["body"][1]["b"][2]["c"][3]["d"])");
+    CHECK(path(R"(null,{},"a",1.5,"b")") == R"(a["b"])");
+    const std::string controls = repeated(64, "\\u0001");
+    CHECK(path("\"" + controls + "\",\"" + controls + "\"").size() == 512);
+}
+
+TEST_CASE("the body of an error is not read beyond the limit or nested past 32") {
+    auto narrow = settings();
+    narrow.max_response_bytes = 20;
+    CHECK(pl::decode(narrow, {400, {}, R"({"message":"twenty"})"}).error().message.ends_with(": twenty"));
+    CHECK(pl::decode(narrow, {400, {}, R"({"message":"twenty"} )"}).error().message.ends_with("(HTTP 400)"));
+    const auto nested = [](std::size_t depth) {
+        return R"({"message":"m","x":)" + std::string(depth - 1, '[') + std::string(depth - 1, ']') + "}";
+    };
+    CHECK(failed(400, nested(32)).message.ends_with(": m"));
+    CHECK(failed(400, nested(33)).message.ends_with("(HTTP 400)"));
+}
+
+TEST_CASE("a blank message gives way to the next, and a list of plain texts is violations too") {
+    CHECK(failed(400, R"({"message":"\u0000 ","detail":"real"})").message.ends_with(": real"));
+    CHECK(failed(400, R"({"detail":["plain","",{}]})").violations.size() == 1);
+    CHECK(failed(400, R"({"detail":["plain"]})").message.ends_with(": plain"));
+}
+
 TEST_CASE("a key that the service echoes is replaced wherever it is shown") {
     CHECK(answer(200, R"({"success":true,"message":"pl_sesame, pl\u005fsesame!"})")->message ==
           "[redacted], [redacted]!");
@@ -200,4 +230,5 @@ TEST_CASE("an answer's wish to be left alone is in the error") {
                      {"Date", "Sun, 06 Nov 1994 08:49:00 GMT"}}) == std::chrono::seconds{37});
     CHECK(wait(429, {{"Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT"}}) == std::nullopt);
     CHECK(wait(500, {}) == std::nullopt);
+    CHECK(wait(200, {{"Retry-After", "3"}}) == std::chrono::seconds{3}); // malformed_response
 }

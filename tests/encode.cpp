@@ -77,6 +77,14 @@ TEST_CASE("encode tells a bad config before a bad request, with every member") {
     CHECK(pl::encode({.api_key = "pl_key", .max_request_bytes = 34}, good()).has_value());
 }
 
+TEST_CASE("a body beyond the limit is measured and not written") {
+    pl::http_request out;
+    const pl::track_prompt large{
+        .prompt_name = std::string(1'000'000, 'x'), .request_id = 1, .label = "\"\n"};
+    CHECK_FALSE(pl::encode({.api_key = "pl_key", .max_request_bytes = 100}, large, out).has_value());
+    CHECK(out.body.capacity() < 10'000);
+}
+
 TEST_CASE("a request that is used again is the same as a new one, in the same memory") {
     const pl::config settings{.api_key = "pl_key"};
     pl::http_request out;

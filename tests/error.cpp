@@ -113,6 +113,9 @@ TEST_CASE("a result may be void, move-only, and of the type of its error") {
     const std::unique_ptr<int> taken = *std::move(owner);
     CHECK(*taken == 7);
 
+    CHECK(*pl::result<std::unique_ptr<int>>{std::make_unique<int>(8)}.value_or(nullptr) == 8);
+    CHECK(pl::result<std::unique_ptr<int>>{pl::error{}}.value_or(nullptr) == nullptr);
+
     const pl::transport_result outcome = pl::transport_failure{pl::failure::reset, "why"};
     CHECK(outcome.error().message == "why");
 }

@@ -144,6 +144,13 @@ TEST_CASE("a member or a variable given twice is a violation, also with the same
           rule::unique);
 }
 
+TEST_CASE("a repeated variable is a violation beside one of its type") {
+    for (const std::string_view variables : {R"({"a":1,"a":"x"})", R"({"a":"x","a":1})"}) {
+        const auto outcome = read(with("\"prompt_input_variables\":" + std::string{variables}));
+        CHECK(outcome.error().violations.size() == 2);
+    }
+}
+
 TEST_CASE("text after the value is a violation with its offset") {
     const auto v = only_violation(R"({"prompt_name":"a","request_id":1} x)");
     CHECK(v.rule == rule::trailing_text);

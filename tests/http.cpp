@@ -82,6 +82,12 @@ TEST_CASE("dates that are none are ignored") {
     CHECK(between(noon, "Sun, 06 Nov 1994 12:00:60 GMT") == 60); // a leap second
 }
 
+TEST_CASE("printing an answer is bounded and without control characters") {
+    const std::string shown =
+        to_string(pl::http_response{200, {{"A\x1b", "b\x1b[0m"}}, "c\x1b" + std::string(600, 'x')});
+    CHECK(shown == "HTTP 200\nA : b [0m\n\nc " + std::string(510, 'x'));
+}
+
 TEST_CASE("printing a request or an answer shows secrets redacted, in any case of their names") {
     const pl::http_request request{.method = "POST",
                                    .url = "https://host/path",

@@ -7,9 +7,11 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <type_traits>
 #include <unordered_map>
 #include <utility>
@@ -46,6 +48,16 @@ static_assert(std::is_same_v<decltype(pl::track_prompt_view::prompt_input_variab
                              std::span<const std::pair<std::string_view, std::string_view>>>);
 static_assert(!std::is_constructible_v<pl::required<std::string_view>, std::nullptr_t>);
 
+static_assert(std::is_constructible_v<pl::required<bool>, bool>);
+static_assert(!std::is_constructible_v<pl::required<bool>, const char*>);
+static_assert(!std::is_constructible_v<pl::required<bool>, int> &&
+              !std::is_constructible_v<pl::required<bool>, double>);
+
+// Elements that are made on the way cannot be referred to.
+using made = decltype(std::views::transform(std::declval<std::vector<int>&>(),
+                                            [](int) { return std::pair<std::string, std::string>{}; }));
+static_assert(!pl::detail::variables<made>);
+
 // In the order prompt_name, prompt_input_variables, request_id, version, label.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 1> named{{{"user", "hi"}}};
 constexpr pl::track_prompt_view everything{
@@ -59,6 +71,17 @@ TEST_CASE("an integer keeps the least and the greatest 64-bit value") {
     CHECK(std::int64_t{pl::integer{INT64_MIN}} == INT64_MIN);
     CHECK(std::int64_t{pl::integer{INT64_MAX}} == INT64_MAX);
     CHECK(std::int64_t{pl::integer{std::uint32_t{4294967295u}}} == 4294967295);
+}
+
+TEST_CASE("a request goes into pairs, tuples and maps") {
+    const pl::track_prompt request{.prompt_name = "a", .request_id = 1};
+    const std::pair<int, pl::track_prompt> pair{1, request};
+    const std::tuple<int, pl::track_prompt> tuple{1, {.prompt_name = "a", .request_id = 1}};
+    std::map<int, pl::track_prompt> map;
+    map.emplace(1, request);
+    CHECK(pair.second == request);
+    CHECK(std::get<1>(tuple) == request);
+    CHECK(map.at(1) == request);
 }
 
 TEST_CASE("required members read as what they hold") {
@@ -86,6 +109,9 @@ TEST_CASE("view_of refers to any range of pairs of strings without a copy") {
 
     const std::pair<const char*, const char*> array[] = {{"x", "y"}};
     CHECK(pl::is_valid(pl::view_of(array, {.prompt_name = "a", .request_id = 1})));
+
+    CHECK(pl::to_json(pl::view_of(request.prompt_input_variables, {.prompt_name = "a", .request_id = 1}))
+              .value() == R"({"prompt_name":"a","prompt_input_variables":{"user":"hi"},"request_id":1})");
 
     const std::map<std::string_view, std::string_view> none;
     CHECK(pl::to_json(pl::view_of(none, {.prompt_name = "a", .request_id = 1})).value() ==

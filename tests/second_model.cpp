@@ -109,8 +109,51 @@ TEST_CASE("another endpoint is called by the same client") {
     CHECK(echoed->queue == "a [redacted]");
     CHECK(echoed->notes.at("x") == "[redacted]");
 
+    client.transport().respond({200, {}, R"({"ticket":7,"notes":{"pl_key\u001b":"x"}})"});
+    const auto named = client.call(file_ticket{.urgent = true, .text = "ab"});
+    CHECK(named->notes.at("[redacted] ") == "x");
+
+    client.transport().respond({200, {}, R"({"ticket":7,"notes":{"pl_key":1}})"});
+    const auto wrong = client.call(file_ticket{.urgent = true, .text = "ab"}).error();
+    CHECK(wrong.message.ends_with(R"(: notes["[redacted]"]: must be a string, is a number)"));
+    CHECK(wrong.violations.at(0).path == R"(notes["[redacted]"])");
+
     client.transport().respond({200, {}, R"({"ticket":7.5})"});
     const auto malformed = client.call(file_ticket{.urgent = true, .text = "ab"});
     CHECK(malformed.error().code == pl::errc::malformed_response);
     CHECK(malformed.error().violations.at(0).path == "ticket");
+}
+
+namespace {
+
+// Names of its own for what the library calls walk and write_json.
+namespace elsewhere {
+
+struct nothing {
+    using schema = pl::schema<>;
+};
+
+struct named {
+    std::string text{};
+
+    static constexpr std::string_view path = "/made-up/names";
+    using reply = nothing;
+    using schema = pl::schema<pl::field<"text", &named::text, pl::min_length<1>>>;
+};
+
+[[maybe_unused]] void walk(const named&, std::size_t, auto&, auto&) {}
+template <class Any>
+[[maybe_unused]] bool write_json(const Any&, std::size_t, std::string&) {
+    return true;
+}
+
+} // namespace elsewhere
+
+} // namespace
+
+TEST_CASE("functions beside a model do not stand in for the library's, and a reply may have no members") {
+    CHECK(pl::validate(elsewhere::named{}).size() == 1);
+    pl::client client{{.api_key = "pl_key"}, pl::testing::recording_transport{}};
+    CHECK(client.call(elsewhere::named{"x"}).has_value());
+    CHECK(pl::json_schema<elsewhere::nothing>() == R"({"type":"object","properties":{}})");
 }

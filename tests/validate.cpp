@@ -160,7 +160,7 @@ TEST_CASE("a name given twice is a violation where the type of the variables let
     const std::multimap<std::string, std::string> many{{"a", "1"}, {"a", "2"}, {"a", "3"}};
     CHECK(pl::validate(pl::view_of(many, {.prompt_name = "a", .request_id = 1})).size() == 2);
 
-    const char one[] = "same", other[] = "same"; // equal text, unequal keys
+    const char one[] = "same", other[] = "same"; // unequal keys of equal text
     const std::map<const char*, const char*> pointers{{one, ""}, {other, ""}};
     CHECK(pl::validate(pl::view_of(pointers, {.prompt_name = "a", .request_id = 1})).size() == 1);
 }

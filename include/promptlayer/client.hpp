@@ -158,8 +158,9 @@ inline std::vector<violation> validate(const config& settings) {
 }
 
 inline std::string to_string(const config& settings) {
-    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
-           "\nbase_url: " + settings.base_url + "\ntimeout: " + std::to_string(settings.timeout.count()) +
+    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} + "\nbase_url: " +
+           (settings.base_url.find('@') == std::string::npos ? settings.base_url : "[redacted]") +
+           "\ntimeout: " + std::to_string(settings.timeout.count()) +
            " ms\nuser_agent: " + settings.user_agent +
            "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
            "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
@@ -227,7 +228,7 @@ inline void clear(http_request& out) noexcept {
 template <class Request>
 result<void> encode_with(const config& settings, const result<void>& verdict, const Request& request,
                          http_request& out) {
-    auto outcome = verdict ? write_json(request, settings.max_request_bytes, out.body) : verdict;
+    auto outcome = verdict ? detail::write_json(request, settings.max_request_bytes, out.body) : verdict;
     if (outcome)
         address(settings, Request::path, out);
     else
@@ -288,8 +289,6 @@ inline error answered(errc code, const http_response& response, std::string said
     return e;
 }
 
-inline constexpr std::size_t max_service_text = 512;
-
 inline error failed_status(const config& settings, const http_response& response) {
     service_message said;
     if (response.body.size() <= settings.max_response_bytes)
@@ -327,8 +326,11 @@ result<typename Request::reply> decode(const config& settings, const http_respon
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body);
     if (!read) {
-        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
+        error e = detail::answered(errc::malformed_response, response,
+                                   detail::redacted(read.error().message, settings.api_key));
         e.violations = std::move(read.error().violations);
+        for (violation& v : e.violations)
+            v.path = detail::redacted(v.path, settings.api_key);
         return e;
     }
     const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {
@@ -352,8 +354,10 @@ result<typename Request::reply> decode(const config& settings, const http_respon
             if (field.present(*read))
                 member = cleaned(field.value(*read), std::string::npos);
         } else if constexpr (Field::kind == detail::kind::object) {
-            for (auto& [name, text] : member)
-                text = cleaned(text, std::string::npos);
+            std::remove_reference_t<decltype(member)> clean;
+            for (const auto& [name, text] : member)
+                clean.emplace(cleaned(name, std::string::npos), cleaned(text, std::string::npos));
+            member = std::move(clean);
         }
     });
     return read;
@@ -379,6 +383,7 @@ class pending_call {
     std::shared_ptr<const settings> settings_;
     std::optional<Handler> handler_;
     std::atomic_flag done_{};
+    std::atomic<bool> handler_threw_{false};
 
 public:
     pending_call(std::shared_ptr<const settings> shared, Handler handler)
@@ -394,19 +399,26 @@ public:
             [](const char*) { return true; });
     }
 
-    /// False if the handler was called before.
-    bool finish(transport_result outcome) {
+    /// Only the first outcome counts.
+    void finish(transport_result outcome) {
         if (done_.test_and_set())
-            return false;
+            return;
         Handler handler = std::move(*handler_);
-        handler_
-            .reset(); // what it holds does not outlive the call, though the transport may keep the completion
-        if (outcome)
-            handler(decode<Request>(settings_->config, *outcome));
-        else
-            handler(result<typename Request::reply>{no_answer(settings_->config, outcome.error())});
-        return true;
+        handler_.reset(); // the transport may keep the completion, and what the handler holds with it
+        catching(
+            [&] {
+                if (outcome)
+                    handler(decode<Request>(settings_->config, *outcome));
+                else
+                    handler(result<typename Request::reply>{no_answer(settings_->config, outcome.error())});
+            },
+            [&](const char*) {
+                handler_threw_ = true;
+                return false;
+            });
     }
+
+    bool handler_threw() const noexcept { return handler_threw_; }
 };
 
 template <class T>
@@ -423,7 +435,8 @@ concept sends_asynchronously = requires(T& transport, http_request request, comp
 
 /// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
 /// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
-/// in flight. `std::ref` has it refer to a transport that outlives it.
+/// in flight; their handlers do not call it any more. One that was moved from may be assigned to or
+/// destroyed. `std::ref` has it refer to a transport that outlives it.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
@@ -499,7 +512,8 @@ public:
                                 [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
             },
             [&](const char* what) {
-                return pending->finish(transport_failure{failure::other, what});
+                pending->finish(transport_failure{failure::other, what});
+                return !pending->handler_threw();
             });
     }
 

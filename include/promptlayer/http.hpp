@@ -2,6 +2,7 @@
 #define PROMPTLAYER_HTTP_HPP
 
 #include <promptlayer/error.hpp>
+#include <promptlayer/text.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
@@ -150,7 +151,7 @@ inline std::optional<std::chrono::seconds> retry_after(const http_response& resp
 
 namespace detail {
 
-inline std::string lines(const std::vector<header>& headers, const std::string& body) {
+inline std::string lines(const std::vector<header>& headers) {
     std::string text;
     for (const header& h : headers) {
         bool secret = false;
@@ -159,19 +160,24 @@ inline std::string lines(const std::vector<header>& headers, const std::string& 
             secret = secret || equal_ignoring_case(h.name, name);
         text.append(h.name).append(": ").append(secret ? "[redacted]" : h.value).append("\n");
     }
-    return text.append("\n").append(body);
+    return text.append("\n");
 }
 
 } // namespace detail
 
 /// The request as HTTP/1.1 would have it, with `[redacted]` for the API key and other secrets.
 inline std::string to_string(const http_request& request) {
-    return request.method + " " + request.url + "\n" + detail::lines(request.headers, request.body);
+    return request.method + " " + request.url + "\n" + detail::lines(request.headers) + request.body;
 }
 
-/// The answer as HTTP/1.1 would have it, with `[redacted]` for cookies and other secrets.
+/// The answer for a person: `[redacted]` for cookies and other secrets, control characters replaced, of the
+/// body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed API key out.
 inline std::string to_string(const http_response& response) {
-    return "HTTP " + std::to_string(response.status) + "\n" + detail::lines(response.headers, response.body);
+    std::vector<header> headers = response.headers;
+    for (header& h : headers)
+        h = {detail::readable(h.name, 512), detail::readable(h.value, 512)};
+    return "HTTP " + std::to_string(response.status) + "\n" + detail::lines(headers) +
+           detail::readable(response.body, 512);
 }
 
 template <class Traits>

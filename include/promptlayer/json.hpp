@@ -62,17 +62,17 @@ public:
     }
 };
 
-/// Validates and writes in one pass; `out` is replaced, its memory used again. On an error `out` is empty.
+/// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
+/// of use.
 template <class Request>
 result<void> write_json(const Request& request, std::size_t max_bytes, std::string& out) {
     out.clear();
     out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
-    walk(request, max_bytes, writer, report);
+    detail::walk(request, max_bytes, writer, report);
     if (report.list.empty())
         return {};
-    out.clear();
     return invalid(errc::invalid_request, std::move(report.list).take());
 }
 
@@ -89,7 +89,7 @@ inline integer_reading read_integer(std::string_view number) noexcept {
     std::int64_t exponent = 0;
     if (const std::size_t e = number.find_first_of("eE"); e != number.npos) {
         const bool shrinks = number[e + 1] == '-';
-        for (const char c : number.substr(e + 1)) { // the parser keeps exponents within 32 bits
+        for (const char c : number.substr(e + 1)) { // within 32 bits: the parser calls others malformed
             if (c >= '0' && c <= '9')
                 exponent = exponent * 10 + (c - '0');
         }
@@ -143,7 +143,7 @@ enum class unknown_members { refused, ignored };
 /// members.
 template <class Model, unknown_members Unknown>
 class model_reader {
-    using schema = typename Model::schema;
+    using schema = schema_of<Model>;
     static constexpr std::size_t none = schema::size;
 
     Model model_ = blank<Model>();
@@ -227,10 +227,13 @@ class model_reader {
             if constexpr (Field::kind == kind::object) {
                 const std::string_view name = name_;
                 const place at{Field::name, &name};
+                static_assert(
+                    unique_names<typename Field::value_type>,
+                    "promptlayer: from_json needs a model that keeps variables in a map of strings");
+                if (!(model_.*Field::member).emplace(name_, text).second)
+                    report_.add(rule::unique, at, 0, 0);
                 if (found != kind::string)
                     report_.add_type(at, kind::string, a_kind(found));
-                else if (!(model_.*Field::member).emplace(name_, text).second)
-                    report_.add(rule::unique, at, 0, 0);
             }
         });
     }
@@ -353,6 +356,9 @@ result<Model> read_json(std::string_view text) {
     return std::move(parser.handler()).finish();
 }
 
+/// The most bytes of the service's text that an error holds in one piece.
+inline constexpr std::size_t max_service_text = 512;
+
 /// What the service says of a request that it did not accept.
 struct service_message {
     std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
@@ -368,7 +374,7 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
     std::size_t shown = 0;
     for (const boost::json::value& step : *steps) {
         if (shown == 8)
-            break;
+            break; // deeper than any request
         if (const auto* const name = step.if_string()) {
             if (&step == steps->begin() && *name == "body")
                 continue;
@@ -376,15 +382,16 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
             path += shown == 0 ? safe : "[\"" + safe + "\"]";
         } else if (step.is_int64()) {
             path += "[" + std::to_string(step.get_int64()) + "]";
+        } else {
+            continue;
         }
         ++shown;
     }
-    return path;
+    return readable(path, max_service_text);
 }
 
 /// The body of an answer that is not 200, if it can be read; text is bounded and without `secret`.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
-    constexpr std::size_t most_bytes = 512;
     service_message said;
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
@@ -393,7 +400,8 @@ inline service_message read_service_message(std::string_view body, std::string_v
         boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
     const auto text_in = [&](const boost::json::value* value) -> std::string {
         const auto* const text = value ? value->if_string() : nullptr;
-        return text ? readable(redacted({text->data(), text->size()}, secret), most_bytes) : std::string{};
+        return text ? readable(redacted({text->data(), text->size()}, secret), max_service_text)
+                    : std::string{};
     };
     const auto* const object = failed ? nullptr : answer.if_object();
     if (!object)
@@ -404,8 +412,9 @@ inline service_message read_service_message(std::string_view body, std::string_v
             said.text = text_in(value->get_object().if_contains("message"));
         else
             said.text = text_in(value);
-        if (!said.text.empty())
+        if (said.text.find_first_not_of(' ') != said.text.npos)
             break;
+        said.text.clear();
     }
     const boost::json::value* const detail = object->if_contains("detail");
     if (!detail || !detail->is_array())
@@ -413,16 +422,15 @@ inline service_message read_service_message(std::string_view body, std::string_v
     violation_list list;
     for (const boost::json::value& item : detail->get_array()) {
         const auto* const entry = item.if_object();
-        if (!entry)
-            continue;
-        list.add([&] {
-            const std::string type = text_in(entry->if_contains("type"));
-            std::string message = text_in(entry->if_contains("msg"));
-            if (message.empty())
-                message = type;
-            return violation{path_of(entry->if_contains("loc"), secret), rule::service, 0, 0,
-                             std::move(message)};
-        });
+        const auto in_entry = [&](const char* member) {
+            return entry ? entry->if_contains(member) : nullptr;
+        };
+        std::string message = text_in(entry ? in_entry("msg") : &item);
+        if (message.empty())
+            message = text_in(in_entry("type"));
+        std::string path = path_of(in_entry("loc"), secret);
+        if (!path.empty() || !message.empty())
+            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(message)}; });
     }
     said.violations = std::move(list).take();
     return said;
@@ -448,8 +456,6 @@ result<std::string> to_json(const Request& request,
 /// integer, as in JSON Schema (`2.0`, `2e3`). Text over `max_request_bytes` is not parsed. Any thread.
 template <class Request>
 result<Request> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
-    static_assert(detail::has_schema<Request>,
-                  "promptlayer: this type is no model, it has no member type named schema");
     if (text.size() > max_request_bytes) {
         detail::every_violation report;
         report.add(rule::max_bytes, {}, max_request_bytes, text.size());
@@ -461,7 +467,7 @@ result<Request> from_json(std::string_view text, std::size_t max_request_bytes =
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
 template <class Model>
 std::string json_schema() {
-    using schema = typename Model::schema;
+    using schema = detail::schema_of<Model>;
     std::string properties;
     std::string required;
     const auto quoted = [](std::string_view name) { return "\"" + std::string{name} + "\""; };

@@ -2,6 +2,7 @@
 #define PROMPTLAYER_SCHEMA_HPP
 
 #include <promptlayer/error.hpp>
+#include <promptlayer/text.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
@@ -57,16 +58,18 @@ class required {
 public:
     using value_type = T;
 
-    // A template without a constraint: the sentence is said only where the member is left out.
+    // A template without a constraint: the sentence is said only where the member is left out. Not constexpr,
+    // since that would be enough for a mere question about T to say it.
     template <class Missing = T>
-    constexpr required() : value_{} {
+    required() : value_{} {
         static_assert(detail::always_false<Missing>,
                       "promptlayer: a required member of the request is not given");
     }
     template <class U>
     requires(!std::same_as<std::remove_cvref_t<U>, required> &&
-             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
-             std::convertible_to<U, T>) constexpr required(U&& value)
+             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> && std::convertible_to<U, T> &&
+             (!std::same_as<T, bool> ||
+              std::same_as<std::remove_cvref_t<U>, bool>)) constexpr required(U&& value)
         : value_(std::forward<U>(value)) {}
 
     constexpr const T& value() const noexcept { return value_; }
@@ -126,16 +129,20 @@ concept text_pair = requires(const T& pair) {
     { pair.second } -> std::convertible_to<std::string_view>;
 };
 
-/// Names and their values, all strings: a map, a vector or span of pairs, ...
+/// Names and their values, all strings, kept where they are: a map, a vector or span of pairs, ...
 template <class T>
-concept variables = std::ranges::input_range<const T&> && text_pair<std::ranges::range_value_t<const T&>>;
+concept variables = std::ranges::forward_range<const T&> && text_pair<std::ranges::range_value_t<const T&>> &&
+    std::is_lvalue_reference_v<std::ranges::range_reference_t<const T&>>;
 
 /// A type of map that cannot hold a name twice, going by the characters.
 template <class T>
-concept unique_names = variables<T> && requires(const T& map, const typename T::key_type& name) {
+concept text_map = requires(const T& map, const typename T::key_type& name) {
     requires any_of<typename T::key_type, std::string, std::string_view>;
     map.at(name);
 };
+
+template <class T>
+inline constexpr bool unique_names = text_map<T>;
 
 template <class T>
 consteval kind kind_of() {
@@ -198,6 +205,10 @@ struct field {
 
     static_assert(sizeof...(Rules) == 0 || kind == detail::kind::string,
                   "promptlayer: min_length and max_length are rules on strings");
+    static_assert(kind != detail::kind::object || std::same_as<member_type, value_type>,
+                  "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
+    static_assert(scan(Name).json_bytes == name.size(),
+                  "promptlayer: the name of a member is one that JSON writes without escapes");
 
     /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
     /// written.
@@ -244,10 +255,27 @@ template <class... Items>
 struct schema {
     static constexpr std::size_t size = (std::size_t{detail::is_field<Items>} + ... + 0);
 
+    /// How many fields are called `name`.
+    static constexpr std::size_t count(std::string_view name) {
+        std::size_t found = 0;
+        for_each_field([&]<class Field>(Field, std::size_t) { found += Field::name == name ? 1u : 0u; });
+        return found;
+    }
+
+    /// Whether every name that is used is that of one field.
+    static constexpr bool consistent() {
+        bool good = true;
+        for_each_field([&]<class Field>(Field, std::size_t) { good = good && count(Field::name) == 1; });
+        for_each_group([&](auto group) {
+            group.for_each_name([&](std::string_view name) { good = good && count(name) == 1; });
+        });
+        return good;
+    }
+
     /// `action(Field{}, index)` for each field, in order.
-    static constexpr void for_each_field(auto&& action) {
-        std::size_t index = 0;
-        const auto visit = [&]<class Item>(Item item) {
+    static constexpr void for_each_field([[maybe_unused]] auto&& action) {
+        [[maybe_unused]] std::size_t index = 0;
+        [[maybe_unused]] const auto visit = [&]<class Item>(Item item) {
             if constexpr (detail::is_field<Item>)
                 action(item, index++);
         };
@@ -255,8 +283,8 @@ struct schema {
     }
 
     /// `action(Group{})` for each `at_most_one_of`.
-    static constexpr void for_each_group(auto&& action) {
-        const auto visit = [&]<class Item>(Item item) {
+    static constexpr void for_each_group([[maybe_unused]] auto&& action) {
+        [[maybe_unused]] const auto visit = [&]<class Item>(Item item) {
             if constexpr (!detail::is_field<Item>)
                 action(item);
         };
@@ -266,14 +294,21 @@ struct schema {
 
 namespace detail {
 
-template <class T>
-concept has_schema = requires {
-    T::schema::size;
+template <class Model>
+struct checked_schema {
+    static_assert(
+        requires { Model::schema::size; },
+        "promptlayer: this type is no model, it has no member type named schema");
+    using type = typename Model::schema;
+    static_assert(type::consistent(), "promptlayer: each name in a schema is that of one field");
 };
+
+template <class Model>
+using schema_of = typename checked_schema<Model>::type;
 
 template <class... Items>
 constexpr auto blank_members(schema<Items...>) {
-    const auto blank = []<class Item>(Item) {
+    [[maybe_unused]] const auto blank = []<class Item>(Item) {
         if constexpr (is_field<Item>)
             return std::tuple{Item::wrapped::blank()};
         else
@@ -286,7 +321,7 @@ constexpr auto blank_members(schema<Items...>) {
 template <class Model>
 constexpr Model blank() {
     return std::apply([](auto&&... members) { return Model{std::move(members)...}; },
-                      blank_members(typename Model::schema{}));
+                      blank_members(schema_of<Model>{}));
 }
 
 } // namespace detail

@@ -63,7 +63,7 @@ inline bool all_plain(const char* p, std::size_t count) noexcept {
 constexpr std::size_t json_length(char c) noexcept {
     if (c == '"' || c == '\\' || (c >= '\b' && c <= '\r' && c != '\v'))
         return 2;
-    return c >= 0 && c < ' ' ? 6 : 1;
+    return static_cast<unsigned char>(c) < 0x20 ? 6 : 1;
 }
 
 } // namespace detail

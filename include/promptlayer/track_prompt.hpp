@@ -72,19 +72,27 @@ public:
     constexpr auto end() const { return std::ranges::end(*range_); }
 };
 
-/// `request` with the variables of any range of pairs of strings (`std::unordered_map`, a vector of pairs,
-/// ...) referred to where they are, nothing is copied. `variables` and what `request` refers to outlive what
-/// is returned.
+namespace detail {
+
+template <class Range>
+inline constexpr bool unique_names<variables_view<Range>> = unique_names<Range>;
+
+struct no_variables {};
+
+} // namespace detail
+
+/// A request whose variables are in any range of pairs of strings (`std::unordered_map`, a vector of pairs,
+/// ...): they are referred to where they are, nothing is copied. The rest of it stands in braces. `variables`
+/// and the strings outlive what is returned.
 template <class Range>
 requires detail::variables<Range>
 constexpr basic_track_prompt<std::string_view, variables_view<Range>>
-view_of(const Range& variables, const track_prompt_view& request) {
-    return {request.prompt_name, variables_view{variables}, request.request_id, request.version,
-            request.label};
+view_of(const Range& variables, const basic_track_prompt<std::string_view, detail::no_variables>& rest) {
+    return {rest.prompt_name, variables_view<Range>{variables}, rest.request_id, rest.version, rest.label};
 }
 
 template <class Range>
-void view_of(const Range&& variables, const track_prompt_view& request) = delete;
+void view_of(const Range&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
 
 } // namespace promptlayer::inline v0
 

@@ -105,7 +105,7 @@ void catching(Action&& action, OnThrow&& on_throw) {
     try {
         action();
     } catch (const std::exception& thrown) {
-        if (!on_throw(thrown.what()))
+        if (const char* const what = thrown.what(); !on_throw(what ? what : "unknown exception"))
             throw;
     } catch (...) {
         if (!on_throw("unknown exception"))

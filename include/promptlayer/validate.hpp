@@ -151,9 +151,7 @@ constexpr void walk_variables(const auto& variables, Output& out, Report& report
 /// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
 template <class Model, class Output, class Report>
 constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Report& report) {
-    static_assert(has_schema<Model>,
-                  "promptlayer: this type is no model, it has no member type named schema");
-    using schema = typename Model::schema;
+    using schema = schema_of<Model>;
     char separator = '{';
     schema::for_each_field([&]<class Field>(Field field, std::size_t) {
         if (!field.present(model))
@@ -173,7 +171,7 @@ constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Repo
             check_text<Field>(scanned, report);
             out.put_text(text, scanned);
         } else {
-            walk_variables<Field>(value, out, report);
+            detail::walk_variables<Field>(value, out, report);
         }
     });
     out.put(separator == '{' ? "{}" : "}");

@@ -1,5 +1,5 @@
-// expect: promptlayer: this type is no AsyncTransport: its member function `send(http_request, completion)`
-// does not return void
+// expect: promptlayer: this type is no AsyncTransport: its member function
+// expect: `send(http_request, completion)` does not return void
 #include <promptlayer.hpp>
 
 struct my_transport {

@@ -1,4 +1,4 @@
-// expect: error:
+// expect: 'double' to 'std::optional<
 #include <promptlayer.hpp>
 
 #ifdef FIXED

@@ -1,4 +1,5 @@
-// expect: promptlayer: this transport is synchronous: call without a handler and use what is returned
+// expect: promptlayer: this transport is synchronous: call without a handler and use what
+// expect: is returned
 #include <promptlayer.hpp>
 
 void call(promptlayer::client<promptlayer::testing::recording_transport>& client) {

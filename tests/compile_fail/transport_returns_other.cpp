@@ -1,5 +1,5 @@
-// expect: promptlayer: this type is no Transport: its member function `send(const http_request&)` does not
-// return a transport_result
+// expect: promptlayer: this type is no Transport: its member function `send(const http_request&)`
+// expect: does not return a transport_result
 #include <promptlayer.hpp>
 
 struct my_transport {

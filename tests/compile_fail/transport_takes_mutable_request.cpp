@@ -1,5 +1,4 @@
-// expect: promptlayer: this type is no Transport: it has neither a public member function `transport_result
-// send(const http_request&)` nor
+// expect: promptlayer: this type is no Transport: it has neither a public member function
 #include <promptlayer.hpp>
 
 struct my_transport {

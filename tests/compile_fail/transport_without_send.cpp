@@ -1,5 +1,5 @@
-// expect: promptlayer: this type is no Transport: it has neither a public member function `transport_result
-// send(const http_request&)` nor `void send(http_request, completion)`
+// expect: promptlayer: this type is no Transport: it has neither a public member function
+// expect: `transport_result send(const http_request&)` nor `void send(http_request, completion)`
 #include <promptlayer.hpp>
 
 struct my_transport {

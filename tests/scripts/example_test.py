@@ -135,6 +135,8 @@ def test_bad_command_lines():
 
     refused("an unknown option", ["--nonsense"], [f"--nonsense: is not an option, {SEE_HELP}"])
     refused("what follows '=' is not repeated", [f"--key={SECRET}"], [f"--key: is not an option, {SEE_HELP}"])
+    refused("a value for an option without", ["--help=x", "--dry-run=1"], ["--help: takes no value", "--dry-run: takes no value"])
+    refused("what may be a value is not repeated", ["-sekrit", "--\x1b[31m=x"], [f"argument {n}: belongs to no option, {SEE_HELP}" for n in (1, 2)])
     refused("a stray argument is not repeated", [SECRET], [f"argument 1: belongs to no option, {SEE_HELP}"])
     for option in ("--prompt-name", "--request-id", "--var", "--version", "--label", "--timeout"):
         given = [text for pair in zip(required[::2], required[1::2]) if pair[0] != option for text in pair]

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Takes out the code of the README that has to compile: the ```cpp block after each line `<!-- compiled: NAME -->`.
+"""Takes out the code of the README that has to compile: the ```cpp block after each line `<!-- compiled: NAME -->`, or
+`<!-- compiled: NAME + main -->` where a main function is to be added.
 
 usage: readme_code.py README              prints the names
        readme_code.py README NAME OUTPUT  writes that block
@@ -11,8 +12,13 @@ import sys
 readme, *rest = sys.argv[1:]
 with open(readme, encoding="utf-8") as file:
     text = file.read()
-markers = re.findall(r"<!-- compiled: (\w+) -->", text)
-blocks = dict(re.findall(r"^<!-- compiled: (\w+) -->\n+```cpp\n(.*?)^```$", text, re.MULTILINE | re.DOTALL))
+markers = re.findall(r"<!-- compiled: (\w+)", text)
+blocks = {
+    name: code + ("\nint main() {}\n" if main else "")
+    for name, main, code in re.findall(
+        r"^<!-- compiled: (\w+)( \+ main)? -->\n+```cpp\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    )
+}
 if not markers or markers != list(blocks):
     sys.exit(f"{readme}: markers {markers}, but ```cpp blocks right after a marker {list(blocks)}; want both alike, one or more")
 if not rest:

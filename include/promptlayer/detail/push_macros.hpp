@@ -1,5 +1,6 @@
-// Macros of engines, windows.h, Qt, X11 and Carbon that would rewrite names in the headers below are set
-// aside here and put back by pop_macros.hpp. No include guard: each header uses the pair around its own text.
+// Macros of engines, windows.h, Qt, X11, Carbon and complex.h that would rewrite names in the headers below
+// are set aside here and put back by pop_macros.hpp. No include guard: each header uses the pair around its
+// own text.
 #pragma push_macro("Always")
 #undef Always
 #pragma push_macro("assume")
@@ -10,6 +11,8 @@
 #undef check
 #pragma push_macro("checkf")
 #undef checkf
+#pragma push_macro("complex")
+#undef complex
 #pragma push_macro("CONST")
 #undef CONST
 #pragma push_macro("DELETE")
@@ -32,6 +35,8 @@
 #undef GetMessage
 #pragma push_macro("GetObject")
 #undef GetObject
+#pragma push_macro("I")
+#undef I
 #pragma push_macro("IN")
 #undef IN
 #pragma push_macro("interface")

@@ -22,6 +22,7 @@
 #include <boost/beast/http/string_body.hpp>
 #include <boost/json/serialize.hpp>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstddef>
@@ -177,7 +178,7 @@ class loopback_server {
                 shared_.requests.push_back(std::move(request));
             }
             out_ = answer_.raw ? *std::move(answer_.raw) : written(parser_->get().method_string() == "HEAD");
-            timer_.expires_after(answer_.delay);
+            timer_.expires_after(std::min<std::chrono::milliseconds>(answer_.delay, std::chrono::hours{24}));
             timer_.async_wait(then([](session& s) { s.write(0); }));
         }
 
@@ -212,7 +213,8 @@ class loopback_server {
 
         void wrote(std::size_t count) {
             if (count < out_.size()) {
-                timer_.expires_after(answer_.byte_delay);
+                timer_.expires_after(
+                    std::min<std::chrono::milliseconds>(answer_.byte_delay, std::chrono::hours{24}));
                 timer_.async_wait(then([count](session& s) { s.write(count); }));
             } else if (answer_.then == ending::reset_midway) {
                 reset();
@@ -265,13 +267,15 @@ class loopback_server {
 
     void accept() {
         acceptor_.async_accept([this](boost::system::error_code failed, tcp::socket socket) {
-            if (!failed) {
-                {
-                    const std::lock_guard held{shared_.mutex};
-                    ++shared_.connections;
-                }
-                std::make_shared<session>(std::move(socket), shared_)->read();
+            if (failed) { // out of descriptors, say: not at once again
+                pause_.expires_after(std::chrono::milliseconds{10});
+                return pause_.async_wait([this](boost::system::error_code) { accept(); });
             }
+            {
+                const std::lock_guard held{shared_.mutex};
+                ++shared_.connections;
+            }
+            std::make_shared<session>(std::move(socket), shared_)->read();
             accept();
         });
     }
@@ -279,6 +283,7 @@ class loopback_server {
     shared shared_;
     boost::asio::io_context context_{1};
     tcp::acceptor acceptor_{context_, {boost::asio::ip::address_v4::loopback(), 0}};
+    boost::asio::steady_timer pause_{context_};
     const std::uint16_t port_ = acceptor_.local_endpoint().port();
     std::thread thread_{};
 

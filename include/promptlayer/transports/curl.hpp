@@ -47,9 +47,19 @@ inline const char* unsendable(const http_request& request) noexcept {
         return "the method holds a character that HTTP does not allow there";
     if (request.method == "HEAD" && !request.body.empty())
         return "HEAD cannot have a body";
+    if (url.find('#') != url.npos)
+        return "the URL holds a fragment, which is never sent";
+    std::size_t hosts = 0;
     for (const header& h : request.headers) {
-        if (!visible(h.name, ":;") || h.value.find_first_of(std::string_view{"\r\n\0", 3}) != h.value.npos)
+        const auto control = [](char c) {
+            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
+        };
+        if (!visible(h.name, ":;") || std::any_of(h.value.begin(), h.value.end(), control))
             return "a header holds a character that HTTP does not allow there";
+        if (equal_ignoring_case(h.name, "Content-Length") || equal_ignoring_case(h.name, "Transfer-Encoding"))
+            return "the length of the body is for the transport to tell, not for a header";
+        if (equal_ignoring_case(h.name, "Host") && ++hosts > 1)
+            return "there is more than one Host";
     }
     return nullptr;
 }
@@ -102,9 +112,16 @@ class curl_exchange {
     http_response response_{};
     std::size_t header_bytes_ = 0;
     bool in_headers_ = false;        // between a status line and the empty line
+    bool headers_done_ = false;      // those of the final answer; what follows are trailers
     bool too_long_ = false;          // the body is, and one byte more than allowed is held
     const char* stopped_ = nullptr;  // why the transfer was stopped here
     char detail_[CURL_ERROR_SIZE]{}; // libcurl's words
+
+    long status() const noexcept {
+        long code = 0;
+        curl_easy_getinfo(handles_.easy, CURLINFO_RESPONSE_CODE, &code);
+        return code;
+    }
 
     bool take_header(std::string_view line) {
         if (line.size() > max_header_bytes - header_bytes_) {
@@ -114,13 +131,14 @@ class curl_exchange {
         header_bytes_ += line.size();
         line = line.substr(0, line.find_last_not_of("\r\n") + 1);
         auto& headers = response_.headers;
-        if (!in_headers_) { // a status line, or else a trailer, which is not a header
-            if (line.starts_with("HTTP/")) {
-                in_headers_ = true;
-                headers.clear(); // those of an interim answer
-            }
+        if (headers_done_)
+            return true;
+        if (!in_headers_) {
+            in_headers_ = line.starts_with("HTTP/");
+            headers.clear(); // those of an interim answer
         } else if (line.empty()) {
             in_headers_ = false;
+            headers_done_ = status() >= 200;
         } else if (line[0] == ' ' || line[0] == '\t') { // goes on with the line before
             if (!headers.empty())
                 headers.back().value.append(" ").append(trimmed(line));
@@ -148,23 +166,26 @@ class curl_exchange {
         return ran_to_end([&] { taken = (exchange.*Take)({data, size}); }) && taken ? size : 0;
     }
 
+    /// A reset before the request was sent, as by a proxy, means that there was no connection.
     transport_failure failed(failure kind, std::string message) const {
         long sent = 0;        // old versions count what was said to a proxy, too
         curl_off_t begun = 0; // new versions set it at the end whatever happened
         curl_easy_getinfo(handles_.easy, CURLINFO_REQUEST_SIZE, &sent);
         curl_easy_getinfo(handles_.easy, CURLINFO_PRETRANSFER_TIME_T, &begun);
-        return {kind, std::move(message), sent != 0 && begun != 0};
+        const bool maybe_delivered = sent != 0 && begun != 0;
+        if (kind == failure::reset && !maybe_delivered)
+            kind = failure::connect;
+        return {kind, std::move(message), maybe_delivered};
     }
 
     transport_result outcome(CURLcode code) {
         if (code != CURLE_OK && stopped_)
             return failed(failure::other, stopped_);
         if (code != CURLE_OK && !too_long_)
-            return failed(failure_of(code),
-                          std::string{curl_easy_strerror(code)}.append(*detail_ ? ": " : "").append(detail_));
-        long status = 0;
-        curl_easy_getinfo(handles_.easy, CURLINFO_RESPONSE_CODE, &status);
-        response_.status = static_cast<int>(status);
+            return failed(failure_of(code), *detail_ ? detail_ : curl_easy_strerror(code));
+        if (!headers_done_)
+            return failed(failure::reset, "the connection ended within the headers");
+        response_.status = static_cast<int>(status());
         return std::move(response_);
     }
 
