@@ -5,6 +5,7 @@
 #include <boost/json.hpp>
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <ranges>
@@ -54,8 +55,19 @@ static_assert(!std::is_constructible_v<pl::required<bool>, int> &&
               !std::is_constructible_v<pl::required<bool>, double>);
 
 // Elements that are made on the way cannot be referred to.
-using made = decltype(std::views::transform(std::declval<std::vector<int>&>(),
-                                            [](int) { return std::pair<std::string, std::string>{}; }));
+struct made {
+    struct iterator {
+        using value_type = std::pair<std::string, std::string>;
+        using difference_type = std::ptrdiff_t;
+        value_type operator*() const { return {}; }
+        iterator& operator++() { return *this; }
+        iterator operator++(int) { return *this; }
+        bool operator==(const iterator&) const { return true; }
+    };
+    iterator begin() const { return {}; }
+    iterator end() const { return {}; }
+};
+static_assert(std::ranges::forward_range<const made&>);
 static_assert(!pl::detail::variables<made>);
 
 // In the order prompt_name, prompt_input_variables, request_id, version, label.
