@@ -942,8 +942,12 @@ struct place {
     const std::string_view* name = nullptr;
 };
 
-inline std::string path_of(const place& at) {
-    return at.name ? std::string{at.member} + "[\"" + escaped(*at.name) + "\"]" : std::string{at.member};
+/// `secret` is taken out before a name is cut, so that no part of it is left.
+inline std::string path_of(const place& at, std::string_view secret) {
+    std::string path{at.member};
+    if (at.name)
+        path.append("[\"").append(escaped(redacted(*at.name, secret))).append("\"]");
+    return path;
 }
 
 /// A report for `is_valid`: is anything wrong?
@@ -956,12 +960,15 @@ struct any_violation {
 /// A report for people: every violation in words.
 struct every_violation {
     violation_list list{};
+    std::string_view secret{}; ///< shown in no path
 
     void add(rule broken, const place& at, std::uint64_t limit, std::uint64_t actual) {
-        list.add([&] { return violation{path_of(at), broken, limit, actual, words(broken, limit, actual)}; });
+        list.add([&] {
+            return violation{path_of(at, secret), broken, limit, actual, words(broken, limit, actual)};
+        });
     }
     void add_type(const place& at, kind expected, const char* found) {
-        list.add([&] { return wrong_type(path_of(at), expected, found); });
+        list.add([&] { return wrong_type(path_of(at, secret), expected, found); });
     }
     template <class Group>
     void add_group(Group group, std::uint64_t given) {
@@ -1440,12 +1447,13 @@ public:
     bool on_comment(json_text, error_code&) noexcept { return true; }
 };
 
-/// Reads a model: `malformed_json`, or every violation.
+/// Reads a model: `malformed_json`, or every violation, with no `secret` in its path.
 template <class Model, unknown_members Unknown>
-result<Model> read_json(std::string_view text) {
+result<Model> read_json(std::string_view text, std::string_view secret = {}) {
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
     boost::json::basic_parser<model_reader<Model, Unknown>> parser{options};
+    parser.handler().report().secret = secret;
     boost::json::error_code failed;
     const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
     if (failed)
@@ -1772,9 +1780,9 @@ inline std::optional<std::chrono::seconds::rep> whole_number(std::string_view di
     return ec == std::errc::result_out_of_range ? std::numeric_limits<decltype(number)>::max() : number;
 }
 
-/// A date in one of the three forms of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday,
-/// 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. The weekday is not checked; a year of two digits is
-/// one from 1970 to 2069.
+/// A date in one of the three forms of RFC 9110, section 5.6.7:
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`.
+/// The weekday is not checked; a year of two digits is one from 1970 to 2069.
 inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) noexcept {
     std::array<std::string_view, 8> part{}; // weekday, day, month, year, hours, minutes, seconds, GMT
     std::size_t parts = 0;
@@ -2293,13 +2301,10 @@ result<typename Request::reply> decode(const config& settings, const http_respon
     if (response.body.size() > settings.max_response_bytes)
         return detail::answered(errc::malformed_response, response,
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
-    auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body);
+    auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        error e = detail::answered(errc::malformed_response, response,
-                                   detail::redacted(read.error().message, settings.api_key));
+        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
         e.violations = std::move(read.error().violations);
-        for (violation& v : e.violations)
-            v.path = detail::redacted(v.path, settings.api_key);
         return e;
     }
     const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {

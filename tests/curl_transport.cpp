@@ -132,6 +132,16 @@ transport_result cancelled_when(InFlight in_flight, curl_transport& transport, c
     return outcome;
 }
 
+/// The request, changed so, is refused unsent in words of the transport's own.
+void check_refused(curl_transport& transport, http_request request, const auto& change) {
+    change(request);
+    const transport_failure failed = failure_of(transport.send(request));
+    CHECK(failed.kind == failure::other);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK_FALSE(failed.message.empty());
+    CHECK(failed.message.find("Injected") == failed.message.npos);
+}
+
 #ifndef _WIN32
 /// Sets a variable of the environment for a while.
 class variable {
@@ -284,15 +294,7 @@ TEST_CASE("curl: every method goes with and without a body") {
 TEST_CASE("curl: a line break or NUL in method, URL or header is refused, and nothing is sent") {
     const loopback_server server;
     curl_transport transport;
-    const auto refused = [&](auto change) {
-        http_request request = to(server);
-        change(request);
-        const transport_failure failed = failure_of(transport.send(request));
-        CHECK(failed.kind == failure::other);
-        CHECK_FALSE(failed.maybe_delivered);
-        CHECK_FALSE(failed.message.empty());
-        CHECK(failed.message.find("Injected") == failed.message.npos);
-    };
+    const auto refused = [&](auto change) { check_refused(transport, to(server), change); };
     for (const std::string_view evil :
          {std::string_view{"\r\nInjected: 1"}, std::string_view{"\rInjected: 1"},
           std::string_view{"\nInjected: 1"}, std::string_view{"\0Injected", 9}}) {
@@ -307,14 +309,7 @@ TEST_CASE("curl: a line break or NUL in method, URL or header is refused, and no
 TEST_CASE("curl: what libcurl would send as something else is refused, and nothing is sent") {
     const loopback_server server;
     curl_transport transport;
-    const auto refused = [&](auto change) {
-        http_request request = to(server);
-        change(request);
-        const transport_failure failed = failure_of(transport.send(request));
-        CHECK(failed.kind == failure::other);
-        CHECK_FALSE(failed.maybe_delivered);
-        CHECK_FALSE(failed.message.empty());
-    };
+    const auto refused = [&](auto change) { check_refused(transport, to(server), change); };
     refused([](http_request& r) { r.method = ""; });
     refused([](http_request& r) { r.method = "GET /other"; });
     refused([](http_request& r) { r.method = "HEAD"; });

@@ -118,6 +118,12 @@ TEST_CASE("another endpoint is called by the same client") {
     CHECK(wrong.message.ends_with(R"(: notes["[redacted]"]: must be a string, is a number)"));
     CHECK(wrong.violations.at(0).path == R"(notes["[redacted]"])");
 
+    // Not even a part of it, where a name is cut within the key.
+    client.transport().respond(
+        {200, {}, R"({"ticket":7,"notes":{")" + std::string(62, 'x') + R"(pl_key":1}})"});
+    const auto cut = client.call(file_ticket{.urgent = true, .text = "ab"}).error();
+    CHECK(cut.violations.at(0).path == "notes[\"" + std::string(62, 'x') + "[r\"]");
+
     client.transport().respond({200, {}, R"({"ticket":7.5})"});
     const auto malformed = client.call(file_ticket{.urgent = true, .text = "ab"});
     CHECK(malformed.error().code == pl::errc::malformed_response);

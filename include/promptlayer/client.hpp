@@ -324,13 +324,10 @@ result<typename Request::reply> decode(const config& settings, const http_respon
     if (response.body.size() > settings.max_response_bytes)
         return detail::answered(errc::malformed_response, response,
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
-    auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body);
+    auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        error e = detail::answered(errc::malformed_response, response,
-                                   detail::redacted(read.error().message, settings.api_key));
+        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
         e.violations = std::move(read.error().violations);
-        for (violation& v : e.violations)
-            v.path = detail::redacted(v.path, settings.api_key);
         return e;
     }
     const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {

@@ -85,9 +85,9 @@ inline std::optional<std::chrono::seconds::rep> whole_number(std::string_view di
     return ec == std::errc::result_out_of_range ? std::numeric_limits<decltype(number)>::max() : number;
 }
 
-/// A date in one of the three forms of RFC 9110, section 5.6.7: `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday,
-/// 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`. The weekday is not checked; a year of two digits is
-/// one from 1970 to 2069.
+/// A date in one of the three forms of RFC 9110, section 5.6.7:
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`.
+/// The weekday is not checked; a year of two digits is one from 1970 to 2069.
 inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) noexcept {
     std::array<std::string_view, 8> part{}; // weekday, day, month, year, hours, minutes, seconds, GMT
     std::size_t parts = 0;

@@ -341,12 +341,13 @@ public:
     bool on_comment(json_text, error_code&) noexcept { return true; }
 };
 
-/// Reads a model: `malformed_json`, or every violation.
+/// Reads a model: `malformed_json`, or every violation, with no `secret` in its path.
 template <class Model, unknown_members Unknown>
-result<Model> read_json(std::string_view text) {
+result<Model> read_json(std::string_view text, std::string_view secret = {}) {
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
     boost::json::basic_parser<model_reader<Model, Unknown>> parser{options};
+    parser.handler().report().secret = secret;
     boost::json::error_code failed;
     const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
     if (failed)

@@ -29,8 +29,12 @@ struct place {
     const std::string_view* name = nullptr;
 };
 
-inline std::string path_of(const place& at) {
-    return at.name ? std::string{at.member} + "[\"" + escaped(*at.name) + "\"]" : std::string{at.member};
+/// `secret` is taken out before a name is cut, so that no part of it is left.
+inline std::string path_of(const place& at, std::string_view secret) {
+    std::string path{at.member};
+    if (at.name)
+        path.append("[\"").append(escaped(redacted(*at.name, secret))).append("\"]");
+    return path;
 }
 
 /// A report for `is_valid`: is anything wrong?
@@ -43,12 +47,15 @@ struct any_violation {
 /// A report for people: every violation in words.
 struct every_violation {
     violation_list list{};
+    std::string_view secret{}; ///< shown in no path
 
     void add(rule broken, const place& at, std::uint64_t limit, std::uint64_t actual) {
-        list.add([&] { return violation{path_of(at), broken, limit, actual, words(broken, limit, actual)}; });
+        list.add([&] {
+            return violation{path_of(at, secret), broken, limit, actual, words(broken, limit, actual)};
+        });
     }
     void add_type(const place& at, kind expected, const char* found) {
-        list.add([&] { return wrong_type(path_of(at), expected, found); });
+        list.add([&] { return wrong_type(path_of(at, secret), expected, found); });
     }
     template <class Group>
     void add_group(Group group, std::uint64_t given) {
