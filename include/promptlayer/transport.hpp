@@ -39,8 +39,9 @@ using completion = std::function<void(transport_result)>;
 //
 // A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the library's.
 //
-// - It sends method, URL, every header and the body as they stand. It adds only what the connection needs
-//   (`Host`, `Content-Length`, ...) and adds none that is there already.
+// - It sends method, URL, every header and the body as they stand, once. It adds only what the connection
+//   needs (`Host`, `Content-Length`, ...) and adds none that is there already. What it cannot send so it
+//   refuses with `failure::other`, not delivered.
 // - Any answer is a success, whatever its status: it returns the status, all headers, and the whole body.
 // - It follows no redirect. A redirect answered with a new request would hand the API key to another host.
 // - It verifies the peer of an `https` URL.
@@ -49,12 +50,16 @@ using completion = std::function<void(transport_result)>;
 //   of the body that makes it longer than the limit, or a failure; it never returns a part as if it were the
 //   whole.
 // - A failure says whether the request may have reached the service (`maybe_delivered`).
+// - It keeps its connections for the requests that follow. One that the service has closed meanwhile is
+//   replaced, or the request fails as not delivered.
 // - It does not throw. What it throws all the same is caught, where exceptions exist, and is a
 //   `failure::other`.
-// - It may be called from many threads at once only if it says so; a client is as thread-safe as its
-//   transport.
-// - If it has a `cancel()`, that may be called from another thread: requests in flight end with
-//   `failure::cancelled`.
+// - It may be called from many threads at once only if it says so, with
+//   `static constexpr bool thread_safe = true`. A client is as thread-safe as its transport.
+// - If it has a `cancel()`, that may be called from another thread: requests in flight end within 100 ms with
+//   `failure::cancelled`, and no others.
+//
+// `check_transport` (testing/conformance.hpp) holds a transport to all of this.
 
 /// A synchronous transport: `transport_result send(const http_request&)`. Blocks until the outcome is known.
 template <class T>

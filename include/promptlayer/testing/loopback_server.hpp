@@ -28,6 +28,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -57,6 +58,7 @@ struct scripted_answer {
     std::chrono::milliseconds delay{};      ///< from the request's arrival to the first byte of the answer
     std::chrono::milliseconds byte_delay{}; ///< before each further byte; 0 sends all at once
     ending then = ending::keep_alive;
+    std::chrono::milliseconds hold{}; ///< from the last byte to that ending
 };
 
 /// The service on this machine, for tests: a plain HTTP server on 127.0.0.1, on a port that was free. It
@@ -68,12 +70,17 @@ struct scripted_answer {
 /// Its members may be called from any thread. One thread of its own serves all connections; the destructor
 /// ends them, delayed answers too, and joins it.
 class loopback_server {
+public:
+    /// What to do about a request. Called on the server's own thread; does not throw.
+    using handler = std::function<scripted_answer(const http_request&)>;
+
+private:
     using tcp = boost::asio::ip::tcp;
 
     struct shared {
-        explicit shared(std::string key) : api_key(std::move(key)) {}
+        explicit shared(handler chosen) : answer(std::move(chosen)) {}
 
-        const std::string api_key;
+        const handler answer;
         mutable std::mutex mutex{};
         std::vector<http_request> requests{};
         std::deque<scripted_answer> script{};
@@ -142,6 +149,12 @@ class loopback_server {
             };
         }
 
+        template <class Next>
+        void after(std::chrono::milliseconds pause, Next next) {
+            timer_.expires_after(std::min<std::chrono::milliseconds>(pause, std::chrono::hours{24}));
+            timer_.async_wait(then(next));
+        }
+
         http_request arrived() {
             const auto& message = parser_->get();
             http_request request;
@@ -151,6 +164,19 @@ class loopback_server {
                 request.headers.push_back({std::string{field.name_string()}, std::string{field.value()}});
             request.body = message.body();
             return request;
+        }
+
+        scripted_answer answer_to(const http_request& request) {
+            {
+                const std::lock_guard held{shared_.mutex};
+                shared_.requests.push_back(request);
+                if (!shared_.script.empty()) {
+                    scripted_answer next = std::move(shared_.script.front());
+                    shared_.script.pop_front();
+                    return next;
+                }
+            }
+            return shared_.answer(request);
         }
 
         void handle(error_code failed) {
@@ -165,21 +191,12 @@ class loopback_server {
                                                             : refusal(400, "this is no HTTP request");
                 answer_.then = ending::close;
             } else {
-                http_request request = arrived();
-                const std::lock_guard held{shared_.mutex};
-                if (shared_.script.empty()) {
-                    answer_ = verdict(request, shared_.api_key);
-                } else {
-                    answer_ = std::move(shared_.script.front());
-                    shared_.script.pop_front();
-                }
+                answer_ = answer_to(arrived());
                 if (answer_.then == ending::keep_alive && !parser_->keep_alive())
                     answer_.then = ending::close;
-                shared_.requests.push_back(std::move(request));
             }
             out_ = answer_.raw ? *std::move(answer_.raw) : written(parser_->get().method_string() == "HEAD");
-            timer_.expires_after(std::min<std::chrono::milliseconds>(answer_.delay, std::chrono::hours{24}));
-            timer_.async_wait(then([](session& s) { s.write(0); }));
+            after(answer_.delay, [](session& s) { s.write(0); });
         }
 
         /// The answer as bytes, as many as are to be sent.
@@ -213,18 +230,20 @@ class loopback_server {
 
         void wrote(std::size_t count) {
             if (count < out_.size()) {
-                timer_.expires_after(
-                    std::min<std::chrono::milliseconds>(answer_.byte_delay, std::chrono::hours{24}));
-                timer_.async_wait(then([count](session& s) { s.write(count); }));
-            } else if (answer_.then == ending::reset_midway) {
-                reset();
+                after(answer_.byte_delay, [count](session& s) { s.write(count); });
             } else if (answer_.then == ending::keep_alive) {
                 read();
             } else {
-                error_code ignored;
-                socket_.shutdown(tcp::socket::shutdown_send, ignored);
-                discard();
+                after(answer_.hold, [](session& s) { s.end(); });
             }
+        }
+
+        void end() {
+            if (answer_.then == ending::reset_midway)
+                return reset();
+            error_code ignored;
+            socket_.shutdown(tcp::socket::shutdown_send, ignored);
+            discard();
         }
 
         /// Reads what still comes until the peer closes, since closing with bytes unread would take back the
@@ -290,7 +309,12 @@ class loopback_server {
 public:
     /// Serves from now on. `api_key` is the one that is accepted. Throws `boost::system::system_error` if
     /// there is no free port, `std::system_error` if there is no thread.
-    explicit loopback_server(std::string api_key = "pl_loopback") : shared_(std::move(api_key)) {
+    explicit loopback_server(std::string api_key = "pl_loopback")
+        : loopback_server(
+              [key = std::move(api_key)](const http_request& request) { return verdict(request, key); }) {}
+
+    /// Serves from now on, and does what `answer` says in place of what the interface would have it do.
+    explicit loopback_server(handler answer) : shared_(std::move(answer)) {
         accept();
         thread_ = std::thread{[this] { context_.run(); }};
     }

@@ -1,0 +1,1141 @@
+#ifndef PROMPTLAYER_TESTING_CONFORMANCE_HPP
+#define PROMPTLAYER_TESTING_CONFORMANCE_HPP
+
+#include <promptlayer/error.hpp>
+#include <promptlayer/http.hpp>
+#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/text.hpp>
+#include <promptlayer/transport.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/socket_base.hpp>
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <future>
+#include <initializer_list>
+#include <iosfwd>
+#include <limits>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace promptlayer::inline v0 {
+namespace testing {
+
+/// The certificate that a server shows in a TLS case, for the host 127.0.0.1 where nothing else is said.
+enum class certificate {
+    good,              ///< signed by the authority that the transport was told to trust
+    self_signed,       ///< by no authority
+    wrong_host,        ///< good, but for another host
+    expired,           ///< good until yesterday
+    unknown_authority, ///< signed by an authority that the transport does not know
+};
+
+/// How a transport is held to its contract.
+struct conformance_options {
+    /// By how much an outcome may be late where the contract sets a time, but for `cancel()`.
+    std::chrono::milliseconds slack{1000};
+
+    /// Starts a server that shows the certificate and passes what it decrypts to a port of 127.0.0.1, and
+    /// returns its URL (`https://127.0.0.1:PORT`). Serves until `check_transport` returns. Without it the TLS
+    /// cases are skipped; `tls_servers` (conformance_tls.hpp) is one.
+    std::function<std::string(certificate, std::uint16_t)> tls{};
+
+    /// Cases that the transport cannot pass, by name, each with the reason, which the report repeats. A name
+    /// that no case has is a failure in the report.
+    std::map<std::string, std::string> skip{};
+
+    /// If not empty, the names of the only cases to run; the others are not in the report.
+    std::vector<std::string> only{};
+};
+
+enum class verdict { passed, failed, skipped };
+
+/// What became of one case.
+struct case_result {
+    std::string name{};
+    testing::verdict verdict = testing::verdict::passed;
+    std::string text{}; ///< failed: what the transport did, what it should do, how to mend it. skipped: why
+    std::chrono::milliseconds took{};
+};
+
+/// What `check_transport` found.
+struct conformance_report {
+    std::vector<case_result> cases{};
+
+    std::size_t count(verdict counted) const {
+        return static_cast<std::size_t>(std::count_if(
+            cases.begin(), cases.end(), [=](const case_result& one) { return one.verdict == counted; }));
+    }
+
+    /// No case failed and at least one passed.
+    bool ok() const { return count(verdict::failed) == 0 && count(verdict::passed) != 0; }
+};
+
+/// The report as a table: one line a case, with its text below it, and the counts.
+inline std::string to_string(const conformance_report& report) {
+    std::string text;
+    for (const case_result& one : report.cases) {
+        static constexpr const char* words[] = {"passed", "FAILED", "skipped"};
+        std::string line = words[static_cast<std::size_t>(one.verdict)];
+        line.append(9 - line.size(), ' ').append(one.name);
+        if (one.verdict != verdict::skipped)
+            line.append(line.size() < 50 ? 50 - line.size() : 1, ' ')
+                .append(std::to_string(one.took.count()))
+                .append(" ms");
+        text.append(line).append("\n");
+        if (!one.text.empty())
+            text.append(9, ' ').append(one.text).append("\n");
+    }
+    return text + std::to_string(report.count(verdict::passed)) + " passed, " +
+           std::to_string(report.count(verdict::failed)) + " failed, " +
+           std::to_string(report.count(verdict::skipped)) + " skipped\n";
+}
+
+template <class Traits>
+std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
+                                             const conformance_report& report) {
+    return promptlayer::detail::print(out, report);
+}
+
+} // namespace testing
+
+namespace detail {
+
+/// The transport that is checked, whatever its type. `send` waits for the outcome.
+struct transport_under_test {
+    std::function<transport_result(const http_request&)> send{};
+    std::function<void()> cancel{};                          // empty if it has none
+    std::function<void(http_request, completion)> start{};   // empty if it is synchronous
+    std::function<std::size_t()> completed_again{};          // how often a completion was not the first
+    std::function<void(std::chrono::milliseconds)> settle{}; // lets time pass; turns the loop meanwhile
+    bool thread_safe = false;
+};
+
+/// Outcomes of requests, each in its place; the first one counts.
+struct in_flight {
+    std::mutex mutex{};
+    std::vector<std::optional<transport_result>> outcomes;
+
+    explicit in_flight(std::size_t count) : outcomes(count) {}
+
+    void take(std::size_t place, transport_result outcome) {
+        const std::lock_guard held{mutex};
+        if (!outcomes[place])
+            outcomes[place].emplace(std::move(outcome));
+    }
+
+    std::size_t missing() {
+        const std::lock_guard held{mutex};
+        return static_cast<std::size_t>(
+            std::count_if(outcomes.begin(), outcomes.end(), [](const auto& one) { return !one; }));
+    }
+};
+
+/// Thrown where the transport breaks the contract: what it did. The rest says the case, unless given.
+struct broken {
+    std::string did;
+    const char* contract = nullptr;
+    const char* mend = nullptr;
+};
+
+/// Thrown where a case cannot be run: why.
+struct not_run {
+    std::string why;
+};
+
+inline const char* name_of(failure kind) {
+    static constexpr const char* names[] = {"resolve", "connect",   "tls",  "timeout",
+                                            "reset",   "cancelled", "other"};
+    return names[static_cast<std::size_t>(kind)];
+}
+
+inline std::string in_words(const transport_result& outcome) {
+    if (outcome)
+        return "it returned the status " + std::to_string(outcome->status) + " with a body of " +
+               std::to_string(outcome->body.size()) + " bytes";
+    const transport_failure& failed = outcome.error();
+    return std::string{"it returned failure::"} + name_of(failed.kind) +
+           (failed.maybe_delivered ? ", maybe delivered" : ", not delivered") + " (" +
+           readable(failed.message, 200) + ")";
+}
+
+/// Runs an action of the transport's; what it throws breaks the contract.
+template <class Action>
+void no_throw(Action&& action) {
+    catching(action, [](const char* what) -> bool {
+        throw broken{"it threw an exception: " + readable(what, 200), "a transport does not throw",
+                     "catch what your HTTP client throws and return a failure::other"};
+    });
+}
+
+using loopback_server = testing::loopback_server;
+using scripted_answer = testing::scripted_answer;
+using ending = scripted_answer::ending;
+
+/// The cases of the contract, each a member that throws `broken` or `not_run`, or returns.
+class conformance {
+    using milliseconds = std::chrono::milliseconds;
+    using steady_clock = std::chrono::steady_clock;
+    using tcp = boost::asio::ip::tcp;
+
+    static constexpr milliseconds long_enough{10'000};
+    static constexpr milliseconds short_time{
+        1'200}; // more than a second, since some answers drip a byte in one
+    static constexpr std::size_t far_more = 4 * 1024 * 1024; // more than a limit, and than a socket holds
+    static constexpr std::size_t small_limit = 10'000;
+
+    const transport_under_test& transport_;
+    const testing::conformance_options& options_;
+
+    // ---- Requests and answers
+
+    static http_request request_to(std::string url, std::string body = "{}") {
+        http_request request;
+        request.method = "POST";
+        request.url = std::move(url);
+        request.headers = {{"X-API-KEY", "pl_conformance"}, {"Content-Type", "application/json"}};
+        request.body = std::move(body);
+        request.timeout = long_enough;
+        request.max_response_bytes = 1024 * 1024;
+        return request;
+    }
+
+    static scripted_answer answer(int status, std::vector<header> headers = {}, std::string body = "{}") {
+        scripted_answer made;
+        made.response = {status, std::move(headers), std::move(body)};
+        return made;
+    }
+
+    static scripted_answer raw(std::string bytes, ending then = ending::close_unannounced) {
+        scripted_answer made;
+        made.raw = std::move(bytes);
+        made.then = then;
+        return made;
+    }
+
+    static scripted_answer only(ending then) {
+        scripted_answer made = answer(200, {}, "half of this is missing");
+        made.then = then;
+        return made;
+    }
+
+    static std::string all_bytes() {
+        std::string bytes;
+        for (int byte = 0; byte < 256; ++byte)
+            bytes.push_back(static_cast<char>(byte));
+        return bytes;
+    }
+
+    /// Holds no two equal runs of some length, so that a piece left out or repeated shows.
+    static std::string filler(std::size_t size) {
+        std::string bytes(size, '\0');
+        std::uint32_t state = 1;
+        for (char& byte : bytes) {
+            state = state * 1664525 + 1013904223;
+            byte = static_cast<char>('a' + (state >> 24) % 26);
+        }
+        return bytes;
+    }
+
+    /// Of a port that was free a moment ago.
+    static std::string refusing_url() {
+        boost::asio::io_context context;
+        const tcp::acceptor acceptor{context, {boost::asio::ip::address_v4::loopback(), 0}};
+        return "http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/";
+    }
+
+    // ---- What has to hold
+
+    [[noreturn]] static void break_off(std::string did) { throw broken{std::move(did)}; }
+
+    static http_response answered(transport_result outcome, int status) {
+        if (!outcome || outcome->status != status)
+            break_off(in_words(outcome) + " where the server answered " + std::to_string(status));
+        return *std::move(outcome);
+    }
+
+    static void failed(const transport_result& outcome, std::initializer_list<failure> kinds,
+                       std::optional<bool> maybe_delivered) {
+        if (outcome || std::find(kinds.begin(), kinds.end(), outcome.error().kind) == kinds.end() ||
+            (maybe_delivered && outcome.error().maybe_delivered != *maybe_delivered))
+            break_off(in_words(outcome));
+    }
+
+    static http_request arrived_once(const loopback_server& server) {
+        std::vector<http_request> requests = server.requests();
+        if (requests.size() != 1)
+            throw broken{"the request arrived " + std::to_string(requests.size()) + " times",
+                         "a transport sends a request once",
+                         "turn off retries, authentication and redirects in your HTTP client"};
+        return std::move(requests[0]);
+    }
+
+    static void same_body(const std::string& got, const std::string& expected) {
+        const auto differs = std::mismatch(got.begin(), got.end(), expected.begin(), expected.end()).first;
+        if (got.size() != expected.size() || differs != got.end())
+            break_off("of a body of " + std::to_string(expected.size()) + " bytes " +
+                      std::to_string(got.size()) + " came, the first " +
+                      std::to_string(differs - got.begin()) + " of them right");
+    }
+
+    /// The values of all headers of that name, in order, joined as RFC 9110, section 5.3, allows.
+    static std::string values(const std::vector<header>& headers, std::string_view name) {
+        std::string joined;
+        std::size_t count = 0;
+        for (const header& h : headers) {
+            if (equal_ignoring_case(h.name, name))
+                joined.append(count++ ? ", " : "").append(h.value);
+        }
+        return count ? joined : "no " + std::string{name} + " at all";
+    }
+
+    static void same_headers(const std::vector<header>& got, const std::vector<header>& expected) {
+        for (const header& h : expected) {
+            if (values(got, h.name) != values(expected, h.name))
+                break_off("of " + h.name + " came \"" + readable(values(got, h.name), 200) +
+                          "\" in place of \"" + readable(values(expected, h.name), 200) + "\"");
+        }
+    }
+
+    /// Sends one request to a server that does as told, and returns what came; the request went once.
+    http_response exchanged(const scripted_answer& told) const {
+        const loopback_server server{[&](const http_request&) { return told; }};
+        http_response response = answered(transport_.send(request_to(server.base_url() + "/")),
+                                          told.raw ? 200 : told.response.status);
+        arrived_once(server);
+        return response;
+    }
+
+    void fails_with(const scripted_answer& told, std::initializer_list<failure> kinds) const {
+        const loopback_server server{[&](const http_request&) { return told; }};
+        failed(transport_.send(request_to(server.base_url() + "/")), kinds, true);
+        arrived_once(server);
+    }
+
+    /// Ends with a timeout when its time is up. `told` goes on for `longer()` than that at most.
+    void times_out(const std::string& url, std::optional<bool> maybe_delivered,
+                   std::string body = "{}") const {
+        http_request request = request_to(url, std::move(body));
+        request.timeout = short_time;
+        const auto start = steady_clock::now();
+        const transport_result outcome = transport_.send(request);
+        const auto took = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start);
+        if (took > short_time + options_.slack || took < short_time / 2)
+            break_off(in_words(outcome) + " after " + std::to_string(took.count()) + " ms of a timeout of " +
+                      std::to_string(short_time.count()) + " ms");
+        failed(outcome, {failure::timeout}, maybe_delivered);
+    }
+
+    milliseconds longer() const { return short_time + options_.slack + milliseconds{1'000}; }
+
+    /// A body that goes on beyond a limit and then halts: the outcome has to be there before it goes on.
+    void gives_up(scripted_answer told) const {
+        told.hold = options_.slack + milliseconds{1'000};
+        const loopback_server server{[&](const http_request&) { return told; }};
+        http_request request = request_to(server.base_url() + "/");
+        request.max_response_bytes = small_limit;
+        const auto start = steady_clock::now();
+        const transport_result outcome = transport_.send(request);
+        if (steady_clock::now() - start > options_.slack)
+            break_off(in_words(outcome) + ", but only when no more of the body came");
+        longer_than_limit(outcome);
+    }
+
+    static void longer_than_limit(const transport_result& outcome) {
+        if (outcome ? outcome->body.size() <= small_limit || outcome->body.size() >= far_more
+                    : !outcome.error().maybe_delivered)
+            break_off(in_words(outcome) + " where the limit was " + std::to_string(small_limit) + " bytes");
+    }
+
+    /// A server that answers a request with its own body.
+    static scripted_answer echo(const http_request& request) { return answer(200, {}, request.body); }
+
+    /// Starts a request; its outcome goes to that place.
+    void start(const std::shared_ptr<in_flight>& state, std::size_t place, http_request request) const {
+        transport_.start(std::move(request), [state, place](transport_result outcome) {
+            state->take(place, std::move(outcome));
+        });
+    }
+
+    std::shared_ptr<in_flight> places(std::size_t count) const {
+        if (!transport_.start)
+            throw not_run{"the transport is synchronous"};
+        return std::make_shared<in_flight>(count);
+    }
+
+    /// Turns the loop until every place has its outcome.
+    void wait(const std::shared_ptr<in_flight>& state) const {
+        const auto until = steady_clock::now() + long_enough + options_.slack;
+        while (const std::size_t missing = state->missing()) {
+            if (steady_clock::now() > until)
+                break_off(std::to_string(missing) + " of " + std::to_string(state->outcomes.size()) +
+                          " requests were not completed");
+            transport_.settle(milliseconds{1});
+        }
+    }
+
+    /// The answers to requests whose bodies are the numbers of their places.
+    static void each_has_its_own(const in_flight& state) {
+        for (std::size_t i = 0; i < state.outcomes.size(); ++i)
+            same_body(answered(*state.outcomes[i], 200).body, std::to_string(i));
+    }
+
+    // ---- The request
+
+    void method() const {
+        const loopback_server server{echo};
+        http_request request = request_to(server.base_url() + "/");
+        answered(transport_.send(request), 200);
+        if (arrived_once(server).method != "POST")
+            break_off("a POST arrived as " + server.requests()[0].method);
+        request.method = "PUT";
+        const transport_result outcome = transport_.send(request);
+        const std::vector<http_request> requests = server.requests();
+        if (requests.size() == 2 && requests[1].method != "PUT")
+            break_off("a PUT arrived as " + requests[1].method);
+        if (requests.size() == 2)
+            answered(outcome, 200);
+        else
+            failed(outcome, {failure::other}, false);
+    }
+
+    void target() const {
+        const std::string target = "/rest/a%2Fb%20c/../;v=1/~x//?q=%7e&r=a+b&empty=&s=/?:@!$'()*,";
+        const loopback_server server{echo};
+        answered(transport_.send(request_to(server.base_url() + target)), 200);
+        if (arrived_once(server).url != target)
+            break_off("the target " + target + " arrived as " + readable(server.requests()[0].url, 200));
+    }
+
+    void headers_arrive(const std::vector<header>& headers) const {
+        const loopback_server server{echo};
+        http_request request = request_to(server.base_url() + "/");
+        request.headers = headers;
+        answered(transport_.send(request), 200);
+        same_headers(arrived_once(server).headers, headers);
+    }
+
+    void headers() const {
+        headers_arrive({{"X-API-KEY", "pl_conformance"},
+                        {"X-Spaces", "a b  c"},
+                        {"X-Commas", "a, b,c;d=\"e, f\""},
+                        {"X-Empty", ""},
+                        {"X-Repeated", "1"},
+                        {"x-odd-CASE", "~!@#$%^&*()_+{}|<>?`-=[]\\;'/."},
+                        {"X-Repeated", "2"},
+                        {"X-Long", filler(4000)}});
+    }
+
+    void high_bytes() const {
+        headers_arrive({{"X-Utf8", "caf\xC3\xA9 \xE2\x82\xAC"}, {"X-Latin1", "\xE9\x80\xFF"}});
+    }
+
+    void no_header_twice() const {
+        const std::vector<header> given{{"Content-Type", "application/json"},
+                                        {"Accept", "application/json"},
+                                        {"User-Agent", "conformance/1"}};
+        const loopback_server server{echo};
+        http_request request = request_to(server.base_url() + "/");
+        request.headers = given;
+        answered(transport_.send(request), 200);
+        const std::vector<header> arrived = arrived_once(server).headers;
+        same_headers(arrived, given);
+        same_headers(arrived, {{"Content-Length", "2"}, {"Host", server.base_url().substr(7)}});
+    }
+
+    void body(std::string bytes) const {
+        const loopback_server server{[](const http_request&) { return answer(200); }};
+        answered(transport_.send(request_to(server.base_url() + "/", bytes)), 200);
+        same_body(arrived_once(server).body, bytes);
+    }
+    void body_of_0() const { body(""); }
+    void body_of_1() const { body("x"); }
+    void body_of_64_ki() const { body(filler(64 * 1024)); }
+    void body_of_1_mi() const { body(filler(1024 * 1024)); }
+    void body_of_all_bytes() const { body(all_bytes() + "\r\n\r\n" + all_bytes()); }
+
+    void unsendable() const {
+        const loopback_server server{[](const http_request&) { return answer(200); }};
+        http_request injecting = request_to(server.base_url() + "/");
+        injecting.headers.push_back({"X-Broken", "a\r\nX-Injected: b"});
+        failed(transport_.send(injecting), {failure::other}, false);
+        for (const char* const url : {"", "http://", "127.0.0.1", "http://127.0.0.1:99999999/"}) {
+            const transport_result outcome = transport_.send(request_to(url));
+            if (outcome || outcome.error().maybe_delivered)
+                break_off("of the URL \"" + std::string{url} + "\" " + in_words(outcome));
+        }
+        if (!server.requests().empty())
+            break_off("a header with a line break was sent");
+    }
+
+    // ---- The answer
+
+    void interim_answers() const {
+        same_body(exchanged(raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nX-Hint: 1\r\n\r\n"
+                                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfinal",
+                                ending::keep_alive))
+                      .body,
+                  "final");
+    }
+
+    void statuses() const {
+        const std::vector<header> tempting{{"Retry-After", "0"}, {"WWW-Authenticate", "Basic realm=\"x\""}};
+        for (const int status : {200, 400, 401, 404, 422, 429, 500, 503}) {
+            const http_response response = exchanged(answer(status, tempting, "said"));
+            same_body(response.body, "said");
+            same_headers(response.headers, tempting);
+        }
+    }
+
+    void answers_without_body() const {
+        for (const int status : {204, 304}) {
+            const http_response response = exchanged(answer(status, {{"X-Kept", "1"}}));
+            same_body(response.body, "");
+            same_headers(response.headers, {{"X-Kept", "1"}});
+        }
+    }
+
+    void answer_headers() const {
+        const std::vector<header> sent{{"X-Repeated", "1"},  {"x-odd-CASE", "a,  b"},
+                                       {"X-Repeated", "2"},  {"X-Empty", ""},
+                                       {"Retry-After", "3"}, {"X-Long", filler(4000)}};
+        same_headers(exchanged(answer(200, sent)).headers, sent);
+    }
+
+    void chunked_body() const {
+        const std::string text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        same_body(exchanged(raw(text + "3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\nX-Trailer: 1\r\n\r\n",
+                                ending::keep_alive))
+                      .body,
+                  "abc0123456789");
+        same_body(exchanged(raw(text + "0\r\n\r\n", ending::keep_alive)).body, "");
+    }
+
+    void body_until_close() const {
+        const std::string text = filler(100'000);
+        same_body(exchanged(raw("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + text)).body, text);
+    }
+
+    void body_with_nul() const {
+        same_body(exchanged(answer(200, {}, all_bytes() + all_bytes())).body, all_bytes() + all_bytes());
+    }
+
+    void redirects() const {
+        for (const int status : {301, 302, 303, 307, 308}) {
+            const loopback_server elsewhere{echo};
+            const std::string there = elsewhere.base_url() + "/rest/track-prompt";
+            const loopback_server server{[&](const http_request&) {
+                return answer(status, {{"Location", there}}, "moved");
+            }};
+            const transport_result outcome = transport_.send(request_to(server.base_url() + "/"));
+            for (const http_request& request : elsewhere.requests())
+                break_off(
+                    "it followed a " + std::to_string(status) + " to another port" +
+                    (find_header(request.headers, "X-API-KEY") ? " and gave the API key away there" : ""));
+            same_headers(answered(outcome, status).headers, {{"Location", there}});
+            arrived_once(server);
+        }
+    }
+
+    void limit_met() const {
+        const loopback_server server{
+            [](const http_request&) { return answer(200, {}, filler(small_limit)); }};
+        http_request request = request_to(server.base_url() + "/");
+        request.max_response_bytes = small_limit;
+        same_body(answered(transport_.send(request), 200).body, filler(small_limit));
+    }
+
+    void limit_exceeded() const {
+        const loopback_server server{
+            [](const http_request&) { return answer(200, {}, filler(small_limit + 1)); }};
+        http_request request = request_to(server.base_url() + "/");
+        request.max_response_bytes = small_limit;
+        longer_than_limit(transport_.send(request));
+        same_body(answered(transport_.send(request_to(server.base_url() + "/")), 200).body,
+                  filler(small_limit + 1));
+    }
+
+    void body_far_too_long() const {
+        scripted_answer told = answer(200, {}, filler(2 * far_more));
+        told.then = ending::close_midway;
+        gives_up(std::move(told));
+    }
+
+    void chunks_far_too_long() const {
+        gives_up(raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n800000\r\n" + filler(far_more)));
+    }
+
+    void largest_values() const {
+        const loopback_server server{echo};
+        http_request request = request_to(server.base_url() + "/", "echo");
+        request.timeout = milliseconds::max();
+        request.max_response_bytes = std::numeric_limits<std::size_t>::max();
+        same_body(answered(transport_.send(request), 200).body, "echo");
+    }
+
+    // ---- Time
+
+    void no_answer() const {
+        const loopback_server server{[&](const http_request&) {
+            scripted_answer late = only(ending::close_unannounced);
+            late.delay = longer();
+            return late;
+        }};
+        times_out(server.base_url() + "/", true);
+    }
+
+    void drips(std::string bytes, milliseconds pause) const {
+        bytes.resize(static_cast<std::size_t>(longer() / pause), 'x');
+        const loopback_server server{[&](const http_request&) {
+            scripted_answer dripping = raw(bytes);
+            dripping.byte_delay = pause;
+            return dripping;
+        }};
+        times_out(server.base_url() + "/", true);
+    }
+    void dripping_answer() const { drips("HTTP/1.1 200 OK\r\n", milliseconds{1'000}); }
+    void headers_without_end() const { drips("HTTP/1.1 200 OK\r\nX-Endless: ", milliseconds{5}); }
+
+    void dripping_body() const {
+        drips("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", milliseconds{5});
+    }
+
+    void peer_that_does_not_read() const {
+        boost::asio::io_context context;
+        tcp::acceptor acceptor{context};
+        acceptor.open(tcp::v4());
+        acceptor.set_option(boost::asio::socket_base::receive_buffer_size{4096}); // connections inherit it
+        acceptor.bind({boost::asio::ip::address_v4::loopback(), 0});
+        acceptor.listen();
+        const auto url = "http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/";
+        boost::asio::steady_timer given_up{context, longer()};
+        given_up.async_wait([&](boost::system::error_code) { acceptor.close(); });
+        const std::future<void> ends = std::async(std::launch::async, [&] { context.run(); });
+        struct stopped_at_end {
+            boost::asio::io_context& context;
+            ~stopped_at_end() { context.stop(); }
+        } const stopped{context};
+        times_out(url, std::nullopt, filler(16 * 1024 * 1024));
+    }
+
+    // ---- Failures
+
+    void refused_port() const {
+        failed(transport_.send(request_to(refusing_url())), {failure::connect}, false);
+    }
+
+    void unknown_host() const {
+        const transport_result outcome = transport_.send(request_to("http://promptlayer.invalid/"));
+        if (!outcome && outcome.error().kind == failure::timeout && !outcome.error().maybe_delivered)
+            throw not_run{"the resolver of this machine does not answer"};
+        failed(outcome, {failure::resolve}, false);
+    }
+
+    void reset_before_answer() const { fails_with(only(ending::reset_before_answer), {failure::reset}); }
+
+    void end_within_headers() const {
+        fails_with(raw("HTTP/1.1 200 OK\r\nContent-Le"), {failure::reset});
+        fails_with(raw("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n"), {failure::reset});
+    }
+
+    void reset_in_body() const { fails_with(only(ending::reset_midway), {failure::reset}); }
+
+    void short_body() const { fails_with(only(ending::close_midway), {failure::reset}); }
+
+    void chunks_cut() const {
+        const std::string text = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        fails_with(raw(text + "5\r\nabc"), {failure::reset});
+        fails_with(raw(text + "3\r\nabc\r\n"), {failure::reset}); // between two chunks
+    }
+
+    void garbage() const {
+        for (const char* const bytes :
+             {"SSH-2.0-OpenSSH_9.2\r\n", "HTTP/1.1 twohundred OK\r\n\r\n", "\r\n\r\n\r\n"})
+            fails_with(raw(bytes), {failure::other, failure::reset});
+    }
+
+    // ---- Connections and threads
+
+    void kept_connection_closed() const {
+        for (int round = 0; round < 5; ++round) {
+            const loopback_server server{[](const http_request& request) {
+                scripted_answer told = echo(request);
+                told.then = ending::close_unannounced;
+                return told;
+            }};
+            answered(transport_.send(request_to(server.base_url() + "/", "first")), 200);
+            transport_.settle(milliseconds{50}); // the end of the connection arrives
+            const transport_result outcome = transport_.send(request_to(server.base_url() + "/", "second"));
+            const std::vector<http_request> requests = server.requests();
+            if (outcome)
+                same_body(outcome->body, "second");
+            if (outcome ? requests.size() != 2 : outcome.error().maybe_delivered || requests.size() != 1)
+                break_off(in_words(outcome) + " and the server had " + std::to_string(requests.size()) +
+                          " requests");
+        }
+    }
+
+    void thousand_requests() const {
+        const loopback_server server{echo};
+        for (int i = 0; i < 1'000; ++i)
+            same_body(
+                answered(transport_.send(request_to(server.base_url() + "/", std::to_string(i))), 200).body,
+                std::to_string(i));
+        if (server.connections() > 10)
+            break_off("1,000 requests took " + std::to_string(server.connections()) + " connections");
+    }
+
+    void eight_threads() const {
+        if (!transport_.thread_safe)
+            throw not_run{"the transport does not say that it is thread_safe"};
+        const loopback_server server{echo};
+        const auto state = std::make_shared<in_flight>(8 * 25);
+        std::vector<std::future<void>> threads;
+        for (std::size_t begin = 0; begin < state->outcomes.size(); begin += 25) {
+            threads.push_back(std::async(std::launch::async, [&, begin] {
+                for (std::size_t i = begin; i < begin + 25; ++i) {
+                    http_request request = request_to(server.base_url() + "/", std::to_string(i));
+                    if (transport_.start)
+                        start(state, i, std::move(request));
+                    else
+                        state->take(i, transport_.send(request));
+                }
+            }));
+        }
+        for (std::future<void>& thread : threads)
+            thread.wait();
+        for (std::future<void>& thread : threads)
+            thread.get();
+        wait(state);
+        each_has_its_own(*state);
+    }
+
+    void cancel() const {
+        if (!transport_.cancel)
+            throw not_run{"the transport has no cancel()"};
+        milliseconds best = milliseconds::max();
+        for (int attempt = 0; attempt < 3 && best > milliseconds{100}; ++attempt) { // the machine may be busy
+            const loopback_server server{[&](const http_request&) {
+                scripted_answer late = only(ending::close_unannounced);
+                late.delay = milliseconds{3'000};
+                return late;
+            }};
+            no_throw(transport_.cancel); // nothing is in flight, so nothing happens
+            std::atomic<bool> over{false};
+            std::future<steady_clock::time_point> cancelled = std::async(std::launch::async, [&] {
+                while (server.requests().empty() && !over)
+                    std::this_thread::sleep_for(milliseconds{1});
+                const auto when = steady_clock::now();
+                no_throw(transport_.cancel);
+                return when;
+            });
+            transport_result outcome = transport_failure{};
+            try {
+                outcome = transport_.send(request_to(server.base_url() + "/"));
+            } catch (...) {
+                over = true;
+                throw;
+            }
+            const auto end = steady_clock::now();
+            over = true;
+            best = std::min(best, std::chrono::duration_cast<milliseconds>(end - cancelled.get()));
+            failed(outcome, {failure::cancelled}, true);
+        }
+        if (best > milliseconds{100})
+            break_off("it took " + std::to_string(best.count()) + " ms to end");
+        const loopback_server server{echo};
+        answered(transport_.send(request_to(server.base_url() + "/")), 200);
+    }
+
+    // ---- Asynchronous transports
+
+    void send_does_not_block() const {
+        for (int attempt = 0; attempt < 3; ++attempt) { // the machine may be busy
+            const auto state = places(1);
+            const loopback_server server{[&](const http_request& request) {
+                scripted_answer late = echo(request);
+                late.delay = milliseconds{500};
+                return late;
+            }};
+            const auto begun = steady_clock::now();
+            start(state, 0, request_to(server.base_url() + "/"));
+            const auto took = steady_clock::now() - begun;
+            wait(state);
+            answered(*state->outcomes[0], 200);
+            if (took < milliseconds{250})
+                return;
+        }
+        break_off("send() did not return before the answer was there");
+    }
+
+    void many_in_flight() const {
+        const auto state = places(50);
+        const loopback_server server{[&](const http_request& request) {
+            scripted_answer late = echo(request);
+            late.delay = milliseconds{20};
+            return late;
+        }};
+        for (std::size_t i = 0; i < state->outcomes.size(); ++i)
+            start(state, i, request_to(server.base_url() + "/", std::to_string(i)));
+        wait(state);
+        each_has_its_own(*state);
+    }
+
+    void send_from_completion() const {
+        const auto state = places(2);
+        const loopback_server server{echo};
+        transport_.start(request_to(server.base_url() + "/", "0"), [&, state](transport_result outcome) {
+            start(state, 1, request_to(server.base_url() + "/", "1"));
+            state->take(0, std::move(outcome));
+        });
+        wait(state);
+        each_has_its_own(*state);
+    }
+
+    void completes_once() const {
+        const auto ended = places(3), cancelled = places(1);
+        const loopback_server server{[&](const http_request& request) {
+            scripted_answer late = echo(request);
+            late.delay = milliseconds{request.body == "{}" ? 0 : 3'000};
+            return late;
+        }};
+        start(ended, 0, request_to(server.base_url() + "/"));
+        start(ended, 1, request_to(refusing_url()));
+        start(ended, 2, request_to("no URL"));
+        wait(ended);
+        start(cancelled, 0, request_to(server.base_url() + "/", "late"));
+        transport_.settle(milliseconds{20});
+        if (transport_.cancel)
+            no_throw(transport_.cancel);
+        wait(cancelled);
+        transport_.settle(milliseconds{50});
+        if (const std::size_t again = transport_.completed_again())
+            break_off("it called a completion again, " + std::to_string(again) + " times in all");
+    }
+
+    // ---- TLS
+
+    std::string tls_url(testing::certificate shown, const loopback_server& server) const {
+        if (!options_.tls)
+            throw not_run{"conformance_options::tls is not given"};
+        return options_.tls(shown, server.port()) + "/";
+    }
+
+    void good_certificate() const {
+        const loopback_server server{echo};
+        const std::string body = filler(100'000);
+        const std::string url = tls_url(testing::certificate::good, server);
+        same_body(answered(transport_.send(request_to(url, body)), 200).body, body);
+        arrived_once(server);
+    }
+
+    void refuses(testing::certificate shown) const {
+        const loopback_server server{echo};
+        const transport_result outcome = transport_.send(request_to(tls_url(shown, server)));
+        if (!server.requests().empty())
+            break_off("the request and its API key went to a server that is not to be trusted");
+        failed(outcome, {failure::tls}, false);
+    }
+    void self_signed() const { refuses(testing::certificate::self_signed); }
+    void wrong_host() const { refuses(testing::certificate::wrong_host); }
+    void expired() const { refuses(testing::certificate::expired); }
+    void unknown_authority() const { refuses(testing::certificate::unknown_authority); }
+
+    // ---- All of them
+
+    struct entry {
+        const char* name;
+        void (conformance::*run)() const;
+        const char* contract; ///< what a transport does; goes on "the contract says that ..."
+        const char* mend;     ///< an imperative
+    };
+
+    static const std::vector<entry>& cases() {
+        static constexpr const char* as_it_stands = "the request is sent as it stands";
+        static constexpr const char* whole = "the body is returned whole";
+        static constexpr const char* in_time =
+            "failure::timeout comes when http_request::timeout has passed, "
+            "counted over the whole exchange";
+        static constexpr const char* deadline =
+            "give your HTTP client one deadline for the whole exchange, or end it from a timer of your own; "
+            "a timeout for each read or write is not enough";
+        static constexpr const char* cut = "an answer that is cut is failure::reset, maybe delivered, and no "
+                                           "part of it is returned";
+        static constexpr const char* check_cut = "return a failure if the connection ends before the "
+                                                 "headers, Content-Length bytes or the last chunk";
+        static constexpr const char* limited =
+            "reading stops when the body exceeds max_response_bytes, and a "
+            "part of it is never returned as if it were the whole";
+        static constexpr const char* stop_reading =
+            "count the bytes in the callback that takes the body, end the transfer there, and return one "
+            "byte "
+            "more than the limit or a failure that is maybe delivered";
+        static constexpr const char* verified = "the peer of an https URL is verified, and failure::tls, not "
+                                                "delivered, is returned before anything is sent";
+        static constexpr const char* verify =
+            "turn on the check of the certificate and of its host in your TLS library";
+        using c = conformance;
+        static const std::vector<entry> all{
+            {"method", &c::method,
+             "the method is sent as it stands, or refused with failure::other, not delivered",
+             "pass http_request::method on, or refuse what your HTTP client cannot send"},
+            {"path and query", &c::target, as_it_stands, "turn off what encodes or normalises URLs"},
+            {"headers", &c::headers, "every header is sent as it stands, repeats included",
+             "pass each of http_request::headers on, in a list and not a map"},
+            {"high bytes in a header", &c::high_bytes, "header values are bytes",
+             "pass values on without converting them"},
+            {"no header twice", &c::no_header_twice,
+             "nothing is added that is there already, and Host and Content-Length once",
+             "set your HTTP client's own default only where the request has no such header"},
+            {"body of 0 bytes", &c::body_of_0, as_it_stands, "send an empty body with Content-Length: 0"},
+            {"body of 1 byte", &c::body_of_1, as_it_stands, "pass data and size on"},
+            {"body of 64 KiB", &c::body_of_64_ki, as_it_stands, "write until everything is written"},
+            {"body of 1 MiB", &c::body_of_1_mi, as_it_stands, "write until everything is written"},
+            {"body of all byte values", &c::body_of_all_bytes, as_it_stands,
+             "pass data and size on, not a C string, and convert nothing"},
+            {"request that cannot be sent", &c::unsendable,
+             "what cannot be sent as it stands is refused with failure::other, not delivered",
+             "refuse URLs that your HTTP client cannot read and control characters in headers"},
+            {"interim answers", &c::interim_answers, "the final answer is returned", "go on after a 1xx"},
+            {"statuses", &c::statuses, "any status is an answer",
+             "return status, headers and body also where your HTTP client calls it an error"},
+            {"answers without a body", &c::answers_without_body, "any status is an answer",
+             "expect no body after 204 and 304"},
+            {"headers of the answer", &c::answer_headers, "all headers are returned, repeats included",
+             "copy each header of the answer, in order"},
+            {"chunked body", &c::chunked_body, whole, "take the chunked coding off"},
+            {"body until close", &c::body_until_close, whole,
+             "read to the end of the connection where there is no Content-Length"},
+            {"body with NUL", &c::body_with_nul, whole, "copy data and size, not a C string"},
+            {"redirects", &c::redirects, "no redirect is followed", "turn redirects off in your HTTP client"},
+            {"no answer", &c::no_answer, in_time, deadline},
+            {"dripping answer", &c::dripping_answer, in_time, deadline},
+            {"dripping headers without end", &c::headers_without_end, in_time, deadline},
+            {"dripping body", &c::dripping_body, in_time, deadline},
+            {"peer that does not read", &c::peer_that_does_not_read, in_time, deadline},
+            {"refused port", &c::refused_port,
+             "where no connection is made, failure::connect says so, not delivered",
+             "tell a failed connection from one that ended"},
+            {"unknown host", &c::unknown_host, "a host without an address is failure::resolve, not delivered",
+             "tell a failed look-up from a failed connection"},
+            {"reset before the answer", &c::reset_before_answer,
+             "a connection that ends before the answer is failure::reset, maybe delivered",
+             "tell a connection that ended from one that was never made"},
+            {"end within the headers", &c::end_within_headers, cut, check_cut},
+            {"reset within the body", &c::reset_in_body, cut, check_cut},
+            {"body shorter than Content-Length", &c::short_body, cut, check_cut},
+            {"chunked body cut short", &c::chunks_cut, cut, check_cut},
+            {"garbage in place of HTTP", &c::garbage,
+             "what is no HTTP is failure::other or failure::reset, maybe delivered",
+             "return a failure if there is no status line"},
+            {"body as long as the limit", &c::limit_met, whole, "stop only beyond max_response_bytes"},
+            {"body longer than the limit", &c::limit_exceeded, limited, stop_reading},
+            {"body far longer than the limit", &c::body_far_too_long, limited, stop_reading},
+            {"chunked body far longer than the limit", &c::chunks_far_too_long, limited, stop_reading},
+            {"longest timeout, largest limit", &c::largest_values,
+             "every timeout and every limit has its meaning",
+             "add nothing to them before they are compared, and clamp them to what your HTTP client takes"},
+            {"kept connection that was closed", &c::kept_connection_closed,
+             "a request that meets a closed connection goes over a new one, or fails as not delivered",
+             "look whether a kept connection has been closed before it is used again"},
+            {"1,000 requests in a row", &c::thousand_requests,
+             "connections are kept for the requests that follow",
+             "keep the connection, or the handle that holds it, from one request to the next"},
+            {"8 threads at once", &c::eight_threads, "a transport that says thread_safe is",
+             "guard what send() shares between threads, or do not say so"},
+            {"cancel", &c::cancel,
+             "cancel() ends the requests in flight within 100 ms with failure::cancelled, maybe delivered if "
+             "they were sent, and no others",
+             "wake what waits for the answer, and forget the wish when no request is in flight"},
+            {"send does not block", &c::send_does_not_block,
+             "send() of an asynchronous transport does not block", "hand the request over and return"},
+            {"many in flight", &c::many_in_flight, "every request gets its own outcome",
+             "keep each completion with its own request"},
+            {"send from a completion", &c::send_from_completion, "a completion may send the next request",
+             "hold no lock and no iterator while a completion is called"},
+            {"completes once", &c::completes_once, "a completion is called exactly once, cancelled or not",
+             "forget the completion before you call it"},
+            {"TLS: good certificate", &c::good_certificate, "a peer that can be verified is spoken to",
+             "have the transport trust the authority that the servers of the cases have"},
+            {"TLS: self-signed certificate", &c::self_signed, verified, verify},
+            {"TLS: certificate of another host", &c::wrong_host, verified, verify},
+            {"TLS: expired certificate", &c::expired, verified, verify},
+            {"TLS: unknown authority", &c::unknown_authority, verified, verify},
+        };
+        return all;
+    }
+
+    testing::case_result result_of(const entry& one) const {
+        testing::case_result result{one.name};
+        const auto begun = steady_clock::now();
+        const auto fail = [&](const broken& what) {
+            result.verdict = testing::verdict::failed;
+            result.text = what.did + "; the contract says that " +
+                          (what.contract ? what.contract : one.contract) + "; to mend it, " +
+                          (what.mend ? what.mend : one.mend) + ".";
+        };
+        const auto skip = [&](std::string why) {
+            result.verdict = testing::verdict::skipped;
+            result.text = std::move(why);
+        };
+        try {
+            if (const auto skipped = options_.skip.find(one.name); skipped != options_.skip.end())
+                throw not_run{skipped->second};
+            (this->*one.run)();
+            transport_.settle(milliseconds{0});
+        } catch (const broken& what) {
+            fail(what);
+        } catch (const not_run& what) {
+            skip(what.why);
+        } catch (const std::exception& what) { // no port, no thread, ...
+            fail({std::string{"the case could not be run to its end: "} + what.what(),
+                  "it holds on a machine with a free port and thread", "run it again"});
+        }
+        result.took = std::chrono::duration_cast<milliseconds>(steady_clock::now() - begun);
+        return result;
+    }
+
+public:
+    conformance(const transport_under_test& transport, const testing::conformance_options& options)
+        : transport_(transport), options_(options) {}
+
+    testing::conformance_report run() const {
+        testing::conformance_report report;
+        const auto is_case = [](const std::string& name) {
+            return std::any_of(cases().begin(), cases().end(),
+                               [&](const entry& one) { return one.name == name; });
+        };
+        for (const entry& one : cases()) {
+            if (options_.only.empty() ||
+                std::find(options_.only.begin(), options_.only.end(), one.name) != options_.only.end())
+                report.cases.push_back(result_of(one));
+        }
+        std::vector<std::string> named = options_.only;
+        for (const auto& [name, reason] : options_.skip)
+            named.push_back(name);
+        for (const std::string& name : named) {
+            if (!is_case(name))
+                report.cases.push_back({name, testing::verdict::failed, "there is no case of this name", {}});
+        }
+        return report;
+    }
+};
+
+/// Counts the calls of one completion; the first is passed on. One destroyed uncalled counts as cancelled.
+class counted_completion {
+    completion done_;
+    std::shared_ptr<std::atomic<std::size_t>> again_;
+    std::atomic<bool> called_{false};
+
+public:
+    counted_completion(completion done, std::shared_ptr<std::atomic<std::size_t>> again)
+        : done_(std::move(done)), again_(std::move(again)) {}
+    counted_completion(const counted_completion&) = delete;
+    counted_completion& operator=(const counted_completion&) = delete;
+    ~counted_completion() {
+        if (!called_)
+            done_(transport_failure{failure::cancelled, "the completion was destroyed uncalled"});
+    }
+
+    void operator()(transport_result outcome) {
+        if (called_.exchange(true))
+            ++*again_;
+        else
+            done_(std::move(outcome));
+    }
+};
+
+template <class T>
+transport_under_test describe(T& transport) {
+    transport_under_test described;
+    if constexpr (requires { transport.cancel(); })
+        described.cancel = [&] { transport.cancel(); };
+    if constexpr (requires { bool{T::thread_safe}; })
+        described.thread_safe = T::thread_safe;
+    return described;
+}
+
+} // namespace detail
+
+namespace testing {
+
+/// Holds a transport to the contract that transport.hpp has in words, by requests to servers of its own on
+/// 127.0.0.1, and reports case by case. Takes about 10 seconds, mostly waiting for timeouts, and up to a
+/// minute with a transport that fails. Its servers end what goes on too long, so that only a transport that
+/// neither returns nor sees its connection close keeps it.
+///
+/// Nothing may come between: no proxy for 127.0.0.1. Not thread-safe, but different transports may be checked
+/// at the same time. Needs exceptions. Throws only for want of memory.
+template <Transport T>
+conformance_report check_transport(T&& transport, const conformance_options& options = {}) {
+    auto described = promptlayer::detail::describe(transport);
+    described.send = [&](const http_request& request) {
+        std::optional<transport_result> outcome;
+        promptlayer::detail::no_throw([&] { outcome.emplace(transport.send(request)); });
+        return *std::move(outcome);
+    };
+    described.settle = [](std::chrono::milliseconds time) { std::this_thread::sleep_for(time); };
+    return promptlayer::detail::conformance{described, options}.run();
+}
+
+/// The same for an asynchronous transport. `turn` turns the loop that it runs on: it is called again and
+/// again on this thread while an outcome is awaited, does what can be done and returns, within 10 ms or so;
+/// for a transport with threads of its own it may do nothing.
+template <AsyncTransport T, std::invocable Turn>
+conformance_report check_transport(T&& transport, Turn turn, const conformance_options& options = {}) {
+    using namespace promptlayer::detail;
+    auto described = describe(transport);
+    const auto again = std::make_shared<std::atomic<std::size_t>>(0);
+    described.completed_again = [again] { return again->load(); };
+    described.start = [&transport, again](http_request request, completion done) {
+        const auto counted = std::make_shared<counted_completion>(std::move(done), again);
+        no_throw([&] {
+            transport.send(std::move(request),
+                           [counted](transport_result outcome) { (*counted)(std::move(outcome)); });
+        });
+    };
+    described.settle = [&turn](std::chrono::milliseconds time) {
+        const auto until = std::chrono::steady_clock::now() + time;
+        do {
+            no_throw(turn);
+            std::this_thread::yield();
+        } while (std::chrono::steady_clock::now() < until);
+    };
+    described.send = [&described, &options](const http_request& request) {
+        const auto state = std::make_shared<in_flight>(1);
+        described.start(request, [state](transport_result outcome) { state->take(0, std::move(outcome)); });
+        const auto until = std::chrono::steady_clock::now() + std::chrono::seconds{10} + options.slack;
+        while (state->missing() != 0) {
+            if (std::chrono::steady_clock::now() > until)
+                throw broken{"a request was not completed", "a completion is called exactly once",
+                             "complete a request whatever becomes of it"};
+            described.settle(std::chrono::milliseconds{0});
+        }
+        return *std::move(state->outcomes[0]);
+    };
+    return conformance{described, options}.run();
+}
+
+} // namespace testing
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif
