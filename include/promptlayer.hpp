@@ -1757,7 +1757,98 @@ constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexc
                       [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
 }
 
+/// Whether every character of `text` is from `first` to '~'.
+constexpr bool ascii_from(char first, std::string_view text) noexcept {
+    return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
+}
+
+/// A number without a sign or a leading zero, at most `most`.
+inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned most) noexcept {
+    unsigned number = 0;
+    const char* const end = digits.data() + digits.size();
+    const auto [stop, ec] = std::from_chars(digits.data(), end, number);
+    if (digits.empty() || ec != std::errc{} || stop != end || number > most ||
+        (digits[0] == '0' && digits.size() > 1))
+        return std::nullopt;
+    return number;
+}
+
+/// An absolute `http` or `https` URL in parts, which refer to it.
+struct url_parts {
+    std::string_view fault{}; ///< why it is none, and the rest is not to be used; else empty
+    bool secure = false;
+    std::string_view authority{}; ///< host and port, as they stand
+    std::string_view host{};      ///< without the brackets of an IPv6 address
+    unsigned port = 0;
+    std::string_view target{}; ///< from the path on, as it stands; may be empty
+};
+
+inline url_parts split_url(std::string_view url) noexcept {
+    const auto fault = [](std::string_view words) { return url_parts{.fault = words}; };
+    if (!ascii_from('!', url))
+        return fault("must be visible ASCII without space, ?, # and backslash");
+    url_parts parts;
+    const std::string_view scheme = url.substr(0, url.find("://"));
+    parts.secure = equal_ignoring_case(scheme, "https");
+    if (scheme.size() == url.size() || !(parts.secure || equal_ignoring_case(scheme, "http")))
+        return fault("must begin with https://, or http:// where the host is this machine");
+    url.remove_prefix(scheme.size() + 3);
+    const std::string_view authority = parts.authority = url.substr(0, url.find_first_of("/?#"));
+    parts.target = url.substr(authority.size());
+    if (authority.find('@') != authority.npos)
+        return fault("must not hold user information");
+    const bool bracketed = authority.starts_with('[');
+    const std::size_t name_end = std::min(authority.find(bracketed ? ']' : ':'), authority.size());
+    parts.host = authority.substr(bracketed ? 1 : 0, name_end - (bracketed ? 1 : 0));
+    const auto in_host = [&](char c) {
+        const char lower = ascii_lower(c);
+        return (lower >= 'a' && lower <= (bracketed ? 'f' : 'z')) || (c >= '0' && c <= '9') || c == '.' ||
+               (bracketed ? c == ':' : c == '-' || c == '_');
+    };
+    if (parts.host.empty() || (bracketed && name_end == authority.size()) ||
+        !std::all_of(parts.host.begin(), parts.host.end(), in_host))
+        return fault("must name a host");
+    const std::string_view port = authority.substr(name_end + (bracketed ? 1 : 0));
+    const auto number = port.empty() ? (parts.secure ? 443 : 80) : decimal_up_to(port.substr(1), 65535);
+    if ((!port.empty() && port[0] != ':') || !number || *number == 0)
+        return fault("must have a port from 1 to 65535 or none");
+    parts.port = *number;
+    return parts;
+}
+
 } // namespace detail
+
+/// Why a request cannot be sent as it stands, in words; null if it can. For transports, whose HTTP client may
+/// send something else instead: of a URL that is not `http` or `https` with a host and a port, or has user
+/// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
+/// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
+/// with a body. What a client makes of a valid config can be sent.
+inline const char* unsendable(const http_request& request) noexcept {
+    const auto token = [](std::string_view text) { // RFC 9110, section 5.6.2
+        return !text.empty() && detail::ascii_from('!', text) &&
+               text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
+    };
+    if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
+        return "the URL is not one of http or https that can be sent as it stands";
+    if (!token(request.method) || request.method == "CONNECT")
+        return "the method is not one that can be sent";
+    if (request.method == "HEAD" && !request.body.empty())
+        return "HEAD cannot have a body";
+    std::size_t hosts = 0;
+    for (const header& h : request.headers) {
+        const auto control = [](char c) {
+            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
+        };
+        if (!token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
+            return "a header holds a character that HTTP does not allow there";
+        if (detail::equal_ignoring_case(h.name, "Content-Length") ||
+            detail::equal_ignoring_case(h.name, "Transfer-Encoding"))
+            return "the length of the body is for the transport to tell, not for a header";
+        if (detail::equal_ignoring_case(h.name, "Host") && ++hosts > 1)
+            return "there is more than one Host";
+    }
+    return nullptr;
+}
 
 /// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
 /// `headers`.
@@ -2049,24 +2140,10 @@ inline config config_from_environment() {
 
 namespace detail {
 
-/// Whether every character of `text` is from `first` to '~'.
-constexpr bool ascii_from(char first, std::string_view text) noexcept {
-    return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
-}
-
-/// A number without a sign or a leading zero, at most `most`.
-inline bool decimal_up_to(std::string_view digits, unsigned most) noexcept {
-    unsigned number = 0;
-    const char* const end = digits.data() + digits.size();
-    const auto [stop, ec] = std::from_chars(digits.data(), end, number);
-    return !digits.empty() && ec == std::errc{} && stop == end && number <= most &&
-           (digits[0] != '0' || digits.size() == 1);
-}
-
 /// `localhost`, 127.0.0.0/8 in four decimal numbers, `[::1]`; nothing that a resolver would have to
 /// interpret.
 inline bool is_loopback(std::string_view host) noexcept {
-    if (host == "[::1]" || equal_ignoring_case(host, "localhost"))
+    if (host == "::1" || equal_ignoring_case(host, "localhost"))
         return true;
     if (!host.starts_with("127."))
         return false;
@@ -2082,34 +2159,12 @@ inline bool is_loopback(std::string_view host) noexcept {
 
 /// What is wrong with a base URL; empty if nothing is.
 inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
-    if (!ascii_from('!', url) || url.find_first_of("?#\\") != url.npos)
+    if (url.find_first_of("?#\\") != url.npos)
         return "must be visible ASCII without space, ?, # and backslash";
-    const std::string_view scheme = url.substr(0, url.find("://"));
-    const bool secure = equal_ignoring_case(scheme, "https");
-    if (scheme.size() == url.size() || !(secure || equal_ignoring_case(scheme, "http")))
-        return "must begin with https://, or http:// where the host is this machine";
-    url.remove_prefix(scheme.size() + 3);
-    const std::string_view authority = url.substr(0, url.find('/'));
-    if (authority.find('@') != authority.npos)
-        return "must not hold user information";
-    const bool bracketed = authority.starts_with('[');
-    const std::size_t host_end = bracketed ? authority.find(']') : authority.find(':');
-    const std::string_view host =
-        authority.substr(0, bracketed && host_end != authority.npos ? host_end + 1 : host_end);
-    const std::string_view port = authority.substr(host.size());
-    const auto in_host = [&](char c) {
-        const char lower = ascii_lower(c);
-        return (lower >= 'a' && lower <= (bracketed ? 'f' : 'z')) || (c >= '0' && c <= '9') || c == '.' ||
-               (bracketed ? c == ':' : c == '-' || c == '_');
-    };
-    const std::string_view name =
-        bracketed ? host.substr(1, host.size() - std::min<std::size_t>(host.size(), 2)) : host;
-    if (name.empty() || (bracketed && !host.ends_with(']')) ||
-        !std::all_of(name.begin(), name.end(), in_host))
-        return "must name a host";
-    if (!port.empty() && (port[0] != ':' || port == ":0" || !decimal_up_to(port.substr(1), 65535)))
-        return "must have a port from 1 to 65535 or none";
-    if (!secure && !allow_insecure_http && !is_loopback(host))
+    const url_parts parts = split_url(url);
+    if (!parts.fault.empty())
+        return parts.fault;
+    if (!parts.secure && !allow_insecure_http && !is_loopback(parts.host))
         return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
     return {};
 }

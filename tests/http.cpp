@@ -113,3 +113,75 @@ TEST_CASE("printing a request or an answer shows secrets redacted, in any case o
                        "\n"
                        "body");
 }
+
+namespace {
+
+/// A request that can be sent, but for what is changed.
+bool can_be_sent(void (*change)(pl::http_request&)) {
+    pl::http_request request{
+        .method = "POST", .url = "https://host/path", .headers = {{"A", "b"}}, .body = "{}"};
+    change(request);
+    return pl::unsendable(request) == nullptr;
+}
+
+} // namespace
+
+TEST_CASE("a request can be sent as it stands if its URL is one of http or https with a host") {
+    const auto with_url = [](const char* url) {
+        return pl::unsendable({.method = "POST", .url = url, .headers = {}, .body = ""}) == nullptr;
+    };
+    for (const char* const url : {"http://h", "HTTPS://h:443/", "https://[::1]:65535/a/../b",
+                                  "http://127.0.0.1:1?q", "https://h/%2f;x=1?a=b&c=/?:@"})
+        CHECK_MESSAGE(with_url(url), url);
+    for (const char* const url : {"",
+                                  "h",
+                                  "http:/h",
+                                  "http://",
+                                  "https:///p",
+                                  "ftp://h/",
+                                  "file:///p",
+                                  "http://h/#f",
+                                  "http://u@h/",
+                                  "http://u:p@h/",
+                                  "http://h:0/",
+                                  "http://h:65536/",
+                                  "http://h:x/",
+                                  "http://h:080/",
+                                  "http://h:/",
+                                  "http://[::1/",
+                                  "http://[::1]x/",
+                                  "http://[g::1]/",
+                                  "http://h h/",
+                                  "http://h/\xC3\xA9",
+                                  "http://h\n/",
+                                  "http://h/\r\nA: b"})
+        CHECK_FALSE_MESSAGE(with_url(url), url);
+}
+
+TEST_CASE("a request can be sent as it stands if its method and headers are HTTP's") {
+    CHECK(can_be_sent([](pl::http_request&) {}));
+    CHECK(can_be_sent([](pl::http_request& r) { r.headers[0] = {"!#$%&'*+-.^_`|~09aZ", ""}; }));
+    CHECK(can_be_sent([](pl::http_request& r) { r.headers[0].value = "\t ~\x80\xFF"; }));
+    CHECK(can_be_sent([](pl::http_request& r) { r.headers = {{"Host", "a"}, {"A", "1"}, {"A", "2"}}; }));
+    CHECK(can_be_sent([](pl::http_request& r) { r.method = "PROPFIND"; }));
+    CHECK(can_be_sent([](pl::http_request& r) { r.method = "HEAD", r.body = ""; }));
+
+    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.method = "HEAD"; }));
+    for (const char* const bad : {"", "A B", "A:", "A\r\nB", "A\x7F", "A\xC3", "(A)"}) {
+        pl::http_request request{.method = bad, .url = "https://host/", .headers = {}, .body = ""};
+        CHECK_MESSAGE(pl::unsendable(request), bad);
+        request.method = "POST";
+        request.headers = {{bad, "b"}};
+        CHECK_MESSAGE(pl::unsendable(request), bad);
+    }
+    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.method = "CONNECT"; }));
+    for (const char control : {'\0', '\r', '\n', '\x1f', '\x7f'}) {
+        pl::http_request request{
+            .method = "POST", .url = "https://host/", .headers = {{"A", "b"}}, .body = ""};
+        request.headers[0].value += control;
+        CHECK_MESSAGE(pl::unsendable(request), static_cast<int>(control));
+    }
+    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.headers[0] = {"content-length", "2"}; }));
+    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.headers[0] = {"Transfer-encoding", "chunked"}; }));
+    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.headers = {{"Host", "a"}, {"host", "a"}}; }));
+}

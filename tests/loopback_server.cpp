@@ -355,6 +355,35 @@ TEST_CASE("loopback server: each way for a connection to end is seen as such by 
     CHECK(server.connections() == 5);
 }
 
+TEST_CASE("loopback server: a connection is held for as long as told before it ends") {
+    loopback_server server;
+    for (const ending end : {ending::close_unannounced, ending::reset_midway}) {
+        scripted_answer held = raw("held", end);
+        held.hold = 200ms;
+        server.respond(held);
+        const auto start = steady_clock::now();
+        connection to_server{server.port()};
+        to_server.send(request{}.bytes());
+        CHECK(to_server.receive(4) == "held");
+        CHECK(to_server.receive_all().empty());
+        CHECK(steady_clock::now() - start >= 200ms);
+    }
+}
+
+TEST_CASE("loopback server: a handler answers in place of the interface, after what is scripted") {
+    loopback_server server{[](const http_request& asked) {
+        scripted_answer told;
+        told.response = {299, {}, asked.method + " " + asked.url + " " + asked.body};
+        return told;
+    }};
+    server.respond(answering(201));
+    CHECK(status_of(ask(server, {})) == 201);
+    const std::string answer = ask(server, {.method = "PUT", .target = "/any?where", .body = "bytes"});
+    CHECK(status_of(answer) == 299);
+    CHECK(body_of(answer) == "PUT /any?where bytes");
+    CHECK(server.requests().size() == 2);
+}
+
 TEST_CASE("loopback server: raw bytes are sent as they are, and the connection goes on if it is to") {
     loopback_server server;
     const std::string bytes{"HTTP/1.1 100 Continue\r\n\r\n\0\xFF garbage", 35};

@@ -67,24 +67,10 @@ inline config config_from_environment() {
 
 namespace detail {
 
-/// Whether every character of `text` is from `first` to '~'.
-constexpr bool ascii_from(char first, std::string_view text) noexcept {
-    return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
-}
-
-/// A number without a sign or a leading zero, at most `most`.
-inline bool decimal_up_to(std::string_view digits, unsigned most) noexcept {
-    unsigned number = 0;
-    const char* const end = digits.data() + digits.size();
-    const auto [stop, ec] = std::from_chars(digits.data(), end, number);
-    return !digits.empty() && ec == std::errc{} && stop == end && number <= most &&
-           (digits[0] != '0' || digits.size() == 1);
-}
-
 /// `localhost`, 127.0.0.0/8 in four decimal numbers, `[::1]`; nothing that a resolver would have to
 /// interpret.
 inline bool is_loopback(std::string_view host) noexcept {
-    if (host == "[::1]" || equal_ignoring_case(host, "localhost"))
+    if (host == "::1" || equal_ignoring_case(host, "localhost"))
         return true;
     if (!host.starts_with("127."))
         return false;
@@ -100,34 +86,12 @@ inline bool is_loopback(std::string_view host) noexcept {
 
 /// What is wrong with a base URL; empty if nothing is.
 inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
-    if (!ascii_from('!', url) || url.find_first_of("?#\\") != url.npos)
+    if (url.find_first_of("?#\\") != url.npos)
         return "must be visible ASCII without space, ?, # and backslash";
-    const std::string_view scheme = url.substr(0, url.find("://"));
-    const bool secure = equal_ignoring_case(scheme, "https");
-    if (scheme.size() == url.size() || !(secure || equal_ignoring_case(scheme, "http")))
-        return "must begin with https://, or http:// where the host is this machine";
-    url.remove_prefix(scheme.size() + 3);
-    const std::string_view authority = url.substr(0, url.find('/'));
-    if (authority.find('@') != authority.npos)
-        return "must not hold user information";
-    const bool bracketed = authority.starts_with('[');
-    const std::size_t host_end = bracketed ? authority.find(']') : authority.find(':');
-    const std::string_view host =
-        authority.substr(0, bracketed && host_end != authority.npos ? host_end + 1 : host_end);
-    const std::string_view port = authority.substr(host.size());
-    const auto in_host = [&](char c) {
-        const char lower = ascii_lower(c);
-        return (lower >= 'a' && lower <= (bracketed ? 'f' : 'z')) || (c >= '0' && c <= '9') || c == '.' ||
-               (bracketed ? c == ':' : c == '-' || c == '_');
-    };
-    const std::string_view name =
-        bracketed ? host.substr(1, host.size() - std::min<std::size_t>(host.size(), 2)) : host;
-    if (name.empty() || (bracketed && !host.ends_with(']')) ||
-        !std::all_of(name.begin(), name.end(), in_host))
-        return "must name a host";
-    if (!port.empty() && (port[0] != ':' || port == ":0" || !decimal_up_to(port.substr(1), 65535)))
-        return "must have a port from 1 to 65535 or none";
-    if (!secure && !allow_insecure_http && !is_loopback(host))
+    const url_parts parts = split_url(url);
+    if (!parts.fault.empty())
+        return parts.fault;
+    if (!parts.secure && !allow_insecure_http && !is_loopback(parts.host))
         return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
     return {};
 }
