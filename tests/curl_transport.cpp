@@ -4,8 +4,10 @@
 
 #include <doctest/doctest.h>
 
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/socket_base.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -25,7 +27,6 @@
 #include <vector>
 
 #ifdef PROMPTLAYER_TEST_TLS // by a build that has OpenSSL 3
-#include <boost/asio/buffer.hpp>
 #include <boost/asio/ssl.hpp>
 #include <boost/asio/write.hpp>
 
@@ -639,6 +640,30 @@ TEST_CASE("curl: an https URL whose server does not speak TLS is failure::tls, n
     CHECK(failed.kind == failure::tls);
     CHECK_FALSE(failed.maybe_delivered);
     CHECK(server.requests().empty());
+}
+
+TEST_CASE("curl: a connection that is reset within the TLS handshake is failure::connect, not delivered") {
+    silent_listener listener;
+    std::thread peer{[&] {
+        tcp::socket socket = listener.acceptor.accept();
+        char hello = 0;
+        socket.receive(boost::asio::buffer(&hello, 1));
+        socket.set_option(boost::asio::socket_base::linger{true, 0});
+    }};
+    curl_transport transport;
+    const transport_failure failed = failure_of(transport.send(to("https://" + listener.authority() + "/")));
+    peer.join();
+    CHECK(failed.kind == failure::connect);
+    CHECK_FALSE(failed.maybe_delivered);
+}
+
+TEST_CASE("curl: an earlier reset does not make failure::connect of a server that does not speak TLS") {
+    loopback_server server;
+    server.respond(only(ending::reset_before_answer));
+    curl_transport transport;
+    CHECK(failure_of(transport.send(to(server))).kind == failure::reset);
+    const std::string url = "https://" + server.base_url().substr(7) + "/";
+    CHECK(failure_of(transport.send(to(url))).kind == failure::tls);
 }
 
 TEST_CASE("curl: codes of libcurl that no test server brings about are mapped by kind") {

@@ -126,6 +126,19 @@ bool can_be_sent(void (*change)(pl::http_request&)) {
 
 } // namespace
 
+TEST_CASE("a URL is read into the parts that it has, as they stand") {
+    const auto parts = [](std::string_view url) {
+        const auto read = pl::detail::split_url(url);
+        REQUIRE(read.fault.empty());
+        return std::string{read.secure ? "s " : ""}.append(read.authority) + " " + std::string{read.host} +
+               " " + std::to_string(read.port) + " " + std::string{read.target};
+    };
+    CHECK(parts("http://a.example") == "a.example a.example 80 ");
+    CHECK(parts("HTTPS://A-b_c.example?x=/") == "s A-b_c.example A-b_c.example 443 ?x=/");
+    CHECK(parts("https://[::1]:8443/a//../b?c:d@e") == "s [::1]:8443 ::1 8443 /a//../b?c:d@e");
+    CHECK(parts("http://[fe80::A]") == "[fe80::A] fe80::A 80 ");
+}
+
 TEST_CASE("a request can be sent as it stands if its URL is one of http or https with a host") {
     const auto with_url = [](const char* url) {
         return pl::unsendable({.method = "POST", .url = url, .headers = {}, .body = ""}) == nullptr;

@@ -487,12 +487,16 @@ class conformance {
 
     // ---- The answer
 
-    void interim_answers() const {
-        same_body(exchanged(raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nX-Hint: 1\r\n\r\n"
-                                "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfinal",
+    void after_interim(const std::string& interim, const std::string& body) const {
+        same_body(exchanged(raw(interim + "HTTP/1.1 200 OK\r\nContent-Length: " +
+                                    std::to_string(body.size()) + "\r\n\r\n" + body,
                                 ending::keep_alive))
                       .body,
-                  "final");
+                  body);
+    }
+    void continue_100() const { after_interim("HTTP/1.1 100 Continue\r\n\r\n", "after 100"); }
+    void early_hints_103() const {
+        after_interim("HTTP/1.1 103 Early Hints\r\nLink: </style.css>\r\n\r\n", "after 103");
     }
 
     void statuses() const {
@@ -513,10 +517,17 @@ class conformance {
     }
 
     void answer_headers() const {
-        const std::vector<header> sent{{"X-Repeated", "1"},  {"x-odd-CASE", "a,  b"},
-                                       {"X-Repeated", "2"},  {"X-Empty", ""},
-                                       {"Retry-After", "3"}, {"X-Long", filler(4000)}};
+        const std::vector<header> sent{
+            {"X-Repeated", "1"}, {"x-odd-CASE", "a,  b"}, {"X-Repeated", "2"}, {"Retry-After", "3"}};
         same_headers(exchanged(answer(200, sent)).headers, sent);
+    }
+
+    void long_header() const {
+        same_headers(exchanged(answer(200, {{"X-Long", filler(4000)}})).headers, {{"X-Long", filler(4000)}});
+    }
+
+    void empty_header() const {
+        same_headers(exchanged(answer(200, {{"X-Empty", ""}})).headers, {{"X-Empty", ""}});
     }
 
     void chunked_body() const {
@@ -632,7 +643,7 @@ class conformance {
             boost::asio::io_context& context;
             ~stopped_at_end() { context.stop(); }
         } const stopped{context};
-        times_out(url, std::nullopt, filler(16 * 1024 * 1024));
+        times_out(url, std::nullopt, filler(2 * far_more));
     }
 
     // ---- Failures
@@ -891,6 +902,11 @@ class conformance {
                                                 "delivered, is returned before anything is sent";
         static constexpr const char* verify =
             "turn on the check of the certificate and of its host in your TLS library";
+        static constexpr const char* final_one = "the final answer is returned, and no interim one";
+        static constexpr const char* go_on = "read on after a status of 1xx";
+        static constexpr const char* all_headers =
+            "all headers are returned, repeats and empty ones included";
+        static constexpr const char* copy_headers = "copy each header of the answer, in order";
         using c = conformance;
         static const std::vector<entry> all{
             {"method", &c::method,
@@ -913,13 +929,15 @@ class conformance {
             {"request that cannot be sent", &c::unsendable,
              "what cannot be sent as it stands is refused with failure::other, not delivered",
              "refuse URLs that your HTTP client cannot read and control characters in headers"},
-            {"interim answers", &c::interim_answers, "the final answer is returned", "go on after a 1xx"},
+            {"100 Continue before the answer", &c::continue_100, final_one, go_on},
+            {"103 Early Hints before the answer", &c::early_hints_103, final_one, go_on},
             {"statuses", &c::statuses, "any status is an answer",
              "return status, headers and body also where your HTTP client calls it an error"},
             {"answers without a body", &c::answers_without_body, "any status is an answer",
              "expect no body after 204 and 304"},
-            {"headers of the answer", &c::answer_headers, "all headers are returned, repeats included",
-             "copy each header of the answer, in order"},
+            {"headers of the answer", &c::answer_headers, all_headers, copy_headers},
+            {"long header of the answer", &c::long_header, all_headers, copy_headers},
+            {"empty header of the answer", &c::empty_header, all_headers, copy_headers},
             {"chunked body", &c::chunked_body, whole, "take the chunked coding off"},
             {"body until close", &c::body_until_close, whole,
              "read to the end of the connection where there is no Content-Length"},
@@ -1083,8 +1101,11 @@ namespace testing {
 ///
 /// Nothing may come between: no proxy for 127.0.0.1. Not thread-safe, but different transports may be checked
 /// at the same time. Needs exceptions. Throws only for want of memory.
-template <Transport T>
+template <class T>
 conformance_report check_transport(T&& transport, const conformance_options& options = {}) {
+    static_assert(Transport<std::remove_reference_t<T>>,
+                  "promptlayer: check_transport takes a Transport that is not const; an AsyncTransport is "
+                  "checked together with a callable that turns its loop");
     auto described = promptlayer::detail::describe(transport);
     described.send = [&](const http_request& request) {
         std::optional<transport_result> outcome;
@@ -1098,8 +1119,11 @@ conformance_report check_transport(T&& transport, const conformance_options& opt
 /// The same for an asynchronous transport. `turn` turns the loop that it runs on: it is called again and
 /// again on this thread while an outcome is awaited, does what can be done and returns, within 10 ms or so;
 /// for a transport with threads of its own it may do nothing.
-template <AsyncTransport T, std::invocable Turn>
+template <class T, std::invocable Turn>
 conformance_report check_transport(T&& transport, Turn turn, const conformance_options& options = {}) {
+    static_assert(AsyncTransport<std::remove_reference_t<T>>,
+                  "promptlayer: check_transport takes an AsyncTransport that is not const where a callable "
+                  "turns its loop; a Transport is checked without one");
     using namespace promptlayer::detail;
     auto described = describe(transport);
     const auto again = std::make_shared<std::atomic<std::size_t>>(0);

@@ -7,13 +7,15 @@
 #include <promptlayer/track_prompt.hpp>
 #include <promptlayer/validate.hpp>
 
-#include <promptlayer/detail/push_macros.hpp>
-
+// Before the macros are set aside that windows.h defines, which these include
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/write.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/parser.hpp>

@@ -14,8 +14,10 @@
 #include <functional>
 #include <limits>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 namespace promptlayer::inline v0 {
@@ -31,37 +33,6 @@ bool ran_to_end(Action&& action) {
         return true;
     });
     return whole;
-}
-
-/// Why a request cannot be sent as it stands, where libcurl would leave out a part or send more; else null.
-inline const char* unsendable(const http_request& request) noexcept {
-    const auto visible = [](std::string_view text, std::string_view but_for) {
-        const auto fits = [&](char c) { return c > ' ' && c <= '~' && but_for.find(c) == but_for.npos; };
-        return !text.empty() && std::all_of(text.begin(), text.end(), fits);
-    };
-    const std::string_view url = request.url;
-    if (!visible(url, "") || (!equal_ignoring_case(url.substr(0, 8), "https://") &&
-                              !equal_ignoring_case(url.substr(0, 7), "http://")))
-        return "the URL is not one of visible ASCII that begins with https:// or http://";
-    if (!visible(request.method, ":/"))
-        return "the method holds a character that HTTP does not allow there";
-    if (request.method == "HEAD" && !request.body.empty())
-        return "HEAD cannot have a body";
-    if (url.find('#') != url.npos)
-        return "the URL holds a fragment, which is never sent";
-    std::size_t hosts = 0;
-    for (const header& h : request.headers) {
-        const auto control = [](char c) {
-            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
-        };
-        if (!visible(h.name, ":;") || std::any_of(h.value.begin(), h.value.end(), control))
-            return "a header holds a character that HTTP does not allow there";
-        if (equal_ignoring_case(h.name, "Content-Length") || equal_ignoring_case(h.name, "Transfer-Encoding"))
-            return "the length of the body is for the transport to tell, not for a header";
-        if (equal_ignoring_case(h.name, "Host") && ++hosts > 1)
-            return "there is more than one Host";
-    }
-    return nullptr;
 }
 
 constexpr failure failure_of(CURLcode code) noexcept {
@@ -85,28 +56,52 @@ constexpr failure failure_of(CURLcode code) noexcept {
     return failure::other;
 }
 
-/// The handles of a transport, null where libcurl has none; they keep connections between requests.
-struct curl_handles {
-    CURLM* multi = nullptr;
-    CURL* easy = nullptr;
-    std::atomic<bool> cancelled{false}; // means the request in flight: a new one begins with false
+struct curl_easy_deleter {
+    void operator()(CURL* easy) const noexcept { curl_easy_cleanup(easy); }
+};
+using curl_easy = std::unique_ptr<CURL, curl_easy_deleter>;
 
-    curl_handles() noexcept {
+/// Where requests run, and what keeps their connections from one to the next. Outlives their handles.
+struct curl_connections {
+    CURLM* multi = nullptr; // null where libcurl cannot be had
+    std::atomic<bool> cancelled{false};
+
+    curl_connections() noexcept {
         static const CURLcode initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
-        if (initialised == CURLE_OK && (multi = curl_multi_init()) != nullptr)
-            easy = curl_easy_init();
+        if (initialised == CURLE_OK)
+            multi = curl_multi_init();
     }
-    ~curl_handles() {
-        curl_easy_cleanup(easy);
-        curl_multi_cleanup(multi);
+    curl_connections(const curl_connections&) = delete;
+    curl_connections& operator=(const curl_connections&) = delete;
+    ~curl_connections() { curl_multi_cleanup(multi); }
+
+    /// A handle for the next request, null where there is none to be had: the one given, but for one that met
+    /// an error of the system, which libcurl would report again and again.
+    curl_easy handle(curl_easy used) const noexcept {
+        long error = 0;
+        if (used && curl_easy_getinfo(used.get(), CURLINFO_OS_ERRNO, &error) == CURLE_OK && error == 0)
+            return used;
+        return curl_easy{multi ? curl_easy_init() : nullptr};
+    }
+
+    /// Any thread. Wakes `curl_multi_poll`.
+    void cancel() noexcept {
+        cancelled = true;
+        curl_multi_wakeup(multi);
     }
 };
 
-/// One request on its way and what has come back of it.
+/// Those of a transport that does one request at a time.
+struct curl_handles : curl_connections {
+    curl_easy easy{};
+};
+
+/// One request on its way and what has come back of it. Refers to all that it is made of.
 class curl_exchange {
     static constexpr std::size_t max_header_bytes = 256 * 1024; // with interim answers and trailers
 
-    curl_handles& handles_;
+    CURLM* const multi_;
+    CURL* const easy_;
     const http_request& request_;
     curl_slist* lines_ = nullptr;
     http_response response_{};
@@ -119,7 +114,7 @@ class curl_exchange {
 
     long status() const noexcept {
         long code = 0;
-        curl_easy_getinfo(handles_.easy, CURLINFO_RESPONSE_CODE, &code);
+        curl_easy_getinfo(easy_, CURLINFO_RESPONSE_CODE, &code);
         return code;
     }
 
@@ -166,48 +161,19 @@ class curl_exchange {
         return ran_to_end([&] { taken = (exchange.*Take)({data, size}); }) && taken ? size : 0;
     }
 
-    /// A reset before the request was sent, as by a proxy, means that there was no connection.
-    transport_failure failed(failure kind, std::string message) const {
-        long sent = 0;        // old versions count what was said to a proxy, too
-        curl_off_t begun = 0; // new versions set it at the end whatever happened
-        curl_easy_getinfo(handles_.easy, CURLINFO_REQUEST_SIZE, &sent);
-        curl_easy_getinfo(handles_.easy, CURLINFO_PRETRANSFER_TIME_T, &begun);
-        const bool maybe_delivered = sent != 0 && begun != 0;
-        if (kind == failure::reset && !maybe_delivered)
-            kind = failure::connect;
-        return {kind, std::move(message), maybe_delivered};
-    }
-
-    transport_result outcome(CURLcode code) {
-        if (code != CURLE_OK && stopped_)
-            return failed(failure::other, stopped_);
-        if (code != CURLE_OK && !too_long_)
-            return failed(failure_of(code), *detail_ ? detail_ : curl_easy_strerror(code));
-        if (!headers_done_)
-            return failed(failure::reset, "the connection ended within the headers");
-        response_.status = static_cast<int>(status());
-        return std::move(response_);
-    }
-
-public:
-    curl_exchange(curl_handles& handles, const http_request& request) : handles_(handles), request_(request) {
-        handles_.cancelled = false;
-    }
-    curl_exchange(const curl_exchange&) = delete;
-    curl_exchange& operator=(const curl_exchange&) = delete;
-
-    /// Leaves the handles as new, but for the connections.
-    ~curl_exchange() {
-        curl_multi_remove_handle(handles_.multi, handles_.easy);
-        curl_easy_reset(handles_.easy);
-        curl_slist_free_all(lines_);
+    /// Whether the peer went away within the TLS handshake, rather than refused it.
+    bool reset_in_handshake(CURLcode code) const {
+        long error = 0; // may be that of another address which was tried before: refused, ...
+        curl_easy_getinfo(easy_, CURLINFO_OS_ERRNO, &error);
+        const std::error_code why{static_cast<int>(error), std::system_category()};
+        return code == CURLE_SSL_CONNECT_ERROR && why == std::errc::connection_reset;
     }
 
     CURLcode prepare() {
         CURLcode code = CURLE_OK;
         const auto set = [&](CURLoption option, auto value) {
             if (code == CURLE_OK)
-                code = curl_easy_setopt(handles_.easy, option, value);
+                code = curl_easy_setopt(easy_, option, value);
         };
         const bool secure = ascii_lower(request_.url[4]) == 's';
         set(CURLOPT_ERRORBUFFER, detail_);
@@ -223,6 +189,9 @@ public:
         set(CURLOPT_SSL_VERIFYPEER, 1L);
         set(CURLOPT_SSL_VERIFYHOST, 2L);
         set(CURLOPT_NOSIGNAL, 1L);
+        // A connection under way may turn out to be HTTP/2 and do for several requests; without TLS that is
+        // not known before the first answer, too long to wait.
+        set(CURLOPT_PIPEWAIT, secure ? 1L : 0L);
         const std::chrono::milliseconds longest{std::numeric_limits<int>::max()}; // libcurl's own limit
         const auto timeout = static_cast<long>(std::min(request_.timeout, longest).count());
         set(CURLOPT_TIMEOUT_MS, timeout);
@@ -256,26 +225,69 @@ public:
         set(CURLOPT_HTTPHEADER, lines_);
         // No header goes to or comes from the proxy of an https, and none sees a plain http with its API key.
         // Not checked: a libcurl that is built without proxies does not know these.
-        curl_easy_setopt(handles_.easy, CURLOPT_HEADEROPT, long{CURLHEADER_SEPARATE});
-        curl_easy_setopt(handles_.easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+        curl_easy_setopt(easy_, CURLOPT_HEADEROPT, long{CURLHEADER_SEPARATE});
+        curl_easy_setopt(easy_, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
         if (!secure)
-            curl_easy_setopt(handles_.easy, CURLOPT_PROXY, "");
+            curl_easy_setopt(easy_, CURLOPT_PROXY, "");
         return code;
     }
 
-    transport_result run() {
-        int count = 0;
-        CURLMcode code = curl_multi_add_handle(handles_.multi, handles_.easy);
-        while (code == CURLM_OK) {
-            code = curl_multi_perform(handles_.multi, &count);
-            if (code != CURLM_OK || count == 0)
-                break;
-            if (handles_.cancelled)
-                return failed(failure::cancelled, "cancelled");
-            code = curl_multi_poll(handles_.multi, nullptr, 0, 60'000, nullptr); // or data, timer, cancel()
-        }
-        const CURLMsg* const done = curl_multi_info_read(handles_.multi, &count);
-        return done ? outcome(done->data.result) : failed(failure::other, curl_multi_strerror(code));
+public:
+    curl_exchange(const curl_connections& connections, CURL* easy, const http_request& request)
+        : multi_(connections.multi), easy_(easy), request_(request) {}
+    curl_exchange(const curl_exchange&) = delete;
+    curl_exchange& operator=(const curl_exchange&) = delete;
+
+    /// Leaves the handles as new, but for the connections.
+    ~curl_exchange() {
+        if (!easy_)
+            return;
+        curl_multi_remove_handle(multi_, easy_);
+        curl_easy_reset(easy_);
+        curl_slist_free_all(lines_);
+    }
+
+    /// Gives the request to libcurl, which has it until this is destroyed; or why it cannot be sent.
+    std::optional<transport_failure> start(const std::function<void(CURL*)>& configure) {
+        const auto unsent = [](failure kind, const char* why) { return transport_failure{kind, why, false}; };
+        if (const char* const why = unsendable(request_))
+            return unsent(failure::other, why);
+        if (request_.timeout <= std::chrono::milliseconds{0})
+            return unsent(failure::timeout, "the request allows no time");
+        if (!easy_)
+            return unsent(failure::other, "libcurl cannot be initialised");
+        if (const CURLcode code = prepare(); code != CURLE_OK)
+            return unsent(failure_of(code), curl_easy_strerror(code));
+        if (configure && !ran_to_end([&] { configure(easy_); }))
+            return unsent(failure::other, "the function that configures the transport threw");
+        if (const CURLMcode code = curl_multi_add_handle(multi_, easy_); code != CURLM_OK)
+            return unsent(failure::other, curl_multi_strerror(code));
+        return std::nullopt;
+    }
+
+    /// A reset before the request was sent, as by a proxy, means that there was no connection.
+    transport_failure failed(failure kind, std::string message) const {
+        long sent = 0;        // old versions count what was said to a proxy, too
+        curl_off_t begun = 0; // new versions set it at the end whatever happened
+        curl_easy_getinfo(easy_, CURLINFO_REQUEST_SIZE, &sent);
+        curl_easy_getinfo(easy_, CURLINFO_PRETRANSFER_TIME_T, &begun);
+        const bool maybe_delivered = sent != 0 && begun != 0;
+        if (kind == failure::reset && !maybe_delivered)
+            kind = failure::connect;
+        return {kind, std::move(message), maybe_delivered};
+    }
+
+    /// What the request came to when libcurl was done with it.
+    transport_result outcome(CURLcode code) {
+        if (code != CURLE_OK && stopped_)
+            return failed(failure::other, stopped_);
+        if (code != CURLE_OK && !too_long_)
+            return failed(reset_in_handshake(code) ? failure::reset : failure_of(code),
+                          *detail_ ? detail_ : curl_easy_strerror(code));
+        if (!headers_done_)
+            return failed(failure::reset, "the connection ended within the headers");
+        response_.status = static_cast<int>(status());
+        return std::move(response_);
     }
 };
 
@@ -310,28 +322,33 @@ public:
     /// cannot be sent as it stands (a line break in a header, ...) is a `failure::other` and not sent. The
     /// message of a failure is libcurl's.
     transport_result send(const http_request& request) {
-        const auto unsent = [](failure kind, const char* why) { return transport_failure{kind, why, false}; };
-        if (const char* const why = detail::unsendable(request))
-            return unsent(failure::other, why);
-        if (request.timeout <= std::chrono::milliseconds{0})
-            return unsent(failure::timeout, "the request allows no time");
-        if (!handles_ || !handles_->easy)
-            return unsent(failure::other, "libcurl cannot be initialised");
-        detail::curl_exchange exchange{*handles_, request};
-        if (const CURLcode code = exchange.prepare(); code != CURLE_OK)
-            return unsent(detail::failure_of(code), curl_easy_strerror(code));
-        if (configure_ && !detail::ran_to_end([&] { configure_(handles_->easy); }))
-            return unsent(failure::other, "the function that configures the transport threw");
-        return exchange.run();
+        if (!handles_)
+            return transport_failure{failure::other, "the transport was moved from", false};
+        handles_->easy = handles_->handle(std::move(handles_->easy));
+        detail::curl_exchange exchange{*handles_, handles_->easy.get(), request};
+        handles_->cancelled = false;
+        if (auto unsent = exchange.start(configure_))
+            return *std::move(unsent);
+        int count = 1;
+        CURLMcode code = CURLM_OK;
+        while (code == CURLM_OK) {
+            code = curl_multi_perform(handles_->multi, &count);
+            if (code != CURLM_OK || count == 0)
+                break;
+            if (handles_->cancelled)
+                return exchange.failed(failure::cancelled, "cancelled");
+            code = curl_multi_poll(handles_->multi, nullptr, 0, 60'000, nullptr); // or data, timer, cancel()
+        }
+        const CURLMsg* const done = curl_multi_info_read(handles_->multi, &count);
+        return done ? exchange.outcome(done->data.result)
+                    : exchange.failed(failure::other, curl_multi_strerror(code));
     }
 
     /// Ends the request in flight, if there is one, with `failure::cancelled`; later ones are not affected.
     /// Does not wait for it. Any thread, but not while the transport is moved or destroyed.
     void cancel() noexcept {
-        if (!handles_)
-            return;
-        handles_->cancelled = true;
-        curl_multi_wakeup(handles_->multi);
+        if (handles_)
+            handles_->cancel();
     }
 };
 

@@ -1,0 +1,14 @@
+// expect: promptlayer: check_transport takes an AsyncTransport that is not const where a callable turns its
+// expect: loop; a Transport is checked without one
+#include <promptlayer/testing/conformance.hpp>
+
+#ifdef FIXED
+auto
+#else
+const auto
+#endif
+    transport = promptlayer::transport_from([](promptlayer::http_request, promptlayer::completion) {});
+
+void check() {
+    promptlayer::testing::check_transport(transport, [] {});
+}

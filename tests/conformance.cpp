@@ -1,0 +1,877 @@
+// The conformance kit is right about a right transport (each adapter's tests), and about wrong ones: here is
+// one for every case, and the cases that find it.
+
+#include <promptlayer/testing/conformance.hpp>
+#include <promptlayer/testing/conformance_tls.hpp>
+#include <promptlayer/transports/curl.hpp>
+#include <promptlayer/transports/curl_multi.hpp>
+
+#include <doctest/doctest.h>
+
+#include <netinet/in.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <openssl/ssl.h>
+#include <openssl/x509.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <limits>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <string_view>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace {
+
+using namespace std::chrono_literals;
+using promptlayer::completion;
+using promptlayer::curl_multi_transport;
+using promptlayer::curl_transport;
+using promptlayer::failure;
+using promptlayer::header;
+using promptlayer::http_request;
+using promptlayer::http_response;
+using promptlayer::transport_failure;
+using promptlayer::transport_result;
+using promptlayer::testing::case_result;
+using promptlayer::testing::check_transport;
+using promptlayer::testing::conformance_options;
+using promptlayer::testing::conformance_report;
+using promptlayer::testing::tls_servers;
+using promptlayer::testing::verdict;
+
+using configuration = std::function<void(CURL*)>;
+using check = std::function<conformance_report(const conformance_options&)>;
+
+/// A right transport, but for what is configured and what is done around it.
+template <class Around>
+struct wrong_transport {
+    curl_transport right;
+    Around around;
+
+    transport_result send(const http_request& request) { return around(right, request); }
+    void cancel() { right.cancel(); }
+};
+
+/// Sets the authority of the kit's TLS servers, and what else is to be configured.
+configuration trusting(const tls_servers& tls, configuration more = {}) {
+    return [pem = tls.authority(), more](CURL* easy) {
+        curl_blob blob{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
+        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
+        if (more)
+            more(easy);
+    };
+}
+
+/// A check of a transport that is wrong by what is around it: a function of the right one and the request.
+template <class Around>
+check around(Around wrong, configuration more = {}) {
+    return [=](conformance_options options) {
+        tls_servers tls;
+        options.tls = std::ref(tls);
+        return check_transport(wrong_transport<Around>{curl_transport{trusting(tls, more)}, wrong}, options);
+    };
+}
+
+/// Wrong by what becomes of the request before it is sent.
+template <class Change>
+check request_with(Change change) {
+    return around([=](curl_transport& right, http_request request) {
+        change(request);
+        return right.send(request);
+    });
+}
+
+/// Wrong by what becomes of the outcome.
+template <class Change>
+check outcome_with(Change change) {
+    return around([=](curl_transport& right, const http_request& request) {
+        transport_result outcome = right.send(request);
+        change(outcome);
+        return outcome;
+    });
+}
+
+template <class Change>
+check answer_with(Change change) {
+    return outcome_with([=](transport_result& outcome) {
+        if (outcome)
+            change(*outcome);
+    });
+}
+
+/// Turns failures into others, or into answers.
+template <class Change>
+check failure_with(Change change) {
+    return outcome_with([=](transport_result& outcome) {
+        if (!outcome)
+            outcome = change(std::as_const(outcome).error());
+    });
+}
+
+/// Wrong by an option of libcurl.
+check configured(configuration more) {
+    return around([](curl_transport& right, const http_request& request) { return right.send(request); },
+                  more);
+}
+
+bool says(const transport_failure& failed, std::string_view part) {
+    return failed.message.find(part) != failed.message.npos;
+}
+
+/// As a map would hold them.
+void last_of_each(std::vector<header>& headers) {
+    for (std::size_t i = headers.size(); i-- > 0;) {
+        const auto same = [&](const header& h) { return h.name == headers[i].name; };
+        if (std::any_of(headers.begin() + static_cast<std::ptrdiff_t>(i) + 1, headers.end(), same))
+            headers.erase(headers.begin() + static_cast<std::ptrdiff_t>(i));
+    }
+}
+
+/// Accepts a certificate that has one of these faults.
+template <int... Faults>
+int tolerant(int, X509_STORE_CTX* chain) {
+    const int fault = X509_STORE_CTX_get_error(chain);
+    if (((fault == Faults) || ...))
+        X509_STORE_CTX_set_error(chain, X509_V_OK);
+    return X509_STORE_CTX_get_error(chain) == X509_V_OK;
+}
+
+template <int... Faults>
+check tolerating() {
+    return configured([](CURL* easy) {
+        const auto set = [](CURL*, void* context, void*) {
+            SSL_CTX_set_verify(static_cast<SSL_CTX*>(context), SSL_VERIFY_PEER, &tolerant<Faults...>);
+            return CURLE_OK;
+        };
+        curl_easy_setopt(easy, CURLOPT_SSL_CTX_FUNCTION, static_cast<CURLcode (*)(CURL*, void*, void*)>(set));
+    });
+}
+
+/// A transport by hand, whose timeout is not one for the whole exchange.
+struct hand_made_transport {
+    enum class clock {
+        each_wait,       ///< begins anew with each byte
+        from_first_byte, ///< begins with the answer
+        until_body,      ///< ends with the headers
+        from_sent,       ///< begins when the request has been sent
+    } clock;
+
+    transport_result send(const http_request& request) const {
+        const int port = std::stoi(request.url.substr(request.url.rfind(':') + 1));
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        address.sin_port = htons(static_cast<std::uint16_t>(port));
+        const int handle = ::socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        const std::unique_ptr<const int, void (*)(const int*)> closing{&handle,
+                                                                       [](const int* h) { ::close(*h); }};
+        static_cast<void>(::connect(handle, reinterpret_cast<const sockaddr*>(&address), sizeof address));
+        auto end = std::chrono::steady_clock::now() + request.timeout;
+        const auto ready = [&](short events, bool timed) {
+            pollfd waited{handle, events, 0};
+            const auto left = std::chrono::ceil<std::chrono::milliseconds>(
+                (clock == clock::each_wait ? std::chrono::steady_clock::now() + request.timeout : end) -
+                std::chrono::steady_clock::now());
+            return ::poll(&waited, 1, timed ? static_cast<int>(std::max(left, 0ms).count()) : -1) == 1;
+        };
+        const std::string text = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " +
+                                 std::to_string(request.body.size()) + "\r\n\r\n" + request.body;
+        for (std::size_t sent = 0; sent < text.size();) {
+            if (!ready(POLLOUT, clock != clock::from_sent))
+                return transport_failure{failure::timeout, "not sent"};
+            const auto now = ::send(handle, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
+            if (now < 0)
+                return transport_failure{failure::reset, "not sent"};
+            sent += static_cast<std::size_t>(now);
+        }
+        if (clock == clock::from_sent)
+            end = std::chrono::steady_clock::now() + request.timeout;
+        std::string answer;
+        std::array<char, 4096> buffer{};
+        while (true) {
+            const bool in_body = answer.find("\r\n\r\n") != answer.npos;
+            if (!ready(POLLIN, (clock != clock::from_first_byte || !answer.empty()) &&
+                                   (clock != clock::until_body || !in_body)))
+                return transport_failure{failure::timeout, "no answer"};
+            const auto size = ::recv(handle, buffer.data(), buffer.size(), 0);
+            if (size < 0)
+                return transport_failure{failure::reset, "no answer"};
+            if (size == 0)
+                return http_response{200, {}, answer};
+            if (clock == clock::from_first_byte && answer.empty())
+                end = std::chrono::steady_clock::now() + request.timeout;
+            answer.append(buffer.data(), static_cast<std::size_t>(size));
+        }
+    }
+};
+
+check timed(enum hand_made_transport::clock clock) {
+    return [=](conformance_options options) {
+        options.only = {"no answer", "dripping answer", "dripping headers without end", "dripping body",
+                        "peer that does not read"};
+        return check_transport(hand_made_transport{clock}, options);
+    };
+}
+
+/// Says that it may be used from many threads, and has one place for what came last.
+struct unguarded_transport {
+    static constexpr bool thread_safe = true;
+    std::unique_ptr<std::mutex> mutex = std::make_unique<std::mutex>();
+    curl_transport right{};
+    std::optional<transport_result> last{};
+
+    transport_result send(const http_request& request) {
+        {
+            const std::lock_guard held{*mutex};
+            last.emplace(right.send(request));
+        }
+        std::this_thread::yield();
+        const std::lock_guard held{*mutex};
+        return *last;
+    }
+};
+
+/// Its `cancel()` does as told.
+template <class Cancel>
+struct wrongly_cancelled_transport {
+    curl_transport right{};
+    Cancel wrong;
+    std::unique_ptr<std::atomic<int>> wishes = std::make_unique<std::atomic<int>>(0);
+
+    transport_result send(const http_request& request) {
+        if (wishes->exchange(0) != 0)
+            return transport_failure{failure::cancelled, "cancelled before"};
+        return right.send(request);
+    }
+    void cancel() { wrong(right, *wishes); }
+};
+
+template <class Cancel>
+check cancelled_by(Cancel wrong) {
+    return [=](const conformance_options& options) {
+        return check_transport(wrongly_cancelled_transport<Cancel>{{}, wrong}, options);
+    };
+}
+
+/// A transport with a completion for each request, but for what is done around it.
+template <class Around>
+struct wrong_async_transport {
+    curl_multi_transport right;
+    Around around;
+
+    void send(http_request request, completion done) { around(right, std::move(request), std::move(done)); }
+    void cancel() { right.cancel(); }
+};
+
+template <class Around>
+check async_around(Around wrong) {
+    return [=](conformance_options options) {
+        tls_servers tls;
+        options.tls = std::ref(tls);
+        wrong_async_transport<Around> transport{curl_multi_transport{trusting(tls)}, wrong};
+        return check_transport(
+            transport, [&] { transport.right.poll(1ms); }, options);
+    };
+}
+
+struct wrong {
+    const char* how;
+    check run;
+    std::set<std::string> found_by; ///< exactly these cases
+};
+
+const std::vector<wrong>& wrong_transports() {
+    static const std::vector<wrong> all{
+        {"sends every request as a POST",
+         request_with([](http_request& r) { r.method = "POST"; }),
+         {"method"}},
+        {"refuses a PUT as if it might have arrived",
+         around([](curl_transport& right, const http_request& r) {
+             return r.method == "POST" ? right.send(r) : transport_failure{failure::other, "no POST"};
+         }),
+         {"method"}},
+        {"normalises the URL",
+         request_with([](http_request& r) {
+             if (const auto at = r.url.find("%7e"); at != r.url.npos)
+                 r.url.replace(at, 3, "~");
+         }),
+         {"path and query"}},
+        {"holds headers in a map",
+         request_with([](http_request& r) { last_of_each(r.headers); }),
+         {"headers"}},
+        {"sends header values as ASCII",
+         request_with([](http_request& r) {
+             for (header& h : r.headers)
+                 std::replace_if(
+                     h.value.begin(), h.value.end(), [](char c) { return c < 0; }, '?');
+         }),
+         {"high bytes in a header"}},
+        {"adds its own Accept",
+         request_with([](http_request& r) {
+             r.headers.push_back({"Accept", "*/*"});
+         }),
+         {"no header twice"}},
+        {"adds its own Content-Type",
+         request_with([](http_request& r) {
+             r.headers.push_back({"content-type", "text/plain"});
+         }),
+         {"no header twice"}},
+        {"sends {} for an empty body",
+         request_with([](http_request& r) { r.body = r.body.empty() ? "{}" : r.body; }),
+         {"body of 0 bytes"}},
+        {"leaves out a body of one byte",
+         request_with([](http_request& r) {
+             r.body = r.body.size() == 1 && r.body < "0" ? "" : r.body == "x" ? "" : r.body;
+         }),
+         {"body of 1 byte"}},
+        {"has a length of 16 bits",
+         request_with([](http_request& r) {
+             if (r.body.size() == 65'536)
+                 r.body.clear();
+         }),
+         {"body of 64 KiB"}},
+        {"sends a body up to a buffer's end",
+         request_with([](http_request& r) {
+             r.body.resize(
+                 std::min<std::size_t>(r.body.size(), r.body.size() > 2'000'000 ? r.body.size() : 1'000'000));
+         }),
+         {"body of 1 MiB"}},
+        {"sends a body up to a NUL",
+         request_with([](http_request& r) { r.body = r.body.c_str(); }),
+         {"body of all byte values"}},
+        {"sends what it can of a header",
+         request_with([](http_request& r) {
+             for (header& h : r.headers)
+                 std::replace(h.value.begin(), h.value.end(), '\r', ' '),
+                     std::replace(h.value.begin(), h.value.end(), '\n', ' ');
+         }),
+         {"request that cannot be sent"}},
+        {"throws where a request cannot be sent",
+         outcome_with([](transport_result& outcome) {
+             if (!outcome && outcome.error().kind == failure::other && !outcome.error().maybe_delivered)
+                 throw std::runtime_error{outcome.error().message};
+         }),
+         {"request that cannot be sent"}},
+        {"throws what is no exception",
+         failure_with([](const transport_failure& failed) -> transport_failure {
+             throw static_cast<int>(failed.kind);
+         }),
+         {"request that cannot be sent", "no answer", "dripping answer", "dripping headers without end",
+          "dripping body", "peer that does not read", "refused port", "unknown host",
+          "reset before the answer", "end within the headers", "reset within the body",
+          "body shorter than Content-Length", "chunked body cut short", "garbage in place of HTTP", "cancel",
+          "TLS: self-signed certificate", "TLS: certificate of another host", "TLS: expired certificate",
+          "TLS: unknown authority"}},
+        {"returns 100 as the answer",
+         answer_with([](http_response& r) {
+             if (r.body == "after 100")
+                 r = {100, {}, ""};
+         }),
+         {"100 Continue before the answer"}},
+        {"knows no interim answer but 100",
+         answer_with([](http_response& r) {
+             if (r.body == "after 103")
+                 r = {103, {}, ""};
+         }),
+         {"103 Early Hints before the answer"}},
+        {"takes the service's errors for failures",
+         outcome_with([](transport_result& outcome) {
+             if (outcome && outcome->status >= 500)
+                 outcome = transport_failure{failure::other, "server error"};
+         }),
+         {"statuses"}},
+        {"tries again where the service is busy",
+         around([](curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             return outcome && outcome->status == 503 ? right.send(r) : outcome;
+         }),
+         {"statuses"}},
+        {"waits for a body that 204 has not",
+         outcome_with([](transport_result& outcome) {
+             if (outcome && (outcome->status == 204 || outcome->status == 304))
+                 outcome = transport_failure{failure::timeout, "no body"};
+         }),
+         {"answers without a body"}},
+        {"has a buffer for a header",
+         answer_with([](http_response& r) {
+             for (header& h : r.headers)
+                 h.value.resize(std::min<std::size_t>(h.value.size(), 1024));
+         }),
+         {"long header of the answer"}},
+        {"leaves out empty headers",
+         answer_with([](http_response& r) {
+             std::erase_if(r.headers, [](const header& h) { return h.value.empty(); });
+         }),
+         {"empty header of the answer"}},
+        {"returns headers in a map",
+         answer_with([](http_response& r) { last_of_each(r.headers); }),
+         {"headers of the answer"}},
+        {"leaves the chunked coding on",
+         configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_HTTP_TRANSFER_DECODING, 0L); }),
+         {"chunked body"}},
+        {"needs a length",
+         outcome_with([](transport_result& outcome) {
+             if (outcome && outcome->status == 200 && !find_header(outcome->headers, "Content-Length") &&
+                 !find_header(outcome->headers, "Transfer-Encoding"))
+                 outcome = transport_failure{failure::reset, "no length"};
+         }),
+         {"body until close"}},
+        {"returns a body up to a NUL",
+         answer_with([](http_response& r) { r.body = r.body.c_str(); }),
+         {"body with NUL"}},
+        {"follows redirects",
+         configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L); }),
+         {"redirects"}},
+        {"knows no timeout",
+         request_with([](http_request& r) { r.timeout = 1h; }),
+         {"no answer", "dripping answer", "dripping headers without end", "dripping body",
+          "peer that does not read"}},
+        {"has a timeout for the answer, once it has begun",
+         timed(hand_made_transport::clock::from_first_byte),
+         {"no answer"}},
+        {"has a timeout for each byte",
+         timed(hand_made_transport::clock::each_wait),
+         {"dripping answer", "dripping headers without end", "dripping body"}},
+        {"has a timeout for the headers", timed(hand_made_transport::clock::until_body), {"dripping body"}},
+        {"has a timeout once the request is sent",
+         timed(hand_made_transport::clock::from_sent),
+         {"peer that does not read"}},
+        {"says that a timeout was not delivered",
+         failure_with([](transport_failure failed) {
+             failed.maybe_delivered = failed.maybe_delivered && failed.kind != failure::timeout;
+             return failed;
+         }),
+         {"no answer", "dripping answer", "dripping headers without end", "dripping body"}},
+        {"cannot tell a refused port",
+         failure_with([](transport_failure failed) {
+             return failed.kind == failure::connect ? transport_failure{failure::other, failed.message}
+                                                    : failed;
+         }),
+         {"refused port"}},
+        {"cannot tell an unknown host",
+         failure_with([](transport_failure failed) {
+             failed.kind = failed.kind == failure::resolve ? failure::connect : failed.kind;
+             return failed;
+         }),
+         {"unknown host"}},
+        {"sends again where no answer came",
+         around([](curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             return !outcome && says(outcome.error(), "reset by peer") ? right.send(r) : outcome;
+         }),
+         {"reset before the answer", "reset within the body"}},
+        {"takes a reset for a connection that was not made",
+         failure_with([](transport_failure failed) {
+             return says(failed, "reset by peer") ? transport_failure{failure::connect, failed.message}
+                                                  : failed;
+         }),
+         {"reset before the answer", "reset within the body"}},
+        {"does not look for the end of the headers",
+         failure_with([](const transport_failure& failed) -> transport_result {
+             if (says(failed, "within the headers"))
+                 return http_response{200, {}, ""};
+             return failed;
+         }),
+         {"end within the headers"}},
+        {"takes the end of the connection for the end of the body",
+         failure_with([](const transport_failure& failed) -> transport_result {
+             if (says(failed, "bytes remaining to read"))
+                 return http_response{200, {}, "half of th"};
+             return failed;
+         }),
+         {"body shorter than Content-Length"}},
+        {"returns what came before a reset",
+         failure_with([](const transport_failure& failed) -> transport_result {
+             if (says(failed, "reset by peer"))
+                 return http_response{200, {}, "half of th"};
+             return failed;
+         }),
+         {"reset before the answer", "reset within the body"}},
+        {"does not look for the last chunk",
+         failure_with([](const transport_failure& failed) -> transport_result {
+             if (says(failed, "outstanding read data"))
+                 return http_response{200, {}, "abc"};
+             return failed;
+         }),
+         {"chunked body cut short"}},
+        {"takes anything for an answer",
+         failure_with([](const transport_failure& failed) -> transport_result {
+             if (failed.kind == failure::other && failed.maybe_delivered)
+                 return http_response{200, {}, ""};
+             return failed;
+         }),
+         {"garbage in place of HTTP"}},
+        {"has a limit one too low",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             transport_result outcome = right.send(r);
+             if (outcome && outcome->body.size() >= r.max_response_bytes)
+                 return transport_failure{failure::other, "too long"};
+             return outcome;
+         }),
+         {"body as long as the limit"}},
+        {"cuts the body at the limit",
+         around([](curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             if (outcome && outcome->body.size() > r.max_response_bytes)
+                 outcome->body.resize(r.max_response_bytes);
+             return outcome;
+         }),
+         {"body longer than the limit", "body far longer than the limit",
+          "chunked body far longer than the limit"}},
+        {"looks at the limit when all has come",
+         around([](curl_transport& right, http_request r) -> transport_result {
+             const std::size_t limit =
+                 std::exchange(r.max_response_bytes, std::numeric_limits<std::size_t>::max());
+             transport_result outcome = right.send(r);
+             if (outcome && outcome->body.size() > limit)
+                 return transport_failure{failure::other, "too long"};
+             return outcome;
+         }),
+         {"body far longer than the limit", "chunked body far longer than the limit"}},
+        {"looks for the limit in Content-Length alone",
+         around([](curl_transport& right, http_request r) -> transport_result {
+             const std::size_t limit = r.max_response_bytes;
+             transport_result outcome = right.send(r);
+             if (!outcome || outcome->body.size() <= limit || find_header(outcome->headers, "Content-Length"))
+                 return outcome;
+             std::this_thread::sleep_for(4s);
+             return outcome;
+         }),
+         {"chunked body far longer than the limit"}},
+        {"adds to the timeout",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             if (r.timeout > std::chrono::milliseconds::max() - 1s)
+                 return transport_failure{failure::timeout, "passed long ago", false};
+             return right.send(r);
+         }),
+         {"longest timeout, largest limit"}},
+        {"adds to the limit",
+         request_with([](http_request& r) { r.max_response_bytes += 1; }),
+         {"longest timeout, largest limit"}},
+        {"does not look at a kept connection before it uses it",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             if (r.body == "second")
+                 return transport_failure{failure::reset, "the connection ended"};
+             return right.send(r);
+         }),
+         {"kept connection that was closed"}},
+        {"makes a connection for each request",
+         configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L); }),
+         {"1,000 requests in a row"}},
+        {"says that it is thread_safe, and is not",
+         [](conformance_options options) {
+             options.only = {"8 threads at once", "1,000 requests in a row", "cancel"};
+             return check_transport(unguarded_transport{}, options);
+         },
+         {"8 threads at once"}},
+        {"does not cancel", cancelled_by([](curl_transport&, std::atomic<int>&) {}), {"cancel"}},
+        {"cancels late",
+         cancelled_by([](curl_transport& right, std::atomic<int>&) {
+             std::this_thread::sleep_for(200ms);
+             right.cancel();
+         }),
+         {"cancel"}},
+        {"remembers a cancel",
+         cancelled_by([](curl_transport& right, std::atomic<int>& wishes) {
+             ++wishes;
+             right.cancel();
+         }),
+         {"cancel"}},
+        {"cannot tell that it was cancelled",
+         failure_with([](transport_failure failed) {
+             failed.kind = failed.kind == failure::cancelled ? failure::other : failed.kind;
+             return failed;
+         }),
+         {"cancel"}},
+        {"waits for the answer in send",
+         async_around([](curl_multi_transport& right, http_request r, completion done) {
+             right.send(std::move(r), std::move(done));
+             while (right.poll(1ms) != 0) {
+             }
+         }),
+         {"send does not block"}},
+        {"mixes completions up",
+         [](const conformance_options& options) {
+             const auto held = std::make_shared<std::vector<completion>>();
+             return async_around([=](curl_multi_transport& right, http_request r, completion done) {
+                 held->push_back(std::move(done));
+                 right.send(std::move(r), [=](transport_result outcome) {
+                     const completion last = std::move(held->back());
+                     held->pop_back();
+                     last(std::move(outcome));
+                 });
+             })(options);
+         },
+         {"many in flight"}},
+        {"loses a request that is sent from a completion",
+         [](const conformance_options& options) {
+             const auto completing = std::make_shared<bool>(false);
+             return async_around([=](curl_multi_transport& right, http_request r, completion done) {
+                 if (*completing)
+                     return;
+                 right.send(std::move(r), [=](transport_result outcome) {
+                     *completing = true;
+                     done(std::move(outcome));
+                     *completing = false;
+                 });
+             })(options);
+         },
+         {"send from a completion"}},
+        {"completes twice",
+         async_around([](curl_multi_transport& right, http_request r, completion done) {
+             right.send(std::move(r), [=](transport_result outcome) {
+                 done(outcome);
+                 done(std::move(outcome));
+             });
+         }),
+         {"completes once"}},
+        {"completes in send, and again where a request cannot be sent",
+         async_around([](curl_multi_transport& right, http_request r, completion done) {
+             if (!r.url.starts_with("http"))
+                 done(transport_failure{failure::other, "no URL", false});
+             right.send(std::move(r), std::move(done));
+         }),
+         {"completes once"}},
+        {"does not complete what is cancelled",
+         async_around([](curl_multi_transport& right, http_request r, completion done) {
+             right.send(std::move(r), [=](transport_result outcome) {
+                 static std::vector<completion> forgotten;
+                 static std::mutex mutex;
+                 if (outcome || outcome.error().kind != failure::cancelled)
+                     return done(std::move(outcome));
+                 const std::lock_guard held{mutex};
+                 forgotten.push_back(done);
+             });
+         }),
+         {"cancel", "completes once"}},
+        {"trusts nobody",
+         configured([](CURL* easy) {
+             curl_blob none{const_cast<char*>(""), 0, CURL_BLOB_COPY};
+             curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &none);
+         }),
+         {"TLS: good certificate"}},
+        {"trusts everybody",
+         configured([](CURL* easy) {
+             curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+             curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+         }),
+         {"TLS: self-signed certificate", "TLS: certificate of another host", "TLS: expired certificate",
+          "TLS: unknown authority"}},
+        {"trusts who signed for himself",
+         tolerating<X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT>(),
+         {"TLS: self-signed certificate"}},
+        {"does not look at the certificate's host",
+         configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L); }),
+         {"TLS: certificate of another host"}},
+        {"does not look at the certificate's dates",
+         tolerating<X509_V_ERR_CERT_HAS_EXPIRED>(),
+         {"TLS: expired certificate"}},
+        {"does not look who signed",
+         tolerating<X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
+                    X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE>(),
+         {"TLS: unknown authority"}},
+        {"sends before it looks at the certificate",
+         around([](curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             if (!outcome && outcome.error().kind == failure::tls) {
+                 curl_transport trusting_all{[](CURL* easy) {
+                     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
+                     curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
+                 }};
+                 static_cast<void>(trusting_all.send(r));
+             }
+             return outcome;
+         }),
+         {"TLS: self-signed certificate", "TLS: certificate of another host", "TLS: expired certificate",
+          "TLS: unknown authority"}},
+    };
+    return all;
+}
+
+std::set<std::string> names(const conformance_report& report, verdict searched) {
+    std::set<std::string> found;
+    for (const case_result& one : report.cases) {
+        if (one.verdict == searched)
+            found.insert(one.name);
+    }
+    return found;
+}
+
+std::string listed(const std::set<std::string>& names) {
+    std::string text;
+    for (const std::string& name : names)
+        text += (text.empty() ? "" : ", ") + name;
+    return text;
+}
+
+/// Runs all wrong transports, each against the cases that `only` chooses; most of the time is spent waiting.
+template <class Only>
+std::vector<conformance_report> reports_of_all(Only only) {
+    const std::vector<wrong>& all = wrong_transports();
+    std::vector<conformance_report> reports(all.size());
+    std::atomic<std::size_t> next{0};
+    std::vector<std::thread> threads;
+    for (int i = 0; i < 16; ++i)
+        threads.emplace_back([&] {
+            for (std::size_t taken; (taken = next++) < all.size();)
+                reports[taken] = all[taken].run({.slack = 2s, .only = only(all[taken])});
+        });
+    for (std::thread& thread : threads)
+        thread.join();
+    return reports;
+}
+
+const case_result& only_case(const conformance_report& report) {
+    REQUIRE(report.cases.size() == 1);
+    return report.cases[0];
+}
+
+} // namespace
+
+TEST_CASE("conformance: every case finds a wrong transport, every wrong transport is found") {
+    const auto reports = reports_of_all([](const wrong& one) {
+        return std::vector<std::string>{one.found_by.begin(), one.found_by.end()};
+    });
+    std::set<std::string> found;
+    for (std::size_t i = 0; i < reports.size(); ++i) {
+        INFO(wrong_transports()[i].how, "\n", to_string(reports[i]));
+        CHECK(listed(names(reports[i], verdict::failed)) == listed(wrong_transports()[i].found_by));
+        CHECK_FALSE(reports[i].ok());
+        found.merge(names(reports[i], verdict::failed));
+    }
+    std::set<std::string> cases;
+    for (const case_result& one : check_transport(curl_transport{}).cases)
+        cases.insert(one.name);
+    CHECK(listed(found) == listed(cases));
+}
+
+// A minute and a half, so only when asked for: --no-skip
+TEST_CASE("conformance: a wrong transport is found by no case but those whose clause it breaks" *
+          doctest::skip()) {
+    const auto reports = reports_of_all([](const wrong&) { return std::vector<std::string>{}; });
+    for (std::size_t i = 0; i < reports.size(); ++i) {
+        INFO(wrong_transports()[i].how, "\n", to_string(reports[i]));
+        CHECK(listed(names(reports[i], verdict::failed)) == listed(wrong_transports()[i].found_by));
+    }
+}
+
+TEST_CASE("conformance: a failure says what was done, what the contract says and how to mend it") {
+    const auto report =
+        check_transport(promptlayer::transport_from([](const http_request&) -> transport_result {
+                            return http_response{500, {}, "no"};
+                        }),
+                        {.only = {"redirects"}});
+    CHECK(only_case(report).text ==
+          "it returned the status 500 with a body of 2 bytes where the server answered 301; the contract "
+          "says that "
+          "no redirect is followed; to mend it, turn redirects off in your HTTP client.");
+    CHECK_FALSE(report.ok());
+}
+
+TEST_CASE("conformance: what a transport cannot do is skipped, and the report says why") {
+    const auto report =
+        check_transport(promptlayer::transport_from(
+                            [](const http_request&) -> transport_result { return transport_failure{}; }),
+                        {.only = {"8 threads at once", "cancel", "many in flight", "TLS: good certificate"}});
+    CHECK(listed(names(report, verdict::skipped)) ==
+          "8 threads at once, TLS: good certificate, cancel, many in flight");
+    for (const case_result& one : report.cases)
+        CHECK_FALSE(one.text.empty());
+    CHECK_FALSE(report.ok()); // nothing was proved
+}
+
+TEST_CASE(
+    "conformance: a case is skipped with the reason that is given; a name that no case has is a failure") {
+    curl_transport transport;
+    const auto report =
+        check_transport(transport, {.skip = {{"redirects", "a reason"}}, .only = {"redirects", "statuses"}});
+    CHECK(report.ok());
+    CHECK(report.count(verdict::passed) == 1);
+    CHECK(report.cases[1].name == "redirects");
+    CHECK(report.cases[1].verdict == verdict::skipped);
+    CHECK(report.cases[1].text == "a reason");
+
+    const auto mistyped =
+        check_transport(transport, {.skip = {{"redirect", "a reason"}}, .only = {"statuses"}});
+    CHECK_FALSE(mistyped.ok());
+    CHECK(mistyped.cases[1].name == "redirect");
+    CHECK_FALSE(check_transport(transport, {.only = {"status"}}).ok());
+}
+
+TEST_CASE("conformance: a report prints as a table") {
+    conformance_report report;
+    CHECK_FALSE(report.ok());
+    report.cases = {
+        {"redirects", verdict::passed, "", 12ms},
+        {"a name longer than the place that there is for it", verdict::failed, "It was wrong.", 3ms},
+        {"cancel", verdict::skipped, "the transport has no cancel()", 0ms}};
+    std::ostringstream out;
+    out << report;
+    CHECK(out.str() == "passed   redirects                                12 ms\n"
+                       "FAILED   a name longer than the place that there is for it 3 ms\n"
+                       "         It was wrong.\n"
+                       "skipped  cancel\n"
+                       "         the transport has no cancel()\n"
+                       "1 passed, 1 failed, 1 skipped\n");
+}
+
+TEST_CASE("conformance: an exception of any kind is a failure of the case, and the others go on") {
+    const auto thrown = [](auto what) {
+        return check_transport(
+            promptlayer::transport_from([=](const http_request&) -> transport_result { throw what; }),
+            {.only = {"statuses", "redirects"}});
+    };
+    CHECK(thrown(std::runtime_error{"out of luck"}).count(verdict::failed) == 2);
+    CHECK(thrown(std::runtime_error{"out of luck"})
+              .cases[0]
+              .text.starts_with(
+                  "it threw an exception: out of luck; the contract says that a transport does not throw"));
+    CHECK(thrown(7).count(verdict::failed) == 2);
+}
+
+TEST_CASE("conformance: a completion that is never called, or destroyed uncalled, is a failure of the case") {
+    std::vector<completion> kept;
+    auto never = promptlayer::transport_from([&](http_request, completion done) { kept.push_back(done); });
+    const auto report = check_transport(never, [] {}, {.slack = -9'900ms, .only = {"statuses"}});
+    CHECK(only_case(report).text.starts_with("a request was not completed; the contract says that"));
+
+    auto dropped = promptlayer::transport_from([](http_request, completion) {});
+    CHECK(only_case(check_transport(dropped, [] {}, {.only = {"statuses"}}))
+              .text.starts_with("it returned failure::cancelled"));
+}
+
+TEST_CASE(
+    "conformance: an asynchronous transport that completes from a thread of its own, before send returns or "
+    "after, is right") {
+    for (const bool before : {true, false}) {
+        std::vector<std::thread> threads;
+        auto own_thread = promptlayer::transport_from([&](http_request request, completion done) {
+            std::thread worker{[=] { done(curl_transport{}.send(request)); }};
+            if (before)
+                worker.join();
+            else
+                threads.push_back(std::move(worker));
+        });
+        const auto report = check_transport(own_thread, [] {}, {.only = {"statuses", "completes once"}});
+        for (std::thread& thread : threads)
+            thread.join();
+        INFO(promptlayer::testing::to_string(report));
+        CHECK(report.ok());
+    }
+}
