@@ -1,4 +1,5 @@
 #include <promptlayer/client.hpp>
+#include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
 #include <promptlayer/transports/curl_multi.hpp>
 
@@ -20,9 +21,11 @@
 #include <utility>
 #include <vector>
 
-#ifdef PROMPTLAYER_TEST_NGHTTPD // the path of that program, by a build that has OpenSSL 3
+#ifdef PROMPTLAYER_TEST_TLS // by a build that has OpenSSL 3
 #include <promptlayer/testing/conformance_tls.hpp>
+#endif
 
+#ifdef PROMPTLAYER_TEST_NGHTTPD // the path of that program, by a build that has OpenSSL 3
 #include <csignal>
 #include <cstdint>
 #include <filesystem>
@@ -105,6 +108,23 @@ std::size_t count(const std::vector<transport_result>& outcomes, failure kind, b
             return !outcome && outcome.error().kind == kind &&
                    outcome.error().maybe_delivered == maybe_delivered;
         }));
+}
+
+TEST_CASE("curl_multi: a transport keeps its contract") {
+    promptlayer::testing::conformance_options options;
+#ifdef PROMPTLAYER_TEST_TLS
+    promptlayer::testing::tls_servers servers;
+    options.tls = std::ref(servers);
+    curl_multi_transport transport{[pem = servers.authority()](CURL* easy) {
+        curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
+        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
+    }};
+#else
+    curl_multi_transport transport;
+#endif
+    const auto report = promptlayer::testing::check_transport(
+        transport, [&] { transport.poll(1ms); }, options);
+    CHECK_MESSAGE(report.ok(), report);
 }
 
 TEST_CASE("curl_multi: a client tracks over it, and errors of the service come back typed") {

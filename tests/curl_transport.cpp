@@ -1,4 +1,5 @@
 #include <promptlayer/client.hpp>
+#include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
 #include <promptlayer/transports/curl.hpp>
 
@@ -16,6 +17,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <stdexcept>
@@ -27,12 +29,7 @@
 #include <vector>
 
 #ifdef PROMPTLAYER_TEST_TLS // by a build that has OpenSSL 3
-#include <boost/asio/ssl.hpp>
-#include <boost/asio/write.hpp>
-
-#include <openssl/evp.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
+#include <promptlayer/testing/conformance_tls.hpp>
 #endif
 
 namespace {
@@ -165,6 +162,22 @@ public:
     }
 };
 #endif
+
+TEST_CASE("curl: a transport keeps its contract") {
+    promptlayer::testing::conformance_options options;
+#ifdef PROMPTLAYER_TEST_TLS
+    promptlayer::testing::tls_servers servers;
+    options.tls = std::ref(servers);
+    curl_transport transport{[pem = servers.authority()](CURL* easy) {
+        curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
+        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
+    }};
+#else
+    curl_transport transport;
+#endif
+    const auto report = promptlayer::testing::check_transport(transport, options);
+    CHECK_MESSAGE(report.ok(), report);
+}
 
 TEST_CASE("curl: a client tracks over it, and errors of the service come back typed") {
     const loopback_server server;
@@ -904,106 +917,6 @@ TEST_CASE("curl: a proxy of the environment tunnels https without seeing a heade
     REQUIRE(proxy.requests().size() == 1);
     CHECK(proxy.requests()[0].method == "CONNECT");
     CHECK_FALSE(find_header(proxy.requests()[0].headers, "X-API-KEY"));
-}
-
-#endif
-
-#ifdef PROMPTLAYER_TEST_TLS
-
-/// Answers any request to https://localhost with `ok`, with a certificate that it signed itself.
-class tls_server {
-    boost::asio::io_context context_{};
-    boost::asio::ssl::context tls_{boost::asio::ssl::context::tls_server};
-    tcp::acceptor acceptor_{context_, {boost::asio::ip::address_v4::loopback(), 0}};
-    std::string certificate_{};
-    std::atomic<int> requests_{0};
-    std::thread thread_{};
-
-    void certify() {
-        EVP_PKEY* const key = EVP_EC_gen("P-256");
-        X509* const made = X509_new();
-        X509_set_version(made, 2);
-        X509_gmtime_adj(X509_getm_notBefore(made), -3600);
-        X509_gmtime_adj(X509_getm_notAfter(made), 3600);
-        X509_set_pubkey(made, key);
-        const auto* const name = reinterpret_cast<const unsigned char*>("promptlayer test");
-        X509_NAME_add_entry_by_txt(X509_get_subject_name(made), "CN", MBSTRING_ASC, name, -1, -1, 0);
-        X509_set_issuer_name(made, X509_get_subject_name(made));
-        X509_EXTENSION* const host =
-            X509V3_EXT_conf_nid(nullptr, nullptr, NID_subject_alt_name, "DNS:localhost");
-        X509_add_ext(made, host, -1);
-        X509_sign(made, key, EVP_sha256());
-        SSL_CTX_use_certificate(tls_.native_handle(), made);
-        SSL_CTX_use_PrivateKey(tls_.native_handle(), key);
-        BIO* const text = BIO_new(BIO_s_mem());
-        PEM_write_bio_X509(text, made);
-        char* first = nullptr;
-        const long length = BIO_get_mem_data(text, &first);
-        certificate_.assign(first, static_cast<std::size_t>(length));
-        BIO_free(text);
-        X509_EXTENSION_free(host);
-        X509_free(made);
-        EVP_PKEY_free(key);
-    }
-
-    void accept() {
-        acceptor_.async_accept([this](boost::system::error_code failed, tcp::socket socket) {
-            boost::asio::ssl::stream<tcp::socket> stream{std::move(socket), tls_};
-            std::string room(65536, '\0');
-            if (!failed)
-                stream.handshake(boost::asio::ssl::stream_base::server, failed);
-            if (!failed)
-                stream.read_some(boost::asio::buffer(room), failed);
-            if (!failed) {
-                ++requests_;
-                const std::string_view answer = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
-                boost::asio::write(stream, boost::asio::buffer(answer), failed);
-            }
-            accept();
-        });
-    }
-
-public:
-    tls_server() {
-        certify();
-        accept();
-        thread_ = std::thread{[this] { context_.run(); }};
-    }
-    ~tls_server() {
-        context_.stop();
-        thread_.join();
-    }
-
-    std::string url(const std::string& host) const {
-        return "https://" + host + ":" + std::to_string(acceptor_.local_endpoint().port()) + "/";
-    }
-    int requests() const { return requests_; }
-
-    /// Has a transport trust the certificate.
-    void trust(CURL* easy) const {
-        std::string copy = certificate_;
-        curl_blob blob{copy.data(), copy.size(), CURL_BLOB_COPY};
-        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
-    }
-};
-
-TEST_CASE("curl: a certificate that nobody vouches for is failure::tls, and nothing is sent") {
-    const tls_server server;
-    curl_transport transport;
-    const transport_failure failed = failure_of(transport.send(to(server.url("localhost"))));
-    CHECK(failed.kind == failure::tls);
-    CHECK_FALSE(failed.maybe_delivered);
-    CHECK(server.requests() == 0);
-}
-
-TEST_CASE("curl: a trusted certificate is good for its own host and for no other") {
-    const tls_server server;
-    curl_transport transport{[&](CURL* easy) { server.trust(easy); }};
-    CHECK(answer_of(transport.send(to(server.url("localhost")))).body == "ok");
-    const transport_failure failed = failure_of(transport.send(to(server.url("127.0.0.1"))));
-    CHECK(failed.kind == failure::tls);
-    CHECK_FALSE(failed.maybe_delivered);
-    CHECK(server.requests() == 1);
 }
 
 #endif
