@@ -18,6 +18,7 @@ PARTS = [
     "http",
     "transport",
     "client",
+    "retry",
     "testing/recording_transport",
 ]
 
