@@ -19,6 +19,7 @@ PARTS = [
     "transport",
     "client",
     "retry",
+    "outbox",
     "testing/recording_transport",
 ]
 
