@@ -188,6 +188,23 @@ inline void clear(http_request& out) noexcept {
     out.body.clear();
 }
 
+/// A prepared request that a client sends as it sends any other.
+template <class Reply>
+struct prepared_call {
+    using reply = Reply;
+    prepared_request request{};
+};
+
+template <class Reply>
+result<void> encode_with(const config& settings, const result<void>& verdict,
+                         const prepared_call<Reply>& call, http_request& out) {
+    if (!verdict)
+        return verdict;
+    out.body = call.request.body;
+    address(settings, call.request.path, out);
+    return {};
+}
+
 /// `encode` for a config whose verdict is known.
 template <class Request>
 result<void> encode_with(const config& settings, const result<void>& verdict, const Request& request,

@@ -12,6 +12,9 @@
 #include <string>
 #include <type_traits>
 #include <utility>
+#ifndef PROMPTLAYER_NO_THREADS
+#include <mutex>
+#endif
 
 namespace promptlayer::inline v0 {
 
@@ -101,6 +104,16 @@ callable_transport<Callable> transport_from(Callable callable) {
 }
 
 namespace detail {
+
+#ifndef PROMPTLAYER_NO_THREADS
+using mutex = std::mutex;
+using lock = std::lock_guard<std::mutex>;
+#else
+struct mutex {};
+struct lock {
+    explicit lock(mutex&) noexcept {}
+};
+#endif
 
 /// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
 /// that returns false.

@@ -20,6 +20,7 @@ PARTS = [
     "client",
     "retry",
     "outbox",
+    "polled_tracker",
     "testing/recording_transport",
 ]
 

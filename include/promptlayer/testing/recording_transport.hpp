@@ -14,23 +14,10 @@
 #include <string>
 #include <utility>
 #include <vector>
-#ifndef PROMPTLAYER_NO_THREADS
-#include <mutex>
-#endif
 
 namespace promptlayer::inline v0 {
 
 namespace detail {
-
-#ifndef PROMPTLAYER_NO_THREADS
-using mutex = std::mutex;
-using lock = std::lock_guard<std::mutex>;
-#else
-struct mutex {};
-struct lock {
-    explicit lock(mutex&) noexcept {}
-};
-#endif
 
 /// Requests in order, and the outcomes to come.
 class recording {

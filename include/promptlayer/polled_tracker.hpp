@@ -1,0 +1,196 @@
+#ifndef PROMPTLAYER_POLLED_TRACKER_HPP
+#define PROMPTLAYER_POLLED_TRACKER_HPP
+
+#include <promptlayer/client.hpp>
+#include <promptlayer/error.hpp>
+#include <promptlayer/outbox.hpp>
+#include <promptlayer/track_prompt.hpp>
+#include <promptlayer/transport.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace promptlayer::inline v0 {
+
+/// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
+struct tracker_callbacks {
+    /// The service has it.
+    std::function<void(outbox::id, const tracked&)> on_delivered{};
+    /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
+    std::function<void(const outbox::ended&)> on_failed{};
+    /// What was left when the tracker was destroyed without `close`.
+    std::function<void(std::vector<outbox::ended>)> on_undelivered{};
+};
+
+/// Tracks prompts from a loop that never waits, such as that of a game: requests are queued, and `poll` sends
+/// them over an `AsyncTransport` and tells what became of them. It has no thread and reads no clock; nothing
+/// happens but in `poll`. What is sent when and what a failure brings about is said of `outbox`.
+///
+/// For one thread at a time; the transport may complete on any. Callbacks are called within `poll`, and
+/// within `reconfigure`, `close` or the destructor none but `on_undelivered`. They may call any member but
+/// `poll`, and not destroy the tracker.
+template <class T>
+class polled_tracker {
+    static_assert(AsyncTransport<T>, "promptlayer: polled_tracker is for an AsyncTransport");
+
+    struct arrival {
+        outbox::id id;
+        result<tracked> outcome;
+    };
+    struct arrivals {
+        detail::mutex mutex{};
+        std::vector<arrival> list{};
+    };
+
+    // Destroyed from the end: the transport goes first, and what it lets go arrives nowhere.
+    tracker_callbacks callbacks_;
+    outbox outbox_;
+    outbox::time_point now_{};
+    std::vector<outbox::ended> to_report_{};
+    std::shared_ptr<arrivals> arrivals_ = std::make_shared<arrivals>();
+    T transport_;
+    std::optional<client<T&>> client_{};
+    result<void> verdict_{};
+    std::size_t max_request_bytes_ = default_max_request_bytes;
+    bool polling_ = false;
+
+    template <class Callback, class... Arguments>
+    static void tell(const Callback& callback, Arguments&&... arguments) {
+        if (callback)
+            detail::catching([&] { callback(std::forward<Arguments>(arguments)...); },
+                             [](const char*) { return true; });
+    }
+
+    void take_in() {
+        std::vector<arrival> arrived;
+        {
+            const detail::lock held{arrivals_->mutex};
+            arrived.swap(arrivals_->list);
+        }
+        for (arrival& one : arrived) {
+            auto why = one.outcome ? std::nullopt : std::optional<error>{std::move(one.outcome).error()};
+            const auto ended = outbox_.complete(one.id, std::move(why), now_);
+            if (ended && one.outcome)
+                tell(callbacks_.on_delivered, one.id, *one.outcome);
+            else if (ended)
+                tell(callbacks_.on_failed, *ended);
+        }
+        for (const outbox::ended& dropped : std::exchange(to_report_, {}))
+            tell(callbacks_.on_failed, dropped);
+    }
+
+    void send_out(std::size_t max_starts) {
+        for (; max_starts > 0; --max_starts) {
+            auto next = outbox_.take(now_);
+            if (!next)
+                return;
+            client_->call(detail::prepared_call<tracked>{std::move(next->request)},
+                          [to = arrivals_, id = next->id](result<tracked> outcome) {
+                              const detail::lock held{to->mutex};
+                              to->list.push_back({id, std::move(outcome)});
+                          });
+        }
+    }
+
+public:
+    /// A bad config is reported by every `track_prompt`. `random` is uniform from 0 to 1; one is made if it
+    /// is empty.
+    explicit polled_tracker(config settings, T transport, tracker_callbacks callbacks = {},
+                            outbox_settings limits = {}, std::function<double()> random = {})
+        : callbacks_(std::move(callbacks)), outbox_(limits, std::move(random)),
+          transport_(std::move(transport)) {
+        static_cast<void>(reconfigure(std::move(settings)));
+    }
+    polled_tracker(const polled_tracker&) = delete;
+    polled_tracker& operator=(const polled_tracker&) = delete;
+
+    ~polled_tracker() {
+        if (auto left = close(); !left.empty())
+            tell(callbacks_.on_undelivered, std::move(left));
+    }
+
+    T& transport() noexcept { return transport_; }
+
+    /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
+    /// `closed`. Does no I/O; costs about a microsecond. What is dropped for it is told by the next `poll`.
+    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
+    result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+        if (!verdict_)
+            return verdict_.error();
+        auto prepared = prepare(request, max_request_bytes_);
+        if (!prepared)
+            return std::move(prepared).error();
+        auto pushed = outbox_.push(*std::move(prepared), now_);
+        if (!pushed)
+            return std::move(pushed).error();
+        for (outbox::ended& dropped : pushed->dropped)
+            to_report_.push_back(std::move(dropped));
+        return pushed->id;
+    }
+
+    /// Turns the transport, if it has a `poll()`; tells what became of requests; and begins at most
+    /// `max_starts` that are due. Does not wait. How many have not ended. `now` is of a steady clock.
+    std::size_t poll(outbox::time_point now, std::size_t max_starts = 4) {
+        if (!std::exchange(polling_, true)) {
+            now_ = now;
+            if constexpr (requires { transport_.poll(); })
+                transport_.poll();
+            take_in();
+            send_out(max_starts);
+            polling_ = false;
+        }
+        return pending();
+    }
+
+    /// How many requests have not ended.
+    std::size_t pending() const noexcept {
+        const outbox_stats counts = outbox_.stats();
+        return static_cast<std::size_t>(counts.waiting + counts.in_flight);
+    }
+
+    /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
+    /// `invalid_config` and changes nothing, but for the constructor's.
+    result<void> reconfigure(config settings) {
+        auto good = detail::verdict(settings);
+        if (!good && client_ && verdict_)
+            return good;
+        verdict_ = good;
+        max_request_bytes_ = settings.max_request_bytes;
+        client_.emplace(std::move(settings), transport_);
+        outbox_.resume();
+        return good;
+    }
+
+    /// Until `resume`, requests are queued and none is sent; what is in flight goes on.
+    void pause() noexcept { outbox_.pause(); }
+    void resume() noexcept { outbox_.resume(); }
+
+    /// The answer that has made the tracker wait for `reconfigure` or `resume`, if one has: 401, 403, no TLS.
+    const std::optional<error>& paused_by() const noexcept { return outbox_.paused_by(); }
+
+    outbox_stats stats() const noexcept { return outbox_.stats(); }
+
+    /// Takes no more, cancels what is in flight where the transport can, and gives back all that has not
+    /// ended: also what may have been delivered meanwhile. Does not wait.
+    std::vector<outbox::ended> close() {
+        auto left = outbox_.drain();
+        if constexpr (requires { transport_.cancel(); })
+            transport_.cancel();
+        return left;
+    }
+};
+
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif
