@@ -171,6 +171,7 @@ struct hand_made_transport {
         until_body,      ///< ends with the headers
         from_sent,       ///< begins when the request has been sent
     } clock;
+    bool closes = true; ///< asks the server to
 
     transport_result send(const http_request& request) const {
         const int port = std::stoi(request.url.substr(request.url.rfind(':') + 1));
@@ -190,8 +191,9 @@ struct hand_made_transport {
                 std::chrono::steady_clock::now());
             return ::poll(&waited, 1, timed ? static_cast<int>(std::max(left, 0ms).count()) : -1) == 1;
         };
-        const std::string text = "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: " +
-                                 std::to_string(request.body.size()) + "\r\n\r\n" + request.body;
+        const std::string text =
+            std::string{"POST / HTTP/1.1\r\nHost: x\r\n"} + (closes ? "Connection: close\r\n" : "") +
+            "Content-Length: " + std::to_string(request.body.size()) + "\r\n\r\n" + request.body;
         for (std::size_t sent = 0; sent < text.size();) {
             if (!ready(POLLOUT, clock != clock::from_sent))
                 return transport_failure{failure::timeout, "not sent"};
@@ -372,12 +374,167 @@ const std::vector<wrong>& wrong_transports() {
          failure_with([](const transport_failure& failed) -> transport_failure {
              throw static_cast<int>(failed.kind);
          }),
-         {"request that cannot be sent", "no answer", "dripping answer", "dripping headers without end",
-          "dripping body", "peer that does not read", "refused port", "unknown host",
-          "reset before the answer", "end within the headers", "reset within the body",
-          "body shorter than Content-Length", "chunked body cut short", "garbage in place of HTTP", "cancel",
-          "TLS: self-signed certificate", "TLS: certificate of another host", "TLS: expired certificate",
+         {"request that cannot be sent",
+          "no answer",
+          "dripping answer",
+          "dripping headers without end",
+          "dripping body",
+          "peer that does not read",
+          "refused port",
+          "unknown host",
+          "reset before the answer",
+          "end within the headers",
+          "reset within the body",
+          "body shorter than Content-Length",
+          "chunked body cut short",
+          "garbage in place of HTTP",
+          "cancel",
+          "TLS: handshake that does not come",
+          "TLS: self-signed certificate",
+          "TLS: certificate of another host",
+          "TLS: expired certificate",
           "TLS: unknown authority"}},
+        {"cuts what it sends at a NUL",
+         request_with([](http_request& r) {
+             for (header& h : r.headers)
+                 h.value = h.value.c_str();
+         }),
+         {"request that cannot be sent"}},
+        {"leaves what is not HTTP's out of a header's name",
+         request_with([](http_request& r) {
+             for (header& h : r.headers)
+                 std::erase_if(h.name, [](char c) { return c < '!' || c == ':'; });
+         }),
+         {"request that cannot be sent"}},
+        {"says that there is no connection to what is no URL",
+         failure_with([](transport_failure failed) {
+             if (failed.kind == failure::other && !failed.maybe_delivered)
+                 failed.kind = failure::connect;
+             return failed;
+         }),
+         {"request that cannot be sent"}},
+        {"leaves out empty headers of a request",
+         request_with([](http_request& r) {
+             std::erase_if(r.headers, [](const header& h) { return h.value.empty(); });
+         }),
+         {"headers"}},
+        {"sends no Content-Length without a body",
+         [](conformance_options options) {
+             tls_servers tls;
+             options.tls = std::ref(tls);
+             const auto bodyless = std::make_shared<curl_transport>(trusting(tls, [](CURL* easy) {
+                 curl_easy_setopt(easy, CURLOPT_HTTPGET, 1L);
+                 curl_easy_setopt(easy, CURLOPT_CUSTOMREQUEST, "POST");
+             }));
+             auto around_it = [=](curl_transport& right, const http_request& r) {
+                 return r.body.empty() ? bodyless->send(r) : right.send(r);
+             };
+             return check_transport(
+                 wrong_transport<decltype(around_it)>{curl_transport{trusting(tls)}, around_it}, options);
+         },
+         {"body of 0 bytes"}},
+        {"returns the headers of a 200 only",
+         answer_with([](http_response& r) {
+             if (r.status != 200)
+                 r.headers.clear();
+         }),
+         {"statuses", "answers without a body", "redirects"}},
+        {"returns the body of a 200 only",
+         answer_with([](http_response& r) {
+             if (r.status >= 400)
+                 r.body.clear();
+         }),
+         {"statuses"}},
+        {"tries again where a gateway failed",
+         around([](curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             return outcome && (outcome->status == 408 || outcome->status == 502) ? right.send(r) : outcome;
+         }),
+         {"statuses"}},
+        {"takes an empty chunked body for a cut one",
+         outcome_with([](transport_result& outcome) {
+             if (outcome && outcome->body.empty() && find_header(outcome->headers, "Transfer-Encoding"))
+                 outcome = transport_failure{failure::reset, "no body"};
+         }),
+         {"chunked body"}},
+        {"follows redirects on the same host",
+         around([](curl_transport& right, http_request r) {
+             transport_result outcome = right.send(r);
+             const std::string* const there =
+                 outcome && outcome->status / 100 == 3 ? find_header(outcome->headers, "Location") : nullptr;
+             if (!there || !there->starts_with("/"))
+                 return outcome;
+             r.url = r.url.substr(0, r.url.size() - 1) + *there;
+             return right.send(r);
+         }),
+         {"redirects"}},
+        {"times out at once where time is short",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             if (r.timeout < 2s)
+                 return transport_failure{failure::timeout, "no time"};
+             return right.send(r);
+         }),
+         {"no answer", "dripping answer", "dripping headers without end", "dripping body",
+          "peer that does not read", "TLS: handshake that does not come"}},
+        {"says of every failure that the request may have arrived",
+         failure_with([](transport_failure failed) {
+             failed.maybe_delivered = true;
+             return failed;
+         }),
+         {"request that cannot be sent", "refused port", "unknown host", "TLS: self-signed certificate",
+          "TLS: certificate of another host", "TLS: expired certificate", "TLS: unknown authority"}},
+        {"says that what was cancelled was not delivered",
+         failure_with([](transport_failure failed) {
+             failed.maybe_delivered = failed.maybe_delivered && failed.kind != failure::cancelled;
+             return failed;
+         }),
+         {"cancel"}},
+        {"has no timeout for https",
+         request_with([](http_request& r) {
+             if (r.url.starts_with("https"))
+                 r.timeout = 1h;
+         }),
+         {"TLS: handshake that does not come"}},
+        {"says that an answer that is too long was not delivered",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             transport_result outcome = right.send(r);
+             if (outcome && outcome->body.size() > r.max_response_bytes)
+                 return transport_failure{failure::other, "too long", false};
+             return outcome;
+         }),
+         {"body longer than the limit", "body far longer than the limit",
+          "chunked body far longer than the limit"}},
+        {"returns no status of an answer that is too long",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             transport_result outcome = right.send(r);
+             if (outcome && outcome->body.size() > r.max_response_bytes)
+                 outcome->status = 0;
+             return outcome;
+         }),
+         {"body longer than the limit", "body far longer than the limit",
+          "chunked body far longer than the limit"}},
+        {"says that a request on a kept connection was not delivered, when it was",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             transport_result outcome = right.send(r);
+             if (r.body == "second")
+                 return transport_failure{failure::connect, "the connection ended"};
+             return outcome;
+         }),
+         {"kept connection that was closed"}},
+        {"cancels the first of many",
+         [](const conformance_options& options) {
+             const auto in_flight = std::make_shared<int>(0);
+             return async_around([=](curl_multi_transport& right, http_request r, completion done) {
+                 const bool first = (*in_flight)++ == 0;
+                 right.send(std::move(r), [=](transport_result outcome) {
+                     --*in_flight;
+                     if (!first && !outcome && outcome.error().kind == failure::cancelled)
+                         outcome = transport_failure{failure::timeout, "not cancelled"};
+                     done(std::move(outcome));
+                 });
+             })(options);
+         },
+         {"cancel"}},
         {"returns 100 as the answer",
          answer_with([](http_response& r) {
              if (r.body == "after 100")
@@ -441,7 +598,7 @@ const std::vector<wrong>& wrong_transports() {
         {"knows no timeout",
          request_with([](http_request& r) { r.timeout = 1h; }),
          {"no answer", "dripping answer", "dripping headers without end", "dripping body",
-          "peer that does not read"}},
+          "peer that does not read", "TLS: handshake that does not come"}},
         {"has a timeout for the answer, once it has begun",
          timed(hand_made_transport::clock::from_first_byte),
          {"no answer"}},
@@ -854,6 +1011,36 @@ TEST_CASE("conformance: a completion that is never called, or destroyed uncalled
     auto dropped = promptlayer::transport_from([](http_request, completion) {});
     CHECK(only_case(check_transport(dropped, [] {}, {.only = {"statuses"}}))
               .text.starts_with("it returned failure::cancelled"));
+}
+
+TEST_CASE(
+    "conformance: a completion that is kept longer than the check is harmless when it is called or let go") {
+    std::vector<completion> kept;
+    auto keeps =
+        promptlayer::transport_from([&](http_request, completion done) { kept.push_back(std::move(done)); });
+    CHECK_FALSE(check_transport(keeps, [] {}, {.slack = -9'900ms, .only = {"send from a completion"}}).ok());
+    REQUIRE(kept.size() == 1);
+    kept[0](http_response{200, {}, "0"});
+    CHECK_FALSE(check_transport(keeps, [] {}, {.slack = -9'900ms, .only = {"send from a completion"}}).ok());
+    kept.clear();
+}
+
+TEST_CASE("conformance: what a send from a completion throws does not meet the transport") {
+    bool again = false;
+    auto throws_then = promptlayer::transport_from([&](http_request, completion done) {
+        if (std::exchange(again, true))
+            throw std::runtime_error{"nested"};
+        done(http_response{200, {}, "0"});
+    });
+    const auto report = check_transport(throws_then, [] {}, {.only = {"send from a completion"}});
+    CHECK(only_case(report).text.starts_with("it threw an exception: nested"));
+}
+
+TEST_CASE(
+    "conformance: a transport that reads until the connection ends is found, and does not keep the check") {
+    const auto report = check_transport(hand_made_transport{hand_made_transport::clock::until_body, false},
+                                        {.only = {"statuses"}});
+    CHECK_FALSE(report.ok());
 }
 
 TEST_CASE(

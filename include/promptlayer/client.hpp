@@ -355,6 +355,23 @@ struct settings {
     result<void> verdict = detail::verdict(config);
 };
 
+/// One synchronous call.
+template <class T, class Request>
+result<typename Request::reply> call_over(T& transport, const settings& known, const Request& request) {
+    http_request http;
+    if (auto encoded = encode_with(known.config, known.verdict, request, http); !encoded)
+        return std::move(encoded).error();
+    transport_result outcome = transport_failure{};
+    catching([&] { outcome = transport.send(http); },
+             [&](const char* what) {
+                 outcome = transport_failure{failure::other, what};
+                 return true;
+             });
+    if (!outcome)
+        return no_answer(known.config, outcome.error());
+    return decode<Request>(known.config, *outcome);
+}
+
 /// One asynchronous call: sees to it that the handler is called once.
 template <class Request, class Handler>
 class pending_call {
@@ -450,19 +467,7 @@ public:
     result<typename Request::reply> call(const Request& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
-        http_request http;
-        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
-            !encoded)
-            return std::move(encoded).error();
-        transport_result outcome = transport_failure{};
-        detail::catching([&] { outcome = transport_.send(http); },
-                         [&](const char* what) {
-                             outcome = transport_failure{failure::other, what};
-                             return true;
-                         });
-        if (!outcome)
-            return detail::no_answer(settings_->config, outcome.error());
-        return decode<Request>(settings_->config, *outcome);
+        return detail::call_over(transport_, *settings_, request);
     }
 
     /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread

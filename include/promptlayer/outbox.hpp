@@ -4,6 +4,7 @@
 #include <promptlayer/client.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/retry.hpp>
+#include <promptlayer/track_prompt.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
@@ -301,6 +302,16 @@ public:
 
     /// Of paths and bodies.
     std::size_t bytes() const noexcept { return bytes_; }
+};
+
+/// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
+struct tracker_callbacks {
+    /// The service has it.
+    std::function<void(outbox::id, const tracked&)> on_delivered{};
+    /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
+    std::function<void(const outbox::ended&)> on_failed{};
+    /// What was left when the tracker was destroyed without `close`.
+    std::function<void(std::vector<outbox::ended>)> on_undelivered{};
 };
 
 } // namespace promptlayer::inline v0

@@ -21,16 +21,6 @@
 
 namespace promptlayer::inline v0 {
 
-/// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
-struct tracker_callbacks {
-    /// The service has it.
-    std::function<void(outbox::id, const tracked&)> on_delivered{};
-    /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
-    std::function<void(const outbox::ended&)> on_failed{};
-    /// What was left when the tracker was destroyed without `close`.
-    std::function<void(std::vector<outbox::ended>)> on_undelivered{};
-};
-
 /// Tracks prompts from a loop that never waits, such as that of a game: requests are queued, and `poll` sends
 /// them over an `AsyncTransport` and tells what became of them. It has no thread and reads no clock; nothing
 /// happens but in `poll`. What is sent when and what a failure brings about is said of `outbox`.

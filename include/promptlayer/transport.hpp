@@ -42,9 +42,10 @@ using completion = std::function<void(transport_result)>;
 //
 // A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the library's.
 //
-// - It sends method, URL, every header and the body as they stand, once. It adds only what the connection
-//   needs (`Host`, `Content-Length`, ...) and adds none that is there already. What it cannot send so it
-//   refuses with `failure::other`, not delivered.
+// - It sends method, URL, every header and the body as they stand, once; again only where a kept connection
+//   ended without a byte of an answer. It adds only what the connection needs (`Host`, `Content-Length`, ...)
+//   and adds none that is there already. What it cannot send so it refuses with `failure::other`, not
+//   delivered.
 // - Any answer is a success, whatever its status: it returns the status, all headers, and the whole body.
 // - It follows no redirect. A redirect answered with a new request would hand the API key to another host.
 // - It verifies the peer of an `https` URL.

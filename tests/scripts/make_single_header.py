@@ -20,6 +20,7 @@ PARTS = [
     "client",
     "retry",
     "outbox",
+    "background_tracker",
     "polled_tracker",
     "testing/recording_transport",
 ]

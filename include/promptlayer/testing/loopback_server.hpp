@@ -60,7 +60,9 @@ struct scripted_answer {
     std::chrono::milliseconds delay{};      ///< from the request's arrival to the first byte of the answer
     std::chrono::milliseconds byte_delay{}; ///< before each further byte; 0 sends all at once
     ending then = ending::keep_alive;
-    std::chrono::milliseconds hold{}; ///< from the last byte to that ending
+    /// From the last byte to that ending. A connection that is kept alive is closed if no further request has
+    /// arrived by then; with 0 it stays.
+    std::chrono::milliseconds hold{};
 };
 
 /// The service on this machine, for tests: a plain HTTP server on 127.0.0.1, on a port that was free. It
@@ -235,6 +237,8 @@ private:
                 after(answer_.byte_delay, [count](session& s) { s.write(count); });
             } else if (answer_.then == ending::keep_alive) {
                 read();
+                if (answer_.hold > std::chrono::milliseconds{0})
+                    after(answer_.hold, [](session& s) { s.close(); });
             } else {
                 after(answer_.hold, [](session& s) { s.end(); });
             }
@@ -254,10 +258,15 @@ private:
             socket_.async_read_some(boost::asio::buffer(discarded_), then([](session& s) { s.discard(); }));
         }
 
+        void close() {
+            error_code ignored;
+            socket_.close(ignored);
+        }
+
         void reset() {
             error_code ignored;
             socket_.set_option(boost::asio::socket_base::linger{true, 0}, ignored);
-            socket_.close(ignored);
+            close();
         }
 
         void read_body() {

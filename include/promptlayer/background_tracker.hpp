@@ -1,0 +1,312 @@
+#ifndef PROMPTLAYER_BACKGROUND_TRACKER_HPP
+#define PROMPTLAYER_BACKGROUND_TRACKER_HPP
+
+#include <promptlayer/client.hpp>
+#include <promptlayer/error.hpp>
+#include <promptlayer/outbox.hpp>
+#include <promptlayer/track_prompt.hpp>
+#include <promptlayer/transport.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <algorithm>
+#include <chrono>
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+#ifndef PROMPTLAYER_NO_THREADS
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
+#endif
+
+namespace promptlayer::inline v0 {
+
+#ifndef PROMPTLAYER_NO_THREADS
+
+/// The limits of a `background_tracker`.
+struct background_settings {
+    outbox_settings outbox{};
+    std::chrono::milliseconds close_timeout{2'000}; ///< how long the destructor may go on sending
+};
+
+/// Tracks prompts from any thread at the cost of a queue: one thread of its own sends them over a synchronous
+/// `Transport`, one after the other, and tells what became of them. What is sent when and what a failure
+/// brings about is said of `outbox`.
+///
+/// - Any thread may call any member, but for the destructor. The transport is used by the tracker's thread
+///   alone, and its `cancel()` by the one that closes.
+/// - `on_delivered` and `on_failed` are called on the tracker's thread, one at a time, without a lock:
+///   they may call any member, though `flush` and `close` do not wait there. `on_undelivered` is called by
+///   the destructor.
+/// - Closing takes as long as it is given, and then as long as the transport takes to end a request: 100 ms
+///   after `cancel()`; without one, up to the `timeout` of the config.
+/// - In a child of `fork` there is no such thread: every call there is `closed`, and the parent delivers.
+///   One that is static is closed with the others, after `main`; whatever its callbacks use has to be there
+///   still.
+template <class T>
+class background_tracker {
+    static_assert(Transport<T>, "promptlayer: background_tracker is for a Transport, a synchronous one");
+
+    using clock = std::chrono::steady_clock;
+    using ended = promptlayer::outbox::ended;
+
+    /// What the tracker and its thread share.
+    struct shared {
+        const tracker_callbacks callbacks;
+        T transport;                // the thread's own, but for its cancel()
+        mutable std::mutex mutex{}; // of all that follows
+        std::condition_variable changed{};
+        promptlayer::outbox outbox;
+        std::shared_ptr<const detail::settings> settings;
+        std::vector<ended> to_report{};
+        bool busy = false;   // the thread sends or tells
+        bool ending = false; // it is to end
+        bool gone = false;   // it has ended
+        std::thread thread{};
+
+        shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen)
+            : callbacks(std::move(told)), transport(std::move(carrier)), outbox(limits),
+              settings(std::make_shared<const detail::settings>(detail::settings{std::move(chosen)})) {}
+
+        template <class Callback, class... Arguments>
+        static void tell(const Callback& callback, Arguments&&... arguments) {
+            if (callback)
+                detail::catching([&] { callback(std::forward<Arguments>(arguments)...); },
+                                 [](const char*) { return true; });
+        }
+
+        void report(std::unique_lock<std::mutex>& held) {
+            while (!to_report.empty()) {
+                const auto reported = std::exchange(to_report, {});
+                held.unlock();
+                for (const ended& one : reported)
+                    tell(callbacks.on_failed, one);
+                held.lock();
+            }
+        }
+
+        void send(std::unique_lock<std::mutex>& held, promptlayer::outbox::taken next) {
+            const auto known = settings;
+            held.unlock();
+            const result<tracked> outcome =
+                detail::call_over(transport, *known, detail::prepared_call<tracked>{std::move(next.request)});
+            held.lock();
+            auto end = outbox.complete(
+                next.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, clock::now());
+            if (end && !outcome)
+                to_report.push_back(*std::move(end));
+            if (!end || !outcome)
+                return;
+            held.unlock();
+            tell(callbacks.on_delivered, next.id, *outcome);
+            held.lock();
+        }
+
+        void work() {
+            std::unique_lock held{mutex};
+            while (true) {
+                busy = true;
+                report(held);
+                auto next = ending ? std::nullopt : outbox.take(clock::now());
+                if (next) {
+                    send(held, *std::move(next));
+                    continue;
+                }
+                busy = false;
+                changed.notify_all(); // whoever waits for the thread
+                if (ending)
+                    break;
+                if (const auto due = outbox.next_due(clock::now()))
+                    changed.wait_until(held, *due);
+                else
+                    changed.wait(held);
+            }
+            gone = true;
+            changed.notify_all();
+        }
+
+        /// Nothing is left to do, or nothing can be done until somebody resumes.
+        bool idle() const {
+            const outbox_stats counts = outbox.stats();
+            return !busy && to_report.empty() && (counts.waiting == 0 || outbox.paused());
+        }
+
+        bool is_own_thread() const { return thread.get_id() == std::this_thread::get_id(); }
+    };
+
+    static long process() noexcept {
+#if defined(_WIN32)
+        return 0; // there is no fork
+#else
+        return static_cast<long>(::getpid());
+#endif
+    }
+
+    long process_ = process();
+    std::chrono::milliseconds close_timeout_;
+    std::unique_ptr<shared> shared_;
+
+    /// In a child of `fork`, locks may be held by threads that are not there.
+    bool is_here() const noexcept { return shared_ && process_ == process(); }
+
+    static error closed() {
+        return {.code = errc::closed, .message = "this process has no thread that sends"};
+    }
+
+    static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
+        return std::min<std::chrono::milliseconds>(timeout, std::chrono::hours{24 * 365});
+    }
+
+public:
+    /// Starts the thread; throws `std::system_error` if there is none to be had. A bad config is reported by
+    /// every `track_prompt`.
+    explicit background_tracker(config settings, T transport, tracker_callbacks callbacks = {},
+                                const background_settings& limits = {})
+        : close_timeout_(limits.close_timeout),
+          shared_(std::make_unique<shared>(std::move(callbacks), std::move(transport), limits.outbox,
+                                           std::move(settings))) {
+        shared_->thread = std::thread{[all = shared_.get()] { all->work(); }};
+    }
+    background_tracker(const background_tracker&) = delete;
+    background_tracker& operator=(const background_tracker&) = delete;
+
+    ~background_tracker() {
+        if (!is_here()) {
+            if (shared_)
+                shared_->thread.detach();
+            static_cast<void>(
+                shared_.release()); // what the parent's threads may wait for is not to be destroyed
+            return;
+        }
+        auto left = close(close_timeout_);
+        shared_->thread.join();
+        if (!left.empty())
+            shared::tell(shared_->callbacks.on_undelivered, std::move(left));
+    }
+
+    /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
+    /// `closed`. Never waits for the network. Costs some microseconds.
+    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
+    result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+        if (!is_here())
+            return closed();
+        std::shared_ptr<const detail::settings> known;
+        {
+            const std::lock_guard held{shared_->mutex};
+            known = shared_->settings;
+        }
+        if (!known->verdict)
+            return known->verdict.error();
+        auto prepared = prepare(request, known->config.max_request_bytes);
+        if (!prepared)
+            return std::move(prepared).error();
+        const std::lock_guard held{shared_->mutex};
+        auto pushed = shared_->outbox.push(*std::move(prepared), clock::now());
+        if (!pushed)
+            return std::move(pushed).error();
+        for (ended& dropped : pushed->dropped)
+            shared_->to_report.push_back(std::move(dropped));
+        shared_->changed.notify_all();
+        return pushed->id;
+    }
+
+    /// Waits until every request has ended and been told, or until that is held up by a pause. Whether none
+    /// is left. Does not wait in a callback.
+    bool flush(std::chrono::milliseconds timeout) {
+        if (!is_here())
+            return false;
+        std::unique_lock held{shared_->mutex};
+        if (!shared_->is_own_thread())
+            shared_->changed.wait_for(held, bounded(timeout),
+                                      [&] { return shared_->idle() || shared_->gone; });
+        const outbox_stats counts = shared_->outbox.stats();
+        return counts.waiting == 0 && counts.in_flight == 0 && shared_->to_report.empty();
+    }
+
+    /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
+    /// has not ended, in order. In a callback it only takes no more.
+    std::vector<ended> close(std::chrono::milliseconds timeout) {
+        if (!is_here())
+            return {};
+        std::unique_lock held{shared_->mutex};
+        shared_->outbox.seal();
+        if (shared_->is_own_thread())
+            return {};
+        shared_->changed.wait_for(held, bounded(timeout), [&] { return shared_->idle() || shared_->gone; });
+        shared_->ending = true;
+        shared_->changed.notify_all();
+        while (!shared_->gone) {
+            if constexpr (requires { shared_->transport.cancel(); }) {
+                held.unlock();
+                shared_->transport.cancel(); // again and again, for the request that begins just then
+                held.lock();
+            }
+            shared_->changed.wait_for(held, std::chrono::milliseconds{10}, [&] { return shared_->gone; });
+        }
+        return shared_->outbox.drain();
+    }
+
+    /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
+    /// `invalid_config` and changes nothing.
+    result<void> reconfigure(config settings) {
+        if (!is_here())
+            return closed();
+        auto known = std::make_shared<const detail::settings>(detail::settings{std::move(settings)});
+        if (!known->verdict)
+            return known->verdict;
+        const std::lock_guard held{shared_->mutex};
+        shared_->settings = std::move(known);
+        shared_->outbox.resume();
+        shared_->changed.notify_all();
+        return {};
+    }
+
+    /// Until `resume`, requests are queued and none is sent; what is in flight goes on.
+    void pause() {
+        if (!is_here())
+            return;
+        const std::lock_guard held{shared_->mutex};
+        shared_->outbox.pause();
+        shared_->changed.notify_all();
+    }
+
+    void resume() {
+        if (!is_here())
+            return;
+        const std::lock_guard held{shared_->mutex};
+        shared_->outbox.resume();
+        shared_->changed.notify_all();
+    }
+
+    /// The answer that has made the tracker wait for `reconfigure` or `resume`, if one has: 401, 403, no TLS.
+    std::optional<error> paused_by() const {
+        if (!is_here())
+            return std::nullopt;
+        const std::lock_guard held{shared_->mutex};
+        return shared_->outbox.paused_by();
+    }
+
+    outbox_stats stats() const {
+        if (!is_here())
+            return {};
+        const std::lock_guard held{shared_->mutex};
+        return shared_->outbox.stats();
+    }
+};
+
+#endif
+
+} // namespace promptlayer::inline v0
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif
