@@ -44,7 +44,9 @@ int main() {
         if (frame <= 3) // two of the characters speak
             for (const std::int64_t character : {0, 1})
                 track(100 * frame + character, "Hello for the " + std::to_string(frame) + ". time");
-        client.transport().poll(); // microseconds; calls the handlers of what has been answered
+        // Calls the handlers of what has been answered. Microseconds, but for a new TLS connection: some
+        // milliseconds, and tens of them to load the system's authorities.
+        client.transport().poll();
         std::this_thread::sleep_for(std::chrono::milliseconds{16});
     }
     return all_tracked ? 0 : 1;

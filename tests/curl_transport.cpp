@@ -8,7 +8,9 @@
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read_until.hpp>
 #include <boost/asio/socket_base.hpp>
+#include <boost/asio/write.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -18,6 +20,7 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
+#include <future>
 #include <limits>
 #include <optional>
 #include <stdexcept>
@@ -30,11 +33,14 @@
 
 #ifdef PROMPTLAYER_TEST_TLS // by a build that has OpenSSL 3
 #include <promptlayer/testing/conformance_tls.hpp>
+
+#include <boost/asio/ssl.hpp>
 #endif
 
 namespace {
 
 using namespace std::chrono_literals;
+using namespace std::string_view_literals;
 using promptlayer::curl_transport;
 using promptlayer::failure;
 using promptlayer::find_header;
@@ -114,6 +120,52 @@ struct silent_listener {
 
     std::string authority() const { return "127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()); }
 };
+
+/// Reads a request without a body and answers it.
+void answer_on(auto& stream) {
+    std::string text;
+    boost::system::error_code ignored;
+    boost::asio::read_until(stream, boost::asio::dynamic_buffer(text), "\r\n\r\n", ignored);
+    boost::asio::write(stream, boost::asio::buffer("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"sv),
+                       ignored);
+}
+
+/// What a server says on an idle connection is not the next answer: a new connection is made, and kept. What
+/// `secure` makes of a socket is spoken over.
+void check_unasked(curl_transport& transport, const std::string& scheme, auto secure) {
+    silent_listener listener;
+    std::promise<void> idle, said;
+    std::thread server{[&] {
+        boost::system::error_code ignored;
+        tcp::socket first = listener.acceptor.accept();
+        auto&& one = secure(first);
+        answer_on(one);
+        idle.get_future().wait();
+        boost::asio::write(one, boost::asio::buffer("HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n"sv),
+                           ignored);
+        said.set_value();
+        tcp::socket second = listener.acceptor.accept();
+        auto&& other = secure(second);
+        answer_on(other);
+        answer_on(other);
+    }};
+    http_request request = to(scheme + "://" + listener.authority() + "/");
+    request.body.clear();
+    CHECK(answer_of(transport.send(request)).body == "ok");
+    idle.set_value();
+    said.get_future().wait();
+    request.timeout = 5s;
+    for (int i = 0; i < 2; ++i) {
+        const transport_result outcome = transport.send(request);
+        CHECK((outcome && outcome->body == "ok"));
+    }
+    tcp::socket last{listener.context}; // if one is still waited for
+    boost::system::error_code ignored;
+    last.connect(listener.acceptor.local_endpoint(), ignored);
+    last.close(ignored);
+    transport = curl_transport{};
+    server.join();
+}
 
 std::string address_nobody_listens_on() { return "http://" + silent_listener{}.authority() + "/"; }
 
@@ -514,6 +566,31 @@ TEST_CASE("curl: reading stops at max_response_bytes while the body arrives, wha
     CHECK(server.connections() == 4);
 }
 
+TEST_CASE("curl: an answer whose length is not one number is failure::other, maybe delivered") {
+    loopback_server server;
+    curl_transport transport;
+    for (const char* lengths :
+         {"2\r\nContent-Length: 5", "5\r\nContent-Length: 2", "2, 5", "2, 2", "-1", "+2", "0x2", "2abc", "",
+          "9223372036854775807", "18446744073709551618", "99999999999999999999999"}) {
+        server.respond(raw("HTTP/1.1 200 OK\r\nContent-Length: " + std::string{lengths} + "\r\n\r\nHELLO"));
+        const transport_failure failed = failure_of(transport.send(to(server)));
+        CHECK(failed.kind == failure::other);
+        CHECK(failed.maybe_delivered);
+    }
+    server.respond(raw("HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok"));
+    CHECK(answer_of(transport.send(to(server))).body == "ok");
+}
+
+TEST_CASE("curl: 101 is an answer, and its connection is not used again") {
+    loopback_server server;
+    server.respond(raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", ending::keep_alive));
+    curl_transport transport;
+    const http_response answer = answer_of(transport.send(to(server)));
+    CHECK(answer == http_response{101, {{"Upgrade", "x"}}, ""});
+    CHECK(answer_of(transport.send(to(server))).status == 200);
+    CHECK(server.connections() == 2);
+}
+
 TEST_CASE("curl: a body that ends before its announced length is failure::reset, never a part of it") {
     loopback_server server;
     curl_transport transport;
@@ -537,6 +614,38 @@ TEST_CASE("curl: a body without a length is whole when the connection is closed 
     curl_transport transport;
     CHECK(answer_of(transport.send(to(server))).body == "no length");
 }
+
+#ifdef PROMPTLAYER_TEST_TLS
+
+TEST_CASE("curl: over https a body without a length is failure::reset, as it may have been cut") {
+    loopback_server server;
+    promptlayer::testing::tls_servers servers;
+    curl_transport transport{[pem = servers.authority()](CURL* easy) {
+        curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
+        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
+    }};
+    http_request request = to(servers(promptlayer::testing::certificate::good, server.port()) + "/");
+    server.respond(raw("HTTP/1.1 200 OK\r\n\r\nno length"));
+    const transport_failure failed = failure_of(transport.send(request));
+    CHECK(failed.kind == failure::reset);
+    CHECK(failed.maybe_delivered);
+
+    request.max_response_bytes = 1;
+    server.respond(raw("HTTP/1.1 200 OK\r\n\r\nno length"));
+    CHECK(answer_of(transport.send(request)).body == "no");
+    for (const int status : {101, 204, 304}) {
+        server.respond(raw("HTTP/1.1 " + std::to_string(status) + " No body\r\n\r\n", ending::keep_alive));
+        CHECK(answer_of(transport.send(request)).status == status);
+    }
+    server.respond(raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"));
+    CHECK(answer_of(transport.send(request)).body == "a");
+    request.method = "HEAD";
+    request.body.clear();
+    server.respond(raw("HTTP/1.1 200 OK\r\n\r\n"));
+    CHECK(answer_of(transport.send(request)).status == 200);
+}
+
+#endif
 
 TEST_CASE("curl: a connection that ends without an answer is failure::reset, maybe delivered, and not tried "
           "again when new") {
@@ -613,6 +722,39 @@ TEST_CASE(
     for (const http_request& arrived : server.requests())
         CHECK(arrived.body == request.body);
 }
+
+#if LIBCURL_VERSION_NUM >= 0x075000
+
+TEST_CASE("curl: what a server says on an idle connection is not taken for the next answer") {
+    curl_transport transport;
+    check_unasked(transport, "http", [](tcp::socket& socket) -> tcp::socket& { return socket; });
+}
+
+#ifdef PROMPTLAYER_TEST_TLS
+
+TEST_CASE("curl: nor what it says there over TLS") {
+    const auto authority = promptlayer::detail::make_identity("authority", "", nullptr);
+    const auto identity = promptlayer::detail::make_identity("127.0.0.1", "IP:127.0.0.1", &authority);
+    const std::string chain = promptlayer::detail::pem_of(identity.certificate.get());
+    const std::string key = promptlayer::detail::pem_of(identity.key.get());
+    const std::string trusted = promptlayer::detail::pem_of(authority.certificate.get());
+    boost::asio::ssl::context certified{boost::asio::ssl::context::tls_server};
+    certified.use_certificate_chain(boost::asio::buffer(chain));
+    certified.use_private_key(boost::asio::buffer(key), boost::asio::ssl::context::pem);
+    curl_transport transport{[&](CURL* easy) {
+        curl_blob blob{const_cast<char*>(trusted.data()), trusted.size(), CURL_BLOB_COPY};
+        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
+    }};
+    check_unasked(transport, "https", [&](tcp::socket& socket) {
+        boost::asio::ssl::stream<tcp::socket&> stream{socket, certified};
+        boost::system::error_code ignored;
+        stream.handshake(boost::asio::ssl::stream_base::server, ignored);
+        return stream;
+    });
+}
+
+#endif
+#endif
 
 TEST_CASE("curl: a request that was sent on a broken kept connection is maybe delivered, whatever the second "
           "try comes to") {

@@ -15,11 +15,18 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/write.hpp>
 
+#ifdef __linux__
+#include <sys/resource.h>
+#endif
+
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <new>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -28,6 +35,17 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
+
+thread_local long allocations = -1; // until one fails; none fails below 0
+
+void* operator new(std::size_t size) {
+    if (void* const memory = allocations >= 0 && allocations-- == 0 ? nullptr : std::malloc(size))
+        return memory;
+    throw std::bad_alloc{};
+}
+
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 
@@ -256,9 +274,10 @@ TEST_CASE("httplib: a body whose end is in doubt is a failure") {
           "Transfer-Encoding: chunked\r\n\r\n\r\nabc\r\n0\r\n\r\n",
           "Transfer-Encoding: chunked\r\n\r\n-3\r\nabc\r\n0\r\n\r\n",
           "Transfer-Encoding: chunked\r\n\r\n10000000000000003\r\nabc\r\n0\r\n\r\n",
+          "Transfer-Encoding: chunked\r\n\r\n3 5\r\nabc\r\n0\r\n\r\n",
           "Transfer-Encoding: gzip, chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
           "Transfer-Encoding: identity\r\n\r\nabc", "Content-Length: many\r\n\r\nabc",
-          "Content-Length: -1\r\n\r\nabc", "Content-Length: 3x\r\n\r\nabc",
+          "Content-Length: -1\r\n\r\nabc", "Content-Length: 3x\r\n\r\nabc", "Content-Length : 3\r\n\r\nabc",
           "Content-Length: 99999999999999999999\r\n\r\nabc",
           "Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc"}) {
         CAPTURE(answer);
@@ -277,10 +296,29 @@ TEST_CASE("httplib: an interim answer but for 100 Continue is a failure, never t
     server.respond(raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
                        ending::keep_alive));
     CHECK(answer_of(transport.send(to(server))).body == "ok");
-    server.respond(raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
-    const transport_failure failed = failure_of(transport.send(to(server)));
-    CHECK(failed.kind == failure::other);
-    CHECK(failed.maybe_delivered);
+    for (const char* method : {"POST", "HEAD"}) {
+        http_request request = to(server);
+        request.method = method;
+        if (request.method == "HEAD")
+            request.body.clear();
+        server.respond(raw("HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+        const transport_failure failed = failure_of(transport.send(request));
+        CHECK(failed.kind == failure::other);
+        CHECK(failed.maybe_delivered);
+    }
+}
+
+TEST_CASE("httplib: a connection that the server will close is not used again") {
+    loopback_server server;
+    httplib_transport transport;
+    for (const char* answer : {"200 OK\r\nContent-Length: 0\r\nConnection: Close\r\n\r\n",
+                               "204 No Content\r\nConnection: Close\r\n\r\n",
+                               "200 OK\r\nContent-Length: 0\r\nConnection: keep-alive, close\r\n\r\n"}) {
+        server.respond(raw(std::string{"HTTP/1.1 "} + answer, ending::keep_alive));
+        answer_of(transport.send(to(server)));
+    }
+    answer_of(transport.send(to(server)));
+    CHECK(server.connections() == 4);
 }
 
 TEST_CASE("httplib: a chunked answer has its trailers left out, and is cut off beyond the limit") {
@@ -378,6 +416,38 @@ TEST_CASE("httplib: a function of the user's that throws is failure::other, not 
     CHECK(server.connections() == 0);
     throws = false;
     CHECK(answer_of(transport.send(to(server))).status == 200);
+}
+
+TEST_CASE("httplib: cancel and the timeout count while the user's function runs, and nothing is sent") {
+    const loopback_server server;
+    std::function<void()> meanwhile;
+    httplib_transport transport{[&](httplib::Client&) { meanwhile(); }};
+    http_request request = to(server);
+    meanwhile = [&] { transport.cancel(); };
+    transport_failure failed = failure_of(transport.send(request));
+    CHECK(failed.kind == failure::cancelled);
+    CHECK_FALSE(failed.maybe_delivered);
+    request.url.replace(7, 9, "localhost"); // another origin, and so another client
+    request.timeout = 50ms;
+    meanwhile = [] { std::this_thread::sleep_for(100ms); };
+    failed = failure_of(transport.send(request));
+    CHECK(failed.kind == failure::timeout);
+    CHECK_FALSE(failed.maybe_delivered);
+    CHECK(server.connections() == 0);
+}
+
+TEST_CASE("httplib: memory that runs out is a failure, and leaves a transport that works") {
+    const loopback_server server;
+    const http_request request = to(server);
+    bool failed = true;
+    for (long i = 0; failed; ++i) {
+        httplib_transport transport;
+        allocations = i;
+        const transport_result outcome = transport.send(request);
+        failed = std::exchange(allocations, -1) < 0;
+        CHECK((outcome || outcome.error().kind == failure::other));
+        answer_of(transport.send(request));
+    }
 }
 
 TEST_CASE("httplib: the timeout of one request is not that of the next on the same connection") {
@@ -494,6 +564,20 @@ TEST_CASE("httplib: a connection that does not come about ends at the timeout, n
     CHECK(steady_clock::now() - start < 10s);
 }
 
+TEST_CASE("httplib: without a second handle for a connection, which the timeout needs, there is none") {
+    const silent_listener listener;
+    httplib_transport transport;
+    rlimit before{};
+    getrlimit(RLIMIT_NOFILE, &before);
+    const int next = dup(0);
+    close(next);
+    const rlimit one_more{static_cast<rlim_t>(next) + 1, before.rlim_max};
+    setrlimit(RLIMIT_NOFILE, &one_more);
+    const transport_result outcome = transport.send(to("http://" + listener.authority() + "/"));
+    setrlimit(RLIMIT_NOFILE, &before);
+    CHECK(failure_of(outcome).kind == failure::other);
+}
+
 TEST_CASE("httplib: cancel ends an attempt to connect, not delivered") {
     const full_listener listener;
     const loopback_server server;
@@ -552,6 +636,33 @@ TEST_CASE("httplib: SIGPIPE does not reach the program, whose handling of signal
     sigaction(SIGPIPE, &before, nullptr);
 }
 
+TEST_CASE("httplib: the transport's thread takes no signal of the program") {
+    struct sigaction ignoring {};
+    struct sigaction before {};
+    ignoring.sa_handler = [](int) {};
+    sigaction(SIGUSR1, &ignoring, &before);
+    silent_listener listener;
+    httplib_transport transport;
+    std::optional<tcp::socket> open;
+    const auto connected = [&] {
+        open = listener.acceptor.accept();
+        return true;
+    };
+    cancelled_when(connected, transport, to("http://" + listener.authority() + "/")); // by that thread
+    sigset_t user{};
+    sigset_t mask_before{};
+    sigset_t pending{};
+    sigemptyset(&user);
+    sigaddset(&user, SIGUSR1);
+    pthread_sigmask(SIG_BLOCK, &user, &mask_before);
+    kill(getpid(), SIGUSR1);
+    std::this_thread::sleep_for(20ms); // for another thread to take it
+    sigpending(&pending);
+    CHECK(sigismember(&pending, SIGUSR1) == 1);
+    pthread_sigmask(SIG_SETMASK, &mask_before, nullptr);
+    sigaction(SIGUSR1, &before, nullptr);
+}
+
 #endif
 
 #ifdef PROMPTLAYER_TEST_TLS
@@ -586,6 +697,35 @@ TEST_CASE("httplib: over TLS a body that only the connection ends is a failure, 
     CHECK(failed.maybe_delivered);
     server.respond(raw("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nwhole"));
     CHECK(answer_of(transport.send(to(url + "/"))).body == "whole");
+}
+
+TEST_CASE("httplib: what comes after an answer over TLS is not the next answer") {
+    loopback_server server;
+    promptlayer::testing::tls_servers servers;
+    const authority_file authority{servers};
+    httplib_transport transport{[&](httplib::Client& client) { authority.trust(client); }};
+    const std::string url = servers(promptlayer::testing::certificate::good, server.port());
+    const std::string evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
+    for (const char* answer :
+         {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "HTTP/1.1 204 No Content\r\n\r\n"}) {
+        server.respond(raw(answer + evil, ending::keep_alive));
+        answer_of(transport.send(to(url + "/")));
+        CHECK(answer_of(transport.send(to(url + "/"))).body != "evil");
+    }
+    CHECK(server.requests().size() == 4);
+}
+
+TEST_CASE("httplib: a proxy that asks for a password is failure::connect, not delivered") {
+    loopback_server proxy;
+    httplib_transport transport{
+        [&](httplib::Client& client) { client.set_proxy("127.0.0.1", proxy.port()); }};
+    for (int i = 0; i < 2; ++i) {
+        proxy.respond(raw("HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+                          ending::keep_alive));
+        const transport_failure failed = failure_of(transport.send(to("https://localhost:1/")));
+        CHECK(failed.kind == failure::connect);
+        CHECK_FALSE(failed.maybe_delivered);
+    }
 }
 
 TEST_CASE("httplib: a TLS handshake that drips ends at the timeout, not delivered") {

@@ -84,6 +84,13 @@ scripted_answer late() {
     return answer;
 }
 
+scripted_answer closed(std::string bytes) {
+    scripted_answer answer;
+    answer.raw = std::move(bytes);
+    answer.then = scripted_answer::ending::close_unannounced;
+    return answer;
+}
+
 /// Takes connections and says nothing.
 struct silent_listener {
     boost::asio::io_context context{};
@@ -284,13 +291,39 @@ TEST_CASE("winhttp: of a body that is too long, one byte more than allowed is re
     }
 }
 
-TEST_CASE("winhttp: a length that is no number is a failure") {
+TEST_CASE("winhttp: a length that is in doubt is a failure") {
     loopback_server server;
-    scripted_answer answer;
-    answer.raw = "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabc";
-    answer.then = scripted_answer::ending::close_unannounced;
-    server.respond(answer);
-    CHECK(failure_of(winhttp_transport{}.send(to(server))).maybe_delivered);
+    winhttp_transport transport;
+    for (const std::string framing : {"Content-Length: many\r\n\r\nabc", "Content-Length : 3\r\n\r\nabc",
+                                      "Content-Length: 3\r\nContent-Length: 2\r\n\r\nabc",
+                                      "Content-Length: 2\r\nContent-Length: 3\r\n\r\nabc"}) {
+        CAPTURE(framing);
+        server.respond(closed("HTTP/1.1 200 OK\r\n" + framing));
+        CHECK(failure_of(transport.send(to(server))).maybe_delivered);
+    }
+}
+
+TEST_CASE("winhttp: the status line is no header") {
+    loopback_server server;
+    server.respond(closed("HTTP/1.1 200 OK: fine\r\nContent-Length: 2\r\n\r\nok"));
+    CHECK(answer_of(winhttp_transport{}.send(to(server))) ==
+          http_response{200, {{"Content-Length", "2"}}, "ok"});
+}
+
+TEST_CASE("winhttp: over https a body that only the connection ends is a failure") {
+    const char* const authority = std::getenv("PROMPTLAYER_TEST_TLS_AUTHORITY");
+    const char* const servers = std::getenv("PROMPTLAYER_TEST_TLS_SERVERS");
+    if (!authority || !servers)
+        return;
+    trust(authority);
+    loopback_server server;
+    server.respond(closed("HTTP/1.1 200 OK\r\n\r\nhalf of"));
+    const remote_tls_servers tls{static_cast<std::uint16_t>(std::atoi(servers))};
+    const std::string url = tls(certificate::good, server.port());
+    const transport_failure failed = failure_of(winhttp_transport{}.send(to(url + "/")));
+    CHECK(failed.kind == failure::reset);
+    CHECK(failed.maybe_delivered);
+    CHECK(failed.message.find("length") != failed.message.npos);
 }
 
 TEST_CASE("winhttp: requests one after the other share a connection, also after the transport has moved") {

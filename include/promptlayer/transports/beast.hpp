@@ -56,16 +56,28 @@ class beast_answer final : public boost::beast::http::basic_parser<false> {
 
     http_response response_{};
     std::size_t max_body_bytes_;
-    std::size_t header_bytes_ = 0;
+    std::size_t& header_bytes_; // also of the interim answers before
     bool headers_done_ = false; // what follows are trailers
 
-    void on_request_impl(boost::beast::http::verb, text, text, int, error_code&) override {}
-    void on_response_impl(int status, text, int, error_code&) override { response_.status = status; }
-    void on_field_impl(boost::beast::http::field, text name, text value, error_code& failed) override {
-        header_bytes_ += name.size() + value.size() + 4;
+    void count(std::size_t bytes, error_code& failed) {
+        header_bytes_ += bytes;
         if (header_bytes_ > beast_max_header_bytes)
             failed = boost::beast::http::error::header_limit;
-        else if (!headers_done_)
+    }
+
+    void on_request_impl(boost::beast::http::verb, text, text, int, error_code&) override {}
+    void on_response_impl(int status, text reason, int, error_code& failed) override {
+        response_.status = status;
+        count(std::string_view{"HTTP/1.1 200 \r\n\r\n"}.size() + reason.size(), failed);
+    }
+    void on_field_impl(boost::beast::http::field field, text name, text value, error_code& failed) override {
+        count(name.size() + value.size() + 4, failed);
+        if (headers_done_ || failed)
+            return;
+        if (field == boost::beast::http::field::transfer_encoding &&
+            !equal_ignoring_case({value.data(), value.size()}, "chunked"))
+            failed = boost::beast::http::error::bad_transfer_encoding;
+        else
             response_.headers.push_back({std::string{name}, std::string{value}});
     }
     void on_header_impl(error_code&) override { headers_done_ = true; }
@@ -86,7 +98,8 @@ class beast_answer final : public boost::beast::http::basic_parser<false> {
     void on_finish_impl(error_code&) override {}
 
 public:
-    explicit beast_answer(const http_request& request) : max_body_bytes_(request.max_response_bytes) {
+    beast_answer(const http_request& request, std::size_t& header_bytes)
+        : max_body_bytes_(request.max_response_bytes), header_bytes_(header_bytes) {
         header_limit(beast_max_header_bytes);
         body_limit(boost::none);
         skip(request.method == "HEAD");
@@ -111,6 +124,12 @@ struct beast_connection {
     template <class Action>
     void with_stream(Action action) {
         tls ? action(*tls) : action(socket);
+    }
+
+    /// Whether bytes after the answer have come through to the TLS layer.
+    bool unread() {
+        return tls && (SSL_pending(tls->native_handle()) != 0 ||
+                       BIO_ctrl_pending(SSL_get_rbio(tls->native_handle())) != 0);
     }
 
     void close() noexcept {
@@ -157,6 +176,7 @@ struct beast_core {
     }
 
     void keep(std::shared_ptr<beast_connection> connection) {
+        std::erase_if(idle, [](const auto& kept) { return !kept->usable(); });
         connection->idle_since = std::chrono::steady_clock::now();
         idle.push_back(std::move(connection));
         if (idle.size() > max_idle)
@@ -169,6 +189,7 @@ struct beast_core {
 class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
     using error_code = boost::system::error_code;
     using tcp = boost::asio::ip::tcp;
+    using addresses = tcp::resolver::results_type;
     using clock = std::chrono::steady_clock;
 
     static constexpr std::chrono::milliseconds grace{50}; // for the writing, once the answer is there
@@ -183,6 +204,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
     std::string head_{};
     std::shared_ptr<beast_connection> connection_{};
     boost::beast::flat_buffer buffer_{beast_max_header_bytes + 64 * 1024};
+    std::size_t header_bytes_ = 0; // of the answer so far
     std::optional<beast_answer> answer_{};
     error_code unread_{};   // why the answer was not read to its end
     bool unwritten_ = true; // the request, in part
@@ -226,25 +248,32 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
         timer_.async_wait(then([](auto& self, const error_code& stopped) {
             if (stopped)
                 return;
-            if (self.answer_ && self.answer_->is_done())
+            if (self.answer_ && self.answer_->is_done() && !self.answer_->interim())
                 self.connection_->close(); // which ends the writing
             else
                 self.fail(failure::timeout, "no answer in time");
         }));
     }
 
-    void connect() {
+    void look_up() {
         connection_.reset();
-        resolver_.async_resolve(
-            std::string{url_.host}, std::to_string(url_.port),
-            then([](auto& self, const error_code& failed, const tcp::resolver::results_type& found) {
-                if (failed)
-                    return self.fail(failure::resolve, failed.message());
-                self.connection_ = std::make_shared<beast_connection>(self.origin_, self.core_->strand);
-                boost::asio::async_connect(
-                    self.connection_->socket, found,
-                    self.then([](auto& s, const error_code& refused, const auto&) { s.connected(refused); }));
-            }));
+        const std::string host{url_.host};
+        error_code no_address;
+        const auto address = boost::asio::ip::make_address(host, no_address);
+        if (!no_address)
+            return connect(addresses::create({address, static_cast<std::uint16_t>(url_.port)}, host, ""));
+        resolver_.async_resolve(host, std::to_string(url_.port),
+                                then([](auto& self, const error_code& failed, const addresses& found) {
+                                    failed ? self.fail(failure::resolve, failed.message())
+                                           : self.connect(found);
+                                }));
+    }
+
+    void connect(const addresses& found) {
+        connection_ = std::make_shared<beast_connection>(origin_, core_->strand);
+        boost::asio::async_connect(
+            connection_->socket, found,
+            then([](auto& self, const error_code& refused, const auto&) { self.connected(refused); }));
     }
 
     void connected(const error_code& failed) {
@@ -276,7 +305,8 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
                 if (!refused)
                     return self.exchange();
                 const long found = SSL_get_verify_result(handle);
-                self.fail(failure::tls,
+                self.fail(refused.category() == boost::asio::error::get_ssl_category() ? failure::tls
+                                                                                       : failure::connect,
                           found == X509_V_OK ? refused.message() : X509_verify_cert_error_string(found));
             }));
     }
@@ -298,7 +328,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
     }
 
     void read() {
-        answer_.emplace(request_);
+        answer_.emplace(request_, header_bytes_);
         connection_->with_stream([&](auto& stream) {
             boost::beast::http::async_read(
                 stream, buffer_, *answer_, then([](auto& self, const error_code& failed, auto) {
@@ -323,10 +353,10 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
             const failure kind = kind_of(unread_);
             if (kind != failure::reset || !std::exchange(resend_, false) || answer_->got_some())
                 return fail(kind, unread_.message());
-            return connect();
+            return look_up();
         }
         if (!unread_ && !unwritten_ && answer_->keep_alive() && buffer_.size() == 0 &&
-            answer_->response().status != 101)
+            !connection_->unread() && answer_->response().status != 101)
             core_->keep(std::move(connection_));
         finish(std::move(answer_->response()));
     }
@@ -346,7 +376,8 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
 
 public:
     beast_exchange(std::shared_ptr<beast_core> core, http_request request, completion done)
-        : core_(std::move(core)), request_(std::move(request)), done_(std::move(done)),
+        : core_(std::move(core)), request_(std::move(request)),
+          done_(done ? std::move(done) : completion{[](const transport_result&) {}}),
           timer_(core_->strand,
                  clock::now() + std::clamp<std::chrono::milliseconds>(request_.timeout, std::chrono::hours{0},
                                                                       std::chrono::hours{24 * 24})),
@@ -367,7 +398,7 @@ public:
         wait_until(timer_.expiry());
         connection_ = core_->take(origin_);
         resend_ = connection_ != nullptr;
-        connection_ ? exchange() : connect();
+        connection_ ? exchange() : look_up();
     }
 
     void cancel() {
@@ -387,8 +418,9 @@ public:
 /// - An idle connection that the server has closed is not used. Where the server closes it only then, without
 ///   a byte of an answer, the request is sent once more on a new one, yet the service may have read it there.
 /// - `timeout` is at most 24 days; one of 0 or less fails at once.
-/// - The addresses of a host are tried one after the other. A look-up cannot be interrupted: the outcome is
-///   known in time, but `run()` does not return before the system's resolver does.
+/// - The addresses of a host are tried one after the other. Look-ups go one after the other, in one thread of
+///   the context, and cannot be interrupted: the outcome is known in time, but neither does `run()` return
+///   nor the destructor of the context before the system's resolver does. An address needs none.
 ///
 /// `send` and `cancel` may be called from any thread, also where many threads run the executor. Completions
 /// are called one at a time on a strand of it, never within `send`; nothing happens unless somebody runs it.
@@ -405,7 +437,7 @@ public:
 
     /// `tls` is configured before the first request: `tls.set_default_verify_paths()` trusts the system's
     /// authorities, without such a line no `https` is trusted. Of idle connections, to all hosts together, at
-    /// most `max_idle_connections` are kept, each for a minute.
+    /// most `max_idle_connections` are kept; one is used again for a minute.
     beast_transport(boost::asio::any_io_executor executor, boost::asio::ssl::context& tls,
                     std::size_t max_idle_connections = 8)
         : core_(std::make_shared<detail::beast_core>(executor, tls.native_handle(), max_idle_connections)) {}

@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -63,17 +64,24 @@ using curl_easy = std::unique_ptr<CURL, curl_easy_deleter>;
 
 /// Where requests run, and what keeps their connections from one to the next. Outlives their handles.
 struct curl_connections {
-    CURLM* multi = nullptr; // null where libcurl cannot be had
+    CURLM* multi = nullptr;               // null where libcurl cannot be had
+    CURLM* probe = nullptr;               // has no handles; looks at a socket while `multi` is at work
+    std::map<long, curl_socket_t> kept{}; // of HTTP/1.x, by local port; some are closed
     std::atomic<bool> cancelled{false};
 
     curl_connections() noexcept {
         static const CURLcode initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
-        if (initialised == CURLE_OK)
+        if (initialised == CURLE_OK) {
             multi = curl_multi_init();
+            probe = curl_multi_init();
+        }
     }
     curl_connections(const curl_connections&) = delete;
     curl_connections& operator=(const curl_connections&) = delete;
-    ~curl_connections() { curl_multi_cleanup(multi); }
+    ~curl_connections() {
+        curl_multi_cleanup(multi);
+        curl_multi_cleanup(probe);
+    }
 
     /// A handle for the next request, null where there is none to be had: the one given, but for one that met
     /// an error of the system, which libcurl would report again and again.
@@ -82,6 +90,16 @@ struct curl_connections {
         if (used && curl_easy_getinfo(used.get(), CURLINFO_OS_ERRNO, &error) == CURLE_OK && error == 0)
             return used;
         return curl_easy{multi ? curl_easy_init() : nullptr};
+    }
+
+    /// Whether the server has said something unasked on a kept connection, or closed it.
+    bool stale(int local_port) const noexcept {
+        const auto found = kept.find(local_port);
+        if (found == kept.end())
+            return false;
+        curl_waitfd socket{found->second, CURL_WAIT_POLLIN, 0};
+        int count = 0;
+        return curl_multi_wait(probe, &socket, 1, 0, &count) == CURLM_OK && count != 0;
     }
 
     /// Any thread. Wakes `curl_multi_poll`.
@@ -100,7 +118,7 @@ struct curl_handles : curl_connections {
 class curl_exchange {
     static constexpr std::size_t max_header_bytes = 256 * 1024; // with interim answers and trailers
 
-    CURLM* const multi_;
+    curl_connections& connections_;
     CURL* const easy_;
     const http_request& request_;
     curl_slist* lines_ = nullptr;
@@ -109,13 +127,36 @@ class curl_exchange {
     bool in_headers_ = false;        // between a status line and the empty line
     bool headers_done_ = false;      // those of the final answer; what follows are trailers
     bool too_long_ = false;          // the body is, and one byte more than allowed is held
+    bool stale_ = false;             // the kept connection was, and the request was not sent
     const char* stopped_ = nullptr;  // why the transfer was stopped here
     char detail_[CURL_ERROR_SIZE]{}; // libcurl's words
 
-    long status() const noexcept {
-        long code = 0;
-        curl_easy_getinfo(easy_, CURLINFO_RESPONSE_CODE, &code);
-        return code;
+    long info(CURLINFO which) const noexcept {
+        long value = 0;
+        curl_easy_getinfo(easy_, which, &value);
+        return value;
+    }
+    long status() const noexcept { return info(CURLINFO_RESPONSE_CODE); }
+    bool secure() const noexcept { return ascii_lower(request_.url[4]) == 's'; }
+    bool http_1() const noexcept { return info(CURLINFO_HTTP_VERSION) < CURL_HTTP_VERSION_2_0; }
+    bool switches_protocol() const noexcept { return headers_done_ && status() == 101; }
+
+    /// Whether all lengths are one number, or there is none. libcurl takes the last, and some for none.
+    bool length_is_clear() const {
+        constexpr std::string_view name = "Content-Length";
+        const std::string* const first = find_header(response_.headers, name);
+        return !first ||
+               (first->size() - 1 < 18 && first->find_first_not_of("0123456789") == first->npos &&
+                std::all_of(response_.headers.begin(), response_.headers.end(), [&](const header& h) {
+                    return !equal_ignoring_case(h.name, name) || h.value == *first;
+                }));
+    }
+
+    /// Whether the body goes until the connection ends, which over TLS libcurl does not tell from a cut.
+    bool until_cut() const {
+        const auto has = [&](const char* name) { return find_header(response_.headers, name) != nullptr; };
+        return secure() && http_1() && status() != 204 && status() != 304 && request_.method != "HEAD" &&
+               !has("Content-Length") && !has("Transfer-Encoding");
     }
 
     bool take_header(std::string_view line) {
@@ -133,7 +174,10 @@ class curl_exchange {
             headers.clear(); // those of an interim answer
         } else if (line.empty()) {
             in_headers_ = false;
-            headers_done_ = status() >= 200;
+            headers_done_ = status() >= 200 || status() == 101;
+            if (headers_done_ && !length_is_clear())
+                stopped_ = "the answer has no clear Content-Length";
+            return !stopped_ && !switches_protocol();   // after which libcurl would wait for another answer
         } else if (line[0] == ' ' || line[0] == '\t') { // goes on with the line before
             if (!headers.empty())
                 headers.back().value.append(" ").append(trimmed(line));
@@ -161,10 +205,17 @@ class curl_exchange {
         return ran_to_end([&] { taken = (exchange.*Take)({data, size}); }) && taken ? size : 0;
     }
 
+    /// Called when there is a connection, before the request goes out.
+    static int before_request(void* self, char*, char*, int, int local_port) noexcept {
+        auto& exchange = *static_cast<curl_exchange*>(self);
+        exchange.stale_ =
+            exchange.info(CURLINFO_NUM_CONNECTS) == 0 && exchange.connections_.stale(local_port);
+        return exchange.stale_ ? 1 : 0; // one ends the transfer, and with it the connection
+    }
+
     /// Whether the peer went away within the TLS handshake, rather than refused it.
     bool reset_in_handshake(CURLcode code) const {
-        long error = 0; // may be that of another address which was tried before: refused, ...
-        curl_easy_getinfo(easy_, CURLINFO_OS_ERRNO, &error);
+        const long error = info(CURLINFO_OS_ERRNO); // or of another address tried before: refused, ...
         const std::error_code why{static_cast<int>(error), std::system_category()};
         return code == CURLE_SSL_CONNECT_ERROR && why == std::errc::connection_reset;
     }
@@ -175,15 +226,14 @@ class curl_exchange {
             if (code == CURLE_OK)
                 code = curl_easy_setopt(easy_, option, value);
         };
-        const bool secure = ascii_lower(request_.url[4]) == 's';
         set(CURLOPT_ERRORBUFFER, detail_);
         set(CURLOPT_URL, request_.url.c_str());
         set(CURLOPT_PATH_AS_IS, 1L);
         set(CURLOPT_DISALLOW_USERNAME_IN_URL, 1L); // it would become an Authorization
 #if LIBCURL_VERSION_NUM >= 0x075500
-        set(CURLOPT_PROTOCOLS_STR, secure ? "https" : "http");
+        set(CURLOPT_PROTOCOLS_STR, secure() ? "https" : "http");
 #else
-        set(CURLOPT_PROTOCOLS, secure ? long{CURLPROTO_HTTPS} : long{CURLPROTO_HTTP});
+        set(CURLOPT_PROTOCOLS, secure() ? long{CURLPROTO_HTTPS} : long{CURLPROTO_HTTP});
 #endif
         set(CURLOPT_FOLLOWLOCATION, 0L);
         set(CURLOPT_SSL_VERIFYPEER, 1L);
@@ -191,13 +241,17 @@ class curl_exchange {
         set(CURLOPT_NOSIGNAL, 1L);
         // A connection under way may turn out to be HTTP/2 and do for several requests; without TLS that is
         // not known before the first answer, too long to wait.
-        set(CURLOPT_PIPEWAIT, secure ? 1L : 0L);
+        set(CURLOPT_PIPEWAIT, secure() ? 1L : 0L);
         const std::chrono::milliseconds longest{std::numeric_limits<int>::max()}; // libcurl's own limit
         const auto timeout = static_cast<long>(std::min(request_.timeout, longest).count());
         set(CURLOPT_TIMEOUT_MS, timeout);
         set(CURLOPT_CONNECTTIMEOUT_MS, timeout);
 #if LIBCURL_VERSION_NUM >= 0x075700
         set(CURLOPT_QUICK_EXIT, 1L); // giving up does not wait until the system's resolver returns
+#endif
+#if LIBCURL_VERSION_NUM >= 0x075000
+        set(CURLOPT_PREREQFUNCTION, &before_request);
+        set(CURLOPT_PREREQDATA, this);
 #endif
         set(CURLOPT_HEADERFUNCTION, &receive<&curl_exchange::take_header>);
         set(CURLOPT_HEADERDATA, this);
@@ -227,14 +281,14 @@ class curl_exchange {
         // Not checked: a libcurl that is built without proxies does not know these.
         curl_easy_setopt(easy_, CURLOPT_HEADEROPT, long{CURLHEADER_SEPARATE});
         curl_easy_setopt(easy_, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
-        if (!secure)
+        if (!secure())
             curl_easy_setopt(easy_, CURLOPT_PROXY, "");
         return code;
     }
 
 public:
-    curl_exchange(const curl_connections& connections, CURL* easy, const http_request& request)
-        : multi_(connections.multi), easy_(easy), request_(request) {}
+    curl_exchange(curl_connections& connections, CURL* easy, const http_request& request)
+        : connections_(connections), easy_(easy), request_(request) {}
     curl_exchange(const curl_exchange&) = delete;
     curl_exchange& operator=(const curl_exchange&) = delete;
 
@@ -242,7 +296,7 @@ public:
     ~curl_exchange() {
         if (!easy_)
             return;
-        curl_multi_remove_handle(multi_, easy_);
+        curl_multi_remove_handle(connections_.multi, easy_);
         curl_easy_reset(easy_);
         curl_slist_free_all(lines_);
     }
@@ -260,16 +314,22 @@ public:
             return unsent(failure_of(code), curl_easy_strerror(code));
         if (configure && !ran_to_end([&] { configure(easy_); }))
             return unsent(failure::other, "the function that configures the transport threw");
-        if (const CURLMcode code = curl_multi_add_handle(multi_, easy_); code != CURLM_OK)
+        if (const CURLMcode code = curl_multi_add_handle(connections_.multi, easy_); code != CURLM_OK)
             return unsent(failure::other, curl_multi_strerror(code));
         return std::nullopt;
     }
 
+    /// Begins anew where a kept connection was stale; each is left but once. Whether it does.
+    bool again() noexcept {
+        return std::exchange(stale_, false) &&
+               curl_multi_remove_handle(connections_.multi, easy_) == CURLM_OK &&
+               curl_multi_add_handle(connections_.multi, easy_) == CURLM_OK;
+    }
+
     /// A reset before the request was sent, as by a proxy, means that there was no connection.
     transport_failure failed(failure kind, std::string message) const {
-        long sent = 0;        // old versions count what was said to a proxy, too
-        curl_off_t begun = 0; // new versions set it at the end whatever happened
-        curl_easy_getinfo(easy_, CURLINFO_REQUEST_SIZE, &sent);
+        const long sent = info(CURLINFO_REQUEST_SIZE); // old versions count what was said to a proxy, too
+        curl_off_t begun = 0;                          // new versions set it at the end whatever happened
         curl_easy_getinfo(easy_, CURLINFO_PRETRANSFER_TIME_T, &begun);
         const bool maybe_delivered = sent != 0 && begun != 0;
         if (kind == failure::reset && !maybe_delivered)
@@ -281,11 +341,20 @@ public:
     transport_result outcome(CURLcode code) {
         if (code != CURLE_OK && stopped_)
             return failed(failure::other, stopped_);
-        if (code != CURLE_OK && !too_long_)
+        if (code != CURLE_OK && !too_long_ && !switches_protocol())
             return failed(reset_in_handshake(code) ? failure::reset : failure_of(code),
                           *detail_ ? detail_ : curl_easy_strerror(code));
         if (!headers_done_)
             return failed(failure::reset, "the connection ended within the headers");
+        if (code == CURLE_OK && until_cut())
+            return failed(failure::reset, "over https a body without a length may have been cut");
+        curl_socket_t socket = CURL_SOCKET_BAD;
+        if (http_1())
+            curl_easy_getinfo(easy_, CURLINFO_ACTIVESOCKET, &socket);
+        if (const long port = info(CURLINFO_LOCAL_PORT); socket != CURL_SOCKET_BAD)
+            connections_.kept.insert_or_assign(port, socket);
+        else
+            connections_.kept.erase(port);
         response_.status = static_cast<int>(status());
         return std::move(response_);
     }
@@ -299,7 +368,10 @@ public:
 ///   `https` goes through the proxy that the environment names (`https_proxy`), `http` through none.
 /// - Of a body it reads `max_response_bytes` + 1, of headers 256 KiB. Trailers are not returned.
 /// - Where the server has closed a kept connection, libcurl sends the request again on a new one; only if
-///   nothing had come back on the old one, yet the service may have read it there.
+///   nothing had come back on the old one, yet the service may have read it there. One on which the server
+///   said something unasked is not used; with a libcurl before 7.80 that may become the next answer.
+/// - A body without a length and without chunks, over `https` and HTTP/1.x, is a `failure::reset`: libcurl
+///   does not always tell its end from a cut.
 /// - `timeout` is at most 24 days; one of 0 or less fails at once.
 ///
 /// One request at a time, so one transport for each thread; `cancel` alone may be called from any. Movable
@@ -329,19 +401,20 @@ public:
         handles_->cancelled = false;
         if (auto unsent = exchange.start(configure_))
             return *std::move(unsent);
-        int count = 1;
+        int count = 0;
         CURLMcode code = CURLM_OK;
         while (code == CURLM_OK) {
             code = curl_multi_perform(handles_->multi, &count);
-            if (code != CURLM_OK || count == 0)
-                break;
-            if (handles_->cancelled)
+            if (const CURLMsg* const done = curl_multi_info_read(handles_->multi, &count)) {
+                const CURLcode result = done->data.result; // `done` goes with the transfer
+                if (!exchange.again())
+                    return exchange.outcome(result);
+            } else if (handles_->cancelled)
                 return exchange.failed(failure::cancelled, "cancelled");
-            code = curl_multi_poll(handles_->multi, nullptr, 0, 60'000, nullptr); // or data, timer, cancel()
+            else if (code == CURLM_OK)
+                code = curl_multi_poll(handles_->multi, nullptr, 0, 60'000, nullptr); // or data, cancel()
         }
-        const CURLMsg* const done = curl_multi_info_read(handles_->multi, &count);
-        return done ? exchange.outcome(done->data.result)
-                    : exchange.failed(failure::other, curl_multi_strerror(code));
+        return exchange.failed(failure::other, curl_multi_strerror(code));
     }
 
     /// Ends the request in flight, if there is one, with `failure::cancelled`; later ones are not affected.

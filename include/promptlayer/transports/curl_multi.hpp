@@ -38,7 +38,7 @@ class curl_requests {
         clock::time_point deadline = clock::now() + std::clamp(request.timeout, milliseconds{0}, longest);
         curl_exchange exchange;
 
-        running(const curl_connections& connections, curl_easy handle, http_request sent, completion called)
+        running(curl_connections& connections, curl_easy handle, http_request sent, completion called)
             : easy(std::move(handle)), request(std::move(sent)), done(std::move(called)),
               exchange(connections, easy.get(), request) {}
     };
@@ -84,8 +84,10 @@ class curl_requests {
         int count = 0;
         const CURLMcode code = curl_multi_perform(connections_.multi, &count);
         while (const CURLMsg* const done = curl_multi_info_read(connections_.multi, &count)) {
-            CURL* const easy = done->easy_handle; // `done` goes with the handle
-            end(easy, running_.find(easy)->second.exchange.outcome(done->data.result));
+            CURL* const easy = done->easy_handle; // `done` goes with the transfer
+            const CURLcode result = done->data.result;
+            if (auto& exchange = running_.find(easy)->second.exchange; !exchange.again())
+                end(easy, exchange.outcome(result));
         }
         if (code != CURLM_OK)
             end_all(failure::other, curl_multi_strerror(code));
@@ -178,7 +180,8 @@ public:
 
     /// Does what can be done now, calls the completions of requests that have ended, and returns how many are
     /// still to end. If none has ended it waits at most `wait` until there is something to do, and does that;
-    /// with nothing in flight it returns at once. Costs microseconds if nothing has happened. What a
+    /// with nothing in flight it returns at once. Costs microseconds if nothing has happened, but
+    /// milliseconds where a TLS connection is begun: tens of them to load the authorities of a system. What a
     /// completion throws goes to the caller; those not called yet are called by the next `poll`.
     std::size_t poll(std::chrono::milliseconds wait = std::chrono::milliseconds{0}) {
         return requests_ ? requests_->poll(wait) : 0;

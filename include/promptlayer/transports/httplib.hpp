@@ -25,6 +25,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -103,57 +104,48 @@ inline void httplib_close(socket_t socket) noexcept { ::close(socket); }
 
 /// Takes the chunked coding off a body.
 class httplib_chunks {
-    enum class part { size, data, data_end, trailer, end };
-    part next_ = part::size;
+    enum class part { size, data, data_end, trailer, end, broken } next_ = part::size;
     std::size_t left_ = 0; // of the chunk
     std::string line_{};
-    bool broken_ = false;
 
-    bool take_line(std::string_view line) noexcept {
+    part after(std::string_view line) noexcept {
         if (!line.ends_with("\r\n"))
-            return false;
+            return part::broken;
         line.remove_suffix(2);
-        if (next_ == part::data_end) {
-            next_ = part::size;
-            return line.empty();
-        }
-        if (next_ == part::trailer) {
-            next_ = line.empty() ? part::end : part::trailer;
-            return true;
-        }
+        if (next_ == part::data_end)
+            return line.empty() ? part::size : part::broken;
+        if (next_ == part::trailer)
+            return line.empty() ? part::end : part::trailer;
         const char* const end = line.data() + line.size();
         const auto [stop, ec] = std::from_chars(line.data(), end, left_, 16);
-        next_ = left_ == 0 ? part::trailer : part::data;
-        return ec == std::errc{} && (stop == end || *stop == ';' || *stop == ' ' || *stop == '\t');
+        if (ec != std::errc{} || !(trimmed({stop, end}).empty() || trimmed({stop, end}).starts_with(';')))
+            return part::broken;
+        return left_ == 0 ? part::trailer : part::data;
     }
 
 public:
     bool whole() const noexcept { return next_ == part::end; }
-    bool broken() const noexcept { return broken_; }
+    bool broken() const noexcept { return next_ == part::broken; }
 
     /// Gives what the chunks hold to `out`, until that returns false. Whether more has to come.
     template <class Out>
     bool take(std::string_view raw, Out&& out) {
-        while (!raw.empty() && !whole()) {
+        while (!raw.empty() && next_ < part::end) {
+            const std::size_t line = std::min(raw.find('\n'), raw.size() - 1) + 1;
+            const std::string_view piece = raw.substr(0, next_ == part::data ? left_ : line);
+            raw.remove_prefix(piece.size());
             if (next_ == part::data) {
-                const std::string_view piece = raw.substr(0, left_);
-                raw.remove_prefix(piece.size());
                 left_ -= piece.size();
                 next_ = left_ == 0 ? part::data_end : part::data;
                 if (!out(piece))
                     return false;
-                continue;
+            } else if (line_.append(piece).ends_with('\n')) {
+                next_ = after(std::exchange(line_, {}));
+            } else if (line_.size() > 8192) {
+                next_ = part::broken;
             }
-            const bool ends = raw.find('\n') != raw.npos;
-            line_.append(raw.substr(0, ends ? raw.find('\n') + 1 : raw.npos));
-            raw.remove_prefix(ends ? raw.find('\n') + 1 : raw.size());
-            broken_ = line_.size() > 8192 || (ends && !take_line(line_));
-            if (broken_)
-                return false;
-            if (ends)
-                line_.clear();
         }
-        return !whole();
+        return next_ < part::end;
     }
 };
 
@@ -169,9 +161,15 @@ class httplib_answer {
     const char* wrong_ = nullptr;
 
     void take_head(const httplib::Response& response) {
+        begun_ = true;
         response_.status = response.status;
-        for (const auto& [name, value] : response.headers)
+        for (const auto& [name, value] : response.headers) {
             response_.headers.push_back({name, value});
+            if (name.find_first_of(" \t") != name.npos) // `Content-Length : 3` may not count for nothing
+                wrong_ = "the answer has a header with a space in its name";
+        }
+        if (response.status < 200)
+            wrong_ = "httplib takes an interim answer for the answer";
     }
 
     bool take_piece(std::string_view piece) {
@@ -205,14 +203,11 @@ public:
 
     /// Takes the headers of an answer that may have a body. Whether to go on.
     bool begin(const httplib::Response& response) {
-        begun_ = true;
         take_head(response);
         // From here httplib goes on to read the body, by the headers of this very object, which is its own.
         auto& framing = const_cast<httplib::Response&>(response).headers;
         const std::string* const coding = find_header(response_.headers, "Transfer-Encoding");
-        if (response.status < 200) {
-            wrong_ = "httplib takes an interim answer for the answer";
-        } else if (response.status == 304) { // httplib 0.11 would wait for a body
+        if (response.status == 304) { // httplib 0.11 would wait for a body
             framing.erase("Transfer-Encoding");
             framing.erase("Content-Length");
             framing.emplace("Content-Length", "0");
@@ -230,10 +225,21 @@ public:
         return !wrong_;
     }
 
-    /// Whether no further answer is to come over the connection; httplib looks for `close` in small letters.
+    bool begun() const noexcept { return begun_; }
+
+    /// Takes the headers of an answer without a body, of which `begin` is not told.
+    void end(const httplib::Response& response) {
+        if (!begun_)
+            take_head(response);
+    }
+
+    /// Whether no further answer is to come over the connection; httplib knows but `close`.
     bool is_last() const noexcept {
-        const std::string* const connection = find_header(response_.headers, "Connection");
-        return until_close_ || (connection && equal_ignoring_case(*connection, "close"));
+        return until_close_ || wrong_ ||
+               std::any_of(response_.headers.begin(), response_.headers.end(), [](const header& h) {
+                   return equal_ignoring_case(h.name, "Connection") &&
+                          !equal_ignoring_case(h.value, "keep-alive");
+               });
     }
 
     /// Takes a part of the body. Whether more is wanted.
@@ -243,17 +249,15 @@ public:
         return chunks_->take(data, [&](std::string_view piece) { return take_piece(piece); });
     }
 
-    /// The outcome, given what httplib has, which is null if it failed; none if its error is the outcome.
-    std::optional<transport_result> outcome(const httplib::Response* got, bool secure) {
+    /// The outcome, given whether httplib has an answer; none if its error is the outcome.
+    std::optional<transport_result> outcome(bool answered, bool secure) {
         const auto broken = [](failure kind, const char* why) { return transport_failure{kind, why, true}; };
         if (wrong_ || (chunks_ && chunks_->broken()))
             return broken(failure::other, wrong_ ? wrong_ : "the answer has broken chunks");
         if (too_long_ || (chunks_ && chunks_->whole()))
             return std::move(response_);
-        if (!got)
+        if (!answered)
             return std::nullopt;
-        if (!begun_)
-            take_head(*got);
         if (chunks_ || (length_ && *length_ != response_.body.size()))
             return broken(failure::reset, "the connection ended within the body");
         if (until_close_ && secure)
@@ -276,8 +280,25 @@ class httplib_session {
     std::thread watch_{};
     std::unique_ptr<httplib::Client> client_{};
     std::string origin_{}; // of the client
+#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
+    SSL* tls_ = nullptr; // of the connection; valid while that is open
+#endif
+
+    /// Whether OpenSSL has read more than the answer, which would be taken for the next one.
+    bool has_more() const noexcept {
+#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
+        return tls_ && client_->is_socket_open() && SSL_has_pending(tls_) == 1;
+#else
+        return false;
+#endif
+    }
 
     void watch() {
+#ifndef _WIN32
+        sigset_t all{}; // signals are for the threads of the program
+        sigfillset(&all);
+        ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
+#endif
         std::unique_lock held{mutex_};
         while (!ending_) {
             if (deadline_ && !cut_ && clock::now() >= *deadline_)
@@ -307,6 +328,11 @@ class httplib_session {
         changed_.notify_one();
     }
 
+    bool is_cut() noexcept {
+        const std::lock_guard held{mutex_};
+        return cut_ || clock::now() >= *deadline_;
+    }
+
     std::optional<failure> end() noexcept {
         const std::lock_guard held{mutex_};
         deadline_.reset();
@@ -328,6 +354,9 @@ class httplib_session {
             return true;
         }
         client_.reset();
+#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
+        tls_ = nullptr;
+#endif
         auto made = url.secure ? std::make_unique<httplib::Client>(origin)
                                : std::make_unique<httplib::Client>(host, static_cast<int>(url.port));
         if (!made->is_valid())
@@ -338,11 +367,39 @@ class httplib_session {
         made->set_follow_location(false);
         made->set_decompress(false);
         made->set_tcp_nodelay(true);
-        made->set_socket_options([this](socket_t socket) { set_connection(httplib_duplicate(socket)); });
+        made->set_socket_options([this](socket_t socket) {
+            set_connection(httplib_duplicate(socket));
+#if defined(__cpp_exceptions)
+            if (connection_ == INVALID_SOCKET) { // nothing could end the request
+                httplib_close(socket);
+                throw std::runtime_error{"no second handle for the connection"};
+            }
+#endif
+        });
+#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
+        watch_tls(*made);
+#endif
         client_ = std::move(made);
         origin_ = std::move(origin);
         return true;
     }
+
+#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
+    template <class Client>
+    void watch_tls(Client& client) {
+        SSL_CTX* context = nullptr;
+        if constexpr (requires { client.ssl_context(); })
+            context = client.ssl_context();
+        else
+            context = static_cast<SSL_CTX*>(client.tls_context());
+        if (!context)
+            return;
+        SSL_CTX_set_msg_callback_arg(context, this);
+        SSL_CTX_set_msg_callback(context, [](int, int, int, const void*, std::size_t, SSL* tls, void* self) {
+            static_cast<httplib_session*>(self)->tls_ = tls;
+        });
+    }
+#endif
 
     /// Does what not every version can do. `begun` is set when sending begins.
     template <class Client>
@@ -404,6 +461,73 @@ class httplib_session {
         return has;
     }
 
+    /// `called` is set before httplib is to send.
+    template <class Configure>
+    transport_result exchange(const http_request& request, const url_parts& url, const Configure& configure,
+                              bool& called) {
+        constexpr std::chrono::milliseconds longest = std::chrono::hours{24 * 24};
+        const auto timeout = std::min(request.timeout, longest);
+        const auto deadline = clock::now() + timeout;
+        httplib_answer answer{request};
+        httplib::Request sent;
+        httplib::Response got;
+        httplib::Error error = httplib::Error::Success;
+        bool begun = false, answered = false;
+        sent.method = request.method;
+        sent.path.append(url.target.starts_with('/') ? "" : "/").append(url.target);
+        for (const header& h : request.headers)
+            sent.headers.emplace(h.name, std::string{trimmed(h.value)});
+        if (!find_header(request.headers, "Host"))
+            sent.headers.emplace("Host", std::string{url.authority});
+        if (!request.body.empty()) { // not as `body`, to which httplib would add a Content-Type
+            sent.content_length_ = request.body.size();
+            sent.content_provider_ = [&](std::size_t from, std::size_t size, httplib::DataSink& sink) {
+                begun = true;
+                sink.write(request.body.data() + from, size);
+                return true;
+            };
+        }
+        sent.response_handler = [&](const httplib::Response& head) { return answer.begin(head); };
+        sent.content_receiver = [&](const char* data, std::size_t size, auto, auto) {
+            return answer.take({data, size});
+        };
+
+        begin(deadline); // before a function of the user's, which may take its time
+        if (!prepare(url, configure))
+            return transport_failure{failure::other, "httplib cannot make a client", false};
+        if (!is_cut()) {
+            adapt(*client_, sent, request, begun);
+            client_->set_connection_timeout(timeout);
+            client_->set_read_timeout(timeout);
+            client_->set_write_timeout(timeout);
+            called = true;
+            answered = client_->send(sent, got, error);
+        }
+        const std::optional<failure> cut = end();
+        // httplib leaves such a connection open, without TLS, and would crash with the next request on it.
+        const bool proxy = answered && url.secure && !answer.begun() && got.status == 407;
+        if (answered)
+            answer.end(got);
+        if (cut || !answered || proxy || answer.is_last() || has_more())
+            client_->stop();
+
+        if (proxy)
+            return transport_failure{failure::connect, "the proxy asks for a password", false};
+        transport_failure failed{failure_of(error), "httplib: " + httplib::to_string(error)};
+        failed.maybe_delivered =
+            answered || begun || failed.kind == failure::reset || (failed.kind == failure::other && called);
+        if (cut || (!answered && clock::now() >= deadline)) {
+            failed.kind = cut.value_or(failure::timeout);
+            failed.message = failed.kind == failure::timeout ? "timed out" : "cancelled";
+            return failed;
+        }
+        if (auto outcome = answer.outcome(answered, url.secure))
+            return *std::move(outcome);
+        if (error == httplib::Error::Connection && !has_address(std::string{url.host}))
+            failed.kind = failure::resolve;
+        return failed;
+    }
+
 public:
     httplib_session() = default;
     httplib_session(const httplib_session&) = delete;
@@ -431,75 +555,19 @@ public:
 
     template <class Configure>
     transport_result send(const http_request& request, const url_parts& url, const Configure& configure) {
-        constexpr std::chrono::milliseconds longest = std::chrono::hours{24 * 24};
-        const auto timeout = std::min(request.timeout, longest);
-        const auto deadline = clock::now() + timeout;
         const httplib_sigpipe_guard guard;
-
-        httplib_answer answer{request};
-        httplib::Response got;
-        httplib::Error error = httplib::Error::Success;
-        bool called = false, begun = false, answered = false;
-        std::optional<std::string> thrown;
-        const auto exchange = [&] {
-            httplib::Request sent;
-            sent.method = request.method;
-            sent.path.append(url.target.starts_with('/') ? "" : "/").append(url.target);
-            for (const header& h : request.headers)
-                sent.headers.emplace(h.name, std::string{trimmed(h.value)});
-            if (!find_header(request.headers, "Host"))
-                sent.headers.emplace("Host", std::string{url.authority});
-            if (!request.body.empty()) { // not as `body`, to which httplib would add a Content-Type
-                sent.content_length_ = request.body.size();
-                sent.content_provider_ = [&](std::size_t from, std::size_t size, httplib::DataSink& sink) {
-                    begun = true;
-                    sink.write(request.body.data() + from, size);
-                    return true;
-                };
-            }
-            sent.response_handler = [&](const httplib::Response& head) { return answer.begin(head); };
-            sent.content_receiver = [&](const char* data, std::size_t size, auto, auto) {
-                return answer.take({data, size});
-            };
-            if (!prepare(url, configure))
-                return;
-            adapt(*client_, sent, request, begun);
-            client_->set_connection_timeout(timeout);
-            client_->set_read_timeout(timeout);
-            client_->set_write_timeout(timeout);
-            begin(deadline);
-            called = true;
-            answered = client_->send(sent, got, error);
-        };
-        catching(exchange, [&](const char* what) {
-            thrown = what;
-            return true;
-        });
-        const std::optional<failure> cut = end();
-        if (thrown)
-            client_.reset(); // whatever state that has left it in
-        else if (client_ && (cut || answer.is_last()))
-            client_->stop();
+        bool called = false;
+        transport_result outcome = transport_failure{};
+        catching([&] { outcome = exchange(request, url, configure, called); },
+                 [&](const char* what) {
+                     client_.reset(); // whatever state that has left it in
+                     outcome = transport_failure{failure::other, what, called};
+                     return true;
+                 });
+        end();
         if (!client_ || !client_->is_socket_open())
             set_connection(INVALID_SOCKET);
-
-        if (thrown)
-            return transport_failure{failure::other, *std::move(thrown), called};
-        if (!called)
-            return transport_failure{failure::other, "httplib cannot make a client", false};
-        transport_failure failed{failure_of(error), "httplib: " + httplib::to_string(error)};
-        failed.maybe_delivered =
-            answered || begun || failed.kind == failure::reset || failed.kind == failure::other;
-        if (cut || (!answered && clock::now() >= deadline)) {
-            failed.kind = cut.value_or(failure::timeout);
-            failed.message = failed.kind == failure::timeout ? "timed out" : "cancelled";
-            return failed;
-        }
-        if (auto outcome = answer.outcome(answered ? &got : nullptr, url.secure))
-            return *std::move(outcome);
-        if (error == httplib::Error::Connection && !has_address(std::string{url.host}))
-            failed.kind = failure::resolve;
-        return failed;
+        return outcome;
     }
 };
 
@@ -522,12 +590,17 @@ public:
 ///   again on a new one, yet the service may have read it.
 /// - `timeout` is at most 24 days; one of 0 or less fails at once. Neither it nor `cancel` ends the look-up
 ///   of a host, which takes what the system's resolver takes.
+/// - Lines of a header that end in a bare LF, a folded `Transfer-Encoding` and an empty `Content-Length` are
+///   dropped by httplib before the transport sees them.
+/// - httplib gives no hook while it reads headers: those of a server that sends them without end are held in
+///   memory until the timeout.
 /// - httplib parses the status line by `std::regex`, which recurses: with one of tens of thousands of
 ///   characters, a server can overflow the stack.
 ///
 /// One request at a time, so one transport for each thread; `cancel` alone may be called from any. Movable
 /// between requests. The first request starts a thread, which sleeps until a deadline or `cancel`; the
-/// destructor joins it. SIGPIPE is kept from the program.
+/// destructor joins it, so a transport that was used is not to be destroyed in a child of `fork`. SIGPIPE is
+/// kept from the program.
 class httplib_transport {
     std::unique_ptr<detail::httplib_session> session_ = std::make_unique<detail::httplib_session>();
     std::function<void(httplib::Client&)> configure_{};

@@ -287,8 +287,8 @@ class winhttp_call {
         for (const header& h : request_.headers)
             add(h.name, h.value);
         const std::string& method = request_.method;
-        if (!request_.body.empty() || method == "POST" || method == "PUT" || method == "PATCH")
-            add("Content-Length", std::to_string(request_.body.size()));
+        if (request_.body.empty() && (method == "POST" || method == "PUT" || method == "PATCH"))
+            add("Content-Length", "0"); // that of a body WinHTTP adds
         const std::wstring wide = widened(lines);
         const auto count = static_cast<DWORD>(wide.size());
         return wide.empty() || WinHttpAddRequestHeaders(handle, wide.c_str(), count, WINHTTP_ADDREQ_FLAG_ADD)
@@ -313,15 +313,21 @@ class winhttp_call {
         std::string text(static_cast<std::size_t>(converted(nullptr, 0)), '\0');
         converted(text.data(), static_cast<int>(text.size()));
         // Wine takes headers that end too early for whole, and an interim answer (but 100) for the final one.
-        if (status < 200 || (text.ends_with("\r\n") && !text.ends_with("\r\n\r\n")))
+        if (status < 200 || text.size() < 2 || (text.ends_with("\r\n") && !text.ends_with("\r\n\r\n")))
             return ERROR_WINHTTP_INVALID_SERVER_RESPONSE;
         response.status = static_cast<int>(status);
         for (std::string_view rest = text; !rest.empty();) {
             const std::string_view line = rest.substr(0, rest.find("\r\n"));
+            const std::string_view name = line.substr(0, line.find(':'));
+            if (line.data() != text.data()) { // the status line
+                // `Content-Length : 3` would count for nothing.
+                if (name.find_first_of(" \t") != name.npos)
+                    return ERROR_WINHTTP_INVALID_SERVER_RESPONSE;
+                if (name.size() != line.size())
+                    response.headers.push_back(
+                        {std::string{name}, std::string{trimmed(line.substr(name.size() + 1))}});
+            }
             rest.remove_prefix(std::min(line.size() + 2, rest.size()));
-            if (const std::size_t colon = line.find(':'); colon != line.npos)
-                response.headers.push_back(
-                    {std::string{line.substr(0, colon)}, std::string{trimmed(line.substr(colon + 1))}});
         }
         return ERROR_SUCCESS;
     }
@@ -353,8 +359,12 @@ class winhttp_call {
         const auto held = guard();
         if (find_header(response.headers, "Transfer-Encoding"))
             return !exchange_->cut;
-        const std::string* const length = find_header(response.headers, "Content-Length");
-        return !length || *length == std::to_string(response.body.size());
+        if (!find_header(response.headers, "Content-Length"))
+            return !split_url(request_.url).secure; // where a cut would not be noticed
+        const std::string size = std::to_string(response.body.size());
+        return std::all_of(response.headers.begin(), response.headers.end(), [&](const header& h) {
+            return !equal_ignoring_case(h.name, "Content-Length") || h.value == size;
+        });
     }
 
 public:
@@ -397,7 +407,7 @@ public:
 } // namespace detail
 
 /// A `Transport` over WinHTTP, which is part of Windows: no library to ship. Needs Windows 8.1 or later;
-/// works under Wine and Proton too. Link `winhttp` (Visual C++ does it by itself).
+/// works under Wine too. Link `winhttp` (Visual C++ does it by itself).
 ///
 /// - `http` and `https` only, HTTP/1.1, TLS 1.2 or later; no redirects, no cookies, no authentication, no
 ///   decompression. Peer and host of `https` are verified, with the authorities that Windows trusts: one of
@@ -406,6 +416,10 @@ public:
 /// - A header that is not ASCII is a `failure::other` and not sent: WinHTTP takes UTF-16 and does not say
 ///   which bytes it makes of it.
 /// - Of a body it reads `max_response_bytes` + 1, of headers 64 KiB, which is WinHTTP's limit.
+/// - A body over `https` without a length and without chunks is a failure: a cut would not be noticed.
+/// - Wine's WinHTTP does not check chunks: a size that is no number ends the body, which then counts as
+/// whole,
+///   and what a chunk has beyond its size is dropped.
 /// - Where the server has closed a kept connection, WinHTTP may send the request again on a new one.
 /// - `timeout` is at most 24 days; one of 0 or less fails at once.
 ///
@@ -422,8 +436,8 @@ public:
     winhttp_transport() = default;
 
     /// `configure` is called with the handle of every request, on the thread of `send`, after the options of
-    /// this class: for a proxy, a client certificate, ... It leaves context, callback and headers alone and
-    /// does not call the transport.
+    /// this class: for a proxy, a client certificate, ... It may be called from several threads at once,
+    /// leaves context, callback and headers alone and does not call the transport.
     explicit winhttp_transport(std::function<void(HINTERNET)> configure) : configure_(std::move(configure)) {}
 
     /// Sends one request and waits for its outcome, as the contract in `transport.hpp` has it. A request that
