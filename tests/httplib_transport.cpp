@@ -14,6 +14,7 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/write.hpp>
+#include <boost/config.hpp>
 
 #ifdef __linux__
 #include <sys/resource.h>
@@ -36,16 +37,17 @@
 #include <utility>
 #include <vector>
 
-thread_local long allocations = -1; // until one fails; none fails below 0
+static thread_local long allocations = -1; // until one fails; none fails below 0
 
-void* operator new(std::size_t size) {
+// Not inlined, or GCC takes `free` for the wrong counterpart of `new`.
+BOOST_NOINLINE void* operator new(std::size_t size) {
     if (void* const memory = allocations >= 0 && allocations-- == 0 ? nullptr : std::malloc(size))
         return memory;
     throw std::bad_alloc{};
 }
 
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+BOOST_NOINLINE void operator delete(void* memory) noexcept { std::free(memory); }
+BOOST_NOINLINE void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace {
 

@@ -233,7 +233,7 @@ public:
             take_head(response);
     }
 
-    /// Whether no further answer is to come over the connection; httplib knows but `close`.
+    /// Whether no further answer is to come over the connection; httplib looks for `close` in small letters.
     bool is_last() const noexcept {
         return until_close_ || wrong_ ||
                std::any_of(response_.headers.begin(), response_.headers.end(), [](const header& h) {
@@ -284,10 +284,12 @@ class httplib_session {
     SSL* tls_ = nullptr; // of the connection; valid while that is open
 #endif
 
-    /// Whether OpenSSL has read more than the answer, which would be taken for the next one.
+    /// Whether TLS may have read more than the answer, which would be taken for the next one.
     bool has_more() const noexcept {
-#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
+#if defined(CPPHTTPLIB_OPENSSL_SUPPORT)
         return tls_ && client_->is_socket_open() && SSL_has_pending(tls_) == 1;
+#elif defined(CPPHTTPLIB_SSL_ENABLED) // another library
+        return origin_.starts_with("https:");
 #else
         return false;
 #endif
@@ -511,16 +513,16 @@ class httplib_session {
         if (cut || !answered || proxy || answer.is_last() || has_more())
             client_->stop();
 
-        if (proxy)
-            return transport_failure{failure::connect, "the proxy asks for a password", false};
         transport_failure failed{failure_of(error), "httplib: " + httplib::to_string(error)};
-        failed.maybe_delivered =
-            answered || begun || failed.kind == failure::reset || (failed.kind == failure::other && called);
+        failed.maybe_delivered = !proxy && (answered || begun || failed.kind == failure::reset ||
+                                            (failed.kind == failure::other && called));
         if (cut || (!answered && clock::now() >= deadline)) {
             failed.kind = cut.value_or(failure::timeout);
             failed.message = failed.kind == failure::timeout ? "timed out" : "cancelled";
             return failed;
         }
+        if (proxy)
+            return transport_failure{failure::connect, "the proxy asks for a password", false};
         if (auto outcome = answer.outcome(answered, url.secure))
             return *std::move(outcome);
         if (error == httplib::Error::Connection && !has_address(std::string{url.host}))
@@ -577,8 +579,9 @@ public:
 /// next as long as the origin is the same.
 ///
 /// - `http` and `https` only; no redirects, no decompression. `https` needs the macro with which httplib
-///   has TLS (`CPPHTTPLIB_OPENSSL_SUPPORT`), and is a `failure::tls` without it; httplib verifies peer and
-///   host. No proxy but one that `configure` sets.
+///   has TLS (`CPPHTTPLIB_OPENSSL_SUPPORT`), and is a `failure::tls` without it; with another library
+///   than OpenSSL the connection is not kept. httplib verifies peer and host. No proxy but one that
+///   `configure` sets.
 /// - Of a body it reads `max_response_bytes` + 1. Headers come back as httplib has them: before 0.19 without
 ///   those that are empty, before 0.23 with `A` for `%41`, before 0.52 in another order.
 /// - httplib before 0.14.1 adds `Accept: */*` and its `User-Agent` where the request has none.
@@ -591,7 +594,7 @@ public:
 /// - `timeout` is at most 24 days; one of 0 or less fails at once. Neither it nor `cancel` ends the look-up
 ///   of a host, which takes what the system's resolver takes.
 /// - Lines of a header that end in a bare LF, a folded `Transfer-Encoding` and an empty `Content-Length` are
-///   dropped by httplib before the transport sees them.
+///   dropped by httplib before the transport sees them, and with them where the body ends.
 /// - httplib gives no hook while it reads headers: those of a server that sends them without end are held in
 ///   memory until the timeout.
 /// - httplib parses the status line by `std::regex`, which recurses: with one of tens of thousands of

@@ -417,9 +417,8 @@ public:
 ///   which bytes it makes of it.
 /// - Of a body it reads `max_response_bytes` + 1, of headers 64 KiB, which is WinHTTP's limit.
 /// - A body over `https` without a length and without chunks is a failure: a cut would not be noticed.
-/// - Wine's WinHTTP does not check chunks: a size that is no number ends the body, which then counts as
-/// whole,
-///   and what a chunk has beyond its size is dropped.
+/// - Wine's WinHTTP hardly checks chunks: a size that is no number ends the body, which then counts as
+///   whole, and the two bytes after the data of a chunk may be any.
 /// - Where the server has closed a kept connection, WinHTTP may send the request again on a new one.
 /// - `timeout` is at most 24 days; one of 0 or less fails at once.
 ///
