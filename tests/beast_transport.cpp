@@ -15,6 +15,7 @@
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/read.hpp>
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/ssl.hpp>
 #include <boost/asio/strand.hpp>
@@ -25,8 +26,10 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <filesystem>
 #include <functional>
 #include <future>
+#include <iterator>
 #include <memory>
 #include <optional>
 #include <string>
@@ -403,6 +406,47 @@ TEST_CASE("beast: a body over the limit is returned with one byte more than allo
     }
 }
 
+TEST_CASE("beast: interim answers without end are a failure in time, and their headers count") {
+    loopback_server server;
+    fixture f;
+    const auto many = [](int count, const std::string& lines) {
+        std::string text;
+        for (int i = 0; i < count; ++i)
+            text += "HTTP/1.1 103 E\r\n" + lines + "\r\n";
+        return text;
+    };
+    const std::string ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    const std::string line = "X-Line: " + std::string(1000, 'x') + "\r\n";
+    server.respond(raw(many(200, line) + ok));
+    CHECK(answer_of(f.send(to(server))).body == "ok");
+    for (const std::string& endless : {many(300, line), many(20'000, "")}) {
+        server.respond(raw(endless + ok));
+        const transport_failure failed = failure_of(f.send(to(server)));
+        CHECK(failed.kind == failure::other);
+        CHECK(failed.maybe_delivered);
+    }
+    for (int i = 0; i < 5; ++i) { // the time may be over with one of them read
+        server.respond(raw(many(10'000, ""), ending::keep_alive));
+        http_request request = to(server);
+        request.timeout = 10ms;
+        CHECK(failure_of(f.send(request)).kind == failure::timeout);
+    }
+}
+
+TEST_CASE("beast: an answer with a transfer coding other than chunked is a failure") {
+    loopback_server server;
+    fixture f;
+    for (const char* coding : {"gzip", "gzip, chunked", "chunked, gzip", "identity", "xchunked"}) {
+        server.respond(raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: " + std::string{coding} +
+                           "\r\n\r\n5\r\nHELLO\r\n0\r\n\r\n"));
+        const transport_failure failed = failure_of(f.send(to(server)));
+        CHECK(failed.kind == failure::other);
+        CHECK(failed.maybe_delivered);
+    }
+    server.respond(raw("HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"));
+    CHECK(answer_of(f.send(to(server))).body == "a");
+}
+
 TEST_CASE("beast: 101 is an answer, and its connection is not used again") {
     loopback_server server;
     server.respond(raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", ending::keep_alive));
@@ -441,6 +485,20 @@ TEST_CASE("beast: connections are kept up to the number that was given") {
     CHECK(connections(8) == 3);
     CHECK(connections(1) == 5);
     CHECK(connections(0) == 6);
+}
+
+TEST_CASE("beast: an idle connection that cannot be used any more takes no place of another") {
+    loopback_server closes, one, other;
+    fixture f{2};
+    answer_of(f.send(to(one)));
+    scripted_answer last;
+    last.then = ending::close_unannounced;
+    closes.respond(last);
+    answer_of(f.send(to(closes)));
+    std::this_thread::sleep_for(50ms); // until it is closed
+    answer_of(f.send(to(other)));
+    answer_of(f.send(to(one)));
+    CHECK(one.connections() == 1);
 }
 
 TEST_CASE("beast: a kept connection is for its own host and port only") {
@@ -519,6 +577,32 @@ TEST_CASE("beast: a request that was sent once and then finds no connection is m
     CHECK(failed.kind == failure::connect);
     CHECK(failed.maybe_delivered);
     CHECK(failed.message.find(request.url.substr(0, request.url.size() - 1)) == 0);
+}
+
+#ifdef __linux__
+
+TEST_CASE("beast: an address is not looked up") {
+    const loopback_server server;
+    const auto threads = [] {
+        const std::filesystem::directory_iterator begin{"/proc/self/task"};
+        return std::distance(begin, std::filesystem::directory_iterator{});
+    };
+    fixture f;
+    const auto before = threads();
+    answer_of(f.send(to(server)));
+    CHECK(threads() == before);
+    static_cast<void>(f.send(to("http://localhost:" + std::to_string(server.port()) + "/")));
+    CHECK(threads() == before + 1); // looks hosts up
+}
+
+#endif
+
+TEST_CASE("beast: an empty completion is no harm") {
+    const loopback_server server;
+    fixture f;
+    f.transport.send(to(server), nullptr);
+    f.run();
+    CHECK(server.requests().size() == 1);
 }
 
 // ---- Lifetime
@@ -629,7 +713,7 @@ TEST_CASE("beast: the TLS handshake names the host, but no address") {
                                 }};
         for (const char* host : {"localhost", "127.0.0.1"}) {
             const transport_failure failed = failure_of(f.send(to(server.url("https", host))));
-            CHECK(failed.kind == failure::tls);
+            CHECK(failed.kind == failure::connect); // the server goes away
             CHECK_FALSE(failed.maybe_delivered);
         }
     }
@@ -638,17 +722,99 @@ TEST_CASE("beast: the TLS handshake names the host, but no address") {
     CHECK(hellos[1].find("127.0.0.1") == std::string::npos);
 }
 
+TEST_CASE(
+    "beast: a peer that goes away within the TLS handshake is failure::connect, one that does not speak "
+    "TLS failure::tls") {
+    int connections = 0;
+    const raw_server server{3, [&](tcp::socket& socket) {
+                                char hello = 0;
+                                socket.receive(asio::buffer(&hello, 1)); // with the rest unread, close resets
+                                if (++connections == 2)
+                                    socket.shutdown(tcp::socket::shutdown_send);
+                                else if (connections == 3)
+                                    write(socket, "HTTP/1.1 400 Bad Request\r\n\r\n");
+                                if (connections > 1) {
+                                    std::string rest;
+                                    boost::system::error_code end;
+                                    asio::read(socket, asio::dynamic_buffer(rest), end);
+                                }
+                            }};
+    fixture f;
+    for (const failure kind : {failure::connect, failure::connect, failure::tls}) {
+        const transport_failure failed = failure_of(f.send(to(server.url("https"))));
+        CHECK(failed.kind == kind);
+        CHECK_FALSE(failed.maybe_delivered);
+    }
+}
+
+/// What a server needs to speak TLS as 127.0.0.1, and whom the client is to trust.
+struct certified_context {
+    promptlayer::detail::identity authority = promptlayer::detail::make_identity("authority", "", nullptr);
+    std::string trusted = promptlayer::detail::pem_of(authority.certificate.get());
+    ssl::context context{ssl::context::tls_server};
+
+    certified_context() {
+        const auto identity = promptlayer::detail::make_identity("127.0.0.1", "IP:127.0.0.1", &authority);
+        const std::string chain = promptlayer::detail::pem_of(identity.certificate.get());
+        const std::string key = promptlayer::detail::pem_of(identity.key.get());
+        context.use_certificate_chain(asio::buffer(chain));
+        context.use_private_key(asio::buffer(key), ssl::context::pem);
+    }
+};
+
+TEST_CASE(
+    "beast: bytes after an answer are not taken for the next one over TLS either, in one segment with it "
+    "or later") {
+    for (const bool later : {false, true}) {
+        certified_context certified;
+        std::promise<void> idle, said;
+        int connections = 0;
+        const raw_server server{
+            2, [&](tcp::socket& socket) {
+                ssl::stream<tcp::socket&> stream{socket, certified.context};
+                boost::system::error_code ignored;
+                stream.handshake(ssl::stream_base::server, ignored);
+                read_headers(stream);
+                const std::string_view ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+                const std::string_view unasked = "HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n";
+                if (++connections > 1)
+                    return write(stream, ok);
+                socket.set_option(tcp::no_delay{true}, ignored);
+                if (later) {
+                    write(stream, ok);
+                    idle.get_future().wait();
+                    write(stream, unasked);
+                    said.set_value();
+                } else { // two records that are written to the socket at once
+                    SSL* const handle = stream.native_handle();
+                    BIO* const memory = BIO_new(BIO_s_mem());
+                    BIO_up_ref(SSL_get_rbio(handle));
+                    SSL_set_bio(handle, SSL_get_rbio(handle), memory);
+                    SSL_write(handle, ok.data(), static_cast<int>(ok.size()));
+                    SSL_write(handle, unasked.data(), static_cast<int>(unasked.size()));
+                    char* records = nullptr;
+                    const long size = BIO_get_mem_data(memory, &records);
+                    write(socket, {records, static_cast<std::size_t>(size)});
+                }
+                std::string rest;
+                asio::read(socket, asio::dynamic_buffer(rest), ignored); // until the client closes
+            }};
+        fixture f;
+        f.tls.add_certificate_authority(asio::buffer(certified.trusted));
+        CHECK(answer_of(f.send(to(server.url("https"), ""))).body == "ok");
+        if (later) {
+            idle.set_value();
+            said.get_future().wait();
+        }
+        CHECK(answer_of(f.send(to(server.url("https"), ""))).body == "ok");
+    }
+}
+
 TEST_CASE("beast: over TLS a body until close is whole only if the server says that it ends") {
-    const auto authority = promptlayer::detail::make_identity("authority", "", nullptr);
-    const auto identity = promptlayer::detail::make_identity("127.0.0.1", "IP:127.0.0.1", &authority);
-    ssl::context certified{ssl::context::tls_server};
-    const std::string chain = promptlayer::detail::pem_of(identity.certificate.get());
-    const std::string key = promptlayer::detail::pem_of(identity.key.get());
-    certified.use_certificate_chain(asio::buffer(chain));
-    certified.use_private_key(asio::buffer(key), ssl::context::pem);
+    certified_context certified;
     bool says_so = true;
     const raw_server server{2, [&](tcp::socket& socket) {
-                                ssl::stream<tcp::socket&> stream{socket, certified};
+                                ssl::stream<tcp::socket&> stream{socket, certified.context};
                                 boost::system::error_code ignored;
                                 stream.handshake(ssl::stream_base::server, ignored);
                                 read_headers(stream);
@@ -657,8 +823,7 @@ TEST_CASE("beast: over TLS a body until close is whole only if the server says t
                                     stream.shutdown(ignored);
                             }};
     fixture f;
-    const std::string trusted = promptlayer::detail::pem_of(authority.certificate.get());
-    f.tls.add_certificate_authority(asio::buffer(trusted));
+    f.tls.add_certificate_authority(asio::buffer(certified.trusted));
     CHECK(answer_of(f.send(to(server.url("https"), ""))).body == "hello");
     const transport_failure failed = failure_of(f.send(to(server.url("https"), "")));
     CHECK(failed.kind == failure::reset);

@@ -5,8 +5,10 @@
 
 #include <doctest/doctest.h>
 
+#include <boost/asio/buffer.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/write.hpp>
 
 #include <algorithm>
 #include <atomic>
@@ -496,6 +498,50 @@ TEST_CASE("curl_multi: https requests wait for a connection under way, within th
     CHECK(count(kept, failure::timeout, false) == 5);
 }
 
+#if LIBCURL_VERSION_NUM >= 0x075000
+
+TEST_CASE("curl_multi: what a server says on idle connections is not taken for the next answers") {
+    boost::asio::io_context context;
+    tcp::acceptor acceptor{context, {boost::asio::ip::address_v4::loopback(), 0}};
+    acceptor.non_blocking(true);
+    curl_multi_transport transport{nullptr, 2};
+    const http_request request =
+        to("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/", "");
+    std::vector<tcp::socket> connections;
+    const auto say = [](tcp::socket& to, const std::string& text) {
+        boost::asio::write(to, boost::asio::buffer(text));
+    };
+    const auto round = [&](std::size_t so_far) { // each is answered on the connection it comes on
+        std::vector<transport_result> kept;
+        for (int i = 0; i < 2; ++i)
+            transport.send(request, into(kept));
+        poll_until(transport, [&] {
+            boost::system::error_code none;
+            if (tcp::socket accepted = acceptor.accept(none); !none) {
+                accepted.set_option(tcp::no_delay{true});
+                connections.push_back(std::move(accepted));
+            }
+            for (tcp::socket& open : connections) {
+                if (std::string text(open.available(), '\0'); !text.empty()) {
+                    open.receive(boost::asio::buffer(text));
+                    say(open, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                }
+            }
+            return kept.size() == 2;
+        });
+        for (const transport_result& outcome : kept)
+            CHECK((outcome && outcome->body == "ok"));
+        CHECK(connections.size() == so_far);
+    };
+    round(2);
+    for (tcp::socket& open : connections)
+        say(open, "HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n");
+    round(4);
+    round(4);
+}
+
+#endif
+
 #ifdef PROMPTLAYER_TEST_NGHTTPD
 
 /// A server of files over HTTP/2 and TLS; it has one, `/file`, that holds `content`.
@@ -565,6 +611,11 @@ TEST_CASE("curl_multi: where the server offers HTTP/2, requests at once share on
     REQUIRE(kept.size() == 50);
     for (const transport_result& outcome : kept)
         CHECK(outcome.value().body == "content");
+    CHECK(connections == 1);
+    std::this_thread::sleep_for(50ms); // the server may speak on it, of its settings
+    transport.send(to(server.url()), into(kept));
+    finish(transport);
+    CHECK(kept.back().value().body == "content");
     CHECK(connections == 1);
 }
 

@@ -138,6 +138,7 @@ void check_unasked(curl_transport& transport, const std::string& scheme, auto se
     std::thread server{[&] {
         boost::system::error_code ignored;
         tcp::socket first = listener.acceptor.accept();
+        first.set_option(tcp::no_delay{true}, ignored);
         auto&& one = secure(first);
         answer_on(one);
         idle.get_future().wait();
