@@ -788,7 +788,6 @@ TEST_CASE(
                 } else { // two records that are written to the socket at once
                     SSL* const handle = stream.native_handle();
                     BIO* const memory = BIO_new(BIO_s_mem());
-                    BIO_up_ref(SSL_get_rbio(handle));
                     SSL_set_bio(handle, SSL_get_rbio(handle), memory);
                     SSL_write(handle, ok.data(), static_cast<int>(ok.size()));
                     SSL_write(handle, unasked.data(), static_cast<int>(unasked.size()));

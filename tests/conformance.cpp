@@ -302,12 +302,12 @@ const std::vector<wrong>& wrong_transports() {
     static const std::vector<wrong> all{
         {"sends every request as a POST",
          request_with([](http_request& r) { r.method = "POST"; }),
-         {"method"}},
+         {"method", "request that cannot be sent"}},
         {"refuses a PUT as if it might have arrived",
          around([](curl_transport& right, const http_request& r) {
              return r.method == "POST" ? right.send(r) : transport_failure{failure::other, "no POST"};
          }),
-         {"method"}},
+         {"method", "request that cannot be sent"}},
         {"normalises the URL",
          request_with([](http_request& r) {
              if (const auto at = r.url.find("%7e"); at != r.url.npos)
@@ -762,7 +762,7 @@ const std::vector<wrong>& wrong_transports() {
              while (right.poll(1ms) != 0) {
              }
          }),
-         {"send does not block"}},
+         {"cancel", "send does not block"}},
         {"mixes completions up",
          [](const conformance_options& options) {
              const auto held = std::make_shared<std::vector<completion>>();
@@ -822,7 +822,7 @@ const std::vector<wrong>& wrong_transports() {
              curl_blob none{const_cast<char*>(""), 0, CURL_BLOB_COPY};
              curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &none);
          }),
-         {"TLS: good certificate"}},
+         {"TLS: good certificate", "TLS: handshake that does not come"}},
         {"trusts everybody",
          configured([](CURL* easy) {
              curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
