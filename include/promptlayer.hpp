@@ -151,6 +151,7 @@ enum class errc {
     malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
     queue_full,          ///< a queue took no more
     closed,              ///< a queue or tracker was closed before
+    journal_failed,      ///< a journal did not open; or a request is queued, but not on record
 };
 
 /// How a transport failed to bring an answer.
@@ -315,6 +316,7 @@ constexpr const char* sentence(errc code) noexcept {
     case errc::malformed_json: return "the text is not JSON";
     case errc::queue_full: return "the queue is full";
     case errc::closed: return "the queue is closed";
+    case errc::journal_failed: return "the journal failed";
     }
     return "unknown error";
 }
@@ -2987,6 +2989,18 @@ public:
         return made;
     }
 
+    /// Queues what a journal kept, under its number, whatever the limits. The numbers ascend, and come before
+    /// any `push`.
+    void restore(id which, prepared_request request, std::chrono::milliseconds age, time_point now) {
+        now = steady(now);
+        bytes_ += size_of(request);
+        entries_.emplace(which,
+                         entry{.request = std::move(request), .made = now - age, .due = now, .why = {}});
+        ready_.insert(which);
+        last_id_ = which;
+        ++stats_.pushed;
+    }
+
     /// A request to be sent now, which is in flight then; none if none is due or may be sent.
     std::optional<taken> take(time_point now) {
         now = steady(now);
@@ -3086,13 +3100,62 @@ public:
     std::size_t bytes() const noexcept { return bytes_; }
 };
 
+/// Where a tracker keeps what it has queued until it is done, so that a crash does not lose it;
+/// `file_journal` is one. `add` is called by those who track, `done` (after the `add` of its request) and
+/// `tend` by the one that sends; at once, where a tracker has threads. What one throws is dropped, but for
+/// `add`.
+class journal {
+public:
+    struct entry {
+        outbox::id id = 0;
+        prepared_request request{};
+        std::chrono::milliseconds age{}; ///< since it was added
+    };
+
+    virtual ~journal() = default;
+
+    /// What was added and not done when the journal was opened, by ascending number. Called once, first.
+    virtual std::vector<entry> left() = 0;
+
+    /// The request is on record, or an error for the caller of `track_prompt`; it is delivered all the same.
+    virtual result<void> add(outbox::id which, const prepared_request& request) = 0;
+
+    /// It has ended, and that has been told. Ignored for one that could not be added.
+    virtual void done(outbox::id which) = 0;
+
+    /// Called by whoever sends, again and again: upkeep that no caller of `track_prompt` is to wait for. When
+    /// to call again at the latest; none if that waits for `add` or `done`.
+    virtual std::optional<std::chrono::milliseconds> tend() = 0;
+};
+
+namespace detail {
+
+/// Calls what users have given; what it throws is dropped.
+template <class Action>
+void undisturbed(Action&& action) {
+    catching(action, [](const char*) { return true; });
+}
+
+template <class... Parameters, class... Arguments>
+void tell(const std::function<void(Parameters...)>& callback, Arguments&&... arguments) {
+    if (callback)
+        undisturbed([&] { callback(std::forward<Arguments>(arguments)...); });
+}
+
+inline void restore(outbox& into, journal& from, outbox::time_point now) {
+    for (journal::entry& left : from.left())
+        into.restore(left.id, std::move(left.request), left.age, now);
+}
+
+} // namespace detail
+
 /// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
 struct tracker_callbacks {
     /// The service has it.
     std::function<void(outbox::id, const tracked&)> on_delivered{};
     /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
     std::function<void(const outbox::ended&)> on_failed{};
-    /// What was left when the tracker was destroyed without `close`.
+    /// What was left when the tracker was destroyed without `close`. With a journal it is there, too.
     std::function<void(std::vector<outbox::ended>)> on_undelivered{};
 };
 
@@ -3143,10 +3206,16 @@ class background_tracker {
     using clock = std::chrono::steady_clock;
     using ended = promptlayer::outbox::ended;
 
+    static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
+        return std::min<std::chrono::milliseconds>(timeout, std::chrono::hours{24 * 365});
+    }
+
     /// What the tracker and its thread share.
     struct shared {
         const tracker_callbacks callbacks;
-        T transport;                // the thread's own, but for its cancel()
+        T transport; // the thread's own, but for its cancel()
+        const std::unique_ptr<journal> kept;
+        std::mutex adding{};        // held while a request is queued and put on record; comes before the next
         mutable std::mutex mutex{}; // of all that follows
         std::condition_variable changed{};
         promptlayer::outbox outbox;
@@ -3157,23 +3226,30 @@ class background_tracker {
         bool gone = false;   // it has ended
         std::thread thread{};
 
-        shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen)
-            : callbacks(std::move(told)), transport(std::move(carrier)), outbox(limits),
-              settings(std::make_shared<const detail::settings>(detail::settings{std::move(chosen)})) {}
+        shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen,
+               std::unique_ptr<journal> record)
+            : callbacks(std::move(told)), transport(std::move(carrier)), kept(std::move(record)),
+              outbox(limits),
+              settings(std::make_shared<const detail::settings>(detail::settings{std::move(chosen)})) {
+            if (kept)
+                detail::restore(outbox, *kept, clock::now());
+        }
 
-        template <class Callback, class... Arguments>
-        static void tell(const Callback& callback, Arguments&&... arguments) {
-            if (callback)
-                detail::catching([&] { callback(std::forward<Arguments>(arguments)...); },
-                                 [](const char*) { return true; });
+        void mark_done(outbox::id which) {
+            if (!kept)
+                return;
+            const std::lock_guard held{adding}; // it is on record by now, or never
+            detail::undisturbed([&] { kept->done(which); });
         }
 
         void report(std::unique_lock<std::mutex>& held) {
             while (!to_report.empty()) {
                 const auto reported = std::exchange(to_report, {});
                 held.unlock();
-                for (const ended& one : reported)
-                    tell(callbacks.on_failed, one);
+                for (const ended& one : reported) {
+                    detail::tell(callbacks.on_failed, one);
+                    mark_done(one.id);
+                }
                 held.lock();
             }
         }
@@ -3191,7 +3267,8 @@ class background_tracker {
             if (!end || !outcome)
                 return;
             held.unlock();
-            tell(callbacks.on_delivered, next.id, *outcome);
+            mark_done(next.id);
+            detail::tell(callbacks.on_delivered, next.id, *outcome);
             held.lock();
         }
 
@@ -3199,6 +3276,12 @@ class background_tracker {
             std::unique_lock held{mutex};
             while (true) {
                 busy = true;
+                std::optional<std::chrono::milliseconds> tend_after;
+                if (kept) {
+                    held.unlock();
+                    detail::undisturbed([&] { tend_after = kept->tend(); });
+                    held.lock();
+                }
                 report(held);
                 auto next = ending ? std::nullopt : outbox.take(clock::now());
                 if (next) {
@@ -3209,7 +3292,11 @@ class background_tracker {
                 changed.notify_all(); // whoever waits for the thread
                 if (ending)
                     break;
-                if (const auto due = outbox.next_due(clock::now()))
+                auto due = outbox.next_due(clock::now());
+                if (tend_after)
+                    due =
+                        std::min(due.value_or(clock::time_point::max()), clock::now() + bounded(*tend_after));
+                if (due)
                     changed.wait_until(held, *due);
                 else
                     changed.wait(held);
@@ -3242,22 +3329,30 @@ class background_tracker {
     /// In a child of `fork`, locks may be held by threads that are not there.
     bool is_here() const noexcept { return shared_ && process_ == process(); }
 
+    result<outbox::id> push(prepared_request request) {
+        const std::lock_guard held{shared_->mutex};
+        auto pushed = shared_->outbox.push(std::move(request), clock::now());
+        if (!pushed)
+            return std::move(pushed).error();
+        for (ended& dropped : pushed->dropped)
+            shared_->to_report.push_back(std::move(dropped));
+        shared_->changed.notify_all();
+        return pushed->id;
+    }
+
     static error closed() {
         return {.code = errc::closed, .message = "this process has no thread that sends"};
     }
 
-    static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
-        return std::min<std::chrono::milliseconds>(timeout, std::chrono::hours{24 * 365});
-    }
-
 public:
     /// Starts the thread; throws `std::system_error` if there is none to be had. A bad config is reported by
-    /// every `track_prompt`.
+    /// every `track_prompt`. What the journal has left is sent first.
     explicit background_tracker(config settings, T transport, tracker_callbacks callbacks = {},
-                                const background_settings& limits = {})
+                                const background_settings& limits = {},
+                                std::unique_ptr<journal> record = nullptr)
         : close_timeout_(limits.close_timeout),
           shared_(std::make_unique<shared>(std::move(callbacks), std::move(transport), limits.outbox,
-                                           std::move(settings))) {
+                                           std::move(settings), std::move(record))) {
         shared_->thread = std::thread{[all = shared_.get()] { all->work(); }};
     }
     background_tracker(const background_tracker&) = delete;
@@ -3274,11 +3369,12 @@ public:
         auto left = close(close_timeout_);
         shared_->thread.join();
         if (!left.empty())
-            shared::tell(shared_->callbacks.on_undelivered, std::move(left));
+            detail::tell(shared_->callbacks.on_undelivered, std::move(left));
     }
 
     /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
-    /// `closed`. Never waits for the network. Costs some microseconds.
+    /// `closed`. Never waits for the network. Costs some microseconds, and with a journal one write to it;
+    /// then there is `journal_failed`, too: it is queued, but a crash would lose it.
     template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
     result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
         if (!is_here())
@@ -3293,14 +3389,14 @@ public:
         auto prepared = prepare(request, known->config.max_request_bytes);
         if (!prepared)
             return std::move(prepared).error();
-        const std::lock_guard held{shared_->mutex};
-        auto pushed = shared_->outbox.push(*std::move(prepared), clock::now());
+        if (!shared_->kept)
+            return push(*std::move(prepared));
+        const std::lock_guard held{shared_->adding};
+        const auto pushed = push(*prepared);
         if (!pushed)
-            return std::move(pushed).error();
-        for (ended& dropped : pushed->dropped)
-            shared_->to_report.push_back(std::move(dropped));
-        shared_->changed.notify_all();
-        return pushed->id;
+            return pushed;
+        auto added = shared_->kept->add(*pushed, *prepared);
+        return added ? pushed : std::move(added).error();
     }
 
     /// Waits until every request has ended and been told, or until that is held up by a pause. Whether none
@@ -3420,8 +3516,10 @@ class polled_tracker {
 
     // Destroyed from the end: the transport goes first, and what it lets go arrives nowhere.
     tracker_callbacks callbacks_;
+    std::unique_ptr<journal> journal_;
     outbox outbox_;
-    outbox::time_point now_{};
+    std::optional<outbox::time_point> first_poll_{};
+    outbox::time_point now_{}; // since the first poll; what was tracked before it was tracked then
     std::vector<outbox::ended> to_report_{};
     std::shared_ptr<arrivals> arrivals_ = std::make_shared<arrivals>();
     T transport_;
@@ -3430,11 +3528,14 @@ class polled_tracker {
     std::size_t max_request_bytes_ = default_max_request_bytes;
     bool polling_ = false;
 
-    template <class Callback, class... Arguments>
-    static void tell(const Callback& callback, Arguments&&... arguments) {
-        if (callback)
-            detail::catching([&] { callback(std::forward<Arguments>(arguments)...); },
-                             [](const char*) { return true; });
+    void mark_done(outbox::id which) {
+        if (journal_)
+            detail::undisturbed([&] { journal_->done(which); });
+    }
+
+    void tell_failed(const outbox::ended& ended) {
+        detail::tell(callbacks_.on_failed, ended);
+        mark_done(ended.id);
     }
 
     void take_in() {
@@ -3446,13 +3547,15 @@ class polled_tracker {
         for (arrival& one : arrived) {
             auto why = one.outcome ? std::nullopt : std::optional<error>{std::move(one.outcome).error()};
             const auto ended = outbox_.complete(one.id, std::move(why), now_);
-            if (ended && one.outcome)
-                tell(callbacks_.on_delivered, one.id, *one.outcome);
-            else if (ended)
-                tell(callbacks_.on_failed, *ended);
+            if (ended && one.outcome) {
+                mark_done(one.id);
+                detail::tell(callbacks_.on_delivered, one.id, *one.outcome);
+            } else if (ended) {
+                tell_failed(*ended);
+            }
         }
         for (const outbox::ended& dropped : std::exchange(to_report_, {}))
-            tell(callbacks_.on_failed, dropped);
+            tell_failed(dropped);
     }
 
     void send_out(std::size_t max_starts) {
@@ -3469,26 +3572,31 @@ class polled_tracker {
     }
 
 public:
-    /// A bad config is reported by every `track_prompt`. `random` is uniform from 0 to 1; one is made if it
-    /// is empty.
+    /// A bad config is reported by every `track_prompt`. What the journal has left is sent first. `random` is
+    /// uniform from 0 to 1; one is made if it is empty.
     explicit polled_tracker(config settings, T transport, tracker_callbacks callbacks = {},
-                            outbox_settings limits = {}, std::function<double()> random = {})
-        : callbacks_(std::move(callbacks)), outbox_(limits, std::move(random)),
+                            outbox_settings limits = {}, std::unique_ptr<journal> record = nullptr,
+                            std::function<double()> random = {})
+        : callbacks_(std::move(callbacks)), journal_(std::move(record)), outbox_(limits, std::move(random)),
           transport_(std::move(transport)) {
         static_cast<void>(reconfigure(std::move(settings)));
+        if (journal_)
+            detail::restore(outbox_, *journal_, now_);
     }
     polled_tracker(const polled_tracker&) = delete;
     polled_tracker& operator=(const polled_tracker&) = delete;
 
     ~polled_tracker() {
         if (auto left = close(); !left.empty())
-            tell(callbacks_.on_undelivered, std::move(left));
+            detail::tell(callbacks_.on_undelivered, std::move(left));
     }
 
     T& transport() noexcept { return transport_; }
 
     /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
-    /// `closed`. Does no I/O; costs about a microsecond. What is dropped for it is told by the next `poll`.
+    /// `closed`. Costs about a microsecond, and with a journal one write to it; then there is
+    /// `journal_failed`, too: it is queued, but a crash would lose it. What is dropped for it is told by the
+    /// next `poll`.
     template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
     result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
         if (!verdict_)
@@ -3496,11 +3604,13 @@ public:
         auto prepared = prepare(request, max_request_bytes_);
         if (!prepared)
             return std::move(prepared).error();
-        auto pushed = outbox_.push(*std::move(prepared), now_);
+        auto pushed = outbox_.push(journal_ ? *prepared : *std::move(prepared), now_);
         if (!pushed)
             return std::move(pushed).error();
         for (outbox::ended& dropped : pushed->dropped)
             to_report_.push_back(std::move(dropped));
+        if (auto added = journal_ ? journal_->add(pushed->id, *prepared) : result<void>{}; !added)
+            return std::move(added).error();
         return pushed->id;
     }
 
@@ -3508,11 +3618,15 @@ public:
     /// `max_starts` that are due. Does not wait. How many have not ended. `now` is of a steady clock.
     std::size_t poll(outbox::time_point now, std::size_t max_starts = 4) {
         if (!std::exchange(polling_, true)) {
-            now_ = now;
+            if (!first_poll_)
+                first_poll_ = now;
+            now_ = outbox::time_point{now - *first_poll_};
             if constexpr (requires { transport_.poll(); })
                 transport_.poll();
             take_in();
             send_out(max_starts);
+            if (journal_)
+                detail::undisturbed([&] { journal_->tend(); });
             polling_ = false;
         }
         return pending();

@@ -20,7 +20,7 @@ constexpr errc every_code[] = {
     errc::unauthorized,    errc::forbidden,          errc::not_found,      errc::conflict,
     errc::unprocessable,   errc::rate_limited,       errc::server_error,   errc::unexpected_status,
     errc::rejected,        errc::malformed_response, errc::malformed_json, errc::queue_full,
-    errc::closed};
+    errc::closed,          errc::journal_failed};
 
 constexpr pl::failure every_failure[] = {pl::failure::resolve, pl::failure::connect, pl::failure::tls,
                                          pl::failure::timeout, pl::failure::reset,   pl::failure::cancelled,

@@ -39,7 +39,7 @@ struct tested {
                                     (ended.why ? std::to_string(ended.why->status) : ""));
                  },
              .on_undelivered = {}},
-            limits, [] { return 1.0; }) {}
+            limits, nullptr, [] { return 1.0; }) {}
 
     std::size_t frame(std::chrono::milliseconds later = 16ms) {
         now += later;
@@ -64,6 +64,17 @@ TEST_CASE("polled tracker: a request is queued, sent by poll, and told by poll o
     CHECK(x.frame() == 0);
     CHECK(x.told == std::vector<std::string>{"1 recorded"});
     CHECK(x.t.stats() == pl::outbox_stats{.pushed = 1, .delivered = 1});
+}
+
+TEST_CASE("polled tracker: what was tracked before the first poll is as old as that") {
+    tested x;
+    REQUIRE(x.t.track_prompt(request()));
+    x.t.transport().respond(answer(503));
+    x.frame(48h);
+    x.t.transport().complete_all();
+    x.frame();
+    CHECK(x.told.empty());
+    CHECK(x.t.pending() == 1);
 }
 
 TEST_CASE("polled tracker: an invalid request or config is told to the caller and not queued") {

@@ -59,10 +59,16 @@ class background_tracker {
     using clock = std::chrono::steady_clock;
     using ended = promptlayer::outbox::ended;
 
+    static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
+        return std::min<std::chrono::milliseconds>(timeout, std::chrono::hours{24 * 365});
+    }
+
     /// What the tracker and its thread share.
     struct shared {
         const tracker_callbacks callbacks;
-        T transport;                // the thread's own, but for its cancel()
+        T transport; // the thread's own, but for its cancel()
+        const std::unique_ptr<journal> kept;
+        std::mutex adding{};        // held while a request is queued and put on record; comes before the next
         mutable std::mutex mutex{}; // of all that follows
         std::condition_variable changed{};
         promptlayer::outbox outbox;
@@ -73,23 +79,30 @@ class background_tracker {
         bool gone = false;   // it has ended
         std::thread thread{};
 
-        shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen)
-            : callbacks(std::move(told)), transport(std::move(carrier)), outbox(limits),
-              settings(std::make_shared<const detail::settings>(detail::settings{std::move(chosen)})) {}
+        shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen,
+               std::unique_ptr<journal> record)
+            : callbacks(std::move(told)), transport(std::move(carrier)), kept(std::move(record)),
+              outbox(limits),
+              settings(std::make_shared<const detail::settings>(detail::settings{std::move(chosen)})) {
+            if (kept)
+                detail::restore(outbox, *kept, clock::now());
+        }
 
-        template <class Callback, class... Arguments>
-        static void tell(const Callback& callback, Arguments&&... arguments) {
-            if (callback)
-                detail::catching([&] { callback(std::forward<Arguments>(arguments)...); },
-                                 [](const char*) { return true; });
+        void mark_done(outbox::id which) {
+            if (!kept)
+                return;
+            const std::lock_guard held{adding}; // it is on record by now, or never
+            detail::undisturbed([&] { kept->done(which); });
         }
 
         void report(std::unique_lock<std::mutex>& held) {
             while (!to_report.empty()) {
                 const auto reported = std::exchange(to_report, {});
                 held.unlock();
-                for (const ended& one : reported)
-                    tell(callbacks.on_failed, one);
+                for (const ended& one : reported) {
+                    detail::tell(callbacks.on_failed, one);
+                    mark_done(one.id);
+                }
                 held.lock();
             }
         }
@@ -107,7 +120,8 @@ class background_tracker {
             if (!end || !outcome)
                 return;
             held.unlock();
-            tell(callbacks.on_delivered, next.id, *outcome);
+            mark_done(next.id);
+            detail::tell(callbacks.on_delivered, next.id, *outcome);
             held.lock();
         }
 
@@ -115,6 +129,12 @@ class background_tracker {
             std::unique_lock held{mutex};
             while (true) {
                 busy = true;
+                std::optional<std::chrono::milliseconds> tend_after;
+                if (kept) {
+                    held.unlock();
+                    detail::undisturbed([&] { tend_after = kept->tend(); });
+                    held.lock();
+                }
                 report(held);
                 auto next = ending ? std::nullopt : outbox.take(clock::now());
                 if (next) {
@@ -125,7 +145,11 @@ class background_tracker {
                 changed.notify_all(); // whoever waits for the thread
                 if (ending)
                     break;
-                if (const auto due = outbox.next_due(clock::now()))
+                auto due = outbox.next_due(clock::now());
+                if (tend_after)
+                    due =
+                        std::min(due.value_or(clock::time_point::max()), clock::now() + bounded(*tend_after));
+                if (due)
                     changed.wait_until(held, *due);
                 else
                     changed.wait(held);
@@ -158,22 +182,30 @@ class background_tracker {
     /// In a child of `fork`, locks may be held by threads that are not there.
     bool is_here() const noexcept { return shared_ && process_ == process(); }
 
+    result<outbox::id> push(prepared_request request) {
+        const std::lock_guard held{shared_->mutex};
+        auto pushed = shared_->outbox.push(std::move(request), clock::now());
+        if (!pushed)
+            return std::move(pushed).error();
+        for (ended& dropped : pushed->dropped)
+            shared_->to_report.push_back(std::move(dropped));
+        shared_->changed.notify_all();
+        return pushed->id;
+    }
+
     static error closed() {
         return {.code = errc::closed, .message = "this process has no thread that sends"};
     }
 
-    static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
-        return std::min<std::chrono::milliseconds>(timeout, std::chrono::hours{24 * 365});
-    }
-
 public:
     /// Starts the thread; throws `std::system_error` if there is none to be had. A bad config is reported by
-    /// every `track_prompt`.
+    /// every `track_prompt`. What the journal has left is sent first.
     explicit background_tracker(config settings, T transport, tracker_callbacks callbacks = {},
-                                const background_settings& limits = {})
+                                const background_settings& limits = {},
+                                std::unique_ptr<journal> record = nullptr)
         : close_timeout_(limits.close_timeout),
           shared_(std::make_unique<shared>(std::move(callbacks), std::move(transport), limits.outbox,
-                                           std::move(settings))) {
+                                           std::move(settings), std::move(record))) {
         shared_->thread = std::thread{[all = shared_.get()] { all->work(); }};
     }
     background_tracker(const background_tracker&) = delete;
@@ -190,11 +222,12 @@ public:
         auto left = close(close_timeout_);
         shared_->thread.join();
         if (!left.empty())
-            shared::tell(shared_->callbacks.on_undelivered, std::move(left));
+            detail::tell(shared_->callbacks.on_undelivered, std::move(left));
     }
 
     /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
-    /// `closed`. Never waits for the network. Costs some microseconds.
+    /// `closed`. Never waits for the network. Costs some microseconds, and with a journal one write to it;
+    /// then there is `journal_failed`, too: it is queued, but a crash would lose it.
     template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
     result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
         if (!is_here())
@@ -209,14 +242,14 @@ public:
         auto prepared = prepare(request, known->config.max_request_bytes);
         if (!prepared)
             return std::move(prepared).error();
-        const std::lock_guard held{shared_->mutex};
-        auto pushed = shared_->outbox.push(*std::move(prepared), clock::now());
+        if (!shared_->kept)
+            return push(*std::move(prepared));
+        const std::lock_guard held{shared_->adding};
+        const auto pushed = push(*prepared);
         if (!pushed)
-            return std::move(pushed).error();
-        for (ended& dropped : pushed->dropped)
-            shared_->to_report.push_back(std::move(dropped));
-        shared_->changed.notify_all();
-        return pushed->id;
+            return pushed;
+        auto added = shared_->kept->add(*pushed, *prepared);
+        return added ? pushed : std::move(added).error();
     }
 
     /// Waits until every request has ended and been told, or until that is held up by a pause. Whether none

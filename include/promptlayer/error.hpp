@@ -39,6 +39,7 @@ enum class errc {
     malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
     queue_full,          ///< a queue took no more
     closed,              ///< a queue or tracker was closed before
+    journal_failed,      ///< a journal did not open; or a request is queued, but not on record
 };
 
 /// How a transport failed to bring an answer.
@@ -203,6 +204,7 @@ constexpr const char* sentence(errc code) noexcept {
     case errc::malformed_json: return "the text is not JSON";
     case errc::queue_full: return "the queue is full";
     case errc::closed: return "the queue is closed";
+    case errc::journal_failed: return "the journal failed";
     }
     return "unknown error";
 }

@@ -205,6 +205,18 @@ public:
         return made;
     }
 
+    /// Queues what a journal kept, under its number, whatever the limits. The numbers ascend, and come before
+    /// any `push`.
+    void restore(id which, prepared_request request, std::chrono::milliseconds age, time_point now) {
+        now = steady(now);
+        bytes_ += size_of(request);
+        entries_.emplace(which,
+                         entry{.request = std::move(request), .made = now - age, .due = now, .why = {}});
+        ready_.insert(which);
+        last_id_ = which;
+        ++stats_.pushed;
+    }
+
     /// A request to be sent now, which is in flight then; none if none is due or may be sent.
     std::optional<taken> take(time_point now) {
         now = steady(now);
@@ -304,13 +316,62 @@ public:
     std::size_t bytes() const noexcept { return bytes_; }
 };
 
+/// Where a tracker keeps what it has queued until it is done, so that a crash does not lose it;
+/// `file_journal` is one. `add` is called by those who track, `done` (after the `add` of its request) and
+/// `tend` by the one that sends; at once, where a tracker has threads. What one throws is dropped, but for
+/// `add`.
+class journal {
+public:
+    struct entry {
+        outbox::id id = 0;
+        prepared_request request{};
+        std::chrono::milliseconds age{}; ///< since it was added
+    };
+
+    virtual ~journal() = default;
+
+    /// What was added and not done when the journal was opened, by ascending number. Called once, first.
+    virtual std::vector<entry> left() = 0;
+
+    /// The request is on record, or an error for the caller of `track_prompt`; it is delivered all the same.
+    virtual result<void> add(outbox::id which, const prepared_request& request) = 0;
+
+    /// It has ended, and that has been told. Ignored for one that could not be added.
+    virtual void done(outbox::id which) = 0;
+
+    /// Called by whoever sends, again and again: upkeep that no caller of `track_prompt` is to wait for. When
+    /// to call again at the latest; none if that waits for `add` or `done`.
+    virtual std::optional<std::chrono::milliseconds> tend() = 0;
+};
+
+namespace detail {
+
+/// Calls what users have given; what it throws is dropped.
+template <class Action>
+void undisturbed(Action&& action) {
+    catching(action, [](const char*) { return true; });
+}
+
+template <class... Parameters, class... Arguments>
+void tell(const std::function<void(Parameters...)>& callback, Arguments&&... arguments) {
+    if (callback)
+        undisturbed([&] { callback(std::forward<Arguments>(arguments)...); });
+}
+
+inline void restore(outbox& into, journal& from, outbox::time_point now) {
+    for (journal::entry& left : from.left())
+        into.restore(left.id, std::move(left.request), left.age, now);
+}
+
+} // namespace detail
+
 /// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
 struct tracker_callbacks {
     /// The service has it.
     std::function<void(outbox::id, const tracked&)> on_delivered{};
     /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
     std::function<void(const outbox::ended&)> on_failed{};
-    /// What was left when the tracker was destroyed without `close`.
+    /// What was left when the tracker was destroyed without `close`. With a journal it is there, too.
     std::function<void(std::vector<outbox::ended>)> on_undelivered{};
 };
 

@@ -43,8 +43,10 @@ class polled_tracker {
 
     // Destroyed from the end: the transport goes first, and what it lets go arrives nowhere.
     tracker_callbacks callbacks_;
+    std::unique_ptr<journal> journal_;
     outbox outbox_;
-    outbox::time_point now_{};
+    std::optional<outbox::time_point> first_poll_{};
+    outbox::time_point now_{}; // since the first poll; what was tracked before it was tracked then
     std::vector<outbox::ended> to_report_{};
     std::shared_ptr<arrivals> arrivals_ = std::make_shared<arrivals>();
     T transport_;
@@ -53,11 +55,14 @@ class polled_tracker {
     std::size_t max_request_bytes_ = default_max_request_bytes;
     bool polling_ = false;
 
-    template <class Callback, class... Arguments>
-    static void tell(const Callback& callback, Arguments&&... arguments) {
-        if (callback)
-            detail::catching([&] { callback(std::forward<Arguments>(arguments)...); },
-                             [](const char*) { return true; });
+    void mark_done(outbox::id which) {
+        if (journal_)
+            detail::undisturbed([&] { journal_->done(which); });
+    }
+
+    void tell_failed(const outbox::ended& ended) {
+        detail::tell(callbacks_.on_failed, ended);
+        mark_done(ended.id);
     }
 
     void take_in() {
@@ -69,13 +74,15 @@ class polled_tracker {
         for (arrival& one : arrived) {
             auto why = one.outcome ? std::nullopt : std::optional<error>{std::move(one.outcome).error()};
             const auto ended = outbox_.complete(one.id, std::move(why), now_);
-            if (ended && one.outcome)
-                tell(callbacks_.on_delivered, one.id, *one.outcome);
-            else if (ended)
-                tell(callbacks_.on_failed, *ended);
+            if (ended && one.outcome) {
+                mark_done(one.id);
+                detail::tell(callbacks_.on_delivered, one.id, *one.outcome);
+            } else if (ended) {
+                tell_failed(*ended);
+            }
         }
         for (const outbox::ended& dropped : std::exchange(to_report_, {}))
-            tell(callbacks_.on_failed, dropped);
+            tell_failed(dropped);
     }
 
     void send_out(std::size_t max_starts) {
@@ -92,26 +99,31 @@ class polled_tracker {
     }
 
 public:
-    /// A bad config is reported by every `track_prompt`. `random` is uniform from 0 to 1; one is made if it
-    /// is empty.
+    /// A bad config is reported by every `track_prompt`. What the journal has left is sent first. `random` is
+    /// uniform from 0 to 1; one is made if it is empty.
     explicit polled_tracker(config settings, T transport, tracker_callbacks callbacks = {},
-                            outbox_settings limits = {}, std::function<double()> random = {})
-        : callbacks_(std::move(callbacks)), outbox_(limits, std::move(random)),
+                            outbox_settings limits = {}, std::unique_ptr<journal> record = nullptr,
+                            std::function<double()> random = {})
+        : callbacks_(std::move(callbacks)), journal_(std::move(record)), outbox_(limits, std::move(random)),
           transport_(std::move(transport)) {
         static_cast<void>(reconfigure(std::move(settings)));
+        if (journal_)
+            detail::restore(outbox_, *journal_, now_);
     }
     polled_tracker(const polled_tracker&) = delete;
     polled_tracker& operator=(const polled_tracker&) = delete;
 
     ~polled_tracker() {
         if (auto left = close(); !left.empty())
-            tell(callbacks_.on_undelivered, std::move(left));
+            detail::tell(callbacks_.on_undelivered, std::move(left));
     }
 
     T& transport() noexcept { return transport_; }
 
     /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
-    /// `closed`. Does no I/O; costs about a microsecond. What is dropped for it is told by the next `poll`.
+    /// `closed`. Costs about a microsecond, and with a journal one write to it; then there is
+    /// `journal_failed`, too: it is queued, but a crash would lose it. What is dropped for it is told by the
+    /// next `poll`.
     template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
     result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
         if (!verdict_)
@@ -119,11 +131,13 @@ public:
         auto prepared = prepare(request, max_request_bytes_);
         if (!prepared)
             return std::move(prepared).error();
-        auto pushed = outbox_.push(*std::move(prepared), now_);
+        auto pushed = outbox_.push(journal_ ? *prepared : *std::move(prepared), now_);
         if (!pushed)
             return std::move(pushed).error();
         for (outbox::ended& dropped : pushed->dropped)
             to_report_.push_back(std::move(dropped));
+        if (auto added = journal_ ? journal_->add(pushed->id, *prepared) : result<void>{}; !added)
+            return std::move(added).error();
         return pushed->id;
     }
 
@@ -131,11 +145,15 @@ public:
     /// `max_starts` that are due. Does not wait. How many have not ended. `now` is of a steady clock.
     std::size_t poll(outbox::time_point now, std::size_t max_starts = 4) {
         if (!std::exchange(polling_, true)) {
-            now_ = now;
+            if (!first_poll_)
+                first_poll_ = now;
+            now_ = outbox::time_point{now - *first_poll_};
             if constexpr (requires { transport_.poll(); })
                 transport_.poll();
             take_in();
             send_out(max_starts);
+            if (journal_)
+                detail::undisturbed([&] { journal_->tend(); });
             polling_ = false;
         }
         return pending();
