@@ -3591,6 +3591,7 @@ public:
             detail::tell(callbacks_.on_undelivered, std::move(left));
     }
 
+    /// May be turned between polls, as by one that has time to wait for an answer.
     T& transport() noexcept { return transport_; }
 
     /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,

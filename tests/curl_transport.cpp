@@ -1,3 +1,4 @@
+#include <promptlayer/background_tracker.hpp>
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
@@ -16,6 +17,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -904,6 +906,25 @@ TEST_CASE("curl: cancel ends the request in flight at once, and only that one") 
     CHECK(steady_clock::now() - start < 10s);
     transport.cancel();
     CHECK(answer_of(transport.send(to(server))).status == 200);
+}
+
+TEST_CASE(
+    "curl: a background tracker closes in its time while the server hangs, and gives back what is left") {
+    loopback_server server;
+    scripted_answer hangs;
+    hangs.delay = 1h;
+    server.respond(hangs);
+    promptlayer::background_tracker tracker{{.api_key = "pl_loopback", .base_url = server.base_url()},
+                                            curl_transport{}};
+    for (std::int64_t id : {1, 2, 3})
+        REQUIRE(tracker.track_prompt({.prompt_name = "a", .request_id = id}));
+    while (server.requests().empty())
+        std::this_thread::yield();
+    const auto begun = std::chrono::steady_clock::now();
+    const auto left = tracker.close(50ms);
+    CHECK(std::chrono::steady_clock::now() - begun < 5s); // of a timeout of 30 s
+    CHECK(left.size() == 3);
+    CHECK(tracker.stats().handed_back == 3);
 }
 
 TEST_CASE("curl: a request that is cancelled before it was sent is not maybe delivered") {

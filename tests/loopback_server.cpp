@@ -214,8 +214,8 @@ TEST_CASE("loopback server: a body above 8 MiB is read and refused, one well abo
     CHECK(server.requests().size() == 1);
 }
 
-TEST_CASE("loopback server: requests are kept as they arrived, in order, whatever the answer was") {
-    const loopback_server server;
+TEST_CASE("loopback server: requests are kept as they arrived, in order, whatever the answer was, until forgotten") {
+    loopback_server server;
     ask(server, {.body = std::string{"\0\xFF", 2}});
     ask(server, {.method = "DELETE", .target = "/x?y=z", .key = "", .body = ""});
     const std::vector<http_request> requests = server.requests();
@@ -231,6 +231,10 @@ TEST_CASE("loopback server: requests are kept as they arrived, in order, whateve
     CHECK(requests[1].method == "DELETE");
     CHECK(requests[1].url == "/x?y=z");
     CHECK_FALSE(find_header(requests[1].headers, "X-API-KEY"));
+    server.forget_requests();
+    CHECK(server.requests().empty());
+    ask(server, {});
+    CHECK(server.requests().size() == 1);
 }
 
 TEST_CASE("loopback server: a request that does not arrive whole is not kept and takes no scripted answer") {

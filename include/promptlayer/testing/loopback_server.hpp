@@ -355,6 +355,12 @@ public:
         return shared_.requests;
     }
 
+    /// Lets go of those so far, which a server that runs for long would pile up.
+    void forget_requests() {
+        const std::lock_guard held{shared_.mutex};
+        shared_.requests.clear();
+    }
+
     /// How many connections were accepted.
     std::size_t connections() const {
         const std::lock_guard held{shared_.mutex};
