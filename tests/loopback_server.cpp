@@ -214,7 +214,8 @@ TEST_CASE("loopback server: a body above 8 MiB is read and refused, one well abo
     CHECK(server.requests().size() == 1);
 }
 
-TEST_CASE("loopback server: requests are kept as they arrived, in order, whatever the answer was, until forgotten") {
+TEST_CASE("loopback server: requests are kept as they arrived, in order, whatever the answer was, until "
+          "forgotten") {
     loopback_server server;
     ask(server, {.body = std::string{"\0\xFF", 2}});
     ask(server, {.method = "DELETE", .target = "/x?y=z", .key = "", .body = ""});
