@@ -174,7 +174,7 @@ http_request to(std::string url, std::string body = R"({"prompt_name":"a","reque
 http_request to(const loopback_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
 
 http_response answer_of(transport_result outcome) {
-    REQUIRE_MESSAGE(outcome.has_value(), outcome.error().message);
+    REQUIRE_MESSAGE(outcome.has_value(), (outcome ? std::string{} : outcome.error().message));
     return *std::move(outcome);
 }
 
