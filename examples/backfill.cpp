@@ -29,7 +29,9 @@
 #if defined(_WIN32)
 #include <io.h>
 #else
+#include <fcntl.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <unistd.h>
 #endif
 
@@ -71,12 +73,18 @@ constexpr int most_given_up = 8;             // in a row: then the service is do
 
 #if defined(_WIN32)
 bool is_terminal() { return _isatty(_fileno(stderr)) != 0; }
-bool has_input(std::FILE*) { return true; } // a pipe that brings nothing makes the program wait
+bool is_ours_alone(const std::string&) { return true; } // not looked at
+bool has_input(std::FILE*) { return true; }             // a pipe that brings nothing makes the program wait
 auto read_some(std::FILE* from, std::string& room) {
     return _read(_fileno(from), room.data(), static_cast<unsigned>(room.size()));
 }
 #else
 bool is_terminal() { return isatty(STDERR_FILENO) != 0; }
+/// Until this process ends.
+bool is_ours_alone(const std::string& path) {
+    const int file = ::open(path.c_str(), O_RDWR | O_CREAT, 0644);
+    return file < 0 || ::flock(file, LOCK_EX | LOCK_NB) == 0;
+}
 bool has_input(std::FILE* file) {
     pollfd asked{fileno(file), POLLIN, 0};
     return ::poll(&asked, 1, 0) > 0;
@@ -84,11 +92,16 @@ bool has_input(std::FILE* file) {
 auto read_some(std::FILE* from, std::string& room) { return read(fileno(from), room.data(), room.size()); }
 #endif
 
+#if defined(_WIN32)
+constexpr int stop_signals[] = {SIGINT, SIGTERM};
+#else
+constexpr int stop_signals[] = {SIGINT, SIGTERM, SIGHUP};
+#endif
 volatile std::sig_atomic_t signalled = 0;
 
 extern "C" void on_signal(int) {
     signalled = 1;
-    for (const int number : {SIGINT, SIGTERM})
+    for (const int number : stop_signals)
         std::signal(number, SIG_DFL); // the second one ends the program
 }
 
@@ -214,9 +227,7 @@ struct line {
 /// Notes how lines end, in two files: each is there before anything else happens. Of the lines that ended in
 /// earlier runs it holds a sum, and those after the first that has not ended one by one.
 class ledger {
-    static constexpr std::string_view heading = "promptlayer backfill 1";
-
-    std::string progress_path_, rejects_path_;
+    std::string heading_, progress_path_, rejects_path_;
     std::ofstream progress_{}, rejects_{};
     std::uint64_t mark_ = 0; // all up to here have ended
     std::uint64_t sum_ = 0;  // of their checksums, less those that have been read again
@@ -247,19 +258,23 @@ public:
     std::uint64_t done = 0, failed = 0;
     std::string problem{}; ///< why nothing more can be noted, once that is so
 
-    ledger(std::string progress_path, std::string rejects_path)
-        : progress_path_(std::move(progress_path)), rejects_path_(std::move(rejects_path)) {
+    /// `service`: where lines are sent, since what one service has taken another has not.
+    ledger(const std::string& service, std::string progress_path, std::string rejects_path)
+        : heading_("promptlayer backfill 1 to " + service), progress_path_(std::move(progress_path)),
+          rejects_path_(std::move(rejects_path)) {
         if (progress_path_.empty())
             return;
+        if (!is_ours_alone(progress_path_))
+            fail(progress_path_, "is in use");
         std::ifstream earlier{progress_path_, std::ios::binary};
         std::string text;
         std::uintmax_t whole = 0; // without a last line that was cut off
         for (bool good = true; std::getline(earlier, text) && !earlier.eof(); whole += text.size() + 1) {
-            good = good && (whole == 0 ? text == heading : take_in(text));
+            good = good && (whole == 0 ? text == heading_ : take_in(text));
             if (!good)
-                fail(progress_path_, "is not a progress file");
+                fail(progress_path_, "is not a progress file for " + service);
         }
-        if (whole == 0 && !heading.starts_with(text))
+        if (whole == 0 && !heading_.starts_with(text))
             fail(progress_path_, "is not a progress file");
         if (!problem.empty())
             return;
@@ -268,7 +283,7 @@ public:
             std::filesystem::resize_file(progress_path_, whole, failed_to);
         progress_.open(progress_path_, std::ios::binary | std::ios::app);
         if (whole == 0)
-            progress_ << heading << '\n' << std::flush;
+            progress_ << heading_ << '\n' << std::flush;
         if (failed_to || !progress_)
             fail(progress_path_, "cannot be written");
     }
@@ -426,7 +441,7 @@ int main(int argc, char** argv) {
     if (!arguments.problems.empty())
         return unusable;
 
-    ledger lines{progress_path, rejects_path};
+    ledger lines{has_key ? config.base_url : "a service inside the process", progress_path, rejects_path};
     line_reader input{file};
     std::optional<promptlayer::testing::loopback_server> service;
     if (!has_key) {
@@ -454,7 +469,9 @@ int main(int argc, char** argv) {
             .on_failed =
                 [&](const promptlayer::outbox::ended& ended) {
                     const std::string why = to_string(*ended.why);
-                    given_up = ended.fate == promptlayer::fate::gave_up ? given_up + 1 : 0;
+                    const bool nobody_there = ended.fate == promptlayer::fate::gave_up ||
+                                              ended.why->code == promptlayer::errc::not_found;
+                    given_up = nobody_there ? given_up + 1 : 0;
                     if (given_up >= most_given_up)
                         halted = why;
                     lines.reject(close(ended.id), why, ended.request.body);
@@ -484,8 +501,11 @@ int main(int argc, char** argv) {
         open_bytes += read.size;
     };
 
-    std::signal(SIGINT, on_signal);
-    std::signal(SIGTERM, on_signal);
+    for (const int number : stop_signals)
+        std::signal(number, on_signal);
+#if !defined(_WIN32)
+    std::signal(SIGPIPE, SIG_IGN); // who reads the progress may go
+#endif
     const std::uintmax_t size = standard ? 0 : std::filesystem::file_size(path, none);
     display shown{lines.done + lines.failed, none ? 0 : size};
     while (lines.problem.empty() && !input.failed && !(input.ended() && open.empty())) {

@@ -1,4 +1,5 @@
-// What tracking takes of the frames of a game while its service fails in many ways: game_loop [seconds]
+// What tracking takes of the frames of a game while its service fails in many ways: game_loop [seconds], 1 or
+// more
 
 #include <promptlayer.hpp>
 #include <promptlayer/testing/loopback_server.hpp>

@@ -104,6 +104,7 @@
 #include <exception>
 #include <functional>
 #include <iosfwd>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <memory>
@@ -2845,9 +2846,11 @@ struct outbox_stats {
 /// - Those whose time has come are taken in the order in which they were pushed.
 /// - A 429, or no answer, holds up everyone, since it would meet the next one too; any other error that is
 ///   `retryable()` holds up only its own request. For how long: `retry_wait`.
-/// - 401, 403 and no TLS hold up everyone until `resume()`: a wrong key must not burn the queue. The request
-///   that met them goes back to its place, and the attempt does not count. Nor does one that was cancelled,
-///   whose request waits for `retry_policy::first_wait`.
+/// - 401, 403, no TLS and a bad config hold up everyone until `resume()`: a wrong key must not burn the
+/// queue.
+///   The request that met them goes back to its place, and the attempt does not count. Nor does one that was
+///   cancelled, whose request waits for `retry_policy::first_wait`. What was in flight when somebody resumed
+///   holds up nobody.
 /// - Times are the caller's. A clock that jumps back counts as one that stood still; one that jumps forward
 ///   ends waits early, and may have a request given up for its age, but only after another attempt.
 class outbox {
@@ -2878,6 +2881,7 @@ private:
         time_point made{};
         time_point due{};
         std::uint32_t attempts = 0;
+        std::uint64_t era = 0; // when it was taken
         std::optional<error> why{};
     };
 
@@ -2891,6 +2895,7 @@ private:
     id last_id_ = 0;
     outbox_stats stats_{};
     time_point nobody_before_ = time_point::min();
+    std::uint64_t era_ = 0; // how often somebody has resumed
     bool paused_ = false;
     bool sealed_ = false;
     std::optional<error> paused_by_{};
@@ -3014,6 +3019,7 @@ public:
         in_flight_.insert(next);
         entry& held = entries_.find(next)->second;
         ++held.attempts;
+        held.era = era_;
         return taken{next, held.request};
     }
 
@@ -3029,8 +3035,10 @@ public:
         if (!held.why)
             return end(found, fate::delivered);
         const error& met = *held.why;
-        if (met.failure == failure::tls || met.status == 401 || met.status == 403) {
-            paused_by_ = met;
+        if (met.failure == failure::tls || met.status == 401 || met.status == 403 ||
+            met.code == errc::invalid_config) {
+            if (held.era == era_) // or it was sent with what has been replaced since
+                paused_by_ = met;
             --held.attempts;
             ready_.insert(which);
             return std::nullopt;
@@ -3042,11 +3050,17 @@ public:
         }
         const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - held.made);
         const auto wait = retry_wait(settings_.retry, met, held.attempts, random_(), age);
+        if (met.failure || met.status == 429) { // also where it is the end of this one
+            retry_policy of_all = settings_.retry;
+            of_all.max_attempts = 0;
+            of_all.max_age.reset();
+            of_all.repeat_maybe_delivered = true;
+            const auto all_wait = wait ? wait : retry_wait(of_all, met, held.attempts, random_(), {});
+            nobody_before_ = std::max(nobody_before_, now + all_wait.value_or(std::chrono::milliseconds{0}));
+        }
         if (!wait)
             return end(found, is_refusal(met.code) ? fate::refused : fate::gave_up);
         wait_until(now + *wait, found);
-        if (met.failure || met.status == 429)
-            nobody_before_ = std::max(nobody_before_, held.due);
         return std::nullopt;
     }
 
@@ -3066,6 +3080,7 @@ public:
 
     /// Ends a pause, also one that an answer has brought about, as after a new key.
     void resume() noexcept {
+        ++era_;
         paused_ = false;
         paused_by_.reset();
     }
@@ -3120,7 +3135,8 @@ public:
     /// The request is on record, or an error for the caller of `track_prompt`; it is delivered all the same.
     virtual result<void> add(outbox::id which, const prepared_request& request) = 0;
 
-    /// It has ended, and that has been told. Ignored for one that could not be added.
+    /// The service has it, and that is about to be told; or it has ended otherwise, and that has been told.
+    /// Ignored for one that could not be added.
     virtual void done(outbox::id which) = 0;
 
     /// Called by whoever sends, again and again: upkeep that no caller of `track_prompt` is to wait for. When
@@ -3207,7 +3223,8 @@ class background_tracker {
     using ended = promptlayer::outbox::ended;
 
     static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
-        return std::min<std::chrono::milliseconds>(timeout, std::chrono::hours{24 * 365});
+        return std::clamp<std::chrono::milliseconds>(timeout, std::chrono::hours{0},
+                                                     std::chrono::hours{24 * 365});
     }
 
     /// What the tracker and its thread share.
@@ -3221,6 +3238,7 @@ class background_tracker {
         promptlayer::outbox outbox;
         std::shared_ptr<const detail::settings> settings;
         std::vector<ended> to_report{};
+        bool added = false;  // to the journal, since it was tended
         bool busy = false;   // the thread sends or tells
         bool ending = false; // it is to end
         bool gone = false;   // it has ended
@@ -3278,6 +3296,7 @@ class background_tracker {
                 busy = true;
                 std::optional<std::chrono::milliseconds> tend_after;
                 if (kept) {
+                    added = false;
                     held.unlock();
                     detail::undisturbed([&] { tend_after = kept->tend(); });
                     held.lock();
@@ -3292,6 +3311,8 @@ class background_tracker {
                 changed.notify_all(); // whoever waits for the thread
                 if (ending)
                     break;
+                if (added)
+                    continue;
                 auto due = outbox.next_due(clock::now());
                 if (tend_after)
                     due =
@@ -3396,6 +3417,11 @@ public:
         if (!pushed)
             return pushed;
         auto added = shared_->kept->add(*pushed, *prepared);
+        {
+            const std::lock_guard told{shared_->mutex};
+            shared_->added = true;
+            shared_->changed.notify_all();
+        }
         return added ? pushed : std::move(added).error();
     }
 
@@ -3413,7 +3439,8 @@ public:
     }
 
     /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
-    /// has not ended, in order. In a callback it only takes no more.
+    /// has not ended, in order; it stays in the journal, too, for the next start. In a callback it only takes
+    /// no more.
     std::vector<ended> close(std::chrono::milliseconds timeout) {
         if (!is_here())
             return {};
@@ -3467,7 +3494,8 @@ public:
         shared_->changed.notify_all();
     }
 
-    /// The answer that has made the tracker wait for `reconfigure` or `resume`, if one has: 401, 403, no TLS.
+    /// What has made the tracker wait for `reconfigure` or `resume`, if something has: 401, 403, no TLS, a
+    /// bad config.
     std::optional<error> paused_by() const {
         if (!is_here())
             return std::nullopt;
@@ -3616,7 +3644,8 @@ public:
     }
 
     /// Turns the transport, if it has a `poll()`; tells what became of requests; and begins at most
-    /// `max_starts` that are due. Does not wait. How many have not ended. `now` is of a steady clock.
+    /// `max_starts` that are due. Does not wait, but for the disk where there is a journal. How many have not
+    /// ended. `now` is of a steady clock.
     std::size_t poll(outbox::time_point now, std::size_t max_starts = 4) {
         if (!std::exchange(polling_, true)) {
             if (!first_poll_)
@@ -3656,15 +3685,21 @@ public:
     void pause() noexcept { outbox_.pause(); }
     void resume() noexcept { outbox_.resume(); }
 
-    /// The answer that has made the tracker wait for `reconfigure` or `resume`, if one has: 401, 403, no TLS.
+    /// What has made the tracker wait for `reconfigure` or `resume`, if something has: 401, 403, no TLS, a
+    /// bad config.
     const std::optional<error>& paused_by() const noexcept { return outbox_.paused_by(); }
 
     outbox_stats stats() const noexcept { return outbox_.stats(); }
 
     /// Takes no more, cancels what is in flight where the transport can, and gives back all that has not
-    /// ended: also what may have been delivered meanwhile. Does not wait.
+    /// ended: also what may have been delivered meanwhile, and first what was dropped and not yet told. What
+    /// is handed back stays in the journal, for the next start. Does not wait.
     std::vector<outbox::ended> close() {
-        auto left = outbox_.drain();
+        auto left = std::exchange(to_report_, {});
+        for (const outbox::ended& dropped : left)
+            mark_done(dropped.id);
+        auto drained = outbox_.drain();
+        left.insert(left.end(), std::move_iterator{drained.begin()}, std::move_iterator{drained.end()});
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
         return left;

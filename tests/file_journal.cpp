@@ -89,6 +89,7 @@ pl::http_response answer(int status) { return {status, {}, R"({"success":true,"m
 struct told_journal final : pl::journal {
     std::vector<std::string>& told;
     bool full = false;
+    std::optional<std::chrono::milliseconds> tend_after{};
     explicit told_journal(std::vector<std::string>& to) : told(to) {}
 
     std::vector<entry> left() override { return {}; }
@@ -99,7 +100,7 @@ struct told_journal final : pl::journal {
         return {};
     }
     void done(pl::outbox::id which) override { told.push_back("done " + std::to_string(which)); }
-    std::optional<std::chrono::milliseconds> tend() override { return std::nullopt; }
+    std::optional<std::chrono::milliseconds> tend() override { return tend_after; }
 };
 
 pl::tracker_callbacks into(std::vector<std::string>& told) {
@@ -147,7 +148,9 @@ TEST_CASE("journal: what was added and not done is left for the next, in order, 
         CHECK(kept->left().empty());
         CHECK(kept->damaged() == 0);
     }
-    now -= 24h; // set back meanwhile
+    now += 24h * 10'000;
+    CHECK(opened(in, settings())->left()[0].age == 24h * 366);
+    now -= 24h * 10'001; // set back meanwhile
     CHECK(opened(in, settings())->left()[0].age == 0ms);
 }
 
@@ -261,6 +264,31 @@ TEST_CASE("journal: whichever byte is damaged, its record is skipped and counted
     CHECK(left_in(*kept) == "1 aaa, 2 bbb, 3 ccc");
 }
 
+TEST_CASE("journal: a first byte that is damaged does not make it something else") {
+    const folder in;
+    REQUIRE(opened(in)->add(1, prepared("a")));
+    std::string damaged = in.text();
+    damaged[0] = 'x';
+    in.write(damaged);
+    const auto kept = opened(in);
+    CHECK(kept->damaged() == 1);
+    CHECK(left_in(*kept).empty());
+}
+
+TEST_CASE("journal: a record that no tracker has made is damaged, so that the key goes nowhere else") {
+    const folder in;
+    using record = pl::detail::journal_record;
+    const auto made = [](pl::outbox::id which, std::string_view path) {
+        return record{.id = which, .done = false, .path = path, .body = "b"}.text();
+    };
+    const pl::outbox::id largest = ~pl::outbox::id{0};
+    in.write(made(0, "/p") + made(largest, "/p") + made(1, "@evil.example/") + made(2, "/a\r\nb") +
+             made(3, "/a b") + made(4, "") + made(5, "/p"));
+    const auto kept = opened(in);
+    CHECK(kept->damaged() == 6);
+    CHECK(left_in(*kept) == "5 b");
+}
+
 TEST_CASE("journal: a record of a size that cannot be is damaged") {
     const folder in;
     using record = pl::detail::journal_record;
@@ -299,6 +327,14 @@ TEST_CASE("journal: it is compacted as it grows, and keeps what is not done") {
     }
     CHECK_FALSE(fs::exists(in.path / "journal.new"));
     CHECK(left_in(in) == "1 first, 9999 last");
+}
+
+TEST_CASE("journal: what is left of a compaction that was cut short is removed") {
+    const folder in;
+    REQUIRE(opened(in)->add(1, prepared("a")));
+    std::ofstream{in.path / "journal.new"} << "half";
+    CHECK(left_in(in) == "1 a");
+    CHECK_FALSE(fs::exists(in.path / "journal.new"));
 }
 
 TEST_CASE("journal: while it is compacted others add and are done, and nothing is lost") {
@@ -348,6 +384,43 @@ TEST_CASE("journal: the file is never larger than it may be; what does not fit i
     CHECK(kept->add(501, prepared(std::string(most, 'x'))));
 }
 
+TEST_CASE("journal: it is compacted before what is done fills it") {
+    const folder in;
+    for (const std::uint64_t most : {10'000U, 200'000U}) {
+        const auto kept = opened(in, {.max_bytes = most});
+        REQUIRE(kept->add(1, prepared(std::string(static_cast<std::size_t>(most) / 2, 'x'))));
+        for (pl::outbox::id id = 2; id < 3'000; ++id) {
+            REQUIRE(kept->add(id, prepared(std::string(200, 'x'))));
+            kept->done(id);
+            kept->tend();
+        }
+        kept->done(1);
+    }
+}
+
+TEST_CASE("journal: wherever the process goes, its file is where it was, and it is one by every name") {
+    const folder in, other;
+    const fs::path before = fs::current_path();
+    fs::current_path(in.path);
+    {
+        auto relative = pl::file_journal::open("journal");
+        fs::current_path(other.path);
+        other.write("of the user");
+        REQUIRE(relative);
+        pl::file_journal& kept = **relative;
+        REQUIRE(kept.add(1, prepared("a")));
+        REQUIRE(kept.add(2, prepared(std::string(200'000, 'x'))));
+        kept.done(2);
+        kept.tend();
+        CHECK(kept.bytes() < 100);
+        CHECK_FALSE(pl::file_journal::open(in.path / ".." / in.path.filename() / "journal"));
+    }
+    fs::current_path(before);
+    CHECK(other.text() == "of the user");
+    CHECK(left_in(in) == "1 a");
+    CHECK_FALSE(pl::file_journal::open(""));
+}
+
 TEST_CASE("journal: it says when it is to be tended next, by the time of day, also if that is set back") {
     const folder in;
     std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
@@ -375,6 +448,29 @@ TEST_CASE("journal: it says when it is to be tended next, by the time of day, al
 }
 
 #ifdef __linux__
+
+TEST_CASE("journal: what is no file is refused") {
+    const folder in;
+    REQUIRE(::mkfifo(in.file().c_str(), 0600) == 0);
+    CHECK(pl::file_journal::open(in.file()).error().message.find("is no file") != std::string::npos);
+    CHECK_FALSE(pl::file_journal::open("/dev/zero"));
+}
+
+TEST_CASE("journal: a link beside it is not written through") {
+    const folder in;
+    std::ofstream{in.path / "victim"} << "mine";
+    const auto kept = opened(in);
+    fs::create_symlink(in.path / "victim", in.path / "journal.new");
+    REQUIRE(kept->add(1, prepared("a")));
+    REQUIRE(kept->add(2, prepared(std::string(200'000, 'x'))));
+    kept->done(2);
+    kept->tend();
+    CHECK(kept->bytes() < 100);
+    CHECK(fs::is_regular_file(fs::symlink_status(in.file())));
+    std::string mine;
+    std::ifstream{in.path / "victim"} >> mine;
+    CHECK(mine == "mine");
+}
 
 TEST_CASE("journal: its files are the user's alone, whatever the umask") {
     const folder in;
@@ -689,6 +785,98 @@ TEST_CASE(
     CHECK(t.stats().delivered == 1);
     std::unique_lock held{mutex};
     CHECK(changed.wait_for(held, 20s, [&] { return tended > 10; }));
+}
+
+TEST_CASE("journal: a background tracker does not wait for the journal where a request is due before") {
+    std::vector<std::string> told;
+    auto kept = std::make_unique<told_journal>(told);
+    kept->tend_after = 1h;
+    pl::testing::recording_transport recorded;
+    recorded.respond(answer(503));
+    pl::background_settings limits;
+    limits.outbox.retry.first_wait = 20ms;
+    pl::background_tracker t{
+        pl::config{.api_key = "pl_key"}, std::move(recorded), {}, limits, std::move(kept)};
+    REQUIRE(t.track_prompt(request()));
+    CHECK(t.flush(20s));
+}
+
+TEST_CASE("journal: a background tracker tends it after what was added while it had nothing to send") {
+    struct slow final : pl::journal {
+        std::atomic<int>& tended_after_add;
+        std::atomic<bool> added{false};
+
+        explicit slow(std::atomic<int>& count) : tended_after_add(count) {}
+        std::vector<entry> left() override { return {}; }
+        pl::result<void> add(pl::outbox::id, const pl::prepared_request&) override {
+            std::this_thread::sleep_for(2ms); // in which the tracker's thread looks, and goes to sleep
+            added = true;
+            return {};
+        }
+        void done(pl::outbox::id) override {}
+        std::optional<std::chrono::milliseconds> tend() override {
+            tended_after_add += added ? 1 : 0;
+            return std::nullopt;
+        }
+    };
+    std::atomic<int> tended{0};
+    pl::background_settings limits;
+    limits.close_timeout = 0ms;
+    pl::background_tracker t{pl::config{.api_key = "pl_key"},
+                             pl::testing::recording_transport{},
+                             {},
+                             limits,
+                             std::make_unique<slow>(tended)};
+    t.pause();
+    REQUIRE(t.track_prompt(request()));
+    for (int i = 0; i < 20'000 && tended == 0; ++i)
+        std::this_thread::sleep_for(1ms);
+    CHECK(tended > 0);
+}
+
+TEST_CASE("journal: a config that is bad burns nothing of what is left") {
+    const folder in;
+    REQUIRE(opened(in)->add(1, prepared(R"({"prompt_name":"a","request_id":1})")));
+    std::vector<std::string> told;
+    {
+        pl::polled_tracker t{
+            pl::config{}, pl::testing::recording_async_transport{}, into(told), {}, opened(in)};
+        t.poll(pl::outbox::time_point{1h});
+        t.poll(pl::outbox::time_point{1h});
+        REQUIRE(t.paused_by());
+        CHECK(t.paused_by()->code == pl::errc::invalid_config);
+        CHECK(t.pending() == 1);
+    }
+    {
+        pl::background_tracker t{
+            pl::config{}, pl::testing::recording_transport{}, into(told), {}, opened(in)};
+        CHECK_FALSE(t.flush(20s));
+        REQUIRE(t.reconfigure({.api_key = "pl_key"}));
+        CHECK(t.flush(20s));
+    }
+    CHECK(told == std::vector<std::string>{"delivered 1"});
+}
+
+TEST_CASE("journal: what was dropped and not yet told is given back by close, and not kept") {
+    const folder in;
+    {
+        pl::polled_tracker t{pl::config{.api_key = "pl_key"},
+                             pl::testing::recording_async_transport{},
+                             {},
+                             {.max_requests = 1, .drop_oldest = true},
+                             opened(in)};
+        REQUIRE(t.track_prompt(request()));
+        REQUIRE(t.track_prompt(request()));
+        const auto left = t.close();
+        REQUIRE(left.size() == 2);
+        CHECK(left[0].id == 1);
+        CHECK(left[0].fate == pl::fate::dropped);
+        CHECK(left[1].id == 2);
+        CHECK(left[1].fate == pl::fate::handed_back);
+    }
+    const auto kept = opened(in)->left();
+    REQUIRE(kept.size() == 1);
+    CHECK(kept[0].id == 2);
 }
 
 TEST_CASE("journal: what it has left is taken in whatever the limits, and no more until there is room") {

@@ -31,7 +31,7 @@ constexpr milliseconds longest = 3h;
 struct found {
     std::size_t peak = 0;    // requests in one second, after the outage
     std::size_t refused = 0; // 429s
-    milliseconds drained{};  // from the end of the outage until no request is older than ten seconds
+    milliseconds drained{};  // from the end of the outage until none waits
     std::uint64_t delivered = 0, lost = 0;
 };
 

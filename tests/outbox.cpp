@@ -176,6 +176,48 @@ TEST_CASE("outbox: 401, 403 and no TLS hold up everyone until resume; the attemp
     }
 }
 
+TEST_CASE("outbox: no answer and a 429 hold up everyone also where they are the end of their request") {
+    for (const auto& why : {failed(pl::failure::connect), status(429, pl::errc::rate_limited)}) {
+        tested t{{.retry = {.max_attempts = 1, .first_wait = 2s}}};
+        REQUIRE(t.push("a"));
+        REQUIRE(t.push("b"));
+        REQUIRE(t.take() == "a");
+        CHECK(t.complete(1, why) == pl::fate::gave_up);
+        CHECK(t.take().empty());
+        CHECK(t.due_in() == 2s);
+        t.now += 2s;
+        CHECK(t.take() == "b");
+    }
+}
+
+TEST_CASE("outbox: a bad config holds up everyone until resume, as a wrong key does") {
+    tested t;
+    REQUIRE(t.push("a"));
+    REQUIRE(t.take() == "a");
+    CHECK_FALSE(t.complete(1, pl::error{.code = pl::errc::invalid_config}));
+    CHECK(t.box.paused_by()->code == pl::errc::invalid_config);
+    CHECK(t.take().empty());
+    t.box.resume();
+    CHECK(t.take() == "a");
+}
+
+TEST_CASE("outbox: a wrong key that somebody has replaced meanwhile holds up nobody, and burns nothing") {
+    tested t;
+    REQUIRE(t.push("a"));
+    REQUIRE(t.push("b"));
+    REQUIRE(t.take() == "a");
+    REQUIRE(t.take() == "b");
+    CHECK_FALSE(t.complete(1, status(401, pl::errc::unauthorized)));
+    CHECK(t.box.paused());
+    t.box.resume();
+    CHECK_FALSE(t.complete(2, status(401, pl::errc::unauthorized))); // of the old key
+    CHECK_FALSE(t.box.paused());
+    CHECK(t.take() == "a");
+    CHECK(t.take() == "b");
+    CHECK_FALSE(t.complete(2, status(401, pl::errc::unauthorized)));
+    CHECK(t.box.paused());
+}
+
 TEST_CASE("outbox: what was cancelled waits a little, is not counted, and holds up nobody") {
     tested t{{.retry = {.max_attempts = 1}}};
     t.push("1");

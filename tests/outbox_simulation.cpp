@@ -41,6 +41,7 @@ class simulation {
         milliseconds due;
         std::uint32_t attempts = 0;
         bool in_flight = false;
+        int resumed = 0; // the count when it was taken
     };
     enum class weather { fine, no_network, busy, failing, revoked, refusing, last = refusing };
 
@@ -55,6 +56,7 @@ class simulation {
     milliseconds time_ = shown_;        // that has passed
     milliseconds nobody_before_{0};
     bool paused_ = false, held_up_ = false;
+    int resumed_ = 0; // how often
     id last_completed_ = 0;
     weather weather_ = weather::fine;
 
@@ -150,6 +152,7 @@ class simulation {
         request& held = model_.at(got->id);
         hold(got->request.body.size() + 1 == held.size, "gives the request as it was pushed");
         held.in_flight = true;
+        held.resumed = resumed_;
         ++held.attempts;
     }
 
@@ -206,7 +209,7 @@ class simulation {
         }
         if (why->failure == pl::failure::tls || why->status == 401 || why->status == 403) {
             hold(!ended, "is kept where the key is wrong");
-            held_up_ = true;
+            held_up_ = held_up_ || held.resumed == resumed_;
             --held.attempts;
             return;
         }
@@ -218,6 +221,15 @@ class simulation {
         }
         const auto wait =
             pl::retry_wait(settings_.retry, *why, held.attempts, next_random_, time_ - held.made);
+        if (why->failure || why->status == 429) {
+            auto others = settings_.retry;
+            others.max_attempts = 0;
+            others.max_age.reset();
+            others.repeat_maybe_delivered = true;
+            const auto all = pl::retry_wait(others, *why, held.attempts, next_random_, {});
+            if (all)
+                nobody_before_ = std::max(nobody_before_, time_ + *all);
+        }
         if (!wait) {
             const bool refused = why->code == pl::errc::unprocessable;
             hold(ended && ended->fate == (refused ? pl::fate::refused : pl::fate::gave_up), "ends");
@@ -225,8 +237,6 @@ class simulation {
         }
         hold(!ended, "waits");
         held.due = time_ + *wait;
-        if (why->failure || why->status == 429)
-            nobody_before_ = std::max(nobody_before_, held.due);
     }
 
     void check() {
@@ -271,7 +281,7 @@ public:
                 if (one_in(30))
                     outbox_.pause(), paused_ = true;
                 if (one_in(10))
-                    outbox_.resume(), paused_ = held_up_ = false;
+                    outbox_.resume(), paused_ = held_up_ = false, ++resumed_;
             }
             check();
         }

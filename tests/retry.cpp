@@ -201,6 +201,28 @@ TEST_CASE("retrying: the age of a request counts what its attempts and waits too
     CHECK(time.sleeps == std::vector<milliseconds>{2s, 4s}); // 8 s more would be too much
 }
 
+TEST_CASE("retrying: what may have been delivered is not sent again where the policy says so") {
+    slept time;
+    auto transport = time.over({.repeat_maybe_delivered = false});
+    transport.transport().fail({pl::failure::timeout, ""});
+    CHECK(transport.send({}).error().kind == pl::failure::timeout);
+    transport.transport().fail({pl::failure::connect, ""});
+    CHECK(transport.send({})->status == 200);
+    CHECK(transport.transport().requests().size() == 3);
+}
+
+TEST_CASE("retrying: cancel is passed on to the transport") {
+    struct counting {
+        int* cancels;
+        pl::transport_result send(const pl::http_request&) { return pl::http_response{200, {}, ""}; }
+        void cancel() { ++*cancels; }
+    };
+    int cancels = 0;
+    pl::retrying transport{counting{&cancels}};
+    transport.cancel();
+    CHECK(cancels == 1);
+}
+
 TEST_CASE("retrying: cancel wakes the wait between two attempts, and leaves later requests alone") {
     pl::retrying transport{pl::testing::recording_transport{},
                            {.first_wait = 24h, .longest_wait = 24h},
@@ -222,6 +244,11 @@ TEST_CASE("retrying: cancel wakes the wait between two attempts, and leaves late
     CHECK(outcome.error().kind == pl::failure::cancelled);
     CHECK(outcome.error().maybe_delivered);
     CHECK(transport.send({})->status == 200);
+    slept time;
+    auto waits = time.over({});
+    waits.cancel();
+    waits.transport().respond(answer(503));
+    CHECK(waits.send({})->status == 200);
 }
 
 TEST_CASE("retrying: a client tracks over it") {

@@ -60,7 +60,8 @@ class background_tracker {
     using ended = promptlayer::outbox::ended;
 
     static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
-        return std::min<std::chrono::milliseconds>(timeout, std::chrono::hours{24 * 365});
+        return std::clamp<std::chrono::milliseconds>(timeout, std::chrono::hours{0},
+                                                     std::chrono::hours{24 * 365});
     }
 
     /// What the tracker and its thread share.
@@ -74,6 +75,7 @@ class background_tracker {
         promptlayer::outbox outbox;
         std::shared_ptr<const detail::settings> settings;
         std::vector<ended> to_report{};
+        bool added = false;  // to the journal, since it was tended
         bool busy = false;   // the thread sends or tells
         bool ending = false; // it is to end
         bool gone = false;   // it has ended
@@ -131,6 +133,7 @@ class background_tracker {
                 busy = true;
                 std::optional<std::chrono::milliseconds> tend_after;
                 if (kept) {
+                    added = false;
                     held.unlock();
                     detail::undisturbed([&] { tend_after = kept->tend(); });
                     held.lock();
@@ -145,6 +148,8 @@ class background_tracker {
                 changed.notify_all(); // whoever waits for the thread
                 if (ending)
                     break;
+                if (added)
+                    continue;
                 auto due = outbox.next_due(clock::now());
                 if (tend_after)
                     due =
@@ -249,6 +254,11 @@ public:
         if (!pushed)
             return pushed;
         auto added = shared_->kept->add(*pushed, *prepared);
+        {
+            const std::lock_guard told{shared_->mutex};
+            shared_->added = true;
+            shared_->changed.notify_all();
+        }
         return added ? pushed : std::move(added).error();
     }
 
@@ -266,7 +276,8 @@ public:
     }
 
     /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
-    /// has not ended, in order. In a callback it only takes no more.
+    /// has not ended, in order; it stays in the journal, too, for the next start. In a callback it only takes
+    /// no more.
     std::vector<ended> close(std::chrono::milliseconds timeout) {
         if (!is_here())
             return {};
@@ -320,7 +331,8 @@ public:
         shared_->changed.notify_all();
     }
 
-    /// The answer that has made the tracker wait for `reconfigure` or `resume`, if one has: 401, 403, no TLS.
+    /// What has made the tracker wait for `reconfigure` or `resume`, if something has: 401, 403, no TLS, a
+    /// bad config.
     std::optional<error> paused_by() const {
         if (!is_here())
             return std::nullopt;

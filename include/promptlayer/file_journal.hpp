@@ -45,7 +45,7 @@ class journal_file {
     int descriptor_ = -1;
 
 public:
-    enum class use { reading, writing, replacing, locking };
+    enum class use { reading, writing, making, locking };
 
     journal_file() = default;
     journal_file(const journal_file&) = delete;
@@ -57,9 +57,9 @@ public:
 #if defined(_WIN32)
     bool open(const std::filesystem::path& path, use how) noexcept {
         close();
-        const int create = how == use::reading     ? _O_RDONLY
-                           : how == use::replacing ? _O_RDWR | _O_CREAT | _O_TRUNC
-                                                   : _O_RDWR | _O_CREAT;
+        const int create = how == use::reading  ? _O_RDONLY
+                           : how == use::making ? _O_RDWR | _O_CREAT | _O_EXCL
+                                                : _O_RDWR | _O_CREAT;
         return ::_wsopen_s(&descriptor_, path.c_str(), create | _O_BINARY | _O_NOINHERIT,
                            how == use::locking ? _SH_DENYRW : _SH_DENYNO, _S_IREAD | _S_IWRITE) == 0;
     }
@@ -84,9 +84,9 @@ public:
 #else
     bool open(const std::filesystem::path& path, use how) noexcept {
         close();
-        const int flags = how == use::reading     ? O_RDONLY
-                          : how == use::replacing ? O_RDWR | O_CREAT | O_TRUNC
-                                                  : O_RDWR | O_CREAT;
+        const int flags = how == use::reading  ? O_RDONLY
+                          : how == use::making ? O_RDWR | O_CREAT | O_EXCL
+                                               : O_RDWR | O_CREAT;
         do
             descriptor_ = ::open(path.c_str(), flags | O_CLOEXEC, S_IRUSR | S_IWUSR);
         while (descriptor_ < 0 && errno == EINTR);
@@ -259,10 +259,12 @@ struct file_journal_settings {
     /// How long a request may be in the file and not yet on the disk. Once a request is reported queued, no
     /// crash of the process loses it, whatever this is. A crash of the system, or a loss of power, loses
     /// - with 0 nothing: `track_prompt` waits for the disk (`fsync`);
-    /// - else what was queued in that time before, and the tracker's thread, or `poll`, waits for the disk;
+    /// - else what was queued in that time before, and while the last request was in flight; the tracker's
+    ///   thread, or `poll`, waits for the disk;
     /// - if it is empty what the system had not yet written by itself, often half a minute's.
     std::optional<std::chrono::milliseconds> sync_after{1'000};
-    /// The time of day; the system's if it is empty. It tells the age of what an earlier process left.
+    /// The time of day; the system's if it is empty. Called by any thread. It tells the age of what an
+    /// earlier process left.
     std::function<std::chrono::system_clock::time_point()> now{};
 };
 
@@ -270,14 +272,15 @@ struct file_journal_settings {
 /// it at once, and for a moment `NAME.new`.
 ///
 /// - It holds the requests, and with them the values of users' prompts, in clear; never the API key. On POSIX
-///   its mode is 0600, on Windows it has the rights of its folder.
+///   it is made with mode 0600, on Windows it has the rights of its folder.
 /// - A record has its length and a CRC-32. When it is opened, a torn one at the end is cut off, a damaged
 ///   one is skipped and counted, and the rest is kept.
 /// - It is compacted by the tracker's thread, or `poll`, when what is done makes up more than half of it, and
-///   64 KiB; that copies the rest. Where nothing is left to be done, it is empty at once.
+///   64 KiB, or earlier as `max_bytes` comes near; that copies the rest. Where all is done, it is empty at
+///   once.
 /// - A child of `fork` shares the lock until it ends or executes another program.
 ///
-/// Any thread may call any member.
+/// Any thread may call any member, but `tend`, which is for one at a time.
 class file_journal final : public journal {
     using file = detail::journal_file;
     using record = detail::journal_record;
@@ -291,7 +294,7 @@ class file_journal final : public journal {
 
     static constexpr std::uint64_t slack = 64 * 1024;
 
-    const std::filesystem::path path_;
+    std::filesystem::path path_; // absolute, since the process may go elsewhere, and without links
     const file_journal_settings settings_;
     file lock_{};
     mutable detail::mutex mutex_{}; // of all that follows; `file_` is replaced by `tend` only
@@ -322,6 +325,8 @@ class file_journal final : public journal {
 
     error failed(const char* what) const { return failed(what, std::generic_category().message(errno)); }
 
+    bool syncs_each() const { return settings_.sync_after <= milliseconds{0} && settings_.sync_after; }
+
     wall_time now() const { return settings_.now ? settings_.now() : std::chrono::system_clock::now(); }
 
     void forget(std::map<outbox::id, place>::iterator found) {
@@ -330,6 +335,8 @@ class file_journal final : public journal {
     }
 
     bool append(std::string_view bytes) {
+        if (!file_) // it could not be opened again once it was compacted
+            file_.open(path_, file::use::writing);
         if (!file_.write(size_, bytes)) {
             const int why = errno;
             static_cast<void>(file_.truncate(size_)); // else it is written over, or cut off at the next start
@@ -347,6 +354,15 @@ class file_journal final : public journal {
         return true;
     }
 
+    /// Whether a tracker may have made it; with another path the key might go elsewhere.
+    static bool is_ours(const record& found) noexcept {
+        return found.id != 0 && found.id < std::numeric_limits<outbox::id>::max() / 2 &&
+               (found.done || (found.path.starts_with('/') &&
+                               std::none_of(found.path.begin(), found.path.end(), [](char c) {
+                                   return static_cast<unsigned char>(c) <= ' ' || c == 0x7F;
+                               })));
+    }
+
     /// Whether what the file holds is a journal; if so, takes it in.
     bool take_in(std::string_view bytes) {
         std::map<outbox::id, record> found;
@@ -354,7 +370,7 @@ class file_journal final : public journal {
         bool torn = false;      // the last of those goes on beyond the end
         for (std::size_t at = 0; at < bytes.size();) {
             const std::string_view rest = bytes.substr(at);
-            if (const auto next = record::read(rest)) {
+            if (const auto next = record::read(rest); next && is_ours(*next)) {
                 damaged_ += std::exchange(unread, 0);
                 const auto known = live_.find(next->id);
                 if (known != live_.end())
@@ -373,7 +389,12 @@ class file_journal final : public journal {
                 at = std::min(bytes.size(), bytes.find(record::marker, at + 1));
             }
         }
-        const bool begins_like_one = record::marker.starts_with(bytes.substr(0, record::marker.size()));
+        const std::string_view start = bytes.substr(0, record::marker.size());
+        std::size_t alike = 0;
+        for (std::size_t i = 0; i < start.size(); ++i)
+            alike += start[i] == record::marker[i] ? 1U : 0U;
+        const bool begins_like_one =
+            alike == start.size() || (alike == 3 && bytes.size() >= record::done_size);
         if (size_ == 0 && !begins_like_one && bytes.find_first_not_of('\0') != bytes.npos)
             return false; // zeros are what a loss of power may leave of one
         damaged_ += unread - (unread != 0 && torn ? 1 : 0);
@@ -388,9 +409,14 @@ class file_journal final : public journal {
     }
 
     result<void> start() {
+        std::error_code unresolved;
+        path_ = std::filesystem::weakly_canonical(std::filesystem::absolute(path_, unresolved), unresolved);
+        if (unresolved)
+            return failed("cannot be found", unresolved.message());
         if (!lock_.open(beside(".lock"), file::use::locking))
             return failed("cannot be locked, another may have it");
         std::error_code unknown;
+        std::filesystem::remove(beside(".new"), unknown); // of a process that ended while it compacted
         if (const auto known = std::filesystem::status(path_, unknown);
             exists(known) && !is_regular_file(known))
             return failed("is no file", "");
@@ -418,8 +444,10 @@ class file_journal final : public journal {
             end = size_;
         }
         const std::filesystem::path other = beside(".new");
+        std::error_code refused;
+        std::filesystem::remove(other, refused);
         file from, to;
-        if (!from.open(path_, file::use::reading) || !to.open(other, file::use::replacing))
+        if (!from.open(path_, file::use::reading) || !to.open(other, file::use::making))
             return false;
         std::string bytes;
         std::uint64_t size = 0;
@@ -440,12 +468,11 @@ class file_journal final : public journal {
 
         const detail::lock held{mutex_};
         const std::uint64_t moved = size;
-        if (!copy(end, size_ - end) || (settings_.sync_after && size != moved && !to.sync()))
+        if (!copy(end, size_ - end) || (syncs_each() && size != moved && !to.sync()))
             return false;
         from.close(); // Windows renames no open file, nor to the name of one
         to.close();
         file_.close();
-        std::error_code refused;
         std::filesystem::rename(other, path_, refused);
         const bool opened = file_.open(path_, file::use::writing);
         if (refused)
@@ -454,7 +481,7 @@ class file_journal final : public journal {
             where.offset =
                 where.offset < end ? copied.find(which)->second.offset : where.offset - end + moved;
         size_ = size;
-        if (settings_.sync_after)
+        if (syncs_each())
             file::sync_folder_of(path_);
         return opened;
     }
@@ -506,7 +533,7 @@ public:
             return failed("cannot be written, the request is in memory only");
         live_.emplace(which, where);
         live_bytes_ += where.size;
-        if (settings_.sync_after == milliseconds{0}) {
+        if (syncs_each()) {
             if (!file_.sync())
                 return failed("cannot be synced, the request may be in memory only");
         } else if (!unsynced_since_) {
@@ -529,10 +556,14 @@ public:
         bool compacts = false;
         {
             const detail::lock held{mutex_};
-            compacts = size_ > std::max(2 * live_bytes_ + slack, compact_above_);
+            const std::uint64_t half = 2 * live_bytes_ + slack;
+            const std::uint64_t room = std::max(live_bytes_ + live_bytes_ / 8, settings_.max_bytes / 2);
+            compacts = size_ > std::max(std::min(half, room), compact_above_);
             tending_ = compacts;
         }
         const bool compacted = compacts && compact();
+        if (compacted && settings_.sync_after && !syncs_each())
+            file::sync_folder_of(path_);
         bool syncs = false;
         milliseconds wait{0};
         {

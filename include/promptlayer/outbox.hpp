@@ -61,9 +61,11 @@ struct outbox_stats {
 /// - Those whose time has come are taken in the order in which they were pushed.
 /// - A 429, or no answer, holds up everyone, since it would meet the next one too; any other error that is
 ///   `retryable()` holds up only its own request. For how long: `retry_wait`.
-/// - 401, 403 and no TLS hold up everyone until `resume()`: a wrong key must not burn the queue. The request
-///   that met them goes back to its place, and the attempt does not count. Nor does one that was cancelled,
-///   whose request waits for `retry_policy::first_wait`.
+/// - 401, 403, no TLS and a bad config hold up everyone until `resume()`: a wrong key must not burn the
+/// queue.
+///   The request that met them goes back to its place, and the attempt does not count. Nor does one that was
+///   cancelled, whose request waits for `retry_policy::first_wait`. What was in flight when somebody resumed
+///   holds up nobody.
 /// - Times are the caller's. A clock that jumps back counts as one that stood still; one that jumps forward
 ///   ends waits early, and may have a request given up for its age, but only after another attempt.
 class outbox {
@@ -94,6 +96,7 @@ private:
         time_point made{};
         time_point due{};
         std::uint32_t attempts = 0;
+        std::uint64_t era = 0; // when it was taken
         std::optional<error> why{};
     };
 
@@ -107,6 +110,7 @@ private:
     id last_id_ = 0;
     outbox_stats stats_{};
     time_point nobody_before_ = time_point::min();
+    std::uint64_t era_ = 0; // how often somebody has resumed
     bool paused_ = false;
     bool sealed_ = false;
     std::optional<error> paused_by_{};
@@ -230,6 +234,7 @@ public:
         in_flight_.insert(next);
         entry& held = entries_.find(next)->second;
         ++held.attempts;
+        held.era = era_;
         return taken{next, held.request};
     }
 
@@ -245,8 +250,10 @@ public:
         if (!held.why)
             return end(found, fate::delivered);
         const error& met = *held.why;
-        if (met.failure == failure::tls || met.status == 401 || met.status == 403) {
-            paused_by_ = met;
+        if (met.failure == failure::tls || met.status == 401 || met.status == 403 ||
+            met.code == errc::invalid_config) {
+            if (held.era == era_) // or it was sent with what has been replaced since
+                paused_by_ = met;
             --held.attempts;
             ready_.insert(which);
             return std::nullopt;
@@ -258,11 +265,17 @@ public:
         }
         const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - held.made);
         const auto wait = retry_wait(settings_.retry, met, held.attempts, random_(), age);
+        if (met.failure || met.status == 429) { // also where it is the end of this one
+            retry_policy of_all = settings_.retry;
+            of_all.max_attempts = 0;
+            of_all.max_age.reset();
+            of_all.repeat_maybe_delivered = true;
+            const auto all_wait = wait ? wait : retry_wait(of_all, met, held.attempts, random_(), {});
+            nobody_before_ = std::max(nobody_before_, now + all_wait.value_or(std::chrono::milliseconds{0}));
+        }
         if (!wait)
             return end(found, is_refusal(met.code) ? fate::refused : fate::gave_up);
         wait_until(now + *wait, found);
-        if (met.failure || met.status == 429)
-            nobody_before_ = std::max(nobody_before_, held.due);
         return std::nullopt;
     }
 
@@ -282,6 +295,7 @@ public:
 
     /// Ends a pause, also one that an answer has brought about, as after a new key.
     void resume() noexcept {
+        ++era_;
         paused_ = false;
         paused_by_.reset();
     }
@@ -336,7 +350,8 @@ public:
     /// The request is on record, or an error for the caller of `track_prompt`; it is delivered all the same.
     virtual result<void> add(outbox::id which, const prepared_request& request) = 0;
 
-    /// It has ended, and that has been told. Ignored for one that could not be added.
+    /// The service has it, and that is about to be told; or it has ended otherwise, and that has been told.
+    /// Ignored for one that could not be added.
     virtual void done(outbox::id which) = 0;
 
     /// Called by whoever sends, again and again: upkeep that no caller of `track_prompt` is to wait for. When

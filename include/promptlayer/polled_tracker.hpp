@@ -12,6 +12,7 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <optional>
@@ -143,7 +144,8 @@ public:
     }
 
     /// Turns the transport, if it has a `poll()`; tells what became of requests; and begins at most
-    /// `max_starts` that are due. Does not wait. How many have not ended. `now` is of a steady clock.
+    /// `max_starts` that are due. Does not wait, but for the disk where there is a journal. How many have not
+    /// ended. `now` is of a steady clock.
     std::size_t poll(outbox::time_point now, std::size_t max_starts = 4) {
         if (!std::exchange(polling_, true)) {
             if (!first_poll_)
@@ -183,15 +185,21 @@ public:
     void pause() noexcept { outbox_.pause(); }
     void resume() noexcept { outbox_.resume(); }
 
-    /// The answer that has made the tracker wait for `reconfigure` or `resume`, if one has: 401, 403, no TLS.
+    /// What has made the tracker wait for `reconfigure` or `resume`, if something has: 401, 403, no TLS, a
+    /// bad config.
     const std::optional<error>& paused_by() const noexcept { return outbox_.paused_by(); }
 
     outbox_stats stats() const noexcept { return outbox_.stats(); }
 
     /// Takes no more, cancels what is in flight where the transport can, and gives back all that has not
-    /// ended: also what may have been delivered meanwhile. Does not wait.
+    /// ended: also what may have been delivered meanwhile, and first what was dropped and not yet told. What
+    /// is handed back stays in the journal, for the next start. Does not wait.
     std::vector<outbox::ended> close() {
-        auto left = outbox_.drain();
+        auto left = std::exchange(to_report_, {});
+        for (const outbox::ended& dropped : left)
+            mark_done(dropped.id);
+        auto drained = outbox_.drain();
+        left.insert(left.end(), std::move_iterator{drained.begin()}, std::move_iterator{drained.end()});
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
         return left;

@@ -5,6 +5,7 @@ usage: backfill_test.py BACKFILL
 """
 
 import asyncio
+import fcntl
 import json
 import os
 import pathlib
@@ -341,10 +342,15 @@ def test_wrong_files():
         ("no end of line", b"precious"),
         ("a bad record", kept + b"101 gone ff\n"),
         ("a line twice", kept + kept.splitlines(True)[1]),
+        ("the progress of another service", kept.replace(b"http://127", b"http://128", 1)),
     ):
         progress.write_bytes(text)
         run(what, 2, r"one\.progress: is not a progress file", path)
         check("  is left as it is", progress.read_bytes() == text and not service.received)
+    progress.write_bytes(kept)
+    with open(progress, "rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        run("a progress file that another uses", 2, r"one\.progress: is in use", path)
     nowhere = folder / "no" / "such"
     run("a progress file that cannot be", 2, "cannot be written", path, "--progress", nowhere)
     run("a rejects file that cannot be", 2, "cannot be written", write("bad", "x\n"), "--rejects", nowhere)
