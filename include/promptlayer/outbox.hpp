@@ -61,11 +61,10 @@ struct outbox_stats {
 /// - Those whose time has come are taken in the order in which they were pushed.
 /// - A 429, or no answer, holds up everyone, since it would meet the next one too; any other error that is
 ///   `retryable()` holds up only its own request. For how long: `retry_wait`.
-/// - 401, 403, no TLS and a bad config hold up everyone until `resume()`: a wrong key must not burn the
-/// queue.
-///   The request that met them goes back to its place, and the attempt does not count. Nor does one that was
-///   cancelled, whose request waits for `retry_policy::first_wait`. What was in flight when somebody resumed
-///   holds up nobody.
+/// - 401, 403, no TLS and a bad config hold up everyone until `resume()`, so that a wrong key does not burn
+///   the queue; what was in flight at the last `resume()` holds up nobody. The request that met them goes
+///   back to its place, and the attempt does not count. Nor does one that was cancelled, whose request waits
+///   for `retry_policy::first_wait`.
 /// - Times are the caller's. A clock that jumps back counts as one that stood still; one that jumps forward
 ///   ends waits early, and may have a request given up for its age, but only after another attempt.
 class outbox {
