@@ -127,10 +127,28 @@
 #include <boost/json/serializer.hpp>
 #include <boost/json/value.hpp>
 
+#ifndef PROMPTLAYER_DETAIL_ABI_HPP
+#define PROMPTLAYER_DETAIL_ABI_HPP
+
+// The inline namespace of the library. It names every setting that changes a class or the meaning of a
+// function, so that source files with different settings share a program without sharing these. Passing a
+// type of the library from one to the other does not link.
+#if defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
+#define PROMPTLAYER_ABI v0
+#elif defined(__cpp_exceptions)
+#define PROMPTLAYER_ABI v0_no_threads
+#elif !defined(PROMPTLAYER_NO_THREADS)
+#define PROMPTLAYER_ABI v0_no_exceptions
+#else
+#define PROMPTLAYER_ABI v0_no_exceptions_no_threads
+#endif
+
+#endif
+
 #ifndef PROMPTLAYER_ERROR_HPP
 #define PROMPTLAYER_ERROR_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// What went wrong, as a `std::error_code` enumeration. The HTTP status decides first: whatever the body of a
 /// 503 holds, it is a `server_error`.
@@ -230,20 +248,20 @@ inline std::string to_string(const error& e);
 namespace detail {
 
 // A template, so that <iosfwd> is enough here.
-template <class Traits, class Value>
-std::basic_ostream<char, Traits>& print(std::basic_ostream<char, Traits>& out, const Value& value) {
+template <class TraitsT, class ValueT>
+std::basic_ostream<char, TraitsT>& print(std::basic_ostream<char, TraitsT>& out, const ValueT& value) {
     return out << std::string_view{to_string(value)};
 }
 
 } // namespace detail
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const violation& v) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const violation& v) {
     return detail::print(out, v);
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const error& e) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const error& e) {
     return detail::print(out, e);
 }
 
@@ -254,8 +272,8 @@ class result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
     std::variant<stored, E> held_;
 
-    template <std::size_t I, class Variant>
-    static constexpr auto& get(Variant& held) noexcept {
+    template <std::size_t I, class VariantT>
+    static constexpr auto& get(VariantT& held) noexcept {
         if (held.index() != I)
             std::terminate();
         return *std::get_if<I>(&held);
@@ -425,8 +443,8 @@ public:
     bool empty() const noexcept { return kept_.empty(); }
 
     /// `make` is called only if what it makes is kept.
-    template <class Make>
-    void add(Make&& make) {
+    template <class MakeT>
+    void add(MakeT&& make) {
         if (kept_.size() < most)
             kept_.push_back(make());
         else
@@ -455,7 +473,7 @@ inline error malformed_json(std::size_t offset, std::string_view what) {
 }
 
 } // namespace detail
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 template <>
 struct std::is_error_code_enum<promptlayer::errc> : std::true_type {};
@@ -465,7 +483,7 @@ struct std::is_error_code_enum<promptlayer::errc> : std::true_type {};
 #ifndef PROMPTLAYER_TEXT_HPP
 #define PROMPTLAYER_TEXT_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// What one pass over a string finds.
 struct text_scan {
@@ -614,19 +632,19 @@ inline std::string redacted(std::string_view text, std::string_view secret) {
 }
 
 } // namespace detail
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_SCHEMA_HPP
 #define PROMPTLAYER_SCHEMA_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-template <class T, class... Others>
-concept any_of = (std::same_as<T, Others> || ...);
+template <class T, class... OthersT>
+concept any_of = (std::same_as<T, OthersT> || ...);
 
 /// An integer type whose every value fits in `std::int64_t`; character types and bool are no integers here,
 /// as in `std::in_range`.
@@ -662,9 +680,9 @@ public:
 
     // A template without a constraint: the sentence is said only where the member is left out. Not constexpr,
     // since that would be enough for a mere question about T to say it.
-    template <class Missing = T>
+    template <class MissingT = T>
     required() : value_{} {
-        static_assert(detail::always_false<Missing>,
+        static_assert(detail::always_false<MissingT>,
                       "promptlayer: a required member of the request is not given");
     }
     template <class U>
@@ -762,12 +780,12 @@ consteval kind kind_of() {
     }
 }
 
-template <class MemberPointer>
+template <class MemberPointerT>
 struct member_of;
 
-template <class Model, class Member>
-struct member_of<Member Model::*> {
-    using type = Member;
+template <class ModelT, class MemberT>
+struct member_of<MemberT ModelT::*> {
+    using type = MemberT;
 };
 
 } // namespace detail
@@ -793,59 +811,59 @@ struct max_length {
 /// A member of a model: its name in JSON, the member, the rules on its value. A `std::optional` and a set of
 /// variables may be absent, any other type is required in JSON; `required<T>` has the compiler see to it as
 /// well.
-template <detail::fixed_string Name, auto Member, class... Rules>
+template <detail::fixed_string NameV, auto MemberV, class... RulesT>
 struct field {
-    using member_type = typename detail::member_of<decltype(Member)>::type;
+    using member_type = typename detail::member_of<decltype(MemberV)>::type;
     using wrapped = detail::wrapped<member_type>;
     using value_type = typename wrapped::type;
 
-    static constexpr std::string_view name = Name;
-    static constexpr auto key = detail::json_key(Name); ///< `"name":`
-    static constexpr auto member = Member;
+    static constexpr std::string_view name = NameV;
+    static constexpr auto key = detail::json_key(NameV); ///< `"name":`
+    static constexpr auto member = MemberV;
     static constexpr detail::kind kind = detail::kind_of<value_type>();
     static constexpr bool required = !wrapped::optional && kind != detail::kind::object;
 
-    static_assert(sizeof...(Rules) == 0 || kind == detail::kind::string,
+    static_assert(sizeof...(RulesT) == 0 || kind == detail::kind::string,
                   "promptlayer: min_length and max_length are rules on strings");
     static_assert(kind != detail::kind::object || std::same_as<member_type, value_type>,
                   "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
-    static_assert(scan(Name).json_bytes == name.size(),
+    static_assert(scan(NameV).json_bytes == name.size(),
                   "promptlayer: the name of a member is one that JSON writes without escapes");
 
     /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
     /// written.
     static constexpr bool present(const auto& model) noexcept {
         if constexpr (wrapped::optional)
-            return (model.*Member).has_value();
+            return (model.*MemberV).has_value();
         else if constexpr (kind == detail::kind::object)
-            return std::ranges::begin(model.*Member) != std::ranges::end(model.*Member);
+            return std::ranges::begin(model.*MemberV) != std::ranges::end(model.*MemberV);
         else
             return true;
     }
 
     static constexpr const value_type& value(const auto& model) noexcept {
-        return wrapped::get(model.*Member);
+        return wrapped::get(model.*MemberV);
     }
 
-    static constexpr void for_each_rule(auto&& action) { (action(Rules{}), ...); }
+    static constexpr void for_each_rule(auto&& action) { (action(RulesT{}), ...); }
 };
 
 /// Of the members named, one may be given, or none.
-template <detail::fixed_string... Names>
+template <detail::fixed_string... NamesV>
 struct at_most_one_of {
-    static_assert(sizeof...(Names) >= 2, "promptlayer: at_most_one_of takes two names or more");
+    static_assert(sizeof...(NamesV) >= 2, "promptlayer: at_most_one_of takes two names or more");
 
     static constexpr bool names(std::string_view name) noexcept {
-        return ((name == std::string_view{Names}) || ...);
+        return ((name == std::string_view{NamesV}) || ...);
     }
-    static constexpr void for_each_name(auto&& action) { (action(std::string_view{Names}), ...); }
+    static constexpr void for_each_name(auto&& action) { (action(std::string_view{NamesV}), ...); }
 };
 
 namespace detail {
 
-template <class Item>
+template <class ItemT>
 inline constexpr bool is_field = requires {
-    Item::member;
+    ItemT::member;
 };
 
 } // namespace detail
@@ -853,88 +871,88 @@ inline constexpr bool is_field = requires {
 /// What a model is in JSON: `field`s, which stand for all its members, and `at_most_one_of`s. A model names
 /// its own as the member type `schema`; validation, reading, writing and the JSON Schema are all made from
 /// it.
-template <class... Items>
+template <class... ItemsT>
 struct schema {
-    static constexpr std::size_t size = (std::size_t{detail::is_field<Items>} + ... + 0);
+    static constexpr std::size_t size = (std::size_t{detail::is_field<ItemsT>} + ... + 0);
 
     /// How many fields are called `name`.
     static constexpr std::size_t count(std::string_view name) {
         std::size_t found = 0;
-        for_each_field([&]<class Field>(Field, std::size_t) { found += Field::name == name ? 1u : 0u; });
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { found += FieldT::name == name ? 1u : 0u; });
         return found;
     }
 
     /// Whether every name that is used is that of one field.
     static constexpr bool consistent() {
         bool good = true;
-        for_each_field([&]<class Field>(Field, std::size_t) { good = good && count(Field::name) == 1; });
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { good = good && count(FieldT::name) == 1; });
         for_each_group([&](auto group) {
             group.for_each_name([&](std::string_view name) { good = good && count(name) == 1; });
         });
         return good;
     }
 
-    /// `action(Field{}, index)` for each field, in order.
+    /// `action(FieldT{}, index)` for each field, in order.
     static constexpr void for_each_field([[maybe_unused]] auto&& action) {
         [[maybe_unused]] std::size_t index = 0;
-        [[maybe_unused]] const auto visit = [&]<class Item>(Item item) {
-            if constexpr (detail::is_field<Item>)
+        [[maybe_unused]] const auto visit = [&]<class ItemT>(ItemT item) {
+            if constexpr (detail::is_field<ItemT>)
                 action(item, index++);
         };
-        (visit(Items{}), ...);
+        (visit(ItemsT{}), ...);
     }
 
-    /// `action(Group{})` for each `at_most_one_of`.
+    /// `action(GroupT{})` for each `at_most_one_of`.
     static constexpr void for_each_group([[maybe_unused]] auto&& action) {
-        [[maybe_unused]] const auto visit = [&]<class Item>(Item item) {
-            if constexpr (!detail::is_field<Item>)
+        [[maybe_unused]] const auto visit = [&]<class ItemT>(ItemT item) {
+            if constexpr (!detail::is_field<ItemT>)
                 action(item);
         };
-        (visit(Items{}), ...);
+        (visit(ItemsT{}), ...);
     }
 };
 
 namespace detail {
 
-template <class Model>
+template <class ModelT>
 struct checked_schema {
     static_assert(
-        requires { Model::schema::size; },
+        requires { ModelT::schema::size; },
         "promptlayer: this type is no model, it has no member type named schema");
-    using type = typename Model::schema;
+    using type = typename ModelT::schema;
     static_assert(type::consistent(), "promptlayer: each name in a schema is that of one field");
 };
 
-template <class Model>
-using schema_of = typename checked_schema<Model>::type;
+template <class ModelT>
+using schema_of = typename checked_schema<ModelT>::type;
 
-template <class... Items>
-constexpr auto blank_members(schema<Items...>) {
-    [[maybe_unused]] const auto blank = []<class Item>(Item) {
-        if constexpr (is_field<Item>)
-            return std::tuple{Item::wrapped::blank()};
+template <class... ItemsT>
+constexpr auto blank_members(schema<ItemsT...>) {
+    [[maybe_unused]] const auto blank = []<class ItemT>(ItemT) {
+        if constexpr (is_field<ItemT>)
+            return std::tuple{ItemT::wrapped::blank()};
         else
             return std::tuple<>{};
     };
-    return std::tuple_cat(blank(Items{})...);
+    return std::tuple_cat(blank(ItemsT{})...);
 }
 
 /// A model with nothing given yet, for a reader to fill in.
-template <class Model>
-constexpr Model blank() {
-    return std::apply([](auto&&... members) { return Model{std::move(members)...}; },
-                      blank_members(schema_of<Model>{}));
+template <class ModelT>
+constexpr ModelT blank() {
+    return std::apply([](auto&&... members) { return ModelT{std::move(members)...}; },
+                      blank_members(schema_of<ModelT>{}));
 }
 
 } // namespace detail
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_VALIDATE_HPP
 #define PROMPTLAYER_VALIDATE_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The largest body, in bytes, that is written or read where nothing else is asked for.
 inline constexpr std::size_t default_max_request_bytes = 8 * 1024 * 1024;
@@ -975,8 +993,8 @@ struct every_violation {
     void add_type(const place& at, kind expected, const char* found) {
         list.add([&] { return wrong_type(path_of(at, secret), expected, found); });
     }
-    template <class Group>
-    void add_group(Group group, std::uint64_t given) {
+    template <class GroupT>
+    void add_group(GroupT group, std::uint64_t given) {
         std::string names;
         group.for_each_name([&](std::string_view name) { (names += names.empty() ? "" : ", ") += name; });
         list.add([&] {
@@ -985,32 +1003,32 @@ struct every_violation {
     }
 };
 
-template <class Report>
-constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken, Report& report) {
+template <class ReportT>
+constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken, ReportT& report) {
     if (!scanned.valid_utf8)
         report.add(broken, at, 0, scanned.invalid_at);
     return scanned.valid_utf8;
 }
 
 /// The rules on the string of one field.
-template <class Field, class Report>
-constexpr void check_text(const text_scan& scanned, Report& report) {
-    const place at{Field::name};
+template <class FieldT, class ReportT>
+constexpr void check_text(const text_scan& scanned, ReportT& report) {
+    const place at{FieldT::name};
     if (!check_utf8(scanned, at, rule::utf8, report))
         return;
-    Field::for_each_rule([&](auto the) {
+    FieldT::for_each_rule([&](auto the) {
         if (!the.holds(scanned.code_points))
             report.add(the.rule, at, the.limit, scanned.code_points);
     });
 }
 
-/// The rules across fields; `given(Field{})` says whether a field is given.
-template <class Schema, class Report>
-constexpr void check_groups(auto&& given, Report& report) {
-    Schema::for_each_group([&]<class Group>(Group group) {
+/// The rules across fields; `given(FieldT{})` says whether a field is given.
+template <class SchemaT, class ReportT>
+constexpr void check_groups(auto&& given, ReportT& report) {
+    SchemaT::for_each_group([&]<class GroupT>(GroupT group) {
         std::uint64_t count = 0;
-        Schema::for_each_field([&]<class Field>(Field field, std::size_t index) {
-            count += Group::names(Field::name) && given(field, index) ? 1u : 0u;
+        SchemaT::for_each_field([&]<class FieldT>(FieldT field, std::size_t index) {
+            count += GroupT::names(FieldT::name) && given(field, index) ? 1u : 0u;
         });
         if (count > 1)
             report.add_group(group, count);
@@ -1018,8 +1036,8 @@ constexpr void check_groups(auto&& given, Report& report) {
 }
 
 /// Sorting finds repeats in n log n.
-template <class Report>
-constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, Report& report) {
+template <class ReportT>
+constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, ReportT& report) {
     std::sort(names.begin(), names.end());
     for (std::size_t i = 1; i < names.size(); ++i) {
         if (names[i] == names[i - 1])
@@ -1048,9 +1066,9 @@ struct measure {
     }
 };
 
-template <class Field, class Output, class Report>
-constexpr void walk_variables(const auto& variables, Output& out, Report& report) {
-    constexpr bool may_repeat = !unique_names<typename Field::value_type>;
+template <class FieldT, class OutputT, class ReportT>
+constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& report) {
+    constexpr bool may_repeat = !unique_names<typename FieldT::value_type>;
     std::vector<std::string_view> names;
     char separator = '{';
     for (const auto& variable : variables) {
@@ -1058,7 +1076,7 @@ constexpr void walk_variables(const auto& variables, Output& out, Report& report
         const std::string_view text = variable.second;
         const text_scan scanned_name = scan(name);
         const text_scan scanned = scan(text);
-        const place at{Field::name, &name};
+        const place at{FieldT::name, &name};
         check_utf8(scanned_name, at, rule::name_utf8, report);
         check_utf8(scanned, at, rule::utf8, report);
         if constexpr (may_repeat)
@@ -1070,33 +1088,33 @@ constexpr void walk_variables(const auto& variables, Output& out, Report& report
         out.put_text(text, scanned);
     }
     out.put("}");
-    check_unique(names, Field::name, report);
+    check_unique(names, FieldT::name, report);
 }
 
 /// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
-template <class Model, class Output, class Report>
-constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Report& report) {
-    using schema = schema_of<Model>;
+template <class ModelT, class OutputT, class ReportT>
+constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, ReportT& report) {
+    using schema = schema_of<ModelT>;
     char separator = '{';
-    schema::for_each_field([&]<class Field>(Field field, std::size_t) {
+    schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
         if (!field.present(model))
             return;
         out.put({&separator, 1});
         separator = ',';
-        out.put({Field::key.data(), Field::key.size()});
+        out.put({FieldT::key.data(), FieldT::key.size()});
         const auto& value = field.value(model);
-        if constexpr (Field::kind == kind::boolean) {
+        if constexpr (FieldT::kind == kind::boolean) {
             out.put(value ? "true" : "false");
-        } else if constexpr (Field::kind == kind::integer) {
+        } else if constexpr (FieldT::kind == kind::integer) {
             char room[20]{};
             out.put(decimal(value, room));
-        } else if constexpr (Field::kind == kind::string) {
+        } else if constexpr (FieldT::kind == kind::string) {
             const std::string_view text = value;
             const text_scan scanned = scan(text);
-            check_text<Field>(scanned, report);
+            check_text<FieldT>(scanned, report);
             out.put_text(text, scanned);
         } else {
-            detail::walk_variables<Field>(value, out, report);
+            detail::walk_variables<FieldT>(value, out, report);
         }
     });
     out.put(separator == '{' ? "{}" : "}");
@@ -1110,8 +1128,8 @@ constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Repo
 /// Every rule that `request` breaks: the first 64, then one `rule::omitted` that counts the rest; empty if it
 /// is valid. A body over `max_request_bytes` when written as JSON breaks one too. One pass over the text; any
 /// thread.
-template <class Request>
-std::vector<violation> validate(const Request& request,
+template <class RequestT>
+std::vector<violation> validate(const RequestT& request,
                                 std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::every_violation report;
@@ -1120,22 +1138,22 @@ std::vector<violation> validate(const Request& request,
 }
 
 /// Whether `validate` finds nothing; works in constant expressions.
-template <class Request>
-constexpr bool is_valid(const Request& request, std::size_t max_request_bytes = default_max_request_bytes) {
+template <class RequestT>
+constexpr bool is_valid(const RequestT& request, std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::any_violation report;
     detail::walk(request, max_request_bytes, size, report);
     return !report.found;
 }
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_JSON_HPP
 #define PROMPTLAYER_JSON_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -1175,8 +1193,8 @@ public:
 
 /// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
 /// of use.
-template <class Request>
-result<void> write_json(const Request& request, std::size_t max_bytes, std::string& out) {
+template <class RequestT>
+result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out) {
     out.clear();
     out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
@@ -1252,12 +1270,12 @@ enum class unknown_members { refused, ignored };
 
 /// Reads one model from the events of Boost.JSON's parser, which hands on the digits of numbers and repeated
 /// members.
-template <class Model, unknown_members Unknown>
+template <class ModelT, unknown_members UnknownV>
 class model_reader {
-    using schema = schema_of<Model>;
+    using schema = schema_of<ModelT>;
     static constexpr std::size_t none = schema::size;
 
-    Model model_ = blank<Model>();
+    ModelT model_ = blank<ModelT>();
     every_violation report_{};
     std::array<bool, schema::size> given_{};
     std::size_t depth_ = 0;     // of the value being read
@@ -1267,8 +1285,8 @@ class model_reader {
     std::string name_{};        // of the variable being read
     std::string buffer_{};      // parts of a string or number
 
-    template <class Action>
-    void on_field(std::size_t wanted, Action action) {
+    template <class ActionT>
+    void on_field(std::size_t wanted, ActionT action) {
         schema::for_each_field([&](auto field, std::size_t index) {
             if (index == wanted)
                 action(field);
@@ -1278,70 +1296,70 @@ class model_reader {
     void on_member(std::string_view name) {
         field_ = none;
         std::size_t known = none;
-        schema::for_each_field([&]<class Field>(Field, std::size_t index) {
-            if (Field::name == name)
+        schema::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
+            if (FieldT::name == name)
                 known = index;
         });
         if (known == none) {
-            if constexpr (Unknown == unknown_members::refused)
+            if constexpr (UnknownV == unknown_members::refused)
                 report_.list.add([&] {
                     return violation{name.empty() ? "[\"\"]" : escaped(name), rule::unknown_member, 0, 0,
                                      words(rule::unknown_member, 0, 0)};
                 });
         } else if (given_[known]) {
-            on_field(known, [&]<class Field>(Field) { report_.add(rule::unique, {Field::name}, 0, 0); });
+            on_field(known, [&]<class FieldT>(FieldT) { report_.add(rule::unique, {FieldT::name}, 0, 0); });
         } else {
             given_[known] = true;
             field_ = known;
         }
     }
 
-    template <class Field>
+    template <class FieldT>
     void store(auto value) {
-        model_.*Field::member = std::move(value);
+        model_.*FieldT::member = std::move(value);
     }
 
-    template <class Field>
+    template <class FieldT>
     void on_field_value(kind found, std::string_view text) {
-        if constexpr (Field::kind == kind::object) {
+        if constexpr (FieldT::kind == kind::object) {
             if (found == kind::object) {
                 in_variables_ = true;
                 return;
             }
-        } else if constexpr (Field::kind == kind::integer) {
+        } else if constexpr (FieldT::kind == kind::integer) {
             if (found == kind::number) {
                 const integer_reading number = read_integer(text);
                 if (number.integral && number.fits)
-                    store<Field>(integer{number.value});
+                    store<FieldT>(integer{number.value});
                 else if (number.integral)
-                    report_.add(rule::range, {Field::name}, 0, 0);
+                    report_.add(rule::range, {FieldT::name}, 0, 0);
                 else
-                    report_.add_type({Field::name}, kind::integer, "a number with a fraction");
+                    report_.add_type({FieldT::name}, kind::integer, "a number with a fraction");
                 return;
             }
-        } else if constexpr (Field::kind == kind::boolean) {
+        } else if constexpr (FieldT::kind == kind::boolean) {
             if (found == kind::boolean)
-                return store<Field>(!text.empty());
+                return store<FieldT>(!text.empty());
         } else {
-            static_assert(!std::is_trivially_destructible_v<typename Field::value_type>,
+            static_assert(!std::is_trivially_destructible_v<typename FieldT::value_type>,
                           "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
             if (found == kind::string) {
-                check_text<Field>(scan(text), report_);
-                return store<Field>(typename Field::value_type{text});
+                check_text<FieldT>(scan(text), report_);
+                return store<FieldT>(typename FieldT::value_type{text});
             }
         }
-        report_.add_type({Field::name}, Field::kind, a_kind(found));
+        report_.add_type({FieldT::name}, FieldT::kind, a_kind(found));
     }
 
     void on_variable(kind found, std::string_view text) {
-        on_field(field_, [&]<class Field>(Field) {
-            if constexpr (Field::kind == kind::object) {
+        on_field(field_, [&]<class FieldT>(FieldT) {
+            if constexpr (FieldT::kind == kind::object) {
                 const std::string_view name = name_;
-                const place at{Field::name, &name};
+                const place at{FieldT::name, &name};
                 static_assert(
-                    unique_names<typename Field::value_type>,
+                    unique_names<typename FieldT::value_type>,
                     "promptlayer: from_json needs a model that keeps variables in a map of strings");
-                if (!(model_.*Field::member).emplace(name_, text).second)
+                if (!(model_.*FieldT::member).emplace(name_, text).second)
                     report_.add(rule::unique, at, 0, 0);
                 if (found != kind::string)
                     report_.add_type(at, kind::string, a_kind(found));
@@ -1356,7 +1374,7 @@ class model_reader {
             if (!is_object_)
                 report_.add_type({}, kind::object, a_kind(found));
         } else if (depth_ == 1 && is_object_) {
-            on_field(field_, [&]<class Field>(Field) { on_field_value<Field>(found, text); });
+            on_field(field_, [&]<class FieldT>(FieldT) { on_field_value<FieldT>(found, text); });
         } else if (depth_ == 2 && in_variables_) {
             on_variable(found, text);
         }
@@ -1392,11 +1410,11 @@ class model_reader {
 
 public:
     /// What is known when the text has been read.
-    result<Model> finish() && {
+    result<ModelT> finish() && {
         if (is_object_) {
-            schema::for_each_field([&]<class Field>(Field, std::size_t index) {
-                if (Field::required && !given_[index])
-                    report_.add(rule::required, {Field::name}, 0, 0);
+            schema::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
+                if (FieldT::required && !given_[index])
+                    report_.add(rule::required, {FieldT::name}, 0, 0);
             });
             check_groups<schema>([&](auto, std::size_t index) { return given_[index]; }, report_);
         }
@@ -1453,11 +1471,11 @@ public:
 };
 
 /// Reads a model: `malformed_json`, or every violation, with no `secret` in its path.
-template <class Model, unknown_members Unknown>
-result<Model> read_json(std::string_view text, std::string_view secret = {}) {
+template <class ModelT, unknown_members UnknownV>
+result<ModelT> read_json(std::string_view text, std::string_view secret = {}) {
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
-    boost::json::basic_parser<model_reader<Model, Unknown>> parser{options};
+    boost::json::basic_parser<model_reader<ModelT, UnknownV>> parser{options};
     parser.handler().report().secret = secret;
     boost::json::error_code failed;
     const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
@@ -1553,8 +1571,8 @@ inline service_message read_service_message(std::string_view body, std::string_v
 /// The request as the JSON text that is sent: its members in the order of the schema, absent ones and an
 /// empty set of variables left out, no spaces. `invalid_request` with every violation if it breaks a rule or
 /// exceeds `max_request_bytes`. One pass and, for a request of usual size, one allocation; any thread.
-template <class Request>
-result<std::string> to_json(const Request& request,
+template <class RequestT>
+result<std::string> to_json(const RequestT& request,
                             std::size_t max_request_bytes = default_max_request_bytes) {
     std::string text;
     if (auto written = detail::write_json(request, max_request_bytes, text); !written)
@@ -1566,39 +1584,39 @@ result<std::string> to_json(const Request& request,
 /// offset if it cannot be parsed or is nested deeper than 32; else `invalid_request` with every violation: of
 /// the schema, an unknown or repeated member, text after the value. A number with an integral value is an
 /// integer, as in JSON Schema (`2.0`, `2e3`). Text over `max_request_bytes` is not parsed. Any thread.
-template <class Request>
-result<Request> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
+template <class RequestT>
+result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
     if (text.size() > max_request_bytes) {
         detail::every_violation report;
         report.add(rule::max_bytes, {}, max_request_bytes, text.size());
         return detail::invalid(errc::invalid_request, std::move(report.list).take());
     }
-    return detail::read_json<Request, detail::unknown_members::refused>(text);
+    return detail::read_json<RequestT, detail::unknown_members::refused>(text);
 }
 
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
-template <class Model>
+template <class ModelT>
 std::string json_schema() {
-    using schema = detail::schema_of<Model>;
+    using schema = detail::schema_of<ModelT>;
     std::string properties;
     std::string required;
     const auto quoted = [](std::string_view name) { return "\"" + std::string{name} + "\""; };
     const auto append = [](std::string& list, std::string item) {
         (list += list.empty() ? "" : ",") += std::move(item);
     };
-    schema::for_each_field([&]<class Field>(Field, std::size_t) {
+    schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
         std::string type;
-        switch (Field::kind) {
+        switch (FieldT::kind) {
         case detail::kind::boolean: type = R"("type":"boolean")"; break;
         case detail::kind::integer: type = R"("type":"integer")"; break;
         case detail::kind::string: type = R"("type":"string")"; break;
         default: type = R"("type":"object","additionalProperties":{"type":"string"})";
         }
-        Field::for_each_rule(
+        FieldT::for_each_rule(
             [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
-        append(properties, quoted(Field::name) + ":{" + type + "}");
-        if (Field::required)
-            append(required, quoted(Field::name));
+        append(properties, quoted(FieldT::name) + ":{" + type + "}");
+        if (FieldT::required)
+            append(required, quoted(FieldT::name));
     });
     std::string text = R"({"type":"object","properties":{)" + properties + "}";
     if (!required.empty())
@@ -1624,14 +1642,14 @@ std::string json_schema() {
     return text + "}";
 }
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_TRACK_PROMPT_HPP
 #define PROMPTLAYER_TRACK_PROMPT_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The answer to `POST /rest/track-prompt` that says it was done. `decode` returns only those whose `success`
 /// is true.
@@ -1645,13 +1663,13 @@ struct tracked {
 
 /// The body of `POST /rest/track-prompt`: ties a prompt template to a request that was logged before. All
 /// text is UTF-8; lengths are in code points.
-template <class Text, class Variables>
+template <class TextT, class VariablesT>
 struct basic_track_prompt {
-    required<Text> prompt_name;         ///< the name of the prompt template, 1 code point or more
-    Variables prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
-    required<integer> request_id;       ///< the unique identifier of the request
-    std::optional<integer> version{};   ///< the version of the template; not together with `label`
-    std::optional<Text>
+    required<TextT> prompt_name;         ///< the name of the prompt template, 1 code point or more
+    VariablesT prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
+    required<integer> request_id;        ///< the unique identifier of the request
+    std::optional<integer> version{};    ///< the version of the template; not together with `label`
+    std::optional<TextT>
         label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
 
     static constexpr std::string_view path = "/rest/track-prompt";
@@ -1676,14 +1694,14 @@ using track_prompt_view =
     basic_track_prompt<std::string_view, std::span<const std::pair<std::string_view, std::string_view>>>;
 
 /// Refers to a range of pairs of strings, which outlives it. Made by `view_of`.
-template <std::ranges::input_range Range>
-requires detail::variables<Range>
+template <std::ranges::input_range RangeT>
+requires detail::variables<RangeT>
 class variables_view {
-    const Range* range_ = nullptr;
+    const RangeT* range_ = nullptr;
 
 public:
     constexpr variables_view() = default;
-    constexpr explicit variables_view(const Range& range) noexcept : range_{&range} {}
+    constexpr explicit variables_view(const RangeT& range) noexcept : range_{&range} {}
 
     constexpr auto begin() const { return std::ranges::begin(*range_); }
     constexpr auto end() const { return std::ranges::end(*range_); }
@@ -1691,8 +1709,8 @@ public:
 
 namespace detail {
 
-template <class Range>
-inline constexpr bool unique_names<variables_view<Range>> = unique_names<Range>;
+template <class RangeT>
+inline constexpr bool unique_names<variables_view<RangeT>> = unique_names<RangeT>;
 
 struct no_variables {};
 
@@ -1701,24 +1719,24 @@ struct no_variables {};
 /// A request whose variables are in any range of pairs of strings (`std::unordered_map`, a vector of pairs,
 /// ...): they are referred to where they are, nothing is copied. The rest of it stands in braces. `variables`
 /// and the strings outlive what is returned.
-template <class Range>
-requires detail::variables<Range>
-constexpr basic_track_prompt<std::string_view, variables_view<Range>>
-view_of(const Range& variables, const basic_track_prompt<std::string_view, detail::no_variables>& rest) {
-    return {rest.prompt_name, variables_view<Range>{variables}, rest.request_id, rest.version, rest.label};
+template <class RangeT>
+requires detail::variables<RangeT>
+constexpr basic_track_prompt<std::string_view, variables_view<RangeT>>
+view_of(const RangeT& variables, const basic_track_prompt<std::string_view, detail::no_variables>& rest) {
+    return {rest.prompt_name, variables_view<RangeT>{variables}, rest.request_id, rest.version, rest.label};
 }
 
-template <class Range>
-void view_of(const Range&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
+template <class RangeT>
+void view_of(const RangeT&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_HTTP_HPP
 #define PROMPTLAYER_HTTP_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// One header field of a request or an answer.
 struct header {
@@ -1971,19 +1989,19 @@ inline std::string to_string(const http_response& response) {
            detail::readable(response.body, 512);
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const http_request& request) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const http_request& request) {
     return detail::print(out, request);
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const http_response& response) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const http_response& response) {
     return detail::print(out, response);
 }
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
@@ -1994,7 +2012,7 @@ std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& o
 #include <mutex>
 #endif
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// Why a transport has no answer to give.
 struct transport_failure {
@@ -2057,29 +2075,29 @@ concept AsyncTransport = requires(T& transport, http_request request, completion
 };
 
 /// A transport made of a callable; see `transport_from`.
-template <class Callable>
+template <class CallableT>
 class callable_transport {
-    Callable callable_;
+    CallableT callable_;
 
 public:
-    explicit callable_transport(Callable callable) : callable_(std::move(callable)) {}
+    explicit callable_transport(CallableT callable) : callable_(std::move(callable)) {}
 
     transport_result send(const http_request& request) requires
-        std::is_invocable_r_v<transport_result, Callable&, const http_request&> {
+        std::is_invocable_r_v<transport_result, CallableT&, const http_request&> {
         return callable_(request);
     }
 
     void send(http_request request,
-              completion done) requires std::invocable<Callable&, http_request, completion> {
+              completion done) requires std::invocable<CallableT&, http_request, completion> {
         callable_(std::move(request), std::move(done));
     }
 };
 
 /// Makes a transport of a callable: `transport_result(const http_request&)` or `void(http_request,
 /// completion)`.
-template <class Callable>
-callable_transport<Callable> transport_from(Callable callable) {
-    return callable_transport<Callable>{std::move(callable)};
+template <class CallableT>
+callable_transport<CallableT> transport_from(CallableT callable) {
+    return callable_transport<CallableT>{std::move(callable)};
 }
 
 namespace detail {
@@ -2096,8 +2114,8 @@ struct lock {
 
 /// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
 /// that returns false.
-template <class Action, class OnThrow>
-void catching(Action&& action, OnThrow&& on_throw) {
+template <class ActionT, class OnThrowT>
+void catching(ActionT&& action, OnThrowT&& on_throw) {
 #if defined(__cpp_exceptions)
     try {
         action();
@@ -2115,14 +2133,14 @@ void catching(Action&& action, OnThrow&& on_throw) {
 }
 
 } // namespace detail
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_CLIENT_HPP
 #define PROMPTLAYER_CLIENT_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 inline constexpr std::string_view library_version = "0.1.0";
 
@@ -2224,8 +2242,9 @@ inline std::string to_string(const config& settings) {
            "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const config& settings) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const config& settings) {
     return detail::print(out, settings);
 }
 
@@ -2238,10 +2257,10 @@ struct prepared_request {
 };
 
 /// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
-template <class Request>
-result<prepared_request> prepare(const Request& request,
+template <class RequestT>
+result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    prepared_request made{std::string{Request::path}, {}};
+    prepared_request made{std::string{RequestT::path}, {}};
     if (auto written = detail::write_json(request, max_request_bytes, made.body); !written)
         return std::move(written).error();
     return made;
@@ -2282,15 +2301,15 @@ inline void clear(http_request& out) noexcept {
 }
 
 /// A prepared request that a client sends as it sends any other.
-template <class Reply>
+template <class ReplyT>
 struct prepared_call {
-    using reply = Reply;
+    using reply = ReplyT;
     prepared_request request{};
 };
 
-template <class Reply>
+template <class ReplyT>
 result<void> encode_with(const config& settings, const result<void>& verdict,
-                         const prepared_call<Reply>& call, http_request& out) {
+                         const prepared_call<ReplyT>& call, http_request& out) {
     if (!verdict)
         return verdict;
     out.body = call.request.body;
@@ -2299,12 +2318,12 @@ result<void> encode_with(const config& settings, const result<void>& verdict,
 }
 
 /// `encode` for a config whose verdict is known.
-template <class Request>
-result<void> encode_with(const config& settings, const result<void>& verdict, const Request& request,
+template <class RequestT>
+result<void> encode_with(const config& settings, const result<void>& verdict, const RequestT& request,
                          http_request& out) {
     auto outcome = verdict ? detail::write_json(request, settings.max_request_bytes, out.body) : verdict;
     if (outcome)
-        address(settings, Request::path, out);
+        address(settings, RequestT::path, out);
     else
         clear(out);
     return outcome;
@@ -2324,8 +2343,8 @@ inline result<http_request> authorize(const config& settings, prepared_request r
 
 /// `prepare` and `authorize` at once: the HTTP request that tracks, or `invalid_config` or `invalid_request`.
 /// No I/O.
-template <class Request = track_prompt>
-result<http_request> encode(const config& settings, const Request& request) {
+template <class RequestT = track_prompt>
+result<http_request> encode(const config& settings, const RequestT& request) {
     http_request out;
     if (auto encoded = detail::encode_with(settings, detail::verdict(settings), request, out); !encoded)
         return std::move(encoded).error();
@@ -2333,8 +2352,8 @@ result<http_request> encode(const config& settings, const Request& request) {
 }
 
 /// The same into `out`, which is used again and again: its memory is kept. On an error it is emptied.
-template <class Request = track_prompt>
-result<void> encode(const config& settings, const Request& request, http_request& out) {
+template <class RequestT = track_prompt>
+result<void> encode(const config& settings, const RequestT& request, http_request& out) {
     return detail::encode_with(settings, detail::verdict(settings), request, out);
 }
 
@@ -2390,9 +2409,9 @@ inline error no_answer(const config& settings, const transport_failure& failed) 
 /// 200 is a success. Text of the service has its control characters replaced and, where it echoes the API
 /// key, `[redacted]`; in errors it is cut at 512 bytes. An answer over `max_response_bytes`, or nested deeper
 /// than 32, is not read. No I/O.
-template <class Request = track_prompt>
-result<typename Request::reply> decode(const config& settings, const http_response& response) {
-    using reply = typename Request::reply;
+template <class RequestT = track_prompt>
+result<typename RequestT::reply> decode(const config& settings, const http_response& response) {
+    using reply = typename RequestT::reply;
     if (response.status != 200)
         return detail::failed_status(settings, response);
     if (response.body.size() > settings.max_response_bytes)
@@ -2419,12 +2438,12 @@ result<typename Request::reply> decode(const config& settings, const http_respon
             return detail::answered(errc::rejected, response, std::move(said));
         }
     }
-    reply::schema::for_each_field([&]<class Field>(Field field, std::size_t) {
-        auto& member = (*read).*Field::member;
-        if constexpr (Field::kind == detail::kind::string) {
+    reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
+        auto& member = (*read).*FieldT::member;
+        if constexpr (FieldT::kind == detail::kind::string) {
             if (field.present(*read))
                 member = cleaned(field.value(*read), std::string::npos);
-        } else if constexpr (Field::kind == detail::kind::object) {
+        } else if constexpr (FieldT::kind == detail::kind::object) {
             std::remove_reference_t<decltype(member)> clean;
             for (const auto& [name, text] : member)
                 clean.emplace(cleaned(name, std::string::npos), cleaned(text, std::string::npos));
@@ -2435,9 +2454,9 @@ result<typename Request::reply> decode(const config& settings, const http_respon
 }
 
 /// The same with the limits of a default config.
-template <class Request = track_prompt>
-result<typename Request::reply> decode(const http_response& response) {
-    return decode<Request>(config{}, response);
+template <class RequestT = track_prompt>
+result<typename RequestT::reply> decode(const http_response& response) {
+    return decode<RequestT>(config{}, response);
 }
 
 namespace detail {
@@ -2449,8 +2468,8 @@ struct settings {
 };
 
 /// One synchronous call.
-template <class T, class Request>
-result<typename Request::reply> call_over(T& transport, const settings& known, const Request& request) {
+template <class T, class RequestT>
+result<typename RequestT::reply> call_over(T& transport, const settings& known, const RequestT& request) {
     http_request http;
     if (auto encoded = encode_with(known.config, known.verdict, request, http); !encoded)
         return std::move(encoded).error();
@@ -2462,19 +2481,19 @@ result<typename Request::reply> call_over(T& transport, const settings& known, c
              });
     if (!outcome)
         return no_answer(known.config, outcome.error());
-    return decode<Request>(known.config, *outcome);
+    return decode<RequestT>(known.config, *outcome);
 }
 
 /// One asynchronous call: sees to it that the handler is called once.
-template <class Request, class Handler>
+template <class RequestT, class HandlerT>
 class pending_call {
     std::shared_ptr<const settings> settings_;
-    std::optional<Handler> handler_;
+    std::optional<HandlerT> handler_;
     std::atomic_flag done_{};
     std::atomic<bool> handler_threw_{false};
 
 public:
-    pending_call(std::shared_ptr<const settings> shared, Handler handler)
+    pending_call(std::shared_ptr<const settings> shared, HandlerT handler)
         : settings_(std::move(shared)), handler_(std::move(handler)) {}
     pending_call(const pending_call&) = delete;
     pending_call& operator=(const pending_call&) = delete;
@@ -2491,14 +2510,14 @@ public:
     void finish(transport_result outcome) {
         if (done_.test_and_set())
             return;
-        Handler handler = std::move(*handler_);
+        HandlerT handler = std::move(*handler_);
         handler_.reset(); // the transport may keep the completion, and what the handler holds with it
         catching(
             [&] {
                 if (outcome)
-                    handler(decode<Request>(settings_->config, *outcome));
+                    handler(decode<RequestT>(settings_->config, *outcome));
                 else
-                    handler(result<typename Request::reply>{no_answer(settings_->config, outcome.error())});
+                    handler(result<typename RequestT::reply>{no_answer(settings_->config, outcome.error())});
             },
             [&](const char*) {
                 handler_threw_ = true;
@@ -2556,8 +2575,8 @@ public:
 
     /// Sends one request and waits for its answer. Errors: every `errc` from `invalid_request` to
     /// `malformed_response`; unsent if it is `invalid_config` or `invalid_request`.
-    template <class Request>
-    result<typename Request::reply> call(const Request& request) {
+    template <class RequestT>
+    result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
         return detail::call_over(transport_, *settings_, request);
@@ -2566,13 +2585,13 @@ public:
     /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread
     /// the transport completes on; before this returns if the request is refused unsent. It may be move-only.
     /// What it throws goes to the caller of the completion.
-    template <class Request, class Handler>
-    void call(const Request& request, Handler handler) {
-        using reply = typename Request::reply;
+    template <class RequestT, class HandlerT>
+    void call(const RequestT& request, HandlerT handler) {
+        using reply = typename RequestT::reply;
         static_assert(
             AsyncTransport<transport_type>,
             "promptlayer: this transport is synchronous: call without a handler and use what is returned");
-        static_assert(std::invocable<Handler&, result<reply>>,
+        static_assert(std::invocable<HandlerT&, result<reply>>,
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
         if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
@@ -2581,7 +2600,7 @@ public:
             return;
         }
         const auto pending =
-            std::make_shared<detail::pending_call<Request, Handler>>(settings_, std::move(handler));
+            std::make_shared<detail::pending_call<RequestT, HandlerT>>(settings_, std::move(handler));
         detail::catching(
             [&] {
                 transport_.send(std::move(http),
@@ -2594,15 +2613,15 @@ public:
     }
 
     /// `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
-    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
-    result<tracked> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<tracked> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         return call(request);
     }
 
     /// `call` with a handler, likewise.
-    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>,
-              class Handler>
-    void track_prompt(const basic_track_prompt<Text, Variables>& request, Handler handler) {
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
+              class HandlerT>
+    void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler) {
         call(request, std::move(handler));
     }
 };
@@ -2610,7 +2629,7 @@ public:
 template <class T>
 client(config, T) -> client<std::unwrap_reference_t<T>>;
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
@@ -2622,7 +2641,7 @@ client(config, T) -> client<std::unwrap_reference_t<T>>;
 #include <mutex>
 #endif
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// When a request that failed is sent again. The defaults are for callers who wait; see
 /// `background_retry_policy`.
@@ -2798,14 +2817,14 @@ public:
 
 #endif
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_OUTBOX_HPP
 #define PROMPTLAYER_OUTBOX_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The limits of an `outbox`, and what it does where they are met.
 struct outbox_settings {
@@ -3146,15 +3165,15 @@ public:
 namespace detail {
 
 /// Calls what users have given; what it throws is dropped.
-template <class Action>
-void undisturbed(Action&& action) {
+template <class ActionT>
+void undisturbed(ActionT&& action) {
     catching(action, [](const char*) { return true; });
 }
 
-template <class... Parameters, class... Arguments>
-void tell(const std::function<void(Parameters...)>& callback, Arguments&&... arguments) {
+template <class... ParametersT, class... ArgumentsT>
+void tell(const std::function<void(ParametersT...)>& callback, ArgumentsT&&... arguments) {
     if (callback)
-        undisturbed([&] { callback(std::forward<Arguments>(arguments)...); });
+        undisturbed([&] { callback(std::forward<ArgumentsT>(arguments)...); });
 }
 
 inline void restore(outbox& into, journal& from, outbox::time_point now) {
@@ -3174,7 +3193,7 @@ struct tracker_callbacks {
     std::function<void(std::vector<outbox::ended>)> on_undelivered{};
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
@@ -3190,7 +3209,7 @@ struct tracker_callbacks {
 #endif
 #endif
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 #ifndef PROMPTLAYER_NO_THREADS
 
@@ -3395,8 +3414,8 @@ public:
     /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
     /// `closed`. Never waits for the network. Costs some microseconds, and with a journal one write to it;
     /// then there is `journal_failed`, too: it is queued, but a crash would lose it.
-    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
-    result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!is_here())
             return closed();
         std::shared_ptr<const detail::settings> known;
@@ -3512,14 +3531,14 @@ public:
 
 #endif
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_POLLED_TRACKER_HPP
 #define PROMPTLAYER_POLLED_TRACKER_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// Tracks prompts from a loop that never waits, such as that of a game: requests are queued, and `poll` sends
 /// them over an `AsyncTransport` and tells what became of them. It has no thread and reads no clock; nothing
@@ -3625,8 +3644,8 @@ public:
     /// `closed`. Costs about a microsecond, and with a journal one write to it; then there is
     /// `journal_failed`, too: it is queued, but a crash would lose it. What is dropped for it is told by the
     /// next `poll`.
-    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
-    result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!verdict_)
             return verdict_.error();
         auto prepared = prepare(request, max_request_bytes_);
@@ -3705,14 +3724,14 @@ public:
     }
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
 #ifndef PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
 #define PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -3841,20 +3860,20 @@ public:
     }
 };
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const recording_transport& transport) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const recording_transport& transport) {
     return detail::print(out, transport);
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const recording_async_transport& transport) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const recording_async_transport& transport) {
     return detail::print(out, transport);
 }
 
 } // namespace testing
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 

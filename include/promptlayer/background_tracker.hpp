@@ -2,6 +2,7 @@
 #define PROMPTLAYER_BACKGROUND_TRACKER_HPP
 
 #include <promptlayer/client.hpp>
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/outbox.hpp>
 #include <promptlayer/track_prompt.hpp>
@@ -28,7 +29,7 @@
 #endif
 #endif
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 #ifndef PROMPTLAYER_NO_THREADS
 
@@ -233,8 +234,8 @@ public:
     /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
     /// `closed`. Never waits for the network. Costs some microseconds, and with a journal one write to it;
     /// then there is `journal_failed`, too: it is queued, but a crash would lose it.
-    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
-    result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!is_here())
             return closed();
         std::shared_ptr<const detail::settings> known;
@@ -350,7 +351,7 @@ public:
 
 #endif
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_CLIENT_HPP
 #define PROMPTLAYER_CLIENT_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/json.hpp>
@@ -29,7 +30,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 inline constexpr std::string_view library_version = "0.1.0";
 
@@ -131,8 +132,9 @@ inline std::string to_string(const config& settings) {
            "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const config& settings) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const config& settings) {
     return detail::print(out, settings);
 }
 
@@ -145,10 +147,10 @@ struct prepared_request {
 };
 
 /// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
-template <class Request>
-result<prepared_request> prepare(const Request& request,
+template <class RequestT>
+result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    prepared_request made{std::string{Request::path}, {}};
+    prepared_request made{std::string{RequestT::path}, {}};
     if (auto written = detail::write_json(request, max_request_bytes, made.body); !written)
         return std::move(written).error();
     return made;
@@ -189,15 +191,15 @@ inline void clear(http_request& out) noexcept {
 }
 
 /// A prepared request that a client sends as it sends any other.
-template <class Reply>
+template <class ReplyT>
 struct prepared_call {
-    using reply = Reply;
+    using reply = ReplyT;
     prepared_request request{};
 };
 
-template <class Reply>
+template <class ReplyT>
 result<void> encode_with(const config& settings, const result<void>& verdict,
-                         const prepared_call<Reply>& call, http_request& out) {
+                         const prepared_call<ReplyT>& call, http_request& out) {
     if (!verdict)
         return verdict;
     out.body = call.request.body;
@@ -206,12 +208,12 @@ result<void> encode_with(const config& settings, const result<void>& verdict,
 }
 
 /// `encode` for a config whose verdict is known.
-template <class Request>
-result<void> encode_with(const config& settings, const result<void>& verdict, const Request& request,
+template <class RequestT>
+result<void> encode_with(const config& settings, const result<void>& verdict, const RequestT& request,
                          http_request& out) {
     auto outcome = verdict ? detail::write_json(request, settings.max_request_bytes, out.body) : verdict;
     if (outcome)
-        address(settings, Request::path, out);
+        address(settings, RequestT::path, out);
     else
         clear(out);
     return outcome;
@@ -231,8 +233,8 @@ inline result<http_request> authorize(const config& settings, prepared_request r
 
 /// `prepare` and `authorize` at once: the HTTP request that tracks, or `invalid_config` or `invalid_request`.
 /// No I/O.
-template <class Request = track_prompt>
-result<http_request> encode(const config& settings, const Request& request) {
+template <class RequestT = track_prompt>
+result<http_request> encode(const config& settings, const RequestT& request) {
     http_request out;
     if (auto encoded = detail::encode_with(settings, detail::verdict(settings), request, out); !encoded)
         return std::move(encoded).error();
@@ -240,8 +242,8 @@ result<http_request> encode(const config& settings, const Request& request) {
 }
 
 /// The same into `out`, which is used again and again: its memory is kept. On an error it is emptied.
-template <class Request = track_prompt>
-result<void> encode(const config& settings, const Request& request, http_request& out) {
+template <class RequestT = track_prompt>
+result<void> encode(const config& settings, const RequestT& request, http_request& out) {
     return detail::encode_with(settings, detail::verdict(settings), request, out);
 }
 
@@ -297,9 +299,9 @@ inline error no_answer(const config& settings, const transport_failure& failed) 
 /// 200 is a success. Text of the service has its control characters replaced and, where it echoes the API
 /// key, `[redacted]`; in errors it is cut at 512 bytes. An answer over `max_response_bytes`, or nested deeper
 /// than 32, is not read. No I/O.
-template <class Request = track_prompt>
-result<typename Request::reply> decode(const config& settings, const http_response& response) {
-    using reply = typename Request::reply;
+template <class RequestT = track_prompt>
+result<typename RequestT::reply> decode(const config& settings, const http_response& response) {
+    using reply = typename RequestT::reply;
     if (response.status != 200)
         return detail::failed_status(settings, response);
     if (response.body.size() > settings.max_response_bytes)
@@ -326,12 +328,12 @@ result<typename Request::reply> decode(const config& settings, const http_respon
             return detail::answered(errc::rejected, response, std::move(said));
         }
     }
-    reply::schema::for_each_field([&]<class Field>(Field field, std::size_t) {
-        auto& member = (*read).*Field::member;
-        if constexpr (Field::kind == detail::kind::string) {
+    reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
+        auto& member = (*read).*FieldT::member;
+        if constexpr (FieldT::kind == detail::kind::string) {
             if (field.present(*read))
                 member = cleaned(field.value(*read), std::string::npos);
-        } else if constexpr (Field::kind == detail::kind::object) {
+        } else if constexpr (FieldT::kind == detail::kind::object) {
             std::remove_reference_t<decltype(member)> clean;
             for (const auto& [name, text] : member)
                 clean.emplace(cleaned(name, std::string::npos), cleaned(text, std::string::npos));
@@ -342,9 +344,9 @@ result<typename Request::reply> decode(const config& settings, const http_respon
 }
 
 /// The same with the limits of a default config.
-template <class Request = track_prompt>
-result<typename Request::reply> decode(const http_response& response) {
-    return decode<Request>(config{}, response);
+template <class RequestT = track_prompt>
+result<typename RequestT::reply> decode(const http_response& response) {
+    return decode<RequestT>(config{}, response);
 }
 
 namespace detail {
@@ -356,8 +358,8 @@ struct settings {
 };
 
 /// One synchronous call.
-template <class T, class Request>
-result<typename Request::reply> call_over(T& transport, const settings& known, const Request& request) {
+template <class T, class RequestT>
+result<typename RequestT::reply> call_over(T& transport, const settings& known, const RequestT& request) {
     http_request http;
     if (auto encoded = encode_with(known.config, known.verdict, request, http); !encoded)
         return std::move(encoded).error();
@@ -369,19 +371,19 @@ result<typename Request::reply> call_over(T& transport, const settings& known, c
              });
     if (!outcome)
         return no_answer(known.config, outcome.error());
-    return decode<Request>(known.config, *outcome);
+    return decode<RequestT>(known.config, *outcome);
 }
 
 /// One asynchronous call: sees to it that the handler is called once.
-template <class Request, class Handler>
+template <class RequestT, class HandlerT>
 class pending_call {
     std::shared_ptr<const settings> settings_;
-    std::optional<Handler> handler_;
+    std::optional<HandlerT> handler_;
     std::atomic_flag done_{};
     std::atomic<bool> handler_threw_{false};
 
 public:
-    pending_call(std::shared_ptr<const settings> shared, Handler handler)
+    pending_call(std::shared_ptr<const settings> shared, HandlerT handler)
         : settings_(std::move(shared)), handler_(std::move(handler)) {}
     pending_call(const pending_call&) = delete;
     pending_call& operator=(const pending_call&) = delete;
@@ -398,14 +400,14 @@ public:
     void finish(transport_result outcome) {
         if (done_.test_and_set())
             return;
-        Handler handler = std::move(*handler_);
+        HandlerT handler = std::move(*handler_);
         handler_.reset(); // the transport may keep the completion, and what the handler holds with it
         catching(
             [&] {
                 if (outcome)
-                    handler(decode<Request>(settings_->config, *outcome));
+                    handler(decode<RequestT>(settings_->config, *outcome));
                 else
-                    handler(result<typename Request::reply>{no_answer(settings_->config, outcome.error())});
+                    handler(result<typename RequestT::reply>{no_answer(settings_->config, outcome.error())});
             },
             [&](const char*) {
                 handler_threw_ = true;
@@ -463,8 +465,8 @@ public:
 
     /// Sends one request and waits for its answer. Errors: every `errc` from `invalid_request` to
     /// `malformed_response`; unsent if it is `invalid_config` or `invalid_request`.
-    template <class Request>
-    result<typename Request::reply> call(const Request& request) {
+    template <class RequestT>
+    result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
         return detail::call_over(transport_, *settings_, request);
@@ -473,13 +475,13 @@ public:
     /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread
     /// the transport completes on; before this returns if the request is refused unsent. It may be move-only.
     /// What it throws goes to the caller of the completion.
-    template <class Request, class Handler>
-    void call(const Request& request, Handler handler) {
-        using reply = typename Request::reply;
+    template <class RequestT, class HandlerT>
+    void call(const RequestT& request, HandlerT handler) {
+        using reply = typename RequestT::reply;
         static_assert(
             AsyncTransport<transport_type>,
             "promptlayer: this transport is synchronous: call without a handler and use what is returned");
-        static_assert(std::invocable<Handler&, result<reply>>,
+        static_assert(std::invocable<HandlerT&, result<reply>>,
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
         if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
@@ -488,7 +490,7 @@ public:
             return;
         }
         const auto pending =
-            std::make_shared<detail::pending_call<Request, Handler>>(settings_, std::move(handler));
+            std::make_shared<detail::pending_call<RequestT, HandlerT>>(settings_, std::move(handler));
         detail::catching(
             [&] {
                 transport_.send(std::move(http),
@@ -501,15 +503,15 @@ public:
     }
 
     /// `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
-    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
-    result<tracked> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<tracked> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         return call(request);
     }
 
     /// `call` with a handler, likewise.
-    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>,
-              class Handler>
-    void track_prompt(const basic_track_prompt<Text, Variables>& request, Handler handler) {
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
+              class HandlerT>
+    void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler) {
         call(request, std::move(handler));
     }
 };
@@ -517,7 +519,7 @@ public:
 template <class T>
 client(config, T) -> client<std::unwrap_reference_t<T>>;
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -1,6 +1,8 @@
 #ifndef PROMPTLAYER_ERROR_HPP
 #define PROMPTLAYER_ERROR_HPP
 
+#include <promptlayer/detail/abi.hpp>
+
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <chrono>
@@ -17,7 +19,7 @@
 #include <variant>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// What went wrong, as a `std::error_code` enumeration. The HTTP status decides first: whatever the body of a
 /// 503 holds, it is a `server_error`.
@@ -117,20 +119,20 @@ inline std::string to_string(const error& e);
 namespace detail {
 
 // A template, so that <iosfwd> is enough here.
-template <class Traits, class Value>
-std::basic_ostream<char, Traits>& print(std::basic_ostream<char, Traits>& out, const Value& value) {
+template <class TraitsT, class ValueT>
+std::basic_ostream<char, TraitsT>& print(std::basic_ostream<char, TraitsT>& out, const ValueT& value) {
     return out << std::string_view{to_string(value)};
 }
 
 } // namespace detail
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const violation& v) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const violation& v) {
     return detail::print(out, v);
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out, const error& e) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const error& e) {
     return detail::print(out, e);
 }
 
@@ -141,8 +143,8 @@ class result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
     std::variant<stored, E> held_;
 
-    template <std::size_t I, class Variant>
-    static constexpr auto& get(Variant& held) noexcept {
+    template <std::size_t I, class VariantT>
+    static constexpr auto& get(VariantT& held) noexcept {
         if (held.index() != I)
             std::terminate();
         return *std::get_if<I>(&held);
@@ -312,8 +314,8 @@ public:
     bool empty() const noexcept { return kept_.empty(); }
 
     /// `make` is called only if what it makes is kept.
-    template <class Make>
-    void add(Make&& make) {
+    template <class MakeT>
+    void add(MakeT&& make) {
         if (kept_.size() < most)
             kept_.push_back(make());
         else
@@ -342,7 +344,7 @@ inline error malformed_json(std::size_t offset, std::string_view what) {
 }
 
 } // namespace detail
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 template <>
 struct std::is_error_code_enum<promptlayer::errc> : std::true_type {};

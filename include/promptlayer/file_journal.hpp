@@ -2,6 +2,7 @@
 #define PROMPTLAYER_FILE_JOURNAL_HPP
 
 #include <promptlayer/client.hpp>
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/outbox.hpp>
 #include <promptlayer/transport.hpp>
@@ -36,7 +37,7 @@
 #include <unistd.h>
 #endif
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -589,7 +590,7 @@ public:
     }
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

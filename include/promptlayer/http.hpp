@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_HTTP_HPP
 #define PROMPTLAYER_HTTP_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/text.hpp>
 
@@ -18,7 +19,7 @@
 #include <string_view>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// One header field of a request or an answer.
 struct header {
@@ -271,19 +272,19 @@ inline std::string to_string(const http_response& response) {
            detail::readable(response.body, 512);
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const http_request& request) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const http_request& request) {
     return detail::print(out, request);
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const http_response& response) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const http_response& response) {
     return detail::print(out, response);
 }
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_JSON_HPP
 #define PROMPTLAYER_JSON_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/schema.hpp>
 #include <promptlayer/text.hpp>
@@ -24,7 +25,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -64,8 +65,8 @@ public:
 
 /// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
 /// of use.
-template <class Request>
-result<void> write_json(const Request& request, std::size_t max_bytes, std::string& out) {
+template <class RequestT>
+result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out) {
     out.clear();
     out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
@@ -141,12 +142,12 @@ enum class unknown_members { refused, ignored };
 
 /// Reads one model from the events of Boost.JSON's parser, which hands on the digits of numbers and repeated
 /// members.
-template <class Model, unknown_members Unknown>
+template <class ModelT, unknown_members UnknownV>
 class model_reader {
-    using schema = schema_of<Model>;
+    using schema = schema_of<ModelT>;
     static constexpr std::size_t none = schema::size;
 
-    Model model_ = blank<Model>();
+    ModelT model_ = blank<ModelT>();
     every_violation report_{};
     std::array<bool, schema::size> given_{};
     std::size_t depth_ = 0;     // of the value being read
@@ -156,8 +157,8 @@ class model_reader {
     std::string name_{};        // of the variable being read
     std::string buffer_{};      // parts of a string or number
 
-    template <class Action>
-    void on_field(std::size_t wanted, Action action) {
+    template <class ActionT>
+    void on_field(std::size_t wanted, ActionT action) {
         schema::for_each_field([&](auto field, std::size_t index) {
             if (index == wanted)
                 action(field);
@@ -167,70 +168,70 @@ class model_reader {
     void on_member(std::string_view name) {
         field_ = none;
         std::size_t known = none;
-        schema::for_each_field([&]<class Field>(Field, std::size_t index) {
-            if (Field::name == name)
+        schema::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
+            if (FieldT::name == name)
                 known = index;
         });
         if (known == none) {
-            if constexpr (Unknown == unknown_members::refused)
+            if constexpr (UnknownV == unknown_members::refused)
                 report_.list.add([&] {
                     return violation{name.empty() ? "[\"\"]" : escaped(name), rule::unknown_member, 0, 0,
                                      words(rule::unknown_member, 0, 0)};
                 });
         } else if (given_[known]) {
-            on_field(known, [&]<class Field>(Field) { report_.add(rule::unique, {Field::name}, 0, 0); });
+            on_field(known, [&]<class FieldT>(FieldT) { report_.add(rule::unique, {FieldT::name}, 0, 0); });
         } else {
             given_[known] = true;
             field_ = known;
         }
     }
 
-    template <class Field>
+    template <class FieldT>
     void store(auto value) {
-        model_.*Field::member = std::move(value);
+        model_.*FieldT::member = std::move(value);
     }
 
-    template <class Field>
+    template <class FieldT>
     void on_field_value(kind found, std::string_view text) {
-        if constexpr (Field::kind == kind::object) {
+        if constexpr (FieldT::kind == kind::object) {
             if (found == kind::object) {
                 in_variables_ = true;
                 return;
             }
-        } else if constexpr (Field::kind == kind::integer) {
+        } else if constexpr (FieldT::kind == kind::integer) {
             if (found == kind::number) {
                 const integer_reading number = read_integer(text);
                 if (number.integral && number.fits)
-                    store<Field>(integer{number.value});
+                    store<FieldT>(integer{number.value});
                 else if (number.integral)
-                    report_.add(rule::range, {Field::name}, 0, 0);
+                    report_.add(rule::range, {FieldT::name}, 0, 0);
                 else
-                    report_.add_type({Field::name}, kind::integer, "a number with a fraction");
+                    report_.add_type({FieldT::name}, kind::integer, "a number with a fraction");
                 return;
             }
-        } else if constexpr (Field::kind == kind::boolean) {
+        } else if constexpr (FieldT::kind == kind::boolean) {
             if (found == kind::boolean)
-                return store<Field>(!text.empty());
+                return store<FieldT>(!text.empty());
         } else {
-            static_assert(!std::is_trivially_destructible_v<typename Field::value_type>,
+            static_assert(!std::is_trivially_destructible_v<typename FieldT::value_type>,
                           "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
             if (found == kind::string) {
-                check_text<Field>(scan(text), report_);
-                return store<Field>(typename Field::value_type{text});
+                check_text<FieldT>(scan(text), report_);
+                return store<FieldT>(typename FieldT::value_type{text});
             }
         }
-        report_.add_type({Field::name}, Field::kind, a_kind(found));
+        report_.add_type({FieldT::name}, FieldT::kind, a_kind(found));
     }
 
     void on_variable(kind found, std::string_view text) {
-        on_field(field_, [&]<class Field>(Field) {
-            if constexpr (Field::kind == kind::object) {
+        on_field(field_, [&]<class FieldT>(FieldT) {
+            if constexpr (FieldT::kind == kind::object) {
                 const std::string_view name = name_;
-                const place at{Field::name, &name};
+                const place at{FieldT::name, &name};
                 static_assert(
-                    unique_names<typename Field::value_type>,
+                    unique_names<typename FieldT::value_type>,
                     "promptlayer: from_json needs a model that keeps variables in a map of strings");
-                if (!(model_.*Field::member).emplace(name_, text).second)
+                if (!(model_.*FieldT::member).emplace(name_, text).second)
                     report_.add(rule::unique, at, 0, 0);
                 if (found != kind::string)
                     report_.add_type(at, kind::string, a_kind(found));
@@ -245,7 +246,7 @@ class model_reader {
             if (!is_object_)
                 report_.add_type({}, kind::object, a_kind(found));
         } else if (depth_ == 1 && is_object_) {
-            on_field(field_, [&]<class Field>(Field) { on_field_value<Field>(found, text); });
+            on_field(field_, [&]<class FieldT>(FieldT) { on_field_value<FieldT>(found, text); });
         } else if (depth_ == 2 && in_variables_) {
             on_variable(found, text);
         }
@@ -281,11 +282,11 @@ class model_reader {
 
 public:
     /// What is known when the text has been read.
-    result<Model> finish() && {
+    result<ModelT> finish() && {
         if (is_object_) {
-            schema::for_each_field([&]<class Field>(Field, std::size_t index) {
-                if (Field::required && !given_[index])
-                    report_.add(rule::required, {Field::name}, 0, 0);
+            schema::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
+                if (FieldT::required && !given_[index])
+                    report_.add(rule::required, {FieldT::name}, 0, 0);
             });
             check_groups<schema>([&](auto, std::size_t index) { return given_[index]; }, report_);
         }
@@ -342,11 +343,11 @@ public:
 };
 
 /// Reads a model: `malformed_json`, or every violation, with no `secret` in its path.
-template <class Model, unknown_members Unknown>
-result<Model> read_json(std::string_view text, std::string_view secret = {}) {
+template <class ModelT, unknown_members UnknownV>
+result<ModelT> read_json(std::string_view text, std::string_view secret = {}) {
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
-    boost::json::basic_parser<model_reader<Model, Unknown>> parser{options};
+    boost::json::basic_parser<model_reader<ModelT, UnknownV>> parser{options};
     parser.handler().report().secret = secret;
     boost::json::error_code failed;
     const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
@@ -442,8 +443,8 @@ inline service_message read_service_message(std::string_view body, std::string_v
 /// The request as the JSON text that is sent: its members in the order of the schema, absent ones and an
 /// empty set of variables left out, no spaces. `invalid_request` with every violation if it breaks a rule or
 /// exceeds `max_request_bytes`. One pass and, for a request of usual size, one allocation; any thread.
-template <class Request>
-result<std::string> to_json(const Request& request,
+template <class RequestT>
+result<std::string> to_json(const RequestT& request,
                             std::size_t max_request_bytes = default_max_request_bytes) {
     std::string text;
     if (auto written = detail::write_json(request, max_request_bytes, text); !written)
@@ -455,39 +456,39 @@ result<std::string> to_json(const Request& request,
 /// offset if it cannot be parsed or is nested deeper than 32; else `invalid_request` with every violation: of
 /// the schema, an unknown or repeated member, text after the value. A number with an integral value is an
 /// integer, as in JSON Schema (`2.0`, `2e3`). Text over `max_request_bytes` is not parsed. Any thread.
-template <class Request>
-result<Request> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
+template <class RequestT>
+result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
     if (text.size() > max_request_bytes) {
         detail::every_violation report;
         report.add(rule::max_bytes, {}, max_request_bytes, text.size());
         return detail::invalid(errc::invalid_request, std::move(report.list).take());
     }
-    return detail::read_json<Request, detail::unknown_members::refused>(text);
+    return detail::read_json<RequestT, detail::unknown_members::refused>(text);
 }
 
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
-template <class Model>
+template <class ModelT>
 std::string json_schema() {
-    using schema = detail::schema_of<Model>;
+    using schema = detail::schema_of<ModelT>;
     std::string properties;
     std::string required;
     const auto quoted = [](std::string_view name) { return "\"" + std::string{name} + "\""; };
     const auto append = [](std::string& list, std::string item) {
         (list += list.empty() ? "" : ",") += std::move(item);
     };
-    schema::for_each_field([&]<class Field>(Field, std::size_t) {
+    schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
         std::string type;
-        switch (Field::kind) {
+        switch (FieldT::kind) {
         case detail::kind::boolean: type = R"("type":"boolean")"; break;
         case detail::kind::integer: type = R"("type":"integer")"; break;
         case detail::kind::string: type = R"("type":"string")"; break;
         default: type = R"("type":"object","additionalProperties":{"type":"string"})";
         }
-        Field::for_each_rule(
+        FieldT::for_each_rule(
             [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
-        append(properties, quoted(Field::name) + ":{" + type + "}");
-        if (Field::required)
-            append(required, quoted(Field::name));
+        append(properties, quoted(FieldT::name) + ":{" + type + "}");
+        if (FieldT::required)
+            append(required, quoted(FieldT::name));
     });
     std::string text = R"({"type":"object","properties":{)" + properties + "}";
     if (!required.empty())
@@ -513,7 +514,7 @@ std::string json_schema() {
     return text + "}";
 }
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

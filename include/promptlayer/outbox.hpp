@@ -2,6 +2,7 @@
 #define PROMPTLAYER_OUTBOX_HPP
 
 #include <promptlayer/client.hpp>
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/retry.hpp>
 #include <promptlayer/track_prompt.hpp>
@@ -20,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The limits of an `outbox`, and what it does where they are met.
 struct outbox_settings {
@@ -361,15 +362,15 @@ public:
 namespace detail {
 
 /// Calls what users have given; what it throws is dropped.
-template <class Action>
-void undisturbed(Action&& action) {
+template <class ActionT>
+void undisturbed(ActionT&& action) {
     catching(action, [](const char*) { return true; });
 }
 
-template <class... Parameters, class... Arguments>
-void tell(const std::function<void(Parameters...)>& callback, Arguments&&... arguments) {
+template <class... ParametersT, class... ArgumentsT>
+void tell(const std::function<void(ParametersT...)>& callback, ArgumentsT&&... arguments) {
     if (callback)
-        undisturbed([&] { callback(std::forward<Arguments>(arguments)...); });
+        undisturbed([&] { callback(std::forward<ArgumentsT>(arguments)...); });
 }
 
 inline void restore(outbox& into, journal& from, outbox::time_point now) {
@@ -389,7 +390,7 @@ struct tracker_callbacks {
     std::function<void(std::vector<outbox::ended>)> on_undelivered{};
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

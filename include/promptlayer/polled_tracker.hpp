@@ -2,6 +2,7 @@
 #define PROMPTLAYER_POLLED_TRACKER_HPP
 
 #include <promptlayer/client.hpp>
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/outbox.hpp>
 #include <promptlayer/track_prompt.hpp>
@@ -20,7 +21,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// Tracks prompts from a loop that never waits, such as that of a game: requests are queued, and `poll` sends
 /// them over an `AsyncTransport` and tells what became of them. It has no thread and reads no clock; nothing
@@ -126,8 +127,8 @@ public:
     /// `closed`. Costs about a microsecond, and with a journal one write to it; then there is
     /// `journal_failed`, too: it is queued, but a crash would lose it. What is dropped for it is told by the
     /// next `poll`.
-    template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>>
-    result<outbox::id> track_prompt(const basic_track_prompt<Text, Variables>& request) {
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!verdict_)
             return verdict_.error();
         auto prepared = prepare(request, max_request_bytes_);
@@ -206,7 +207,7 @@ public:
     }
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

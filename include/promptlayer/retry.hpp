@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_RETRY_HPP
 #define PROMPTLAYER_RETRY_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
@@ -22,7 +23,7 @@
 #include <mutex>
 #endif
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// When a request that failed is sent again. The defaults are for callers who wait; see
 /// `background_retry_policy`.
@@ -198,7 +199,7 @@ public:
 
 #endif
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

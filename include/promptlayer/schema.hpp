@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_SCHEMA_HPP
 #define PROMPTLAYER_SCHEMA_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/text.hpp>
 
@@ -19,12 +20,12 @@
 #include <type_traits>
 #include <utility>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-template <class T, class... Others>
-concept any_of = (std::same_as<T, Others> || ...);
+template <class T, class... OthersT>
+concept any_of = (std::same_as<T, OthersT> || ...);
 
 /// An integer type whose every value fits in `std::int64_t`; character types and bool are no integers here,
 /// as in `std::in_range`.
@@ -60,9 +61,9 @@ public:
 
     // A template without a constraint: the sentence is said only where the member is left out. Not constexpr,
     // since that would be enough for a mere question about T to say it.
-    template <class Missing = T>
+    template <class MissingT = T>
     required() : value_{} {
-        static_assert(detail::always_false<Missing>,
+        static_assert(detail::always_false<MissingT>,
                       "promptlayer: a required member of the request is not given");
     }
     template <class U>
@@ -160,12 +161,12 @@ consteval kind kind_of() {
     }
 }
 
-template <class MemberPointer>
+template <class MemberPointerT>
 struct member_of;
 
-template <class Model, class Member>
-struct member_of<Member Model::*> {
-    using type = Member;
+template <class ModelT, class MemberT>
+struct member_of<MemberT ModelT::*> {
+    using type = MemberT;
 };
 
 } // namespace detail
@@ -191,59 +192,59 @@ struct max_length {
 /// A member of a model: its name in JSON, the member, the rules on its value. A `std::optional` and a set of
 /// variables may be absent, any other type is required in JSON; `required<T>` has the compiler see to it as
 /// well.
-template <detail::fixed_string Name, auto Member, class... Rules>
+template <detail::fixed_string NameV, auto MemberV, class... RulesT>
 struct field {
-    using member_type = typename detail::member_of<decltype(Member)>::type;
+    using member_type = typename detail::member_of<decltype(MemberV)>::type;
     using wrapped = detail::wrapped<member_type>;
     using value_type = typename wrapped::type;
 
-    static constexpr std::string_view name = Name;
-    static constexpr auto key = detail::json_key(Name); ///< `"name":`
-    static constexpr auto member = Member;
+    static constexpr std::string_view name = NameV;
+    static constexpr auto key = detail::json_key(NameV); ///< `"name":`
+    static constexpr auto member = MemberV;
     static constexpr detail::kind kind = detail::kind_of<value_type>();
     static constexpr bool required = !wrapped::optional && kind != detail::kind::object;
 
-    static_assert(sizeof...(Rules) == 0 || kind == detail::kind::string,
+    static_assert(sizeof...(RulesT) == 0 || kind == detail::kind::string,
                   "promptlayer: min_length and max_length are rules on strings");
     static_assert(kind != detail::kind::object || std::same_as<member_type, value_type>,
                   "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
-    static_assert(scan(Name).json_bytes == name.size(),
+    static_assert(scan(NameV).json_bytes == name.size(),
                   "promptlayer: the name of a member is one that JSON writes without escapes");
 
     /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
     /// written.
     static constexpr bool present(const auto& model) noexcept {
         if constexpr (wrapped::optional)
-            return (model.*Member).has_value();
+            return (model.*MemberV).has_value();
         else if constexpr (kind == detail::kind::object)
-            return std::ranges::begin(model.*Member) != std::ranges::end(model.*Member);
+            return std::ranges::begin(model.*MemberV) != std::ranges::end(model.*MemberV);
         else
             return true;
     }
 
     static constexpr const value_type& value(const auto& model) noexcept {
-        return wrapped::get(model.*Member);
+        return wrapped::get(model.*MemberV);
     }
 
-    static constexpr void for_each_rule(auto&& action) { (action(Rules{}), ...); }
+    static constexpr void for_each_rule(auto&& action) { (action(RulesT{}), ...); }
 };
 
 /// Of the members named, one may be given, or none.
-template <detail::fixed_string... Names>
+template <detail::fixed_string... NamesV>
 struct at_most_one_of {
-    static_assert(sizeof...(Names) >= 2, "promptlayer: at_most_one_of takes two names or more");
+    static_assert(sizeof...(NamesV) >= 2, "promptlayer: at_most_one_of takes two names or more");
 
     static constexpr bool names(std::string_view name) noexcept {
-        return ((name == std::string_view{Names}) || ...);
+        return ((name == std::string_view{NamesV}) || ...);
     }
-    static constexpr void for_each_name(auto&& action) { (action(std::string_view{Names}), ...); }
+    static constexpr void for_each_name(auto&& action) { (action(std::string_view{NamesV}), ...); }
 };
 
 namespace detail {
 
-template <class Item>
+template <class ItemT>
 inline constexpr bool is_field = requires {
-    Item::member;
+    ItemT::member;
 };
 
 } // namespace detail
@@ -251,81 +252,81 @@ inline constexpr bool is_field = requires {
 /// What a model is in JSON: `field`s, which stand for all its members, and `at_most_one_of`s. A model names
 /// its own as the member type `schema`; validation, reading, writing and the JSON Schema are all made from
 /// it.
-template <class... Items>
+template <class... ItemsT>
 struct schema {
-    static constexpr std::size_t size = (std::size_t{detail::is_field<Items>} + ... + 0);
+    static constexpr std::size_t size = (std::size_t{detail::is_field<ItemsT>} + ... + 0);
 
     /// How many fields are called `name`.
     static constexpr std::size_t count(std::string_view name) {
         std::size_t found = 0;
-        for_each_field([&]<class Field>(Field, std::size_t) { found += Field::name == name ? 1u : 0u; });
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { found += FieldT::name == name ? 1u : 0u; });
         return found;
     }
 
     /// Whether every name that is used is that of one field.
     static constexpr bool consistent() {
         bool good = true;
-        for_each_field([&]<class Field>(Field, std::size_t) { good = good && count(Field::name) == 1; });
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { good = good && count(FieldT::name) == 1; });
         for_each_group([&](auto group) {
             group.for_each_name([&](std::string_view name) { good = good && count(name) == 1; });
         });
         return good;
     }
 
-    /// `action(Field{}, index)` for each field, in order.
+    /// `action(FieldT{}, index)` for each field, in order.
     static constexpr void for_each_field([[maybe_unused]] auto&& action) {
         [[maybe_unused]] std::size_t index = 0;
-        [[maybe_unused]] const auto visit = [&]<class Item>(Item item) {
-            if constexpr (detail::is_field<Item>)
+        [[maybe_unused]] const auto visit = [&]<class ItemT>(ItemT item) {
+            if constexpr (detail::is_field<ItemT>)
                 action(item, index++);
         };
-        (visit(Items{}), ...);
+        (visit(ItemsT{}), ...);
     }
 
-    /// `action(Group{})` for each `at_most_one_of`.
+    /// `action(GroupT{})` for each `at_most_one_of`.
     static constexpr void for_each_group([[maybe_unused]] auto&& action) {
-        [[maybe_unused]] const auto visit = [&]<class Item>(Item item) {
-            if constexpr (!detail::is_field<Item>)
+        [[maybe_unused]] const auto visit = [&]<class ItemT>(ItemT item) {
+            if constexpr (!detail::is_field<ItemT>)
                 action(item);
         };
-        (visit(Items{}), ...);
+        (visit(ItemsT{}), ...);
     }
 };
 
 namespace detail {
 
-template <class Model>
+template <class ModelT>
 struct checked_schema {
     static_assert(
-        requires { Model::schema::size; },
+        requires { ModelT::schema::size; },
         "promptlayer: this type is no model, it has no member type named schema");
-    using type = typename Model::schema;
+    using type = typename ModelT::schema;
     static_assert(type::consistent(), "promptlayer: each name in a schema is that of one field");
 };
 
-template <class Model>
-using schema_of = typename checked_schema<Model>::type;
+template <class ModelT>
+using schema_of = typename checked_schema<ModelT>::type;
 
-template <class... Items>
-constexpr auto blank_members(schema<Items...>) {
-    [[maybe_unused]] const auto blank = []<class Item>(Item) {
-        if constexpr (is_field<Item>)
-            return std::tuple{Item::wrapped::blank()};
+template <class... ItemsT>
+constexpr auto blank_members(schema<ItemsT...>) {
+    [[maybe_unused]] const auto blank = []<class ItemT>(ItemT) {
+        if constexpr (is_field<ItemT>)
+            return std::tuple{ItemT::wrapped::blank()};
         else
             return std::tuple<>{};
     };
-    return std::tuple_cat(blank(Items{})...);
+    return std::tuple_cat(blank(ItemsT{})...);
 }
 
 /// A model with nothing given yet, for a reader to fill in.
-template <class Model>
-constexpr Model blank() {
-    return std::apply([](auto&&... members) { return Model{std::move(members)...}; },
-                      blank_members(schema_of<Model>{}));
+template <class ModelT>
+constexpr ModelT blank() {
+    return std::apply([](auto&&... members) { return ModelT{std::move(members)...}; },
+                      blank_members(schema_of<ModelT>{}));
 }
 
 } // namespace detail
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -1,6 +1,8 @@
 #ifndef PROMPTLAYER_TEXT_HPP
 #define PROMPTLAYER_TEXT_HPP
 
+#include <promptlayer/detail/abi.hpp>
+
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <algorithm>
@@ -11,7 +13,7 @@
 #include <string_view>
 #include <type_traits>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// What one pass over a string finds.
 struct text_scan {
@@ -160,7 +162,7 @@ inline std::string redacted(std::string_view text, std::string_view secret) {
 }
 
 } // namespace detail
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TRACK_PROMPT_HPP
 #define PROMPTLAYER_TRACK_PROMPT_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/schema.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
@@ -14,7 +15,7 @@
 #include <string_view>
 #include <utility>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The answer to `POST /rest/track-prompt` that says it was done. `decode` returns only those whose `success`
 /// is true.
@@ -28,13 +29,13 @@ struct tracked {
 
 /// The body of `POST /rest/track-prompt`: ties a prompt template to a request that was logged before. All
 /// text is UTF-8; lengths are in code points.
-template <class Text, class Variables>
+template <class TextT, class VariablesT>
 struct basic_track_prompt {
-    required<Text> prompt_name;         ///< the name of the prompt template, 1 code point or more
-    Variables prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
-    required<integer> request_id;       ///< the unique identifier of the request
-    std::optional<integer> version{};   ///< the version of the template; not together with `label`
-    std::optional<Text>
+    required<TextT> prompt_name;         ///< the name of the prompt template, 1 code point or more
+    VariablesT prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
+    required<integer> request_id;        ///< the unique identifier of the request
+    std::optional<integer> version{};    ///< the version of the template; not together with `label`
+    std::optional<TextT>
         label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
 
     static constexpr std::string_view path = "/rest/track-prompt";
@@ -59,14 +60,14 @@ using track_prompt_view =
     basic_track_prompt<std::string_view, std::span<const std::pair<std::string_view, std::string_view>>>;
 
 /// Refers to a range of pairs of strings, which outlives it. Made by `view_of`.
-template <std::ranges::input_range Range>
-requires detail::variables<Range>
+template <std::ranges::input_range RangeT>
+requires detail::variables<RangeT>
 class variables_view {
-    const Range* range_ = nullptr;
+    const RangeT* range_ = nullptr;
 
 public:
     constexpr variables_view() = default;
-    constexpr explicit variables_view(const Range& range) noexcept : range_{&range} {}
+    constexpr explicit variables_view(const RangeT& range) noexcept : range_{&range} {}
 
     constexpr auto begin() const { return std::ranges::begin(*range_); }
     constexpr auto end() const { return std::ranges::end(*range_); }
@@ -74,8 +75,8 @@ public:
 
 namespace detail {
 
-template <class Range>
-inline constexpr bool unique_names<variables_view<Range>> = unique_names<Range>;
+template <class RangeT>
+inline constexpr bool unique_names<variables_view<RangeT>> = unique_names<RangeT>;
 
 struct no_variables {};
 
@@ -84,17 +85,17 @@ struct no_variables {};
 /// A request whose variables are in any range of pairs of strings (`std::unordered_map`, a vector of pairs,
 /// ...): they are referred to where they are, nothing is copied. The rest of it stands in braces. `variables`
 /// and the strings outlive what is returned.
-template <class Range>
-requires detail::variables<Range>
-constexpr basic_track_prompt<std::string_view, variables_view<Range>>
-view_of(const Range& variables, const basic_track_prompt<std::string_view, detail::no_variables>& rest) {
-    return {rest.prompt_name, variables_view<Range>{variables}, rest.request_id, rest.version, rest.label};
+template <class RangeT>
+requires detail::variables<RangeT>
+constexpr basic_track_prompt<std::string_view, variables_view<RangeT>>
+view_of(const RangeT& variables, const basic_track_prompt<std::string_view, detail::no_variables>& rest) {
+    return {rest.prompt_name, variables_view<RangeT>{variables}, rest.request_id, rest.version, rest.label};
 }
 
-template <class Range>
-void view_of(const Range&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
+template <class RangeT>
+void view_of(const RangeT&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

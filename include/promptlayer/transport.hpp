@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TRANSPORT_HPP
 #define PROMPTLAYER_TRANSPORT_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 
@@ -16,7 +17,7 @@
 #include <mutex>
 #endif
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// Why a transport has no answer to give.
 struct transport_failure {
@@ -79,29 +80,29 @@ concept AsyncTransport = requires(T& transport, http_request request, completion
 };
 
 /// A transport made of a callable; see `transport_from`.
-template <class Callable>
+template <class CallableT>
 class callable_transport {
-    Callable callable_;
+    CallableT callable_;
 
 public:
-    explicit callable_transport(Callable callable) : callable_(std::move(callable)) {}
+    explicit callable_transport(CallableT callable) : callable_(std::move(callable)) {}
 
     transport_result send(const http_request& request) requires
-        std::is_invocable_r_v<transport_result, Callable&, const http_request&> {
+        std::is_invocable_r_v<transport_result, CallableT&, const http_request&> {
         return callable_(request);
     }
 
     void send(http_request request,
-              completion done) requires std::invocable<Callable&, http_request, completion> {
+              completion done) requires std::invocable<CallableT&, http_request, completion> {
         callable_(std::move(request), std::move(done));
     }
 };
 
 /// Makes a transport of a callable: `transport_result(const http_request&)` or `void(http_request,
 /// completion)`.
-template <class Callable>
-callable_transport<Callable> transport_from(Callable callable) {
-    return callable_transport<Callable>{std::move(callable)};
+template <class CallableT>
+callable_transport<CallableT> transport_from(CallableT callable) {
+    return callable_transport<CallableT>{std::move(callable)};
 }
 
 namespace detail {
@@ -118,8 +119,8 @@ struct lock {
 
 /// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
 /// that returns false.
-template <class Action, class OnThrow>
-void catching(Action&& action, OnThrow&& on_throw) {
+template <class ActionT, class OnThrowT>
+void catching(ActionT&& action, OnThrowT&& on_throw) {
 #if defined(__cpp_exceptions)
     try {
         action();
@@ -137,7 +138,7 @@ void catching(Action&& action, OnThrow&& on_throw) {
 }
 
 } // namespace detail
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

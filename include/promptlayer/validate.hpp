@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_VALIDATE_HPP
 #define PROMPTLAYER_VALIDATE_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/schema.hpp>
 #include <promptlayer/text.hpp>
@@ -16,7 +17,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The largest body, in bytes, that is written or read where nothing else is asked for.
 inline constexpr std::size_t default_max_request_bytes = 8 * 1024 * 1024;
@@ -57,8 +58,8 @@ struct every_violation {
     void add_type(const place& at, kind expected, const char* found) {
         list.add([&] { return wrong_type(path_of(at, secret), expected, found); });
     }
-    template <class Group>
-    void add_group(Group group, std::uint64_t given) {
+    template <class GroupT>
+    void add_group(GroupT group, std::uint64_t given) {
         std::string names;
         group.for_each_name([&](std::string_view name) { (names += names.empty() ? "" : ", ") += name; });
         list.add([&] {
@@ -67,32 +68,32 @@ struct every_violation {
     }
 };
 
-template <class Report>
-constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken, Report& report) {
+template <class ReportT>
+constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken, ReportT& report) {
     if (!scanned.valid_utf8)
         report.add(broken, at, 0, scanned.invalid_at);
     return scanned.valid_utf8;
 }
 
 /// The rules on the string of one field.
-template <class Field, class Report>
-constexpr void check_text(const text_scan& scanned, Report& report) {
-    const place at{Field::name};
+template <class FieldT, class ReportT>
+constexpr void check_text(const text_scan& scanned, ReportT& report) {
+    const place at{FieldT::name};
     if (!check_utf8(scanned, at, rule::utf8, report))
         return;
-    Field::for_each_rule([&](auto the) {
+    FieldT::for_each_rule([&](auto the) {
         if (!the.holds(scanned.code_points))
             report.add(the.rule, at, the.limit, scanned.code_points);
     });
 }
 
-/// The rules across fields; `given(Field{})` says whether a field is given.
-template <class Schema, class Report>
-constexpr void check_groups(auto&& given, Report& report) {
-    Schema::for_each_group([&]<class Group>(Group group) {
+/// The rules across fields; `given(FieldT{})` says whether a field is given.
+template <class SchemaT, class ReportT>
+constexpr void check_groups(auto&& given, ReportT& report) {
+    SchemaT::for_each_group([&]<class GroupT>(GroupT group) {
         std::uint64_t count = 0;
-        Schema::for_each_field([&]<class Field>(Field field, std::size_t index) {
-            count += Group::names(Field::name) && given(field, index) ? 1u : 0u;
+        SchemaT::for_each_field([&]<class FieldT>(FieldT field, std::size_t index) {
+            count += GroupT::names(FieldT::name) && given(field, index) ? 1u : 0u;
         });
         if (count > 1)
             report.add_group(group, count);
@@ -100,8 +101,8 @@ constexpr void check_groups(auto&& given, Report& report) {
 }
 
 /// Sorting finds repeats in n log n.
-template <class Report>
-constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, Report& report) {
+template <class ReportT>
+constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, ReportT& report) {
     std::sort(names.begin(), names.end());
     for (std::size_t i = 1; i < names.size(); ++i) {
         if (names[i] == names[i - 1])
@@ -130,9 +131,9 @@ struct measure {
     }
 };
 
-template <class Field, class Output, class Report>
-constexpr void walk_variables(const auto& variables, Output& out, Report& report) {
-    constexpr bool may_repeat = !unique_names<typename Field::value_type>;
+template <class FieldT, class OutputT, class ReportT>
+constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& report) {
+    constexpr bool may_repeat = !unique_names<typename FieldT::value_type>;
     std::vector<std::string_view> names;
     char separator = '{';
     for (const auto& variable : variables) {
@@ -140,7 +141,7 @@ constexpr void walk_variables(const auto& variables, Output& out, Report& report
         const std::string_view text = variable.second;
         const text_scan scanned_name = scan(name);
         const text_scan scanned = scan(text);
-        const place at{Field::name, &name};
+        const place at{FieldT::name, &name};
         check_utf8(scanned_name, at, rule::name_utf8, report);
         check_utf8(scanned, at, rule::utf8, report);
         if constexpr (may_repeat)
@@ -152,33 +153,33 @@ constexpr void walk_variables(const auto& variables, Output& out, Report& report
         out.put_text(text, scanned);
     }
     out.put("}");
-    check_unique(names, Field::name, report);
+    check_unique(names, FieldT::name, report);
 }
 
 /// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
-template <class Model, class Output, class Report>
-constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Report& report) {
-    using schema = schema_of<Model>;
+template <class ModelT, class OutputT, class ReportT>
+constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, ReportT& report) {
+    using schema = schema_of<ModelT>;
     char separator = '{';
-    schema::for_each_field([&]<class Field>(Field field, std::size_t) {
+    schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
         if (!field.present(model))
             return;
         out.put({&separator, 1});
         separator = ',';
-        out.put({Field::key.data(), Field::key.size()});
+        out.put({FieldT::key.data(), FieldT::key.size()});
         const auto& value = field.value(model);
-        if constexpr (Field::kind == kind::boolean) {
+        if constexpr (FieldT::kind == kind::boolean) {
             out.put(value ? "true" : "false");
-        } else if constexpr (Field::kind == kind::integer) {
+        } else if constexpr (FieldT::kind == kind::integer) {
             char room[20]{};
             out.put(decimal(value, room));
-        } else if constexpr (Field::kind == kind::string) {
+        } else if constexpr (FieldT::kind == kind::string) {
             const std::string_view text = value;
             const text_scan scanned = scan(text);
-            check_text<Field>(scanned, report);
+            check_text<FieldT>(scanned, report);
             out.put_text(text, scanned);
         } else {
-            detail::walk_variables<Field>(value, out, report);
+            detail::walk_variables<FieldT>(value, out, report);
         }
     });
     out.put(separator == '{' ? "{}" : "}");
@@ -192,8 +193,8 @@ constexpr void walk(const Model& model, std::size_t max_bytes, Output& out, Repo
 /// Every rule that `request` breaks: the first 64, then one `rule::omitted` that counts the rest; empty if it
 /// is valid. A body over `max_request_bytes` when written as JSON breaks one too. One pass over the text; any
 /// thread.
-template <class Request>
-std::vector<violation> validate(const Request& request,
+template <class RequestT>
+std::vector<violation> validate(const RequestT& request,
                                 std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::every_violation report;
@@ -202,15 +203,15 @@ std::vector<violation> validate(const Request& request,
 }
 
 /// Whether `validate` finds nothing; works in constant expressions.
-template <class Request>
-constexpr bool is_valid(const Request& request, std::size_t max_request_bytes = default_max_request_bytes) {
+template <class RequestT>
+constexpr bool is_valid(const RequestT& request, std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::any_violation report;
     detail::walk(request, max_request_bytes, size, report);
     return !report.found;
 }
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

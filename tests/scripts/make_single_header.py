@@ -9,6 +9,7 @@ import sys
 
 # Lowest first: a part includes only parts above it.
 PARTS = [
+    "detail/abi",
     "error",
     "text",
     "schema",

@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TESTING_CONFORMANCE_HPP
 #define PROMPTLAYER_TESTING_CONFORMANCE_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
@@ -36,7 +37,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace testing {
 
 /// The certificate that a server shows in a TLS case, for the host 127.0.0.1 where nothing else is said.
@@ -109,9 +110,9 @@ inline std::string to_string(const conformance_report& report) {
            std::to_string(report.count(verdict::skipped)) + " skipped\n";
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const conformance_report& report) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const conformance_report& report) {
     return promptlayer::detail::print(out, report);
 }
 
@@ -179,8 +180,8 @@ inline std::string in_words(const transport_result& outcome) {
 }
 
 /// Runs an action of the transport's; what it throws breaks the contract.
-template <class Action>
-void no_throw(Action&& action) {
+template <class ActionT>
+void no_throw(ActionT&& action) {
     catching(action, [](const char* what) -> bool {
         throw broken{"it threw an exception: " + readable(what, 200), "a transport does not throw",
                      "catch what your HTTP client throws and return a failure::other"};
@@ -1218,8 +1219,8 @@ conformance_report check_transport(T&& transport, const conformance_options& opt
 /// The same for an asynchronous transport. `turn` turns the loop that it runs on: it is called again and
 /// again on this thread while an outcome is awaited, does what can be done and returns, within 10 ms or so;
 /// for a transport with threads of its own it may do nothing.
-template <class T, std::invocable Turn>
-conformance_report check_transport(T&& transport, Turn turn, const conformance_options& options = {}) {
+template <class T, std::invocable TurnT>
+conformance_report check_transport(T&& transport, TurnT turn, const conformance_options& options = {}) {
     static_assert(AsyncTransport<std::remove_reference_t<T>>,
                   "promptlayer: check_transport takes an AsyncTransport that is not const where a callable "
                   "turns its loop; a Transport is checked without one");
@@ -1257,7 +1258,7 @@ conformance_report check_transport(T&& transport, Turn turn, const conformance_o
 }
 
 } // namespace testing
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

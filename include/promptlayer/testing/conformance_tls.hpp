@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TESTING_CONFORMANCE_TLS_HPP
 #define PROMPTLAYER_TESTING_CONFORMANCE_TLS_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/testing/conformance.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
@@ -31,14 +32,14 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-template <auto Free>
+template <auto FreeT>
 struct freed_by {
     template <class T>
     void operator()(T* object) const noexcept {
-        Free(object);
+        FreeT(object);
     }
 };
 using key_ptr = std::unique_ptr<EVP_PKEY, freed_by<&EVP_PKEY_free>>;
@@ -86,8 +87,8 @@ inline identity make_identity(const char* name, const std::string& alternative_n
     return made;
 }
 
-template <class Write>
-std::string pem_by(Write write) {
+template <class WriteT>
+std::string pem_by(WriteT write) {
     const std::unique_ptr<BIO, freed_by<&BIO_free_all>> memory{BIO_new(BIO_s_mem())};
     openssl_did(memory && write(memory.get()));
     char* text = nullptr;
@@ -113,8 +114,8 @@ class tls_relay : public std::enable_shared_from_this<tls_relay> {
     tcp::socket inside_;
     std::array<char, 16384> to_inside_{}, to_outside_{};
 
-    template <class From, class To>
-    void pump(From& from, To& to, std::array<char, 16384>& buffer) {
+    template <class FromT, class ToT>
+    void pump(FromT& from, ToT& to, std::array<char, 16384>& buffer) {
         from.async_read_some(boost::asio::buffer(buffer),
                              [&, self = shared_from_this()](error_code failed, std::size_t size) {
                                  if (failed)
@@ -240,7 +241,7 @@ public:
 };
 
 } // namespace testing
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

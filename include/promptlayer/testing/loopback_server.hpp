@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TESTING_LOOPBACK_SERVER_HPP
 #define PROMPTLAYER_TESTING_LOOPBACK_SERVER_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/json.hpp>
@@ -40,7 +41,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0::testing {
+namespace promptlayer::inline PROMPTLAYER_ABI::testing {
 
 /// What a `loopback_server` does about one request, in place of what the interface would have it do.
 struct scripted_answer {
@@ -145,16 +146,16 @@ private:
 
         /// A handler that does nothing if the operation failed: the connection ends when nothing waits any
         /// more.
-        template <class Next>
-        auto then(Next next) {
+        template <class NextT>
+        auto then(NextT next) {
             return [self = shared_from_this(), next](error_code failed, std::size_t = 0) {
                 if (!failed)
                     next(*self);
             };
         }
 
-        template <class Next>
-        void after(std::chrono::milliseconds pause, Next next) {
+        template <class NextT>
+        void after(std::chrono::milliseconds pause, NextT next) {
             timer_.expires_after(std::min<std::chrono::milliseconds>(pause, std::chrono::hours{24}));
             timer_.async_wait(then(next));
         }
@@ -368,7 +369,7 @@ public:
     }
 };
 
-} // namespace promptlayer::inline v0::testing
+} // namespace promptlayer::inline PROMPTLAYER_ABI::testing
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
 #define PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
 
@@ -15,7 +16,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -144,20 +145,20 @@ public:
     }
 };
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const recording_transport& transport) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const recording_transport& transport) {
     return detail::print(out, transport);
 }
 
-template <class Traits>
-std::basic_ostream<char, Traits>& operator<<(std::basic_ostream<char, Traits>& out,
-                                             const recording_async_transport& transport) {
+template <class TraitsT>
+std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
+                                              const recording_async_transport& transport) {
     return detail::print(out, transport);
 }
 
 } // namespace testing
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

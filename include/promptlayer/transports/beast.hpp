@@ -2,6 +2,7 @@
 #define PROMPTLAYER_TRANSPORTS_BEAST_HPP
 
 #include <promptlayer/client.hpp>
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
 
 // Before the macros are set aside that windows.h defines, which these include
@@ -43,7 +44,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -121,8 +122,8 @@ struct beast_connection {
     beast_connection(std::string where, const boost::asio::any_io_executor& strand)
         : origin(std::move(where)), socket(strand) {}
 
-    template <class Action>
-    void with_stream(Action action) {
+    template <class ActionT>
+    void with_stream(ActionT action) {
         tls ? action(*tls) : action(socket);
     }
 
@@ -222,8 +223,8 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
     }
 
     /// A handler that calls `next(*this, ...)`, unless the outcome is known by then.
-    template <class Next>
-    auto then(Next next) {
+    template <class NextT>
+    auto then(NextT next) {
         return [self = shared_from_this(), next](const error_code& failed, const auto&... rest) {
             if (self->done_)
                 next(*self, failed, rest...);
@@ -442,9 +443,9 @@ public:
                     std::size_t max_idle_connections = 8)
         : core_(std::make_shared<detail::beast_core>(executor, tls.native_handle(), max_idle_connections)) {}
 
-    template <class Context>
-    requires std::convertible_to<Context&, boost::asio::execution_context&>
-    beast_transport(Context& context, boost::asio::ssl::context& tls, std::size_t max_idle_connections = 8)
+    template <class ContextT>
+    requires std::convertible_to<ContextT&, boost::asio::execution_context&>
+    beast_transport(ContextT& context, boost::asio::ssl::context& tls, std::size_t max_idle_connections = 8)
         : beast_transport(context.get_executor(), tls, max_idle_connections) {}
 
     beast_transport(beast_transport&&) noexcept = default;
@@ -486,11 +487,11 @@ public:
 /// transport's, and never within this function. The request is moved or copied in; the client, and what a
 /// request that is a view refers to, outlive the start of the operation. A cancellation slot has no effect:
 /// `client.transport().cancel()` ends all requests.
-template <class T, class Request, class Token>
-auto async_call(client<T>& through, Request request, Token&& token) {
-    using reply = result<typename Request::reply>;
-    return boost::asio::async_initiate<Token, void(reply)>(
-        [&through](auto handler, const Request& sent) {
+template <class T, class RequestT, class TokenT>
+auto async_call(client<T>& through, RequestT request, TokenT&& token) {
+    using reply = result<typename RequestT::reply>;
+    return boost::asio::async_initiate<TokenT, void(reply)>(
+        [&through](auto handler, const RequestT& sent) {
             auto work = boost::asio::make_work_guard(
                 boost::asio::get_associated_executor(handler, through.transport().get_executor()));
             through.call(sent, [work = std::move(work), handler = std::move(handler)](reply got) mutable {
@@ -502,13 +503,13 @@ auto async_call(client<T>& through, Request request, Token&& token) {
 }
 
 /// `async_call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
-template <class Text = std::string, class Variables = std::map<std::string, std::string, std::less<>>,
-          class T, class Token>
-auto async_track_prompt(client<T>& through, basic_track_prompt<Text, Variables> request, Token&& token) {
-    return async_call(through, std::move(request), std::forward<Token>(token));
+template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
+          class T, class TokenT>
+auto async_track_prompt(client<T>& through, basic_track_prompt<TextT, VariablesT> request, TokenT&& token) {
+    return async_call(through, std::move(request), std::forward<TokenT>(token));
 }
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TRANSPORTS_CURL_HPP
 #define PROMPTLAYER_TRANSPORTS_CURL_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
 
 #include <curl/curl.h> // before the macros are set aside that windows.h defines, which it includes
@@ -21,13 +22,13 @@
 #include <system_error>
 #include <utility>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
 /// Runs what must not throw into C; whether it ran to its end.
-template <class Action>
-bool ran_to_end(Action&& action) {
+template <class ActionT>
+bool ran_to_end(ActionT&& action) {
     bool whole = true;
     catching(action, [&](const char*) {
         whole = false;
@@ -198,11 +199,11 @@ class curl_exchange {
         return !too_long_;
     }
 
-    template <bool (curl_exchange::*Take)(std::string_view)>
+    template <bool (curl_exchange::*TakeV)(std::string_view)>
     static std::size_t receive(char* data, std::size_t, std::size_t size, void* self) noexcept {
         auto& exchange = *static_cast<curl_exchange*>(self);
         bool taken = false;
-        return ran_to_end([&] { taken = (exchange.*Take)({data, size}); }) && taken ? size : 0;
+        return ran_to_end([&] { taken = (exchange.*TakeV)({data, size}); }) && taken ? size : 0;
     }
 
     /// Called when there is a connection, before the request goes out.
@@ -425,7 +426,7 @@ public:
     }
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

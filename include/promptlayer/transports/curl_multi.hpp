@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TRANSPORTS_CURL_MULTI_HPP
 #define PROMPTLAYER_TRANSPORTS_CURL_MULTI_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/curl.hpp>
 
@@ -18,7 +19,7 @@
 #include <utility>
 #include <vector>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -195,7 +196,7 @@ public:
     }
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -3,6 +3,7 @@
 
 #include <httplib.h> // before what else may include windows.h, and before the macros of that are set aside
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
 
 #ifndef _WIN32
@@ -32,7 +33,7 @@
 #include <thread>
 #include <utility>
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -128,8 +129,8 @@ public:
     bool broken() const noexcept { return next_ == part::broken; }
 
     /// Gives what the chunks hold to `out`, until that returns false. Whether more has to come.
-    template <class Out>
-    bool take(std::string_view raw, Out&& out) {
+    template <class OutT>
+    bool take(std::string_view raw, OutT&& out) {
         while (!raw.empty() && next_ < part::end) {
             const std::size_t line = std::min(raw.find('\n'), raw.size() - 1) + 1;
             const std::string_view piece = raw.substr(0, next_ == part::data ? left_ : line);
@@ -342,8 +343,8 @@ class httplib_session {
     }
 
     /// Makes the client one for the target. Whether there is one.
-    template <class Configure>
-    bool prepare(const url_parts& url, const Configure& configure) {
+    template <class ConfigureT>
+    bool prepare(const url_parts& url, const ConfigureT& configure) {
         if (!watch_.joinable())
             watch_ = std::thread{[this] { watch(); }};
         const std::string host{url.host};
@@ -387,8 +388,8 @@ class httplib_session {
     }
 
 #ifdef CPPHTTPLIB_OPENSSL_SUPPORT
-    template <class Client>
-    void watch_tls(Client& client) {
+    template <class ClientT>
+    void watch_tls(ClientT& client) {
         SSL_CTX* context = nullptr;
         if constexpr (requires { client.ssl_context(); })
             context = client.ssl_context();
@@ -404,8 +405,8 @@ class httplib_session {
 #endif
 
     /// Does what not every version can do. `begun` is set when sending begins.
-    template <class Client>
-    static void adapt(Client& client, httplib::Request& sent, const http_request& request, bool& begun) {
+    template <class ClientT>
+    static void adapt(ClientT& client, httplib::Request& sent, const http_request& request, bool& begun) {
         if constexpr (requires { client.set_path_encode(false); })
             client.set_path_encode(false);
         else
@@ -434,22 +435,22 @@ class httplib_session {
         }
     }
 
-    template <class Error>
-    static failure failure_of(Error error) noexcept {
+    template <class ErrorT>
+    static failure failure_of(ErrorT error) noexcept {
         const auto is = [=](auto... errors) { return ((error == errors) || ...); };
-        if constexpr (requires { Error::SSLServerHostnameVerification; })
-            if (is(Error::SSLServerHostnameVerification))
+        if constexpr (requires { ErrorT::SSLServerHostnameVerification; })
+            if (is(ErrorT::SSLServerHostnameVerification))
                 return failure::tls;
-        if constexpr (requires { Error::ProxyConnection; })
-            if (is(Error::ProxyConnection))
+        if constexpr (requires { ErrorT::ProxyConnection; })
+            if (is(ErrorT::ProxyConnection))
                 return failure::connect;
-        if (is(Error::SSLConnection, Error::SSLLoadingCerts, Error::SSLServerVerification))
+        if (is(ErrorT::SSLConnection, ErrorT::SSLLoadingCerts, ErrorT::SSLServerVerification))
             return failure::tls;
-        if (is(Error::Connection, Error::BindIPAddress))
+        if (is(ErrorT::Connection, ErrorT::BindIPAddress))
             return failure::connect;
-        if (is(Error::ConnectionTimeout))
+        if (is(ErrorT::ConnectionTimeout))
             return failure::timeout;
-        return is(Error::Read, Error::Write) ? failure::reset : failure::other;
+        return is(ErrorT::Read, ErrorT::Write) ? failure::reset : failure::other;
     }
 
     /// Asks the system's resolver again, as httplib does not tell.
@@ -464,8 +465,8 @@ class httplib_session {
     }
 
     /// `called` is set before httplib is to send.
-    template <class Configure>
-    transport_result exchange(const http_request& request, const url_parts& url, const Configure& configure,
+    template <class ConfigureT>
+    transport_result exchange(const http_request& request, const url_parts& url, const ConfigureT& configure,
                               bool& called) {
         constexpr std::chrono::milliseconds longest = std::chrono::hours{24 * 24};
         const auto timeout = std::min(request.timeout, longest);
@@ -555,8 +556,8 @@ public:
         changed_.notify_one();
     }
 
-    template <class Configure>
-    transport_result send(const http_request& request, const url_parts& url, const Configure& configure) {
+    template <class ConfigureT>
+    transport_result send(const http_request& request, const url_parts& url, const ConfigureT& configure) {
         const httplib_sigpipe_guard guard;
         bool called = false;
         transport_result outcome = transport_failure{};
@@ -646,7 +647,7 @@ public:
     }
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -1,6 +1,7 @@
 #ifndef PROMPTLAYER_TRANSPORTS_WINHTTP_HPP
 #define PROMPTLAYER_TRANSPORTS_WINHTTP_HPP
 
+#include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
 
 #ifndef _WINSOCKAPI_
@@ -30,7 +31,7 @@
 #pragma comment(lib, "winhttp")
 #endif
 
-namespace promptlayer::inline v0 {
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -213,8 +214,8 @@ class winhttp_call {
     std::unique_lock<std::mutex> guard() const { return std::unique_lock{sessions_.signal->mutex}; }
 
     /// Calls a function of WinHTTP and waits until it has done its work; its error.
-    template <class Function, class... Arguments>
-    DWORD error_of(Function function, Arguments... arguments) {
+    template <class FunctionT, class... ArgumentsT>
+    DWORD error_of(FunctionT function, ArgumentsT... arguments) {
         if (!function(handle_.get(), arguments...))
             return GetLastError();
         auto held = guard();
@@ -471,7 +472,7 @@ public:
     }
 };
 
-} // namespace promptlayer::inline v0
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
 
