@@ -574,44 +574,64 @@ namespace detail {
 /// A code point taken off the front of a text that is to be shown to a person.
 struct shown_code_point {
     std::string_view bytes; ///< U+FFFD for an invalid byte
-    bool control;           ///< C0, DEL or C1
+    char32_t code;
+    bool hidden; ///< C0, DEL, C1, a line or paragraph separator, or a format character that reorders or hides
+                 ///< text
 };
 
-/// `rest` is not empty and gets shorter.
+/// Whether a code point could change how a log shows what stands around it. The ranges are those of Unicode's
+/// general categories Cc, Zl, Zp and Cf, without the joiners of emoji and scripts.
+constexpr bool is_hidden(char32_t code) noexcept {
+    constexpr char32_t ranges[][2] = {{0, 0x1F},        {0x7F, 0x9F},     {0xAD, 0xAD},
+                                      {0x61C, 0x61C},   {0x180E, 0x180E}, {0x200B, 0x200B},
+                                      {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
+                                      {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}};
+    return std::any_of(std::begin(ranges), std::end(ranges),
+                       [=](const auto& range) { return code >= range[0] && code <= range[1]; });
+}
+
+/// Takes one code point off `rest`, which is not empty.
 inline shown_code_point take_code_point(std::string_view& rest) noexcept {
     const std::size_t length = sequence_length(rest.data(), rest.data() + rest.size());
     const std::string_view bytes = rest.substr(0, length);
     rest.remove_prefix(length == 0 ? 1 : length);
     if (length == 0)
-        return {"\xEF\xBF\xBD", false};
-    const auto lead = static_cast<unsigned char>(bytes[0]);
-    const bool c0_or_del = length == 1 && (lead < 0x20 || lead == 0x7F);
-    const bool c1 = lead == 0xC2 && static_cast<unsigned char>(bytes[1]) < 0xA0;
-    return {bytes, c0_or_del || c1};
+        return {"\xEF\xBF\xBD", 0xFFFD, false};
+    constexpr unsigned char lead_bits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+    char32_t code = static_cast<unsigned char>(bytes[0]) & lead_bits[length];
+    for (const char c : bytes.substr(1))
+        code = code << 6 | (static_cast<unsigned char>(c) & 0x3F);
+    return {bytes, code, is_hidden(code)};
 }
 
-/// At most `most` code points of `text`, with JSON's escapes.
+/// Returns at most `most` code points of `text`, with JSON's escapes.
 inline std::string escaped(std::string_view text, std::size_t most = 64) {
     constexpr std::string_view hex = "0123456789abcdef";
     std::string out;
     for (; !text.empty() && most != 0; --most) {
-        const auto [bytes, control] = take_code_point(text);
-        if (control) {
-            const auto code = static_cast<unsigned char>(bytes.back()); // of C1 too: U+0085 is C2 85
-            ((out += "\\u00") += hex[code >> 4]) += hex[code & 15];
-        } else {
+        const auto [bytes, code, hidden] = take_code_point(text);
+        if (!hidden) {
             (out += bytes == "\"" || bytes == "\\" ? "\\" : "") += bytes;
+            continue;
         }
+        const auto unit = [&](char32_t value) {
+            out += "\\u";
+            for (int shift = 12; shift >= 0; shift -= 4)
+                out += hex[value >> shift & 15];
+        };
+        if (code > 0xFFFF)
+            unit(0xD800 + ((code - 0x10000) >> 10));
+        unit(code > 0xFFFF ? 0xDC00 + (code & 0x3FF) : code);
     }
     return out;
 }
 
-/// At most `most_bytes` of `text` in whole code points, with a space for each control character.
+/// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
 inline std::string readable(std::string_view text, std::size_t most_bytes) {
     std::string out;
     while (!text.empty()) {
-        auto [bytes, control] = take_code_point(text);
-        if (control)
+        auto [bytes, code, hidden] = take_code_point(text);
+        if (hidden)
             bytes = " ";
         if (bytes.size() > most_bytes - out.size())
             break;
@@ -620,15 +640,89 @@ inline std::string readable(std::string_view text, std::size_t most_bytes) {
     return out;
 }
 
-/// Every occurrence of `secret` in `text` replaced; an empty secret occurs nowhere.
+constexpr char ascii_lower(char c) noexcept {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+}
+
+constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
+}
+
+/// Returns the value of a hexadecimal digit; 16 if it is none.
+constexpr unsigned hex_value(char c) noexcept {
+    const char lower = ascii_lower(c);
+    return c >= '0' && c <= '9'           ? static_cast<unsigned>(c - '0')
+           : lower >= 'a' && lower <= 'f' ? static_cast<unsigned>(lower - 'a' + 10)
+                                          : 16;
+}
+
+/// Finds a secret in text, in any case, as it is or percent-encoded. Of a secret of 8 characters and more,
+/// its first 8 are enough; a shorter one is found only where it stands alone.
+class secret_finder {
+    static constexpr std::size_t long_enough = 8;
+
+    std::string_view secret_;
+
+    /// Returns how many bytes at the beginning of `text` spell the secret; 0 if they do not.
+    constexpr std::size_t spelled_by(std::string_view text, bool decode) const noexcept {
+        std::size_t used = 0, spelled = 0;
+        while (spelled < secret_.size() && used < text.size()) {
+            char c = text[used];
+            std::size_t width = 1;
+            if (decode && c == '%' && text.size() - used >= 3 && hex_value(text[used + 1]) < 16 &&
+                hex_value(text[used + 2]) < 16) {
+                c = static_cast<char>(hex_value(text[used + 1]) * 16 + hex_value(text[used + 2]));
+                width = 3;
+            }
+            if (ascii_lower(c) != ascii_lower(secret_[spelled]))
+                break;
+            used += width;
+            ++spelled;
+        }
+        return spelled >= std::min(secret_.size(), long_enough) ? used : 0;
+    }
+
+    static constexpr bool in_word(char c) noexcept {
+        return hex_value(c) < 16 || (ascii_lower(c) >= 'g' && ascii_lower(c) <= 'z') || c == '_' ||
+               c == '-' || static_cast<unsigned char>(c) >= 0x80;
+    }
+
+public:
+    constexpr explicit secret_finder(std::string_view secret) noexcept : secret_(secret) {}
+
+    /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
+    constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+        for (; !secret_.empty() && from < text.size(); ++from) {
+            const std::string_view rest = text.substr(from);
+            const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
+            if (size != 0 &&
+                (secret_.size() >= long_enough ||
+                 ((from == 0 || !in_word(text[from - 1])) && (size == rest.size() || !in_word(rest[size])))))
+                return rest.substr(0, size);
+        }
+        return text.substr(text.size());
+    }
+};
+
+/// Returns `text` with `[redacted]` in place of `secret`, as `secret_finder` finds it. What is returned does
+/// not hold the secret: text that forms it again is dropped.
 inline std::string redacted(std::string_view text, std::string_view secret) {
+    const secret_finder finder{secret};
+    const auto holds_secret = [&](std::string_view shown) { return !finder.find(shown).empty(); };
+    constexpr std::string_view replacement = "[redacted]";
+    const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
     std::string out;
     std::size_t from = 0;
-    if (!secret.empty()) {
-        for (std::size_t at; (at = text.find(secret, from)) != text.npos; from = at + secret.size())
-            out.append(text.substr(from, at - from)).append("[redacted]");
+    for (std::string_view found; !(found = finder.find(text, from)).empty();) {
+        const auto at = static_cast<std::size_t>(found.data() - text.data());
+        out.append(text.substr(from, at - from)).append(mark);
+        from = at + found.size();
     }
-    return out.append(text.substr(from));
+    if (from == 0)
+        return std::string{text};
+    out.append(text.substr(from));
+    return holds_secret(out) ? std::string{mark} : out;
 }
 
 } // namespace detail
@@ -1192,13 +1286,15 @@ public:
 };
 
 /// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
-/// of use.
+/// of use. No path of a violation shows `secret`.
 template <class RequestT>
-result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out) {
+result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out,
+                        std::string_view secret = {}) {
     out.clear();
     out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
+    report.secret = secret;
     detail::walk(request, max_bytes, writer, report);
     if (report.list.empty())
         return {};
@@ -1520,7 +1616,23 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
     return readable(path, max_service_text);
 }
 
-/// The body of an answer that is not 200, if it can be read; text is bounded and without `secret`.
+/// Returns the beginning of a body that is no JSON, for a person: at most 200 code points of the first 4 KiB,
+/// without control characters, white space in runs of one.
+inline std::string excerpt(std::string_view body) {
+    std::string readable_body = readable(body.substr(0, 4096), body.npos), out;
+    std::string_view rest = readable_body;
+    for (std::size_t left = 200; !rest.empty() && left != 0;) {
+        const std::string_view bytes = take_code_point(rest).bytes;
+        if (bytes == " " && (out.empty() || out.back() == ' '))
+            continue;
+        out += bytes;
+        --left;
+    }
+    return out.substr(0, out.find_last_not_of(' ') + 1);
+}
+
+/// Reads the body of a response that is not 200. Paths are without `secret`, text is as the service has it,
+/// but for control characters.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
     service_message said;
     boost::json::parse_options options;
@@ -1530,9 +1642,10 @@ inline service_message read_service_message(std::string_view body, std::string_v
         boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
     const auto text_in = [&](const boost::json::value* value) -> std::string {
         const auto* const text = value ? value->if_string() : nullptr;
-        return text ? readable(redacted({text->data(), text->size()}, secret), max_service_text)
-                    : std::string{};
+        return text ? readable({text->data(), text->size()}, std::string_view::npos) : std::string{};
     };
+    if (failed)
+        said.text = excerpt(body);
     const auto* const object = failed ? nullptr : answer.if_object();
     if (!object)
         return said;
@@ -1771,18 +1884,14 @@ struct http_response {
 
 namespace detail {
 
-constexpr char ascii_lower(char c) noexcept {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-}
-
-constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
-}
-
 /// Whether every character of `text` is from `first` to '~'.
 constexpr bool ascii_from(char first, std::string_view text) noexcept {
     return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
+}
+
+/// Whether `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
+constexpr bool is_token(std::string_view text) noexcept {
+    return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
 }
 
 /// A number without a sign or a leading zero, at most `most`.
@@ -1796,12 +1905,92 @@ inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned m
     return number;
 }
 
+/// Reads an IPv4 address of four decimal numbers, as RFC 3986 has it; no other form that a resolver may take.
+inline std::optional<std::array<std::uint8_t, 4>> parse_ipv4(std::string_view text) noexcept {
+    std::array<std::uint8_t, 4> address{};
+    for (std::size_t i = 0; i < address.size(); ++i) {
+        const std::size_t size = i + 1 < address.size() ? text.find('.') : text.size();
+        const auto octet = size == text.npos ? std::nullopt : decimal_up_to(text.substr(0, size), 255);
+        if (!octet)
+            return std::nullopt;
+        address[i] = static_cast<std::uint8_t>(*octet);
+        text.remove_prefix(std::min(size + 1, text.size()));
+    }
+    return address;
+}
+
+/// Reads an IPv6 address in any form of RFC 4291, section 2.2; without a zone.
+inline std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept {
+    std::array<std::uint8_t, 16> address{};
+    std::size_t count = 0;             // bytes read
+    std::optional<std::size_t> zeroes; // where `::` stands
+    const auto take_zeroes = [&] {
+        text.remove_prefix(1);
+        return !std::exchange(zeroes, count);
+    };
+    if (text.starts_with("::")) {
+        text.remove_prefix(1);
+        take_zeroes();
+    }
+    while (!text.empty()) {
+        const auto last = count <= 12 ? parse_ipv4(text) : std::nullopt;
+        if (last) {
+            std::copy(last->begin(), last->end(), address.begin() + static_cast<std::ptrdiff_t>(count));
+            count += 4;
+            break;
+        }
+        const std::string_view digits = text.substr(0, text.find(':'));
+        unsigned group = 0;
+        const char* const end = digits.data() + digits.size();
+        const auto [stop, ec] = std::from_chars(digits.data(), end, group, 16);
+        if (digits.size() - 1 >= 4 || ec != std::errc{} || stop != end || count == address.size())
+            return std::nullopt;
+        address[count++] = static_cast<std::uint8_t>(group >> 8);
+        address[count++] = static_cast<std::uint8_t>(group & 0xFF);
+        text.remove_prefix(digits.size());
+        if (text.empty())
+            break;
+        text.remove_prefix(1);
+        if (text.empty() || (text[0] == ':' && !take_zeroes()))
+            return std::nullopt;
+    }
+    if (zeroes ? count > 14 : count != 16)
+        return std::nullopt;
+    if (zeroes) {
+        const auto from = address.begin() + static_cast<std::ptrdiff_t>(*zeroes);
+        const auto to = address.begin() + static_cast<std::ptrdiff_t>(count);
+        std::fill(from, std::copy_backward(from, to, address.end()), std::uint8_t{});
+    }
+    return address;
+}
+
+/// Whether `text` is a host name by RFC 1123, section 2.1. One whose last label is a number is none: what a
+/// resolver makes of it differs.
+inline bool is_host_name(std::string_view text) noexcept {
+    if (text.size() > 253)
+        return false;
+    while (true) {
+        const std::string_view label = text.substr(0, text.find('.'));
+        const auto letter_or_digit = [](char c) {
+            return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z');
+        };
+        if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-' ||
+            !std::all_of(label.begin(), label.end(), [&](char c) { return c == '-' || letter_or_digit(c); }))
+            return false;
+        if (label.size() == text.size())
+            return label.find_first_not_of("0123456789") != label.npos && !label.starts_with("0x") &&
+                   !label.starts_with("0X");
+        text.remove_prefix(label.size() + 1);
+    }
+}
+
 /// An absolute `http` or `https` URL in parts, which refer to it.
 struct url_parts {
     std::string_view fault{}; ///< why it is none, and the rest is not to be used; else empty
     bool secure = false;
     std::string_view authority{}; ///< host and port, as they stand
     std::string_view host{};      ///< without the brackets of an IPv6 address
+    bool loopback = false;        ///< `localhost`, 127.0.0.0/8 in four decimal numbers, or ::1
     unsigned port = 0;
     std::string_view target{}; ///< from the path on, as it stands; may be empty
 };
@@ -1823,14 +2012,18 @@ inline url_parts split_url(std::string_view url) noexcept {
     const bool bracketed = authority.starts_with('[');
     const std::size_t name_end = std::min(authority.find(bracketed ? ']' : ':'), authority.size());
     parts.host = authority.substr(bracketed ? 1 : 0, name_end - (bracketed ? 1 : 0));
-    const auto in_host = [&](char c) {
-        const char lower = ascii_lower(c);
-        return (lower >= 'a' && lower <= (bracketed ? 'f' : 'z')) || (c >= '0' && c <= '9') || c == '.' ||
-               (bracketed ? c == ':' : c == '-' || c == '_');
-    };
-    if (parts.host.empty() || (bracketed && name_end == authority.size()) ||
-        !std::all_of(parts.host.begin(), parts.host.end(), in_host))
-        return fault("must name a host");
+    if (bracketed) {
+        const auto address = parse_ipv6(parts.host);
+        if (!address || name_end == authority.size())
+            return fault("must have an IPv6 address (RFC 4291) in its brackets");
+        parts.loopback = address->back() == 1 && std::count(address->begin(), address->end(), 0) == 15;
+    } else if (const auto address = parse_ipv4(parts.host)) {
+        parts.loopback = address->front() == 127;
+    } else if (is_host_name(parts.host)) {
+        parts.loopback = equal_ignoring_case(parts.host, "localhost");
+    } else {
+        return fault("must name a host: letters, digits, hyphens and dots (RFC 1123), or an address");
+    }
     const std::string_view port = authority.substr(name_end + (bracketed ? 1 : 0));
     const auto number = port.empty() ? (parts.secure ? 443 : 80) : decimal_up_to(port.substr(1), 65535);
     if ((!port.empty() && port[0] != ':') || !number || *number == 0)
@@ -1847,13 +2040,9 @@ inline url_parts split_url(std::string_view url) noexcept {
 /// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
 /// with a body. What a client makes of a valid config can be sent.
 inline const char* unsendable(const http_request& request) noexcept {
-    const auto token = [](std::string_view text) { // RFC 9110, section 5.6.2
-        return !text.empty() && detail::ascii_from('!', text) &&
-               text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
-    };
     if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
         return "the URL is not one of http or https that can be sent as it stands";
-    if (!token(request.method) || request.method == "CONNECT")
+    if (!detail::is_token(request.method) || request.method == "CONNECT")
         return "the method is not one that can be sent";
     if (request.method == "HEAD" && !request.body.empty())
         return "HEAD cannot have a body";
@@ -1862,7 +2051,7 @@ inline const char* unsendable(const http_request& request) noexcept {
         const auto control = [](char c) {
             return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
         };
-        if (!token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
+        if (!detail::is_token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
             return "a header holds a character that HTTP does not allow there";
         if (detail::equal_ignoring_case(h.name, "Content-Length") ||
             detail::equal_ignoring_case(h.name, "Transfer-Encoding"))
@@ -1881,6 +2070,9 @@ inline const std::string* find_header(const std::vector<header>& headers, std::s
     });
     return found == headers.end() ? nullptr : &found->value;
 }
+
+/// A temporary would be gone before its header is read.
+const std::string* find_header(const std::vector<header>&&, std::string_view) = delete;
 
 namespace detail {
 
@@ -1960,33 +2152,73 @@ inline std::optional<std::chrono::seconds> retry_after(const http_response& resp
 
 namespace detail {
 
-inline std::string lines(const std::vector<header>& headers) {
-    std::string text;
-    for (const header& h : headers) {
-        bool secret = false;
-        for (const std::string_view name :
-             {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"})
-            secret = secret || equal_ignoring_case(h.name, name);
-        text.append(h.name).append(": ").append(secret ? "[redacted]" : h.value).append("\n");
+/// Whether a header's name says that its value is a secret, space around the name or not.
+constexpr bool is_secret_header(std::string_view name) noexcept {
+    for (const std::string_view secret :
+         {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"}) {
+        if (equal_ignoring_case(trimmed(name), secret))
+            return true;
     }
-    return text.append("\n");
+    return false;
+}
+
+/// Whether a request's header is one whose value may be printed.
+constexpr bool is_public_header(std::string_view name) noexcept {
+    for (const std::string_view shown : {"Content-Type", "Accept", "User-Agent"}) {
+        if (equal_ignoring_case(name, shown))
+            return true;
+    }
+    return false;
+}
+
+/// Returns `url` with `[redacted]` in place of user information.
+inline std::string without_user_information(std::string_view url) {
+    const std::size_t scheme = url.find("://");
+    const std::size_t from = scheme == url.npos ? 0 : scheme + 3;
+    const std::size_t at = url.substr(0, std::min(url.find_first_of("/?#", from), url.size())).rfind('@');
+    if (at == url.npos || at < from)
+        return std::string{url};
+    return std::string{url.substr(0, from)}.append("[redacted]").append(url.substr(at));
 }
 
 } // namespace detail
 
-/// The request as HTTP/1.1 would have it, with `[redacted]` for the API key and other secrets.
+/// Returns the request as HTTP/1.1 would have it, for a person: without control characters, and with
+/// `[redacted]` for user information in the URL, for the value of every header except `Content-Type`,
+/// `Accept` and `User-Agent`, and wherever else the API key or another credential of the headers stands.
 inline std::string to_string(const http_request& request) {
-    return request.method + " " + request.url + "\n" + detail::lines(request.headers) + request.body;
+    const auto shown = [&](std::string_view text) {
+        std::string out = detail::readable(text, text.npos);
+        for (const header& h : request.headers) {
+            if (!detail::is_secret_header(h.name))
+                continue;
+            out = detail::redacted(out, h.value);
+            const std::string_view value = h.value; // "Bearer KEY"
+            out = detail::redacted(out, value.substr(value.rfind(' ') + 1));
+        }
+        return out;
+    };
+    std::string text =
+        shown(request.method) + " " + shown(detail::without_user_information(request.url)) + "\n";
+    for (const header& h : request.headers)
+        text.append(shown(h.name))
+            .append(": ")
+            .append(detail::is_public_header(h.name) ? shown(h.value) : "[redacted]")
+            .append("\n");
+    return text + "\n" + shown(request.body);
 }
 
-/// The answer for a person: `[redacted]` for cookies and other secrets, control characters replaced, of the
-/// body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed API key out.
+/// Returns the response for a person: `[redacted]` for cookies and other secrets, control characters
+/// replaced, of the body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed
+/// API key out.
 inline std::string to_string(const http_response& response) {
-    std::vector<header> headers = response.headers;
-    for (header& h : headers)
-        h = {detail::readable(h.name, 512), detail::readable(h.value, 512)};
-    return "HTTP " + std::to_string(response.status) + "\n" + detail::lines(headers) +
-           detail::readable(response.body, 512);
+    std::string text = "HTTP " + std::to_string(response.status) + "\n";
+    for (const header& h : response.headers)
+        text.append(detail::readable(h.name, 512))
+            .append(": ")
+            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::readable(h.value, 512))
+            .append("\n");
+    return text + "\n" + detail::readable(response.body, 512);
 }
 
 template <class TraitsT>
@@ -2145,7 +2377,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 inline constexpr std::string_view library_version = "0.1.0";
 
 /// How to reach the service. A plain value; the first call refuses what cannot be used, by member. Printing
-/// it shows the API key as `[redacted]`.
+/// it shows the API key and the values of `headers` as `[redacted]`.
 struct config {
     std::string api_key{};                                ///< visible ASCII; never in an error or a log
     std::string base_url = "https://api.promptlayer.com"; ///< a path is kept, one slash at its end is not
@@ -2154,6 +2386,9 @@ struct config {
     std::size_t max_response_bytes = 1024 * 1024; ///< a longer answer is not read; more than 0
     bool allow_insecure_http = false; ///< else `http://` is for `localhost`, 127.0.0.0/8 and `[::1]` only
     std::size_t max_request_bytes = default_max_request_bytes; ///< a longer body is not sent; more than 0
+    /// Sent with every request, for gateways and tracing. Names are HTTP tokens, values printable ASCII; none
+    /// that this library or a transport writes.
+    std::vector<header> headers{};
 };
 
 /// A config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`; one that is unset or empty
@@ -2178,23 +2413,6 @@ inline config config_from_environment() {
 
 namespace detail {
 
-/// `localhost`, 127.0.0.0/8 in four decimal numbers, `[::1]`; nothing that a resolver would have to
-/// interpret.
-inline bool is_loopback(std::string_view host) noexcept {
-    if (host == "::1" || equal_ignoring_case(host, "localhost"))
-        return true;
-    if (!host.starts_with("127."))
-        return false;
-    host.remove_prefix(4);
-    for (int octet = 2; octet <= 4; ++octet) {
-        const std::size_t dot = octet < 4 ? host.find('.') : host.size();
-        if (dot == host.npos || !decimal_up_to(host.substr(0, dot), 255))
-            return false;
-        host.remove_prefix(octet < 4 ? dot + 1 : dot);
-    }
-    return true;
-}
-
 /// What is wrong with a base URL; empty if nothing is.
 inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
     if (url.find_first_of("?#\\") != url.npos)
@@ -2202,18 +2420,34 @@ inline std::string_view url_fault(std::string_view url, bool allow_insecure_http
     const url_parts parts = split_url(url);
     if (!parts.fault.empty())
         return parts.fault;
-    if (!parts.secure && !allow_insecure_http && !is_loopback(parts.host))
+    if (!parts.secure && !allow_insecure_http && !parts.loopback)
         return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
+    return {};
+}
+
+/// Returns why a header of `config::headers` cannot be sent; empty if it can.
+inline std::string_view header_fault(const header& given) noexcept {
+    if (!is_token(given.name))
+        return "the name must be an HTTP token";
+    for (const std::string_view own :
+         {"X-API-KEY", "Content-Type", "Accept", "User-Agent", "Host", "Content-Length", "Transfer-Encoding",
+          "Content-Encoding", "Accept-Encoding", "Connection", "Keep-Alive", "Proxy-Connection", "Expect",
+          "TE", "Trailer", "Upgrade"}) {
+        if (equal_ignoring_case(given.name, own))
+            return "is written by the library or the transport";
+    }
+    if (!ascii_from(' ', given.value) || trimmed(given.value).size() != given.value.size())
+        return "the value must be printable ASCII, without a space at either end";
     return {};
 }
 
 } // namespace detail
 
 /// What keeps `settings` from being used: a violation for each member; empty if nothing does. Never a value.
-inline std::vector<violation> validate(const config& settings) {
+[[nodiscard]] inline std::vector<violation> validate(const config& settings) {
     std::vector<violation> faults;
-    const auto fault = [&](const char* member, std::string_view message) {
-        faults.push_back({member, rule::setting, 0, 0, std::string{message}});
+    const auto fault = [&](std::string member, std::string_view message) {
+        faults.push_back({std::move(member), rule::setting, 0, 0, std::string{message}});
     };
     if (settings.api_key.empty())
         fault("api_key", "is not given");
@@ -2229,17 +2463,29 @@ inline std::vector<violation> validate(const config& settings) {
         fault("max_response_bytes", "must be more than 0");
     if (settings.max_request_bytes == 0)
         fault("max_request_bytes", "must be more than 0");
+    for (std::size_t i = 0; i < settings.headers.size(); ++i) {
+        if (const auto wrong = detail::header_fault(settings.headers[i]); !wrong.empty())
+            fault("headers[" + std::to_string(i) + "]", wrong);
+    }
     return faults;
 }
 
+/// Returns the config for a person, a line for each member, without control characters, and with `[redacted]`
+/// for the API key wherever it stands, for user information in the URL and for the values of `headers`.
 inline std::string to_string(const config& settings) {
-    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} + "\nbase_url: " +
-           (settings.base_url.find('@') == std::string::npos ? settings.base_url : "[redacted]") +
-           "\ntimeout: " + std::to_string(settings.timeout.count()) +
-           " ms\nuser_agent: " + settings.user_agent +
-           "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
-           "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
-           "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
+    const auto shown = [&](std::string_view text) {
+        return detail::redacted(detail::readable(text, text.npos), settings.api_key);
+    };
+    std::string text = "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
+                       "\nbase_url: " + shown(detail::without_user_information(settings.base_url)) +
+                       "\ntimeout: " + std::to_string(settings.timeout.count()) +
+                       " ms\nuser_agent: " + shown(settings.user_agent) +
+                       "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
+                       "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
+                       "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
+    for (const header& h : settings.headers)
+        text += "headers: " + shown(h.name) + ": [redacted]\n";
+    return text;
 }
 
 template <class TraitsT>
@@ -2279,7 +2525,7 @@ inline void address(const config& settings, std::string_view path, http_request&
     const std::string_view base = settings.base_url;
     out.method = "POST";
     (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
-    out.headers.resize(4);
+    out.headers.resize(4 + settings.headers.size());
     const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
         out.headers[index].name = name;
         out.headers[index].value = value;
@@ -2288,6 +2534,7 @@ inline void address(const config& settings, std::string_view path, http_request&
     set(1, "Content-Type", "application/json");
     set(2, "Accept", "application/json");
     set(3, "User-Agent", settings.user_agent);
+    std::copy(settings.headers.begin(), settings.headers.end(), out.headers.begin() + 4);
     out.timeout = settings.timeout;
     out.max_response_bytes = settings.max_response_bytes;
 }
@@ -2321,7 +2568,9 @@ result<void> encode_with(const config& settings, const result<void>& verdict,
 template <class RequestT>
 result<void> encode_with(const config& settings, const result<void>& verdict, const RequestT& request,
                          http_request& out) {
-    auto outcome = verdict ? detail::write_json(request, settings.max_request_bytes, out.body) : verdict;
+    auto outcome = verdict
+                       ? detail::write_json(request, settings.max_request_bytes, out.body, settings.api_key)
+                       : verdict;
     if (outcome)
         address(settings, RequestT::path, out);
     else
@@ -2372,10 +2621,37 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
+/// Returns `text` of the service or a transport for a person: at most `most_bytes`, without control
+/// characters, the API key and the values of the config's own headers.
+inline std::string shown_text(const config& settings, std::string_view text,
+                              std::size_t most_bytes = max_service_text) {
+    std::string shown = redacted(readable(text, text.npos), settings.api_key);
+    for (const header& h : settings.headers)
+        shown = redacted(shown, h.value);
+    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
+}
+
+/// Returns where a redirect leads: a host. Empty if the response is none, or does not say.
+inline std::string redirect_host(const http_response& response) {
+    const std::string* const location = find_header(response.headers, "Location");
+    if (!location || response.status < 300 || response.status > 399)
+        return {};
+    const std::string_view target = *location;
+    const std::size_t scheme = target.starts_with("//") ? 0 : target.find("://");
+    if (!target.starts_with("//") && (scheme == target.npos || target.find_first_of("/?#") < scheme))
+        return "the same host";
+    const std::string absolute = (scheme == 0 ? "https:" : "") + std::string{target};
+    const url_parts parts = split_url(absolute);
+    return parts.fault.empty() ? std::string{parts.host} : "a URL that is not http or https with a host";
+}
+
 /// An answer that is an error: the sentence of its code, the status, and what the service says.
-inline error answered(errc code, const http_response& response, std::string said) {
+inline error answered(const config& settings, errc code, const http_response& response, std::string said) {
     error e{.code = code, .status = response.status};
-    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status) + ")";
+    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    if (const std::string host = redirect_host(response); !host.empty())
+        e.message += ", redirects to " + shown_text(settings, host);
+    e.message += ")";
     if (!said.empty())
         e.message += ": " + std::move(said);
     e.retry_after = retry_after(response);
@@ -2387,8 +2663,12 @@ inline error failed_status(const config& settings, const http_response& response
     if (response.body.size() <= settings.max_response_bytes)
         said = read_service_message(response.body, settings.api_key);
     if (!said.violations.empty() && said.text.empty())
-        said.text = readable(joined(said.violations), max_service_text);
-    error e = answered(code_of(response.status), response, std::move(said.text));
+        said.text = joined(said.violations);
+    for (violation& v : said.violations) {
+        v.path = shown_text(settings, v.path);
+        v.message = shown_text(settings, v.message);
+    }
+    error e = answered(settings, code_of(response.status), response, shown_text(settings, said.text));
     e.violations = std::move(said.violations);
     return e;
 }
@@ -2396,7 +2676,7 @@ inline error failed_status(const config& settings, const http_response& response
 inline error no_answer(const config& settings, const transport_failure& failed) {
     error e{.code = errc::transport};
     e.message = sentence(e.code) + std::string{": "} + sentence(failed.kind);
-    if (const auto why = readable(redacted(failed.message, settings.api_key), max_service_text); !why.empty())
+    if (const auto why = shown_text(settings, failed.message); !why.empty())
         e.message += ": " + why;
     e.failure = failed.kind;
     e.maybe_delivered = failed.maybe_delivered;
@@ -2415,17 +2695,18 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
     if (response.status != 200)
         return detail::failed_status(settings, response);
     if (response.body.size() > settings.max_response_bytes)
-        return detail::answered(errc::malformed_response, response,
+        return detail::answered(settings, errc::malformed_response, response,
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
+        std::string said = std::move(read.error().message);
+        if (read.error().code == errc::malformed_json)
+            said += ": " + detail::excerpt(response.body);
+        error e = detail::answered(settings, errc::malformed_response, response,
+                                   detail::shown_text(settings, said));
         e.violations = std::move(read.error().violations);
         return e;
     }
-    const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {
-        return detail::readable(detail::redacted(text, settings.api_key), most_bytes);
-    };
     if constexpr (requires {
                       { read->success } -> std::convertible_to<bool>;
                   }) {
@@ -2434,19 +2715,20 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
             if constexpr (requires {
                               { read->message } -> std::convertible_to<std::string>;
                           })
-                said = cleaned(read->message, detail::max_service_text);
-            return detail::answered(errc::rejected, response, std::move(said));
+                said = detail::shown_text(settings, read->message);
+            return detail::answered(settings, errc::rejected, response, std::move(said));
         }
     }
+    const auto whole = [&](std::string_view text) { return detail::shown_text(settings, text, text.npos); };
     reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
         auto& member = (*read).*FieldT::member;
         if constexpr (FieldT::kind == detail::kind::string) {
             if (field.present(*read))
-                member = cleaned(field.value(*read), std::string::npos);
+                member = whole(field.value(*read));
         } else if constexpr (FieldT::kind == detail::kind::object) {
             std::remove_reference_t<decltype(member)> clean;
             for (const auto& [name, text] : member)
-                clean.emplace(cleaned(name, std::string::npos), cleaned(text, std::string::npos));
+                clean.emplace(whole(name), whole(text));
             member = std::move(clean);
         }
     });
