@@ -98,6 +98,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -167,7 +168,7 @@ enum class errc {
     malformed_response,  ///< HTTP 200 whose body is not what the interface promises, or is too large
     malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
     queue_full,          ///< a queue took no more
-    closed,              ///< a queue or tracker was closed before
+    closed,              ///< a queue or tracker was closed before, or a client was moved from
     journal_failed,      ///< a journal did not open; or a request is queued, but not on record
 };
 
@@ -263,17 +264,34 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
     return detail::print(out, e);
 }
 
+namespace detail {
+
+/// Ends the program, with a sentence on standard error, if the caller breaks a rule of the interface. A
+/// program that defines `PROMPTLAYER_ASSERT(condition)` has it called first, with a condition that is false.
+constexpr void require(bool kept, const char* sentence) noexcept {
+    if (kept)
+        return;
+#if defined(PROMPTLAYER_ASSERT)
+    PROMPTLAYER_ASSERT(kept);
+#endif
+    std::fputs(sentence, stderr);
+    std::terminate();
+}
+
+} // namespace detail
+
 /// A value or an error, with the names of C++23's `std::expected`. Asking for the one that is not there ends
-/// the program with `std::terminate`; it is never undefined behaviour.
+/// the program with a sentence on standard error; it is never undefined behaviour.
 template <class T, class E = error>
-class result {
+class [[nodiscard]] result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
     std::variant<stored, E> held_;
 
     template <std::size_t I, class VariantT>
     static constexpr auto& get(VariantT& held) noexcept {
-        if (held.index() != I)
-            std::terminate();
+        detail::require(held.index() == I,
+                        I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
+                               : "promptlayer: a result was asked for its error, but holds a value\n");
         return *std::get_if<I>(&held);
     }
 
@@ -729,6 +747,11 @@ concept fitting_integer =
 template <class T>
 inline constexpr bool always_false = false;
 
+/// What a member of type `T` may be given: not a null pointer for a string, nor a number for a bool.
+template <class U, class T>
+concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
+                   (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>);
+
 } // namespace detail
 
 /// A JSON integer of 64 bits signed. Made from any integer type that fits; `2.9`, `true`, `'a'` and an
@@ -758,11 +781,8 @@ public:
         static_assert(detail::always_false<MissingT>,
                       "promptlayer: a required member of the request is not given");
     }
-    template <class U>
-    requires(!std::same_as<std::remove_cvref_t<U>, required> &&
-             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> && std::convertible_to<U, T> &&
-             (!std::same_as<T, bool> ||
-              std::same_as<std::remove_cvref_t<U>, bool>)) constexpr required(U&& value)
+    template <detail::value_of<T> U>
+    requires(!std::same_as<std::remove_cvref_t<U>, required>) constexpr required(U&& value)
         : value_(std::forward<U>(value)) {}
 
     constexpr const T& value() const noexcept { return value_; }
@@ -771,6 +791,34 @@ public:
     constexpr const T* operator->() const noexcept { return &value_; }
 
     friend constexpr bool operator==(const required&, const required&) = default;
+};
+
+/// A member that may be absent: `std::optional`, except that a null pointer is no value for a string.
+template <class T>
+class optional {
+    std::optional<T> value_{};
+
+public:
+    using value_type = T;
+
+    constexpr optional() = default;
+    constexpr optional(std::nullopt_t) noexcept {}
+    template <std::same_as<std::optional<T>> U>
+    constexpr optional(U value) : value_(std::move(value)) {}
+    template <detail::value_of<T> U>
+    requires(!std::same_as<std::remove_cvref_t<U>, optional>) constexpr optional(U&& value)
+        : value_(std::forward<U>(value)) {}
+
+    constexpr bool has_value() const noexcept { return value_.has_value(); }
+    constexpr explicit operator bool() const noexcept { return has_value(); }
+    constexpr operator const std::optional<T>&() const noexcept { return value_; }
+
+    constexpr const T& operator*() const noexcept { return *value_; }
+    constexpr const T* operator->() const noexcept { return &*value_; }
+    constexpr T value_or(T other) const { return value_.value_or(std::move(other)); }
+    constexpr void reset() noexcept { value_.reset(); }
+
+    friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
 };
 
 namespace detail {
@@ -812,6 +860,9 @@ struct wrapped<std::optional<T>> : wrapped<T> {
     static constexpr const T& get(const std::optional<T>& member) noexcept { return *member; }
     static constexpr std::optional<T> blank() noexcept { return std::nullopt; }
 };
+
+template <class T>
+struct wrapped<promptlayer::optional<T>> : wrapped<std::optional<T>> {};
 
 template <class T>
 concept text = std::convertible_to<const T&, std::string_view>;
@@ -1053,6 +1104,53 @@ struct any_violation {
     constexpr void add_group(auto, std::uint64_t) noexcept { found = true; }
 };
 
+// Called in a constant expression, where they may not be: the compiler says their names and the member.
+template <auto MemberV>
+void too_few_characters() {}
+template <auto MemberV>
+void too_many_characters() {}
+template <auto MemberV>
+void not_utf8() {}
+template <auto MemberV>
+void name_not_utf8() {}
+template <auto MemberV>
+void name_given_more_than_once() {}
+template <auto MemberV>
+void given_together_with_another_of_its_group() {}
+inline void body_too_large() {}
+
+/// A report for `require_valid`: the first violation ends the constant expression.
+template <class ModelT>
+struct compile_time_report {
+    constexpr void add(rule broken, const place& at, std::uint64_t, std::uint64_t) const {
+        if (broken == rule::max_bytes)
+            body_too_large();
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
+            constexpr auto member = FieldT::member;
+            if (FieldT::name != at.member)
+                return;
+            if (broken == rule::min_length)
+                too_few_characters<member>();
+            if (broken == rule::max_length)
+                too_many_characters<member>();
+            if (broken == rule::utf8)
+                not_utf8<member>();
+            if (broken == rule::name_utf8)
+                name_not_utf8<member>();
+            if (broken == rule::unique)
+                name_given_more_than_once<member>();
+        });
+    }
+    template <class GroupT>
+    constexpr void add_group(GroupT group, std::uint64_t) const {
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
+            constexpr auto member = FieldT::member;
+            if (group.names(FieldT::name))
+                given_together_with_another_of_its_group<member>();
+        });
+    }
+};
+
 /// A report for people: every violation in words.
 struct every_violation {
     violation_list list{};
@@ -1202,8 +1300,8 @@ constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, Re
 /// is valid. A body over `max_request_bytes` when written as JSON breaks one too. One pass over the text; any
 /// thread.
 template <class RequestT>
-std::vector<violation> validate(const RequestT& request,
-                                std::size_t max_request_bytes = default_max_request_bytes) {
+[[nodiscard]] std::vector<violation> validate(const RequestT& request,
+                                              std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::every_violation report;
     detail::walk(request, max_request_bytes, size, report);
@@ -1212,11 +1310,24 @@ std::vector<violation> validate(const RequestT& request,
 
 /// Whether `validate` finds nothing; works in constant expressions.
 template <class RequestT>
-constexpr bool is_valid(const RequestT& request, std::size_t max_request_bytes = default_max_request_bytes) {
+[[nodiscard]] constexpr bool is_valid(const RequestT& request,
+                                      std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::any_violation report;
     detail::walk(request, max_request_bytes, size, report);
     return !report.found;
+}
+
+/// For `static_assert`, where `is_valid` would only say that it is false. Returns true; for a request that is
+/// not valid the compiler names the first member that breaks a rule, and the rule, as a function that it may
+/// not call: `too_many_characters<&...::label>`.
+template <class RequestT>
+[[nodiscard]] consteval bool require_valid(const RequestT& request,
+                                           std::size_t max_request_bytes = default_max_request_bytes) {
+    detail::measure size;
+    detail::compile_time_report<RequestT> report;
+    detail::walk(request, max_request_bytes, size, report);
+    return true;
 }
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
@@ -1688,7 +1799,7 @@ result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes 
 
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
 template <class ModelT>
-std::string json_schema() {
+[[nodiscard]] std::string json_schema() {
     using schema = detail::schema_of<ModelT>;
     std::string properties;
     std::string required;
@@ -1760,9 +1871,8 @@ struct basic_track_prompt {
     required<TextT> prompt_name;         ///< the name of the prompt template, 1 code point or more
     VariablesT prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
     required<integer> request_id;        ///< the unique identifier of the request
-    std::optional<integer> version{};    ///< the version of the template; not together with `label`
-    std::optional<TextT>
-        label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
+    optional<integer> version{};         ///< the version of the template; not together with `label`
+    optional<TextT> label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
 
     static constexpr std::string_view path = "/rest/track-prompt";
     using reply = tracked;
@@ -2018,7 +2128,7 @@ inline url_parts split_url(std::string_view url) noexcept {
 /// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
 /// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
 /// with a body. What a client makes of a valid config can be sent.
-inline const char* unsendable(const http_request& request) noexcept {
+[[nodiscard]] inline const char* unsendable(const http_request& request) noexcept {
     if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
         return "the URL is not one of http or https that can be sent as it stands";
     if (!detail::is_token(request.method) || request.method == "CONNECT")
@@ -2043,7 +2153,8 @@ inline const char* unsendable(const http_request& request) noexcept {
 
 /// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
 /// `headers`.
-inline const std::string* find_header(const std::vector<header>& headers, std::string_view name) noexcept {
+[[nodiscard]] inline const std::string* find_header(const std::vector<header>& headers,
+                                                    std::string_view name) noexcept {
     const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
         return detail::equal_ignoring_case(h.name, name);
     });
@@ -2115,7 +2226,7 @@ constexpr std::string_view trimmed(std::string_view text) noexcept {
 /// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
 /// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
 /// date without a `Date`.
-inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
+[[nodiscard]] inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
     const std::string* const asked = find_header(response.headers, "Retry-After");
     if (!asked)
         return std::nullopt;
@@ -2313,6 +2424,45 @@ callable_transport<CallableT> transport_from(CallableT callable) {
 
 namespace detail {
 
+template <class T>
+concept sends = requires(T& transport, const http_request& request) {
+    transport.send(request);
+};
+
+template <class T>
+concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
+    transport.send(std::move(request), std::move(done));
+};
+
+template <class T>
+concept some_transport = Transport<T> || AsyncTransport<T>;
+
+template <class T>
+concept points_to_transport = requires(T& pointer) {
+    requires some_transport<std::remove_reference_t<decltype(*pointer)>>;
+};
+
+/// Says in one sentence why a type is no transport.
+template <class T>
+consteval bool is_transport() {
+    static_assert(!points_to_transport<T>,
+                  "promptlayer: this is a pointer to a transport: give the transport, or std::ref(*pointer)");
+    static_assert(!std::is_const_v<T> || some_transport<T> || !some_transport<std::remove_const_t<T>>,
+                  "promptlayer: this transport is const, but its member function `send` is not");
+    static_assert(some_transport<T> || sends<T> || sends_asynchronously<T> || points_to_transport<T> ||
+                      some_transport<std::remove_const_t<T>>,
+                  "promptlayer: this type is no Transport: it has neither a public member function "
+                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
+    static_assert(
+        !sends<T> || Transport<T>,
+        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
+        "return a transport_result");
+    static_assert(!sends_asynchronously<T> || AsyncTransport<T>,
+                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
+                  "completion)` does not return void");
+    return true;
+}
+
 #ifndef PROMPTLAYER_NO_THREADS
 using mutex = std::mutex;
 using lock = std::lock_guard<std::mutex>;
@@ -2372,7 +2522,7 @@ struct config {
 
 /// A config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`; one that is unset or empty
 /// leaves the default. Not to be called while another thread changes the environment.
-inline config config_from_environment() {
+[[nodiscard]] inline config config_from_environment() {
 #if defined(_MSC_VER)
 #pragma warning(push)
 #pragma warning(disable : 4996)
@@ -2728,6 +2878,8 @@ struct settings {
     result<void> verdict = detail::verdict(config);
 };
 
+inline error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
+
 /// One synchronous call.
 template <class T, class RequestT>
 result<typename RequestT::reply> call_over(T& transport, const settings& known, const RequestT& request) {
@@ -2789,38 +2941,17 @@ public:
     bool handler_threw() const noexcept { return handler_threw_; }
 };
 
-template <class T>
-concept sends = requires(T& transport, const http_request& request) {
-    transport.send(request);
-};
-
-template <class T>
-concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
-    transport.send(std::move(request), std::move(done));
-};
-
 } // namespace detail
 
 /// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
 /// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
-/// in flight; their handlers do not call it any more. One that was moved from may be assigned to or
-/// destroyed. `std::ref` has it refer to a transport that outlives it.
+/// in flight; their handlers do not call it any more. Every call of one that was moved from is
+/// `errc::closed`. `std::ref` has it refer to a transport that outlives it.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
 
-    static_assert(Transport<transport_type> || AsyncTransport<transport_type> ||
-                      detail::sends<transport_type> || detail::sends_asynchronously<transport_type>,
-                  "promptlayer: this type is no Transport: it has neither a public member function "
-                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
-    static_assert(
-        !detail::sends<transport_type> || Transport<transport_type>,
-        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
-        "return a transport_result");
-    static_assert(!detail::sends_asynchronously<transport_type> || AsyncTransport<transport_type>,
-                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
-                  "completion)` does "
-                  "not return void");
+    static_assert(detail::is_transport<transport_type>());
 
     std::shared_ptr<const detail::settings> settings_;
     T transport_;
@@ -2840,6 +2971,8 @@ public:
     result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
+        if (!settings_)
+            return detail::moved_from();
         return detail::call_over(transport_, *settings_, request);
     }
 
@@ -2855,8 +2988,9 @@ public:
         static_assert(std::invocable<HandlerT&, result<reply>>,
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
-        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
-            !encoded) {
+        auto encoded = settings_ ? detail::encode_with(settings_->config, settings_->verdict, request, http)
+                                 : result<void>{detail::moved_from()};
+        if (!encoded) {
             handler(result<reply>{std::move(encoded).error()});
             return;
         }
@@ -2937,9 +3071,9 @@ inline retry_policy background_retry_policy() noexcept {
 /// - `attempts`: how many there have been, 1 or more.
 /// - `random`: uniform from 0 to 1; what is outside counts as the nearer end.
 /// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
-inline std::optional<std::chrono::milliseconds> retry_wait(const retry_policy& policy, const error& failed,
-                                                           std::uint32_t attempts, double random,
-                                                           std::chrono::milliseconds age) noexcept {
+[[nodiscard]] inline std::optional<std::chrono::milliseconds>
+retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attempts, double random,
+           std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds none{0}, a_year = std::chrono::hours{24 * 365};
     if (!failed.retryable() || (failed.maybe_delivered && !policy.repeat_maybe_delivered) ||
@@ -3000,10 +3134,15 @@ struct retry_environment {
 /// wait. The outcome is that of the last attempt. `http_request::timeout` is for each attempt.
 ///
 /// One request at a time, whatever `T` allows; `cancel` alone may be called from any thread. Movable between
-/// requests.
+/// requests. `std::ref` has it refer to a transport, which must outlive it.
 template <class T>
 class retrying {
-    static_assert(Transport<T>, "promptlayer: retrying is for a Transport, that is for a synchronous one");
+    using transport_type = std::remove_reference_t<T>;
+
+    static_assert(detail::is_transport<transport_type>());
+    static_assert(
+        Transport<transport_type> || !AsyncTransport<transport_type>,
+        "promptlayer: retrying takes a synchronous Transport; an asynchronous one is for a tracker");
 
     struct waking {
         std::mutex mutex{};
@@ -3032,12 +3171,12 @@ class retrying {
 
 public:
     explicit retrying(T transport, retry_policy policy = {}, retry_environment environment = {})
-        : transport_(std::move(transport)), policy_(policy), environment_(std::move(environment)) {
+        : transport_(std::forward<T>(transport)), policy_(policy), environment_(std::move(environment)) {
         if (!environment_.random)
             environment_.random = detail::random_source();
     }
 
-    T& transport() noexcept { return transport_; }
+    transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
         {
@@ -3075,6 +3214,13 @@ public:
             transport_.cancel();
     }
 };
+
+template <class T>
+retrying(T) -> retrying<std::unwrap_reference_t<T>>;
+template <class T>
+retrying(T, retry_policy) -> retrying<std::unwrap_reference_t<T>>;
+template <class T>
+retrying(T, retry_policy, retry_environment) -> retrying<std::unwrap_reference_t<T>>;
 
 #endif
 
@@ -3286,7 +3432,7 @@ public:
     }
 
     /// A request to be sent now, which is in flight then; none if none is due or may be sent.
-    std::optional<taken> take(time_point now) {
+    [[nodiscard]] std::optional<taken> take(time_point now) {
         now = steady(now);
         if (paused_ || paused_by_ || now < nobody_before_ || in_flight_.size() >= settings_.max_in_flight)
             return std::nullopt;
@@ -3374,7 +3520,7 @@ public:
 
     /// Seals it and gives back all that has not ended, in the order of the pushes; what is in flight too,
     /// whose completion is then ignored.
-    std::vector<ended> drain() {
+    [[nodiscard]] std::vector<ended> drain() {
         seal();
         std::vector<ended> left;
         left.reserve(entries_.size());
@@ -3720,7 +3866,7 @@ public:
     /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
     /// has not ended, in order; it stays in the journal, too, for the next start. In a callback it only takes
     /// no more.
-    std::vector<ended> close(std::chrono::milliseconds timeout) {
+    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout) {
         if (!is_here())
             return {};
         std::unique_lock held{shared_->mutex};

@@ -279,7 +279,7 @@ public:
     /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
     /// has not ended, in order; it stays in the journal, too, for the next start. In a callback it only takes
     /// no more.
-    std::vector<ended> close(std::chrono::milliseconds timeout) {
+    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout) {
         if (!is_here())
             return {};
         std::unique_lock held{shared_->mutex};

@@ -51,7 +51,7 @@ struct config {
 
 /// A config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`; one that is unset or empty
 /// leaves the default. Not to be called while another thread changes the environment.
-inline config config_from_environment() {
+[[nodiscard]] inline config config_from_environment() {
 #if defined(_MSC_VER)
 #pragma warning(push)
 #pragma warning(disable : 4996)
@@ -407,6 +407,8 @@ struct settings {
     result<void> verdict = detail::verdict(config);
 };
 
+inline error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
+
 /// One synchronous call.
 template <class T, class RequestT>
 result<typename RequestT::reply> call_over(T& transport, const settings& known, const RequestT& request) {
@@ -468,38 +470,17 @@ public:
     bool handler_threw() const noexcept { return handler_threw_; }
 };
 
-template <class T>
-concept sends = requires(T& transport, const http_request& request) {
-    transport.send(request);
-};
-
-template <class T>
-concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
-    transport.send(std::move(request), std::move(done));
-};
-
 } // namespace detail
 
 /// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
 /// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
-/// in flight; their handlers do not call it any more. One that was moved from may be assigned to or
-/// destroyed. `std::ref` has it refer to a transport that outlives it.
+/// in flight; their handlers do not call it any more. Every call of one that was moved from is
+/// `errc::closed`. `std::ref` has it refer to a transport that outlives it.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
 
-    static_assert(Transport<transport_type> || AsyncTransport<transport_type> ||
-                      detail::sends<transport_type> || detail::sends_asynchronously<transport_type>,
-                  "promptlayer: this type is no Transport: it has neither a public member function "
-                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
-    static_assert(
-        !detail::sends<transport_type> || Transport<transport_type>,
-        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
-        "return a transport_result");
-    static_assert(!detail::sends_asynchronously<transport_type> || AsyncTransport<transport_type>,
-                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
-                  "completion)` does "
-                  "not return void");
+    static_assert(detail::is_transport<transport_type>());
 
     std::shared_ptr<const detail::settings> settings_;
     T transport_;
@@ -519,6 +500,8 @@ public:
     result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
+        if (!settings_)
+            return detail::moved_from();
         return detail::call_over(transport_, *settings_, request);
     }
 
@@ -534,8 +517,9 @@ public:
         static_assert(std::invocable<HandlerT&, result<reply>>,
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
-        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
-            !encoded) {
+        auto encoded = settings_ ? detail::encode_with(settings_->config, settings_->verdict, request, http)
+                                 : result<void>{detail::moved_from()};
+        if (!encoded) {
             handler(result<reply>{std::move(encoded).error()});
             return;
         }

@@ -211,7 +211,7 @@ inline url_parts split_url(std::string_view url) noexcept {
 /// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
 /// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
 /// with a body. What a client makes of a valid config can be sent.
-inline const char* unsendable(const http_request& request) noexcept {
+[[nodiscard]] inline const char* unsendable(const http_request& request) noexcept {
     if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
         return "the URL is not one of http or https that can be sent as it stands";
     if (!detail::is_token(request.method) || request.method == "CONNECT")
@@ -236,7 +236,8 @@ inline const char* unsendable(const http_request& request) noexcept {
 
 /// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
 /// `headers`.
-inline const std::string* find_header(const std::vector<header>& headers, std::string_view name) noexcept {
+[[nodiscard]] inline const std::string* find_header(const std::vector<header>& headers,
+                                                    std::string_view name) noexcept {
     const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
         return detail::equal_ignoring_case(h.name, name);
     });
@@ -308,7 +309,7 @@ constexpr std::string_view trimmed(std::string_view text) noexcept {
 /// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
 /// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
 /// date without a `Date`.
-inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
+[[nodiscard]] inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
     const std::string* const asked = find_header(response.headers, "Retry-After");
     if (!asked)
         return std::nullopt;

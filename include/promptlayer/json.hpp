@@ -487,7 +487,7 @@ result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes 
 
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
 template <class ModelT>
-std::string json_schema() {
+[[nodiscard]] std::string json_schema() {
     using schema = detail::schema_of<ModelT>;
     std::string properties;
     std::string required;
