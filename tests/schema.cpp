@@ -165,4 +165,7 @@ TEST_CASE("an optional member is a value or none, and no null pointer") {
     CHECK(member == text{});
     member = std::nullopt;
     CHECK_FALSE(member.has_value());
+    const pl::optional<pl::integer> number = std::optional<long>{7};
+    CHECK(*number == 7);
+    static_assert(!std::is_convertible_v<std::optional<double>, pl::optional<pl::integer>>);
 }

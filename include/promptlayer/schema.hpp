@@ -93,8 +93,8 @@ public:
 
     constexpr optional() = default;
     constexpr optional(std::nullopt_t) noexcept {}
-    template <std::same_as<std::optional<T>> U>
-    constexpr optional(U value) : value_(std::move(value)) {}
+    template <detail::value_of<T> U>
+    constexpr optional(std::optional<U> value) : value_(std::move(value)) {}
     template <detail::value_of<T> U>
     requires(!std::same_as<std::remove_cvref_t<U>, optional>) constexpr optional(U&& value)
         : value_(std::forward<U>(value)) {}
