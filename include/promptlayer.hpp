@@ -2631,14 +2631,25 @@ struct prepared_request {
     friend bool operator==(const prepared_request&, const prepared_request&) = default;
 };
 
+namespace detail {
+
+/// `prepare`, with no `secret` in the path of a violation.
+template <class RequestT>
+result<prepared_request> prepare(const RequestT& request, std::size_t max_request_bytes,
+                                 std::string_view secret) {
+    prepared_request made{std::string{RequestT::path}, {}};
+    if (auto written = write_json(request, max_request_bytes, made.body, secret); !written)
+        return std::move(written).error();
+    return made;
+}
+
+} // namespace detail
+
 /// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
 template <class RequestT>
 result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    prepared_request made{std::string{RequestT::path}, {}};
-    if (auto written = detail::write_json(request, max_request_bytes, made.body); !written)
-        return std::move(written).error();
-    return made;
+    return detail::prepare(request, max_request_bytes, {});
 }
 
 namespace detail {
@@ -3832,7 +3843,7 @@ public:
         }
         if (!known->verdict)
             return known->verdict.error();
-        auto prepared = prepare(request, known->config.max_request_bytes);
+        auto prepared = detail::prepare(request, known->config.max_request_bytes, known->config.api_key);
         if (!prepared)
             return std::move(prepared).error();
         if (!shared_->kept)
@@ -3979,6 +3990,7 @@ class polled_tracker {
     std::optional<client<T&>> client_{};
     result<void> verdict_{};
     std::size_t max_request_bytes_ = default_max_request_bytes;
+    std::string api_key_{}; // shown in no error
     bool polling_ = false;
 
     void mark_done(outbox::id which) {
@@ -4055,7 +4067,7 @@ public:
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!verdict_)
             return verdict_.error();
-        auto prepared = prepare(request, max_request_bytes_);
+        auto prepared = detail::prepare(request, max_request_bytes_, api_key_);
         if (!prepared)
             return std::move(prepared).error();
         auto pushed = outbox_.push(journal_ ? *prepared : *std::move(prepared), now_);
@@ -4101,6 +4113,7 @@ public:
             return good;
         verdict_ = good;
         max_request_bytes_ = settings.max_request_bytes;
+        api_key_ = settings.api_key;
         client_.emplace(std::move(settings), transport_);
         outbox_.resume();
         return good;
@@ -4119,7 +4132,7 @@ public:
     /// Takes no more, cancels what is in flight where the transport can, and gives back all that has not
     /// ended: also what may have been delivered meanwhile, and first what was dropped and not yet told. What
     /// is handed back stays in the journal, for the next start. Does not wait.
-    std::vector<outbox::ended> close() {
+    [[nodiscard]] std::vector<outbox::ended> close() {
         auto left = std::exchange(to_report_, {});
         for (const outbox::ended& dropped : left)
             mark_done(dropped.id);

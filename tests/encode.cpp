@@ -117,7 +117,7 @@ TEST_CASE("the config's own headers follow the library's, in order, and not thos
     CHECK(out.headers.size() == 4);
 }
 
-TEST_CASE("an error of encode does not show the key in the name of a variable") {
+TEST_CASE("no error of encode, client or tracker shows the key in the name of a variable") {
     const pl::config settings{.api_key = "pl_sesame"};
     const pl::track_prompt request{
         .prompt_name = "a", .prompt_input_variables = {{"my pl_sesame", "\xFF"}}, .request_id = 1};
@@ -125,4 +125,8 @@ TEST_CASE("an error of encode does not show the key in the name of a variable") 
           R"(prompt_input_variables["my [redacted]"]: is not UTF-8 at byte 0)");
     pl::client client{settings, pl::testing::recording_transport{}};
     CHECK(to_string(client.track_prompt(request).error()).find("sesame") == std::string::npos);
+    pl::polled_tracker polled{settings, pl::testing::recording_async_transport{}};
+    CHECK(to_string(polled.track_prompt(request).error()).find("sesame") == std::string::npos);
+    pl::background_tracker background{settings, pl::testing::recording_transport{}};
+    CHECK(to_string(background.track_prompt(request).error()).find("sesame") == std::string::npos);
 }

@@ -245,7 +245,7 @@ public:
         }
         if (!known->verdict)
             return known->verdict.error();
-        auto prepared = prepare(request, known->config.max_request_bytes);
+        auto prepared = detail::prepare(request, known->config.max_request_bytes, known->config.api_key);
         if (!prepared)
             return std::move(prepared).error();
         if (!shared_->kept)

@@ -160,14 +160,25 @@ struct prepared_request {
     friend bool operator==(const prepared_request&, const prepared_request&) = default;
 };
 
+namespace detail {
+
+/// `prepare`, with no `secret` in the path of a violation.
+template <class RequestT>
+result<prepared_request> prepare(const RequestT& request, std::size_t max_request_bytes,
+                                 std::string_view secret) {
+    prepared_request made{std::string{RequestT::path}, {}};
+    if (auto written = write_json(request, max_request_bytes, made.body, secret); !written)
+        return std::move(written).error();
+    return made;
+}
+
+} // namespace detail
+
 /// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
 template <class RequestT>
 result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    prepared_request made{std::string{RequestT::path}, {}};
-    if (auto written = detail::write_json(request, max_request_bytes, made.body); !written)
-        return std::move(written).error();
-    return made;
+    return detail::prepare(request, max_request_bytes, {});
 }
 
 namespace detail {
