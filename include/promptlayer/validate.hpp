@@ -35,7 +35,7 @@ struct place {
 inline std::string path_of(const place& at, std::string_view secret) {
     std::string path{at.member};
     if (at.name)
-        path.append("[\"").append(escaped(redacted(*at.name, secret))).append("\"]");
+        path.append("[\"").append(escaped(redacted(std::string{*at.name}, secret))).append("\"]");
     return path;
 }
 
