@@ -13,7 +13,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <type_traits>
 #include <utility>
 #include <variant>
@@ -21,8 +20,7 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// What went wrong, as a `std::error_code` enumeration. The HTTP status decides first: whatever the body of a
-/// 503 holds, it is a `server_error`.
+/// What went wrong. The HTTP status decides first: whatever the body of a 503 holds, it is a `server_error`.
 enum class errc {
     invalid_request = 1, ///< refused before it was sent; `error::violations` says why
     invalid_config,      ///< the `config` cannot be used; `error::violations` names its members
@@ -224,12 +222,6 @@ constexpr const char* sentence(failure kind) noexcept {
     return "the transport failed";
 }
 
-class category final : public std::error_category {
-public:
-    const char* name() const noexcept override { return "promptlayer"; }
-    std::string message(int code) const override { return sentence(static_cast<errc>(code)); }
-};
-
 inline std::string joined(const std::vector<violation>& violations) {
     std::string text;
     for (const violation& v : violations)
@@ -238,16 +230,6 @@ inline std::string joined(const std::vector<violation>& violations) {
 }
 
 } // namespace detail
-
-/// The category of `errc` as `std::error_code`.
-inline const std::error_category& error_category() noexcept {
-    static const detail::category instance;
-    return instance;
-}
-
-inline std::error_code make_error_code(errc code) noexcept {
-    return {static_cast<int>(code), error_category()};
-}
 
 inline std::string to_string(const error& e) {
     if (!e.message.empty())
@@ -345,9 +327,6 @@ inline error malformed_json(std::size_t offset, std::string_view what) {
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
-
-template <>
-struct std::is_error_code_enum<promptlayer::errc> : std::true_type {};
 
 #include <promptlayer/detail/pop_macros.hpp>
 
