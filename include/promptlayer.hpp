@@ -98,6 +98,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
@@ -191,7 +192,7 @@ enum class errc {
     malformed_response,  ///< HTTP 200 whose body is not what the interface promises, or is too large
     malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
     queue_full,          ///< a queue took no more
-    closed,              ///< a queue or tracker was closed before
+    closed,              ///< a queue or tracker was closed before, or a client was moved from
     journal_failed,      ///< a journal did not open; or a request is queued, but not on record
 };
 
@@ -287,17 +288,34 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
     return detail::print(out, e);
 }
 
+namespace detail {
+
+/// Ends the program, with a sentence on standard error, if the caller breaks a rule of the interface. A
+/// program that defines `PROMPTLAYER_ASSERT(condition)` has it called first, with a condition that is false.
+constexpr void require(bool kept, const char* sentence) noexcept {
+    if (kept)
+        return;
+#if defined(PROMPTLAYER_ASSERT)
+    PROMPTLAYER_ASSERT(kept);
+#endif
+    std::fputs(sentence, stderr);
+    std::terminate();
+}
+
+} // namespace detail
+
 /// A value or an error, with the names of C++23's `std::expected`. Asking for the one that is not there ends
-/// the program with `std::terminate`; it is never undefined behaviour.
+/// the program with a sentence on standard error; it is never undefined behaviour.
 template <class T, class E = error>
-class result {
+class [[nodiscard]] result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
     std::variant<stored, E> held_;
 
     template <std::size_t I, class VariantT>
     static constexpr auto& get(VariantT& held) noexcept {
-        if (held.index() != I)
-            std::terminate();
+        detail::require(held.index() == I,
+                        I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
+                               : "promptlayer: a result was asked for its error, but holds a value\n");
         return *std::get_if<I>(&held);
     }
 
@@ -577,44 +595,64 @@ namespace detail {
 /// A code point taken off the front of a text that is to be shown to a person.
 struct shown_code_point {
     std::string_view bytes; ///< U+FFFD for an invalid byte
-    bool control;           ///< C0, DEL or C1
+    char32_t code;
+    bool hidden; ///< C0, DEL, C1, a line or paragraph separator, or a format character that reorders or hides
+                 ///< text
 };
 
-/// `rest` is not empty and gets shorter.
+/// Whether a code point could change how a log shows what stands around it. The ranges are those of Unicode's
+/// general categories Cc, Zl, Zp and Cf, without the joiners of emoji and scripts.
+constexpr bool is_hidden(char32_t code) noexcept {
+    constexpr char32_t ranges[][2] = {{0, 0x1F},        {0x7F, 0x9F},     {0xAD, 0xAD},
+                                      {0x61C, 0x61C},   {0x180E, 0x180E}, {0x200B, 0x200B},
+                                      {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
+                                      {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}};
+    return std::any_of(std::begin(ranges), std::end(ranges),
+                       [=](const auto& range) { return code >= range[0] && code <= range[1]; });
+}
+
+/// Takes one code point off `rest`, which is not empty.
 inline shown_code_point take_code_point(std::string_view& rest) noexcept {
     const std::size_t length = sequence_length(rest.data(), rest.data() + rest.size());
     const std::string_view bytes = rest.substr(0, length);
     rest.remove_prefix(length == 0 ? 1 : length);
     if (length == 0)
-        return {"\xEF\xBF\xBD", false};
-    const auto lead = static_cast<unsigned char>(bytes[0]);
-    const bool c0_or_del = length == 1 && (lead < 0x20 || lead == 0x7F);
-    const bool c1 = lead == 0xC2 && static_cast<unsigned char>(bytes[1]) < 0xA0;
-    return {bytes, c0_or_del || c1};
+        return {"\xEF\xBF\xBD", 0xFFFD, false};
+    constexpr unsigned char lead_bits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+    char32_t code = static_cast<unsigned char>(bytes[0]) & lead_bits[length];
+    for (const char c : bytes.substr(1))
+        code = code << 6 | (static_cast<unsigned char>(c) & 0x3F);
+    return {bytes, code, is_hidden(code)};
 }
 
-/// At most `most` code points of `text`, with JSON's escapes.
+/// Returns at most `most` code points of `text`, with JSON's escapes.
 inline std::string escaped(std::string_view text, std::size_t most = 64) {
     constexpr std::string_view hex = "0123456789abcdef";
     std::string out;
     for (; !text.empty() && most != 0; --most) {
-        const auto [bytes, control] = take_code_point(text);
-        if (control) {
-            const auto code = static_cast<unsigned char>(bytes.back()); // of C1 too: U+0085 is C2 85
-            ((out += "\\u00") += hex[code >> 4]) += hex[code & 15];
-        } else {
+        const auto [bytes, code, hidden] = take_code_point(text);
+        if (!hidden) {
             (out += bytes == "\"" || bytes == "\\" ? "\\" : "") += bytes;
+            continue;
         }
+        const auto unit = [&](char32_t value) {
+            out += "\\u";
+            for (int shift = 12; shift >= 0; shift -= 4)
+                out += hex[value >> shift & 15];
+        };
+        if (code > 0xFFFF)
+            unit(0xD800 + ((code - 0x10000) >> 10));
+        unit(code > 0xFFFF ? 0xDC00 + (code & 0x3FF) : code);
     }
     return out;
 }
 
-/// At most `most_bytes` of `text` in whole code points, with a space for each control character.
+/// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
 inline std::string readable(std::string_view text, std::size_t most_bytes) {
     std::string out;
     while (!text.empty()) {
-        auto [bytes, control] = take_code_point(text);
-        if (control)
+        auto [bytes, code, hidden] = take_code_point(text);
+        if (hidden)
             bytes = " ";
         if (bytes.size() > most_bytes - out.size())
             break;
@@ -623,15 +661,89 @@ inline std::string readable(std::string_view text, std::size_t most_bytes) {
     return out;
 }
 
-/// Every occurrence of `secret` in `text` replaced; an empty secret occurs nowhere.
+constexpr char ascii_lower(char c) noexcept {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+}
+
+constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
+}
+
+/// Returns the value of a hexadecimal digit; 16 if it is none.
+constexpr unsigned hex_value(char c) noexcept {
+    const char lower = ascii_lower(c);
+    return c >= '0' && c <= '9'           ? static_cast<unsigned>(c - '0')
+           : lower >= 'a' && lower <= 'f' ? static_cast<unsigned>(lower - 'a' + 10)
+                                          : 16;
+}
+
+/// Finds a secret in text, in any case, as it is or percent-encoded. Of a secret of 8 characters and more,
+/// its first 8 are enough; a shorter one is found only where it stands alone.
+class secret_finder {
+    static constexpr std::size_t long_enough = 8;
+
+    std::string_view secret_;
+
+    /// Returns how many bytes at the beginning of `text` spell the secret; 0 if they do not.
+    constexpr std::size_t spelled_by(std::string_view text, bool decode) const noexcept {
+        std::size_t used = 0, spelled = 0;
+        while (spelled < secret_.size() && used < text.size()) {
+            char c = text[used];
+            std::size_t width = 1;
+            if (decode && c == '%' && text.size() - used >= 3 && hex_value(text[used + 1]) < 16 &&
+                hex_value(text[used + 2]) < 16) {
+                c = static_cast<char>(hex_value(text[used + 1]) * 16 + hex_value(text[used + 2]));
+                width = 3;
+            }
+            if (ascii_lower(c) != ascii_lower(secret_[spelled]))
+                break;
+            used += width;
+            ++spelled;
+        }
+        return spelled >= std::min(secret_.size(), long_enough) ? used : 0;
+    }
+
+    static constexpr bool in_word(char c) noexcept {
+        return hex_value(c) < 16 || (ascii_lower(c) >= 'g' && ascii_lower(c) <= 'z') || c == '_' ||
+               c == '-' || static_cast<unsigned char>(c) >= 0x80;
+    }
+
+public:
+    constexpr explicit secret_finder(std::string_view secret) noexcept : secret_(secret) {}
+
+    /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
+    constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+        for (; !secret_.empty() && from < text.size(); ++from) {
+            const std::string_view rest = text.substr(from);
+            const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
+            if (size != 0 &&
+                (secret_.size() >= long_enough ||
+                 ((from == 0 || !in_word(text[from - 1])) && (size == rest.size() || !in_word(rest[size])))))
+                return rest.substr(0, size);
+        }
+        return text.substr(text.size());
+    }
+};
+
+/// Returns `text` with `[redacted]` in place of `secret`, as `secret_finder` finds it. What is returned does
+/// not hold the secret: text that forms it again is dropped.
 inline std::string redacted(std::string_view text, std::string_view secret) {
+    const secret_finder finder{secret};
+    const auto holds_secret = [&](std::string_view shown) { return !finder.find(shown).empty(); };
+    constexpr std::string_view replacement = "[redacted]";
+    const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
     std::string out;
     std::size_t from = 0;
-    if (!secret.empty()) {
-        for (std::size_t at; (at = text.find(secret, from)) != text.npos; from = at + secret.size())
-            out.append(text.substr(from, at - from)).append("[redacted]");
+    for (std::string_view found; !(found = finder.find(text, from)).empty();) {
+        const auto at = static_cast<std::size_t>(found.data() - text.data());
+        out.append(text.substr(from, at - from)).append(mark);
+        from = at + found.size();
     }
-    return out.append(text.substr(from));
+    if (from == 0)
+        return std::string{text};
+    out.append(text.substr(from));
+    return holds_secret(out) ? std::string{mark} : out;
 }
 
 } // namespace detail
@@ -658,6 +770,11 @@ concept fitting_integer =
 
 template <class T>
 inline constexpr bool always_false = false;
+
+/// What a member of type `T` may be given: not a null pointer for a string, nor a number for a bool.
+template <class U, class T>
+concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
+                   (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>);
 
 } // namespace detail
 
@@ -688,11 +805,8 @@ public:
         static_assert(detail::always_false<MissingT>,
                       "promptlayer: a required member of the request is not given");
     }
-    template <class U>
-    requires(!std::same_as<std::remove_cvref_t<U>, required> &&
-             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> && std::convertible_to<U, T> &&
-             (!std::same_as<T, bool> ||
-              std::same_as<std::remove_cvref_t<U>, bool>)) constexpr required(U&& value)
+    template <detail::value_of<T> U>
+    requires(!std::same_as<std::remove_cvref_t<U>, required>) constexpr required(U&& value)
         : value_(std::forward<U>(value)) {}
 
     constexpr const T& value() const noexcept { return value_; }
@@ -701,6 +815,34 @@ public:
     constexpr const T* operator->() const noexcept { return &value_; }
 
     friend constexpr bool operator==(const required&, const required&) = default;
+};
+
+/// A member that may be absent: `std::optional`, except that a null pointer is no value for a string.
+template <class T>
+class optional {
+    std::optional<T> value_{};
+
+public:
+    using value_type = T;
+
+    constexpr optional() = default;
+    constexpr optional(std::nullopt_t) noexcept {}
+    template <detail::value_of<T> U>
+    constexpr optional(std::optional<U> value) : value_(std::move(value)) {}
+    template <detail::value_of<T> U>
+    requires(!std::same_as<std::remove_cvref_t<U>, optional>) constexpr optional(U&& value)
+        : value_(std::forward<U>(value)) {}
+
+    constexpr bool has_value() const noexcept { return value_.has_value(); }
+    constexpr explicit operator bool() const noexcept { return has_value(); }
+    constexpr operator const std::optional<T>&() const noexcept { return value_; }
+
+    constexpr const T& operator*() const noexcept { return *value_; }
+    constexpr const T* operator->() const noexcept { return &*value_; }
+    constexpr T value_or(T other) const { return value_.value_or(std::move(other)); }
+    constexpr void reset() noexcept { value_.reset(); }
+
+    friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
 };
 
 namespace detail {
@@ -742,6 +884,9 @@ struct wrapped<std::optional<T>> : wrapped<T> {
     static constexpr const T& get(const std::optional<T>& member) noexcept { return *member; }
     static constexpr std::optional<T> blank() noexcept { return std::nullopt; }
 };
+
+template <class T>
+struct wrapped<promptlayer::optional<T>> : wrapped<std::optional<T>> {};
 
 template <class T>
 concept text = std::convertible_to<const T&, std::string_view>;
@@ -983,6 +1128,53 @@ struct any_violation {
     constexpr void add_group(auto, std::uint64_t) noexcept { found = true; }
 };
 
+// Called in a constant expression, where they may not be: the compiler says their names and the member.
+template <auto MemberV>
+void too_few_characters() {}
+template <auto MemberV>
+void too_many_characters() {}
+template <auto MemberV>
+void not_utf8() {}
+template <auto MemberV>
+void name_not_utf8() {}
+template <auto MemberV>
+void name_given_more_than_once() {}
+template <auto MemberV>
+void given_together_with_another_of_its_group() {}
+inline void body_too_large() {}
+
+/// A report for `require_valid`: the first violation ends the constant expression.
+template <class ModelT>
+struct compile_time_report {
+    constexpr void add(rule broken, const place& at, std::uint64_t, std::uint64_t) const {
+        if (broken == rule::max_bytes)
+            body_too_large();
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
+            constexpr auto member = FieldT::member;
+            if (FieldT::name != at.member)
+                return;
+            if (broken == rule::min_length)
+                too_few_characters<member>();
+            if (broken == rule::max_length)
+                too_many_characters<member>();
+            if (broken == rule::utf8)
+                not_utf8<member>();
+            if (broken == rule::name_utf8)
+                name_not_utf8<member>();
+            if (broken == rule::unique)
+                name_given_more_than_once<member>();
+        });
+    }
+    template <class GroupT>
+    constexpr void add_group(GroupT group, std::uint64_t) const {
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
+            constexpr auto member = FieldT::member;
+            if (group.names(FieldT::name))
+                given_together_with_another_of_its_group<member>();
+        });
+    }
+};
+
 /// A report for people: every violation in words.
 struct every_violation {
     violation_list list{};
@@ -1132,8 +1324,8 @@ constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, Re
 /// is valid. A body over `max_request_bytes` when written as JSON breaks one too. One pass over the text; any
 /// thread.
 template <class RequestT>
-std::vector<violation> validate(const RequestT& request,
-                                std::size_t max_request_bytes = default_max_request_bytes) {
+[[nodiscard]] std::vector<violation> validate(const RequestT& request,
+                                              std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::every_violation report;
     detail::walk(request, max_request_bytes, size, report);
@@ -1142,11 +1334,24 @@ std::vector<violation> validate(const RequestT& request,
 
 /// Whether `validate` finds nothing; works in constant expressions.
 template <class RequestT>
-constexpr bool is_valid(const RequestT& request, std::size_t max_request_bytes = default_max_request_bytes) {
+[[nodiscard]] constexpr bool is_valid(const RequestT& request,
+                                      std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::any_violation report;
     detail::walk(request, max_request_bytes, size, report);
     return !report.found;
+}
+
+/// For `static_assert`, where `is_valid` would only say that it is false. Returns true; for a request that is
+/// not valid the compiler names the first member that breaks a rule, and the rule, as a function that it may
+/// not call: `too_many_characters<&...::label>`.
+template <class RequestT>
+[[nodiscard]] consteval bool require_valid(const RequestT& request,
+                                           std::size_t max_request_bytes = default_max_request_bytes) {
+    detail::measure size;
+    detail::compile_time_report<RequestT> report;
+    detail::walk(request, max_request_bytes, size, report);
+    return true;
 }
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
@@ -1195,13 +1400,15 @@ public:
 };
 
 /// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
-/// of use.
+/// of use. No path of a violation shows `secret`.
 template <class RequestT>
-result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out) {
+result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out,
+                        std::string_view secret = {}) {
     out.clear();
     out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
+    report.secret = secret;
     detail::walk(request, max_bytes, writer, report);
     if (report.list.empty())
         return {};
@@ -1523,7 +1730,23 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
     return readable(path, max_service_text);
 }
 
-/// The body of an answer that is not 200, if it can be read; text is bounded and without `secret`.
+/// Returns the beginning of a body that is no JSON, for a person: at most 200 code points of the first 4 KiB,
+/// without control characters, white space in runs of one.
+inline std::string excerpt(std::string_view body) {
+    std::string readable_body = readable(body.substr(0, 4096), body.npos), out;
+    std::string_view rest = readable_body;
+    for (std::size_t left = 200; !rest.empty() && left != 0;) {
+        const std::string_view bytes = take_code_point(rest).bytes;
+        if (bytes == " " && (out.empty() || out.back() == ' '))
+            continue;
+        out += bytes;
+        --left;
+    }
+    return out.substr(0, out.find_last_not_of(' ') + 1);
+}
+
+/// Reads the body of a response that is not 200. Paths are without `secret`, text is as the service has it,
+/// but for control characters.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
     service_message said;
     boost::json::parse_options options;
@@ -1533,9 +1756,10 @@ inline service_message read_service_message(std::string_view body, std::string_v
         boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
     const auto text_in = [&](const boost::json::value* value) -> std::string {
         const auto* const text = value ? value->if_string() : nullptr;
-        return text ? readable(redacted({text->data(), text->size()}, secret), max_service_text)
-                    : std::string{};
+        return text ? readable({text->data(), text->size()}, std::string_view::npos) : std::string{};
     };
+    if (failed)
+        said.text = excerpt(body);
     const auto* const object = failed ? nullptr : answer.if_object();
     if (!object)
         return said;
@@ -1599,7 +1823,7 @@ result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes 
 
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
 template <class ModelT>
-std::string json_schema() {
+[[nodiscard]] std::string json_schema() {
     using schema = detail::schema_of<ModelT>;
     std::string properties;
     std::string required;
@@ -1671,9 +1895,8 @@ struct basic_track_prompt {
     required<TextT> prompt_name;         ///< the name of the prompt template, 1 code point or more
     VariablesT prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
     required<integer> request_id;        ///< the unique identifier of the request
-    std::optional<integer> version{};    ///< the version of the template; not together with `label`
-    std::optional<TextT>
-        label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
+    optional<integer> version{};         ///< the version of the template; not together with `label`
+    optional<TextT> label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
 
     static constexpr std::string_view path = "/rest/track-prompt";
     using reply = tracked;
@@ -1774,18 +1997,14 @@ struct http_response {
 
 namespace detail {
 
-constexpr char ascii_lower(char c) noexcept {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-}
-
-constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
-}
-
 /// Whether every character of `text` is from `first` to '~'.
 constexpr bool ascii_from(char first, std::string_view text) noexcept {
     return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
+}
+
+/// Whether `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
+constexpr bool is_token(std::string_view text) noexcept {
+    return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
 }
 
 /// A number without a sign or a leading zero, at most `most`.
@@ -1799,12 +2018,92 @@ inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned m
     return number;
 }
 
+/// Reads an IPv4 address of four decimal numbers, as RFC 3986 has it; no other form that a resolver may take.
+inline std::optional<std::array<std::uint8_t, 4>> parse_ipv4(std::string_view text) noexcept {
+    std::array<std::uint8_t, 4> address{};
+    for (std::size_t i = 0; i < address.size(); ++i) {
+        const std::size_t size = i + 1 < address.size() ? text.find('.') : text.size();
+        const auto octet = size == text.npos ? std::nullopt : decimal_up_to(text.substr(0, size), 255);
+        if (!octet)
+            return std::nullopt;
+        address[i] = static_cast<std::uint8_t>(*octet);
+        text.remove_prefix(std::min(size + 1, text.size()));
+    }
+    return address;
+}
+
+/// Reads an IPv6 address in any form of RFC 4291, section 2.2; without a zone.
+inline std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept {
+    std::array<std::uint8_t, 16> address{};
+    std::size_t count = 0;             // bytes read
+    std::optional<std::size_t> zeroes; // where `::` stands
+    const auto take_zeroes = [&] {
+        text.remove_prefix(1);
+        return !std::exchange(zeroes, count);
+    };
+    if (text.starts_with("::")) {
+        text.remove_prefix(1);
+        take_zeroes();
+    }
+    while (!text.empty()) {
+        const auto last = count <= 12 ? parse_ipv4(text) : std::nullopt;
+        if (last) {
+            std::copy(last->begin(), last->end(), address.begin() + static_cast<std::ptrdiff_t>(count));
+            count += 4;
+            break;
+        }
+        const std::string_view digits = text.substr(0, text.find(':'));
+        unsigned group = 0;
+        const char* const end = digits.data() + digits.size();
+        const auto [stop, ec] = std::from_chars(digits.data(), end, group, 16);
+        if (digits.size() - 1 >= 4 || ec != std::errc{} || stop != end || count == address.size())
+            return std::nullopt;
+        address[count++] = static_cast<std::uint8_t>(group >> 8);
+        address[count++] = static_cast<std::uint8_t>(group & 0xFF);
+        text.remove_prefix(digits.size());
+        if (text.empty())
+            break;
+        text.remove_prefix(1);
+        if (text.empty() || (text[0] == ':' && !take_zeroes()))
+            return std::nullopt;
+    }
+    if (zeroes ? count > 14 : count != 16)
+        return std::nullopt;
+    if (zeroes) {
+        const auto from = address.begin() + static_cast<std::ptrdiff_t>(*zeroes);
+        const auto to = address.begin() + static_cast<std::ptrdiff_t>(count);
+        std::fill(from, std::copy_backward(from, to, address.end()), std::uint8_t{});
+    }
+    return address;
+}
+
+/// Whether `text` is a host name by RFC 1123, section 2.1. One whose last label is a number is none: what a
+/// resolver makes of it differs.
+inline bool is_host_name(std::string_view text) noexcept {
+    if (text.size() > 253)
+        return false;
+    while (true) {
+        const std::string_view label = text.substr(0, text.find('.'));
+        const auto letter_or_digit = [](char c) {
+            return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z');
+        };
+        if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-' ||
+            !std::all_of(label.begin(), label.end(), [&](char c) { return c == '-' || letter_or_digit(c); }))
+            return false;
+        if (label.size() == text.size())
+            return label.find_first_not_of("0123456789") != label.npos && !label.starts_with("0x") &&
+                   !label.starts_with("0X");
+        text.remove_prefix(label.size() + 1);
+    }
+}
+
 /// An absolute `http` or `https` URL in parts, which refer to it.
 struct url_parts {
     std::string_view fault{}; ///< why it is none, and the rest is not to be used; else empty
     bool secure = false;
     std::string_view authority{}; ///< host and port, as they stand
     std::string_view host{};      ///< without the brackets of an IPv6 address
+    bool loopback = false;        ///< `localhost`, 127.0.0.0/8 in four decimal numbers, or ::1
     unsigned port = 0;
     std::string_view target{}; ///< from the path on, as it stands; may be empty
 };
@@ -1826,14 +2125,18 @@ inline url_parts split_url(std::string_view url) noexcept {
     const bool bracketed = authority.starts_with('[');
     const std::size_t name_end = std::min(authority.find(bracketed ? ']' : ':'), authority.size());
     parts.host = authority.substr(bracketed ? 1 : 0, name_end - (bracketed ? 1 : 0));
-    const auto in_host = [&](char c) {
-        const char lower = ascii_lower(c);
-        return (lower >= 'a' && lower <= (bracketed ? 'f' : 'z')) || (c >= '0' && c <= '9') || c == '.' ||
-               (bracketed ? c == ':' : c == '-' || c == '_');
-    };
-    if (parts.host.empty() || (bracketed && name_end == authority.size()) ||
-        !std::all_of(parts.host.begin(), parts.host.end(), in_host))
-        return fault("must name a host");
+    if (bracketed) {
+        const auto address = parse_ipv6(parts.host);
+        if (!address || name_end == authority.size())
+            return fault("must have an IPv6 address (RFC 4291) in its brackets");
+        parts.loopback = address->back() == 1 && std::count(address->begin(), address->end(), 0) == 15;
+    } else if (const auto address = parse_ipv4(parts.host)) {
+        parts.loopback = address->front() == 127;
+    } else if (is_host_name(parts.host)) {
+        parts.loopback = equal_ignoring_case(parts.host, "localhost");
+    } else {
+        return fault("must name a host: letters, digits, hyphens and dots (RFC 1123), or an address");
+    }
     const std::string_view port = authority.substr(name_end + (bracketed ? 1 : 0));
     const auto number = port.empty() ? (parts.secure ? 443 : 80) : decimal_up_to(port.substr(1), 65535);
     if ((!port.empty() && port[0] != ':') || !number || *number == 0)
@@ -1849,14 +2152,10 @@ inline url_parts split_url(std::string_view url) noexcept {
 /// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
 /// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
 /// with a body. What a client makes of a valid config can be sent.
-inline const char* unsendable(const http_request& request) noexcept {
-    const auto token = [](std::string_view text) { // RFC 9110, section 5.6.2
-        return !text.empty() && detail::ascii_from('!', text) &&
-               text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
-    };
+[[nodiscard]] inline const char* unsendable(const http_request& request) noexcept {
     if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
         return "the URL is not one of http or https that can be sent as it stands";
-    if (!token(request.method) || request.method == "CONNECT")
+    if (!detail::is_token(request.method) || request.method == "CONNECT")
         return "the method is not one that can be sent";
     if (request.method == "HEAD" && !request.body.empty())
         return "HEAD cannot have a body";
@@ -1865,7 +2164,7 @@ inline const char* unsendable(const http_request& request) noexcept {
         const auto control = [](char c) {
             return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
         };
-        if (!token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
+        if (!detail::is_token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
             return "a header holds a character that HTTP does not allow there";
         if (detail::equal_ignoring_case(h.name, "Content-Length") ||
             detail::equal_ignoring_case(h.name, "Transfer-Encoding"))
@@ -1878,12 +2177,16 @@ inline const char* unsendable(const http_request& request) noexcept {
 
 /// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
 /// `headers`.
-inline const std::string* find_header(const std::vector<header>& headers, std::string_view name) noexcept {
+[[nodiscard]] inline const std::string* find_header(const std::vector<header>& headers,
+                                                    std::string_view name) noexcept {
     const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
         return detail::equal_ignoring_case(h.name, name);
     });
     return found == headers.end() ? nullptr : &found->value;
 }
+
+/// A temporary would be gone before its header is read.
+const std::string* find_header(const std::vector<header>&&, std::string_view) = delete;
 
 namespace detail {
 
@@ -1947,7 +2250,7 @@ constexpr std::string_view trimmed(std::string_view text) noexcept {
 /// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
 /// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
 /// date without a `Date`.
-inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
+[[nodiscard]] inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
     const std::string* const asked = find_header(response.headers, "Retry-After");
     if (!asked)
         return std::nullopt;
@@ -1963,33 +2266,73 @@ inline std::optional<std::chrono::seconds> retry_after(const http_response& resp
 
 namespace detail {
 
-inline std::string lines(const std::vector<header>& headers) {
-    std::string text;
-    for (const header& h : headers) {
-        bool secret = false;
-        for (const std::string_view name :
-             {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"})
-            secret = secret || equal_ignoring_case(h.name, name);
-        text.append(h.name).append(": ").append(secret ? "[redacted]" : h.value).append("\n");
+/// Whether a header's name says that its value is a secret, space around the name or not.
+constexpr bool is_secret_header(std::string_view name) noexcept {
+    for (const std::string_view secret :
+         {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"}) {
+        if (equal_ignoring_case(trimmed(name), secret))
+            return true;
     }
-    return text.append("\n");
+    return false;
+}
+
+/// Whether a request's header is one whose value may be printed.
+constexpr bool is_public_header(std::string_view name) noexcept {
+    for (const std::string_view shown : {"Content-Type", "Accept", "User-Agent"}) {
+        if (equal_ignoring_case(name, shown))
+            return true;
+    }
+    return false;
+}
+
+/// Returns `url` with `[redacted]` in place of user information.
+inline std::string without_user_information(std::string_view url) {
+    const std::size_t scheme = url.find("://");
+    const std::size_t from = scheme == url.npos ? 0 : scheme + 3;
+    const std::size_t at = url.substr(0, std::min(url.find_first_of("/?#", from), url.size())).rfind('@');
+    if (at == url.npos || at < from)
+        return std::string{url};
+    return std::string{url.substr(0, from)}.append("[redacted]").append(url.substr(at));
 }
 
 } // namespace detail
 
-/// The request as HTTP/1.1 would have it, with `[redacted]` for the API key and other secrets.
+/// Returns the request as HTTP/1.1 would have it, for a person: without control characters, and with
+/// `[redacted]` for user information in the URL, for the value of every header except `Content-Type`,
+/// `Accept` and `User-Agent`, and wherever else the API key or another credential of the headers stands.
 inline std::string to_string(const http_request& request) {
-    return request.method + " " + request.url + "\n" + detail::lines(request.headers) + request.body;
+    const auto shown = [&](std::string_view text) {
+        std::string out = detail::readable(text, text.npos);
+        for (const header& h : request.headers) {
+            if (!detail::is_secret_header(h.name))
+                continue;
+            out = detail::redacted(out, h.value);
+            const std::string_view value = h.value; // "Bearer KEY"
+            out = detail::redacted(out, value.substr(value.rfind(' ') + 1));
+        }
+        return out;
+    };
+    std::string text =
+        shown(request.method) + " " + shown(detail::without_user_information(request.url)) + "\n";
+    for (const header& h : request.headers)
+        text.append(shown(h.name))
+            .append(": ")
+            .append(detail::is_public_header(h.name) ? shown(h.value) : "[redacted]")
+            .append("\n");
+    return text + "\n" + shown(request.body);
 }
 
-/// The answer for a person: `[redacted]` for cookies and other secrets, control characters replaced, of the
-/// body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed API key out.
+/// Returns the response for a person: `[redacted]` for cookies and other secrets, control characters
+/// replaced, of the body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed
+/// API key out.
 inline std::string to_string(const http_response& response) {
-    std::vector<header> headers = response.headers;
-    for (header& h : headers)
-        h = {detail::readable(h.name, 512), detail::readable(h.value, 512)};
-    return "HTTP " + std::to_string(response.status) + "\n" + detail::lines(headers) +
-           detail::readable(response.body, 512);
+    std::string text = "HTTP " + std::to_string(response.status) + "\n";
+    for (const header& h : response.headers)
+        text.append(detail::readable(h.name, 512))
+            .append(": ")
+            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::readable(h.value, 512))
+            .append("\n");
+    return text + "\n" + detail::readable(response.body, 512);
 }
 
 template <class TraitsT>
@@ -2105,6 +2448,45 @@ callable_transport<CallableT> transport_from(CallableT callable) {
 
 namespace detail {
 
+template <class T>
+concept sends = requires(T& transport, const http_request& request) {
+    transport.send(request);
+};
+
+template <class T>
+concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
+    transport.send(std::move(request), std::move(done));
+};
+
+template <class T>
+concept some_transport = Transport<T> || AsyncTransport<T>;
+
+template <class T>
+concept points_to_transport = requires(T& pointer) {
+    requires some_transport<std::remove_reference_t<decltype(*pointer)>>;
+};
+
+/// Says in one sentence why a type is no transport.
+template <class T>
+consteval bool is_transport() {
+    static_assert(!points_to_transport<T>,
+                  "promptlayer: this is a pointer to a transport: give the transport, or std::ref(*pointer)");
+    static_assert(!std::is_const_v<T> || some_transport<T> || !some_transport<std::remove_const_t<T>>,
+                  "promptlayer: this transport is const, but its member function `send` is not");
+    static_assert(some_transport<T> || sends<T> || sends_asynchronously<T> || points_to_transport<T> ||
+                      some_transport<std::remove_const_t<T>>,
+                  "promptlayer: this type is no Transport: it has neither a public member function "
+                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
+    static_assert(
+        !sends<T> || Transport<T>,
+        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
+        "return a transport_result");
+    static_assert(!sends_asynchronously<T> || AsyncTransport<T>,
+                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
+                  "completion)` does not return void");
+    return true;
+}
+
 #ifndef PROMPTLAYER_NO_THREADS
 using mutex = std::mutex;
 using lock = std::lock_guard<std::mutex>;
@@ -2148,7 +2530,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 inline constexpr std::string_view library_version = "0.1.0";
 
 /// How to reach the service. A plain value; the first call refuses what cannot be used, by member. Printing
-/// it shows the API key as `[redacted]`.
+/// it shows the API key and the values of `headers` as `[redacted]`.
 struct config {
     std::string api_key{};                                ///< visible ASCII; never in an error or a log
     std::string base_url = "https://api.promptlayer.com"; ///< a path is kept, one slash at its end is not
@@ -2157,11 +2539,14 @@ struct config {
     std::size_t max_response_bytes = 1024 * 1024; ///< a longer answer is not read; more than 0
     bool allow_insecure_http = false; ///< else `http://` is for `localhost`, 127.0.0.0/8 and `[::1]` only
     std::size_t max_request_bytes = default_max_request_bytes; ///< a longer body is not sent; more than 0
+    /// Sent with every request, for gateways and tracing. Names are HTTP tokens, values printable ASCII; none
+    /// that this library or a transport writes.
+    std::vector<header> headers{};
 };
 
 /// A config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`; one that is unset or empty
 /// leaves the default. Not to be called while another thread changes the environment.
-inline config config_from_environment() {
+[[nodiscard]] inline config config_from_environment() {
 #if defined(_MSC_VER)
 #pragma warning(push)
 #pragma warning(disable : 4996)
@@ -2181,23 +2566,6 @@ inline config config_from_environment() {
 
 namespace detail {
 
-/// `localhost`, 127.0.0.0/8 in four decimal numbers, `[::1]`; nothing that a resolver would have to
-/// interpret.
-inline bool is_loopback(std::string_view host) noexcept {
-    if (host == "::1" || equal_ignoring_case(host, "localhost"))
-        return true;
-    if (!host.starts_with("127."))
-        return false;
-    host.remove_prefix(4);
-    for (int octet = 2; octet <= 4; ++octet) {
-        const std::size_t dot = octet < 4 ? host.find('.') : host.size();
-        if (dot == host.npos || !decimal_up_to(host.substr(0, dot), 255))
-            return false;
-        host.remove_prefix(octet < 4 ? dot + 1 : dot);
-    }
-    return true;
-}
-
 /// What is wrong with a base URL; empty if nothing is.
 inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
     if (url.find_first_of("?#\\") != url.npos)
@@ -2205,18 +2573,34 @@ inline std::string_view url_fault(std::string_view url, bool allow_insecure_http
     const url_parts parts = split_url(url);
     if (!parts.fault.empty())
         return parts.fault;
-    if (!parts.secure && !allow_insecure_http && !is_loopback(parts.host))
+    if (!parts.secure && !allow_insecure_http && !parts.loopback)
         return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
+    return {};
+}
+
+/// Returns why a header of `config::headers` cannot be sent; empty if it can.
+inline std::string_view header_fault(const header& given) noexcept {
+    if (!is_token(given.name))
+        return "the name must be an HTTP token";
+    for (const std::string_view own :
+         {"X-API-KEY", "Content-Type", "Accept", "User-Agent", "Host", "Content-Length", "Transfer-Encoding",
+          "Content-Encoding", "Accept-Encoding", "Connection", "Keep-Alive", "Proxy-Connection", "Expect",
+          "TE", "Trailer", "Upgrade"}) {
+        if (equal_ignoring_case(given.name, own))
+            return "is written by the library or the transport";
+    }
+    if (!ascii_from(' ', given.value) || trimmed(given.value).size() != given.value.size())
+        return "the value must be printable ASCII, without a space at either end";
     return {};
 }
 
 } // namespace detail
 
 /// What keeps `settings` from being used: a violation for each member; empty if nothing does. Never a value.
-inline std::vector<violation> validate(const config& settings) {
+[[nodiscard]] inline std::vector<violation> validate(const config& settings) {
     std::vector<violation> faults;
-    const auto fault = [&](const char* member, std::string_view message) {
-        faults.push_back({member, rule::setting, 0, 0, std::string{message}});
+    const auto fault = [&](std::string member, std::string_view message) {
+        faults.push_back({std::move(member), rule::setting, 0, 0, std::string{message}});
     };
     if (settings.api_key.empty())
         fault("api_key", "is not given");
@@ -2232,17 +2616,29 @@ inline std::vector<violation> validate(const config& settings) {
         fault("max_response_bytes", "must be more than 0");
     if (settings.max_request_bytes == 0)
         fault("max_request_bytes", "must be more than 0");
+    for (std::size_t i = 0; i < settings.headers.size(); ++i) {
+        if (const auto wrong = detail::header_fault(settings.headers[i]); !wrong.empty())
+            fault("headers[" + std::to_string(i) + "]", wrong);
+    }
     return faults;
 }
 
+/// Returns the config for a person, a line for each member, without control characters, and with `[redacted]`
+/// for the API key wherever it stands, for user information in the URL and for the values of `headers`.
 inline std::string to_string(const config& settings) {
-    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} + "\nbase_url: " +
-           (settings.base_url.find('@') == std::string::npos ? settings.base_url : "[redacted]") +
-           "\ntimeout: " + std::to_string(settings.timeout.count()) +
-           " ms\nuser_agent: " + settings.user_agent +
-           "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
-           "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
-           "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
+    const auto shown = [&](std::string_view text) {
+        return detail::redacted(detail::readable(text, text.npos), settings.api_key);
+    };
+    std::string text = "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
+                       "\nbase_url: " + shown(detail::without_user_information(settings.base_url)) +
+                       "\ntimeout: " + std::to_string(settings.timeout.count()) +
+                       " ms\nuser_agent: " + shown(settings.user_agent) +
+                       "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
+                       "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
+                       "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
+    for (const header& h : settings.headers)
+        text += "headers: " + shown(h.name) + ": [redacted]\n";
+    return text;
 }
 
 template <class TraitsT>
@@ -2259,14 +2655,25 @@ struct prepared_request {
     friend bool operator==(const prepared_request&, const prepared_request&) = default;
 };
 
+namespace detail {
+
+/// `prepare`, with no `secret` in the path of a violation.
+template <class RequestT>
+result<prepared_request> prepare(const RequestT& request, std::size_t max_request_bytes,
+                                 std::string_view secret) {
+    prepared_request made{std::string{RequestT::path}, {}};
+    if (auto written = write_json(request, max_request_bytes, made.body, secret); !written)
+        return std::move(written).error();
+    return made;
+}
+
+} // namespace detail
+
 /// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
 template <class RequestT>
 result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    prepared_request made{std::string{RequestT::path}, {}};
-    if (auto written = detail::write_json(request, max_request_bytes, made.body); !written)
-        return std::move(written).error();
-    return made;
+    return detail::prepare(request, max_request_bytes, {});
 }
 
 namespace detail {
@@ -2282,7 +2689,7 @@ inline void address(const config& settings, std::string_view path, http_request&
     const std::string_view base = settings.base_url;
     out.method = "POST";
     (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
-    out.headers.resize(4);
+    out.headers.resize(4 + settings.headers.size());
     const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
         out.headers[index].name = name;
         out.headers[index].value = value;
@@ -2291,6 +2698,7 @@ inline void address(const config& settings, std::string_view path, http_request&
     set(1, "Content-Type", "application/json");
     set(2, "Accept", "application/json");
     set(3, "User-Agent", settings.user_agent);
+    std::copy(settings.headers.begin(), settings.headers.end(), out.headers.begin() + 4);
     out.timeout = settings.timeout;
     out.max_response_bytes = settings.max_response_bytes;
 }
@@ -2324,7 +2732,9 @@ result<void> encode_with(const config& settings, const result<void>& verdict,
 template <class RequestT>
 result<void> encode_with(const config& settings, const result<void>& verdict, const RequestT& request,
                          http_request& out) {
-    auto outcome = verdict ? detail::write_json(request, settings.max_request_bytes, out.body) : verdict;
+    auto outcome = verdict
+                       ? detail::write_json(request, settings.max_request_bytes, out.body, settings.api_key)
+                       : verdict;
     if (outcome)
         address(settings, RequestT::path, out);
     else
@@ -2375,10 +2785,37 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
+/// Returns `text` of the service or a transport for a person: at most `most_bytes`, without control
+/// characters, the API key and the values of the config's own headers.
+inline std::string shown_text(const config& settings, std::string_view text,
+                              std::size_t most_bytes = max_service_text) {
+    std::string shown = redacted(readable(text, text.npos), settings.api_key);
+    for (const header& h : settings.headers)
+        shown = redacted(shown, h.value);
+    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
+}
+
+/// Returns where a redirect leads: a host. Empty if the response is none, or does not say.
+inline std::string redirect_host(const http_response& response) {
+    const std::string* const location = find_header(response.headers, "Location");
+    if (!location || response.status < 300 || response.status > 399)
+        return {};
+    const std::string_view target = *location;
+    const std::size_t scheme = target.starts_with("//") ? 0 : target.find("://");
+    if (!target.starts_with("//") && (scheme == target.npos || target.find_first_of("/?#") < scheme))
+        return "the same host";
+    const std::string absolute = (scheme == 0 ? "https:" : "") + std::string{target};
+    const url_parts parts = split_url(absolute);
+    return parts.fault.empty() ? std::string{parts.host} : "a URL that is not http or https with a host";
+}
+
 /// An answer that is an error: the sentence of its code, the status, and what the service says.
-inline error answered(errc code, const http_response& response, std::string said) {
+inline error answered(const config& settings, errc code, const http_response& response, std::string said) {
     error e{.code = code, .status = response.status};
-    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status) + ")";
+    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    if (const std::string host = redirect_host(response); !host.empty())
+        e.message += ", redirects to " + shown_text(settings, host);
+    e.message += ")";
     if (!said.empty())
         e.message += ": " + std::move(said);
     e.retry_after = retry_after(response);
@@ -2390,8 +2827,12 @@ inline error failed_status(const config& settings, const http_response& response
     if (response.body.size() <= settings.max_response_bytes)
         said = read_service_message(response.body, settings.api_key);
     if (!said.violations.empty() && said.text.empty())
-        said.text = readable(joined(said.violations), max_service_text);
-    error e = answered(code_of(response.status), response, std::move(said.text));
+        said.text = joined(said.violations);
+    for (violation& v : said.violations) {
+        v.path = shown_text(settings, v.path);
+        v.message = shown_text(settings, v.message);
+    }
+    error e = answered(settings, code_of(response.status), response, shown_text(settings, said.text));
     e.violations = std::move(said.violations);
     return e;
 }
@@ -2399,7 +2840,7 @@ inline error failed_status(const config& settings, const http_response& response
 inline error no_answer(const config& settings, const transport_failure& failed) {
     error e{.code = errc::transport};
     e.message = sentence(e.code) + std::string{": "} + sentence(failed.kind);
-    if (const auto why = readable(redacted(failed.message, settings.api_key), max_service_text); !why.empty())
+    if (const auto why = shown_text(settings, failed.message); !why.empty())
         e.message += ": " + why;
     e.failure = failed.kind;
     e.maybe_delivered = failed.maybe_delivered;
@@ -2418,17 +2859,18 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
     if (response.status != 200)
         return detail::failed_status(settings, response);
     if (response.body.size() > settings.max_response_bytes)
-        return detail::answered(errc::malformed_response, response,
+        return detail::answered(settings, errc::malformed_response, response,
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
+        std::string said = std::move(read.error().message);
+        if (read.error().code == errc::malformed_json)
+            said += ": " + detail::excerpt(response.body);
+        error e = detail::answered(settings, errc::malformed_response, response,
+                                   detail::shown_text(settings, said));
         e.violations = std::move(read.error().violations);
         return e;
     }
-    const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {
-        return detail::readable(detail::redacted(text, settings.api_key), most_bytes);
-    };
     if constexpr (requires {
                       { read->success } -> std::convertible_to<bool>;
                   }) {
@@ -2437,19 +2879,20 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
             if constexpr (requires {
                               { read->message } -> std::convertible_to<std::string>;
                           })
-                said = cleaned(read->message, detail::max_service_text);
-            return detail::answered(errc::rejected, response, std::move(said));
+                said = detail::shown_text(settings, read->message);
+            return detail::answered(settings, errc::rejected, response, std::move(said));
         }
     }
+    const auto whole = [&](std::string_view text) { return detail::shown_text(settings, text, text.npos); };
     reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
         auto& member = (*read).*FieldT::member;
         if constexpr (FieldT::kind == detail::kind::string) {
             if (field.present(*read))
-                member = cleaned(field.value(*read), std::string::npos);
+                member = whole(field.value(*read));
         } else if constexpr (FieldT::kind == detail::kind::object) {
             std::remove_reference_t<decltype(member)> clean;
             for (const auto& [name, text] : member)
-                clean.emplace(cleaned(name, std::string::npos), cleaned(text, std::string::npos));
+                clean.emplace(whole(name), whole(text));
             member = std::move(clean);
         }
     });
@@ -2469,6 +2912,8 @@ struct settings {
     promptlayer::config config;
     result<void> verdict = detail::verdict(config);
 };
+
+inline error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
 
 /// One synchronous call.
 template <class T, class RequestT>
@@ -2531,38 +2976,17 @@ public:
     bool handler_threw() const noexcept { return handler_threw_; }
 };
 
-template <class T>
-concept sends = requires(T& transport, const http_request& request) {
-    transport.send(request);
-};
-
-template <class T>
-concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
-    transport.send(std::move(request), std::move(done));
-};
-
 } // namespace detail
 
 /// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
 /// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
-/// in flight; their handlers do not call it any more. One that was moved from may be assigned to or
-/// destroyed. `std::ref` has it refer to a transport that outlives it.
+/// in flight; their handlers do not call it any more. Every call of one that was moved from is
+/// `errc::closed`. `std::ref` has it refer to a transport that outlives it.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
 
-    static_assert(Transport<transport_type> || AsyncTransport<transport_type> ||
-                      detail::sends<transport_type> || detail::sends_asynchronously<transport_type>,
-                  "promptlayer: this type is no Transport: it has neither a public member function "
-                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
-    static_assert(
-        !detail::sends<transport_type> || Transport<transport_type>,
-        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
-        "return a transport_result");
-    static_assert(!detail::sends_asynchronously<transport_type> || AsyncTransport<transport_type>,
-                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
-                  "completion)` does "
-                  "not return void");
+    static_assert(detail::is_transport<transport_type>());
 
     std::shared_ptr<const detail::settings> settings_;
     T transport_;
@@ -2582,6 +3006,8 @@ public:
     result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
+        if (!settings_)
+            return detail::moved_from();
         return detail::call_over(transport_, *settings_, request);
     }
 
@@ -2597,8 +3023,9 @@ public:
         static_assert(std::invocable<HandlerT&, result<reply>>,
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
-        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
-            !encoded) {
+        auto encoded = settings_ ? detail::encode_with(settings_->config, settings_->verdict, request, http)
+                                 : result<void>{detail::moved_from()};
+        if (!encoded) {
             handler(result<reply>{std::move(encoded).error()});
             return;
         }
@@ -2679,9 +3106,9 @@ inline retry_policy background_retry_policy() noexcept {
 /// - `attempts`: how many there have been, 1 or more.
 /// - `random`: uniform from 0 to 1; what is outside counts as the nearer end.
 /// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
-inline std::optional<std::chrono::milliseconds> retry_wait(const retry_policy& policy, const error& failed,
-                                                           std::uint32_t attempts, double random,
-                                                           std::chrono::milliseconds age) noexcept {
+[[nodiscard]] inline std::optional<std::chrono::milliseconds>
+retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attempts, double random,
+           std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds none{0}, a_year = std::chrono::hours{24 * 365};
     if (!failed.retryable() || (failed.maybe_delivered && !policy.repeat_maybe_delivered) ||
@@ -2742,10 +3169,15 @@ struct retry_environment {
 /// wait. The outcome is that of the last attempt. `http_request::timeout` is for each attempt.
 ///
 /// One request at a time, whatever `T` allows; `cancel` alone may be called from any thread. Movable between
-/// requests.
+/// requests. `std::ref` has it refer to a transport, which must outlive it.
 template <class T>
 class retrying {
-    static_assert(Transport<T>, "promptlayer: retrying is for a Transport, that is for a synchronous one");
+    using transport_type = std::remove_reference_t<T>;
+
+    static_assert(detail::is_transport<transport_type>());
+    static_assert(
+        Transport<transport_type> || !AsyncTransport<transport_type>,
+        "promptlayer: retrying takes a synchronous Transport; an asynchronous one is for a tracker");
 
     struct waking {
         std::mutex mutex{};
@@ -2774,12 +3206,12 @@ class retrying {
 
 public:
     explicit retrying(T transport, retry_policy policy = {}, retry_environment environment = {})
-        : transport_(std::move(transport)), policy_(policy), environment_(std::move(environment)) {
+        : transport_(std::forward<T>(transport)), policy_(policy), environment_(std::move(environment)) {
         if (!environment_.random)
             environment_.random = detail::random_source();
     }
 
-    T& transport() noexcept { return transport_; }
+    transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
         {
@@ -2817,6 +3249,13 @@ public:
             transport_.cancel();
     }
 };
+
+template <class T>
+retrying(T) -> retrying<std::unwrap_reference_t<T>>;
+template <class T>
+retrying(T, retry_policy) -> retrying<std::unwrap_reference_t<T>>;
+template <class T>
+retrying(T, retry_policy, retry_environment) -> retrying<std::unwrap_reference_t<T>>;
 
 #endif
 
@@ -3028,7 +3467,7 @@ public:
     }
 
     /// A request to be sent now, which is in flight then; none if none is due or may be sent.
-    std::optional<taken> take(time_point now) {
+    [[nodiscard]] std::optional<taken> take(time_point now) {
         now = steady(now);
         if (paused_ || paused_by_ || now < nobody_before_ || in_flight_.size() >= settings_.max_in_flight)
             return std::nullopt;
@@ -3116,7 +3555,7 @@ public:
 
     /// Seals it and gives back all that has not ended, in the order of the pushes; what is in flight too,
     /// whose completion is then ignored.
-    std::vector<ended> drain() {
+    [[nodiscard]] std::vector<ended> drain() {
         seal();
         std::vector<ended> left;
         left.reserve(entries_.size());
@@ -3428,7 +3867,7 @@ public:
         }
         if (!known->verdict)
             return known->verdict.error();
-        auto prepared = prepare(request, known->config.max_request_bytes);
+        auto prepared = detail::prepare(request, known->config.max_request_bytes, known->config.api_key);
         if (!prepared)
             return std::move(prepared).error();
         if (!shared_->kept)
@@ -3462,7 +3901,7 @@ public:
     /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
     /// has not ended, in order; it stays in the journal, too, for the next start. In a callback it only takes
     /// no more.
-    std::vector<ended> close(std::chrono::milliseconds timeout) {
+    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout) {
         if (!is_here())
             return {};
         std::unique_lock held{shared_->mutex};
@@ -3575,6 +4014,7 @@ class polled_tracker {
     std::optional<client<T&>> client_{};
     result<void> verdict_{};
     std::size_t max_request_bytes_ = default_max_request_bytes;
+    std::string api_key_{}; // shown in no error
     bool polling_ = false;
 
     void mark_done(outbox::id which) {
@@ -3651,7 +4091,7 @@ public:
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!verdict_)
             return verdict_.error();
-        auto prepared = prepare(request, max_request_bytes_);
+        auto prepared = detail::prepare(request, max_request_bytes_, api_key_);
         if (!prepared)
             return std::move(prepared).error();
         auto pushed = outbox_.push(journal_ ? *prepared : *std::move(prepared), now_);
@@ -3697,6 +4137,7 @@ public:
             return good;
         verdict_ = good;
         max_request_bytes_ = settings.max_request_bytes;
+        api_key_ = settings.api_key;
         client_.emplace(std::move(settings), transport_);
         outbox_.resume();
         return good;
@@ -3715,7 +4156,7 @@ public:
     /// Takes no more, cancels what is in flight where the transport can, and gives back all that has not
     /// ended: also what may have been delivered meanwhile, and first what was dropped and not yet told. What
     /// is handed back stays in the journal, for the next start. Does not wait.
-    std::vector<outbox::ended> close() {
+    [[nodiscard]] std::vector<outbox::ended> close() {
         auto left = std::exchange(to_report_, {});
         for (const outbox::ended& dropped : left)
             mark_done(dropped.id);

@@ -244,3 +244,13 @@ TEST_CASE("a handler that throws when a completion is destroyed harms nothing") 
     CHECK(calls == 1);
 }
 #endif
+
+TEST_CASE("a client that was moved from calls the handler with the reason") {
+    pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
+    const pl::client other = std::move(client);
+    std::vector<outcome> kept;
+    client.track_prompt(good(), into(kept)); // moved from
+    REQUIRE(kept.size() == 1);
+    CHECK(kept[0].error().code == errc::closed);
+    CHECK(other.transport().requests().empty());
+}

@@ -13,6 +13,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -169,12 +170,12 @@ TEST_CASE("background tracker: what fails is sent again; how it ends is told, wi
     });
     {
         pl::background_tracker t{with_key(), flaky, told.callbacks(), at_once()};
-        t.track_prompt(request());
+        CHECK(t.track_prompt(request()).has_value());
         CHECK(t.flush(long_enough));
     }
     left = 100;
     pl::background_tracker t{with_key(), flaky, told.callbacks(), at_once(2)};
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
     CHECK(t.flush(long_enough));
     CHECK(left == 98);
     CHECK(told.all() == std::vector<std::string>{"1 tracked", "1 failed 503"});
@@ -188,10 +189,10 @@ TEST_CASE("background tracker: what is dropped for a newer one is told") {
     two.outbox.max_requests = 2;
     two.outbox.drop_oldest = true;
     pl::background_tracker t{with_key(), gated, told.callbacks(), two};
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
     gate->await_sent(1);
-    t.track_prompt(request());
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
+    CHECK(t.track_prompt(request()).has_value());
     gate->pass();
     CHECK(t.flush(long_enough));
     CHECK(t.stats() == pl::outbox_stats{.pushed = 3, .delivered = 2, .dropped = 1});
@@ -206,8 +207,8 @@ TEST_CASE("background tracker: a wrong key holds up everything until another is 
         return answer(*pl::find_header(asked.headers, "X-API-KEY") == "pl_right" ? 200 : 401);
     });
     pl::background_tracker t{with_key("pl_wrong"), keyed};
-    t.track_prompt(request());
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
+    CHECK(t.track_prompt(request()).has_value());
     const auto begun = steady_clock::now();
     CHECK_FALSE(t.flush(long_enough));
     CHECK(steady_clock::now() - begun < long_enough);
@@ -224,7 +225,7 @@ TEST_CASE("background tracker: a wrong key holds up everything until another is 
 TEST_CASE("background tracker: paused, it queues and sends nothing") {
     pl::background_tracker t{with_key(), pl::testing::recording_transport{}};
     t.pause();
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
     CHECK_FALSE(t.flush(long_enough));
     CHECK(t.stats() == pl::outbox_stats{.pushed = 1, .waiting = 1});
     t.resume();
@@ -234,7 +235,7 @@ TEST_CASE("background tracker: paused, it queues and sends nothing") {
 TEST_CASE("background tracker: close sends what it can in its time, and gives back the rest in order") {
     {
         pl::background_tracker t{with_key(), pl::testing::recording_transport{}};
-        t.track_prompt(request());
+        CHECK(t.track_prompt(request()).has_value());
         CHECK(t.close(long_enough).empty());
         CHECK(t.track_prompt(request()).error().code == pl::errc::closed);
         CHECK(t.flush(0ms));
@@ -245,7 +246,7 @@ TEST_CASE("background tracker: close sends what it can in its time, and gives ba
     const auto gate = gated.at;
     pl::background_tracker t{with_key(), gated};
     for (std::int64_t id = 1; id <= 3; ++id)
-        t.track_prompt(request(id));
+        CHECK(t.track_prompt(request(id)).has_value());
     gate->await_sent(1);
     const auto begun = steady_clock::now();
     const auto left = t.close(50ms);
@@ -265,8 +266,8 @@ TEST_CASE(
     auto uncancellable =
         pl::transport_from([gated](const pl::http_request& r) mutable { return gated.send(r); });
     pl::background_tracker t{with_key(), uncancellable};
-    t.track_prompt(request());
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
+    CHECK(t.track_prompt(request()).has_value());
     gate->await_sent(1);
     std::thread opens{[&] { gate->pass(); }};
     const auto left = t.close(0ms);
@@ -283,8 +284,8 @@ TEST_CASE("background tracker: one that is destroyed hands back what it has") {
     soon.close_timeout = 10ms;
     {
         pl::background_tracker t{with_key(), gated, told.callbacks(), soon};
-        t.track_prompt(request());
-        t.track_prompt(request());
+        CHECK(t.track_prompt(request()).has_value());
+        CHECK(t.track_prompt(request()).has_value());
         gate->await_sent(1);
     }
     CHECK(told.all() == std::vector<std::string>{"1 left", "2 left"});
@@ -298,8 +299,8 @@ TEST_CASE("background tracker: a callback may call any member; flush and close d
               pl::tracker_callbacks{.on_delivered =
                                         [&](pl::outbox::id, const pl::tracked&) {
                                             if (++calls == 1) {
-                                                t->track_prompt(request());
-                                                t->track_prompt(request());
+                                                std::ignore = t->track_prompt(request());
+                                                std::ignore = t->track_prompt(request());
                                                 flushed = t->flush(long_enough);
                                             } else if (calls == 2) {
                                                 closed_empty = t->close(long_enough).empty();
@@ -307,7 +308,7 @@ TEST_CASE("background tracker: a callback may call any member; flush and close d
                                         },
                                     .on_failed = {},
                                     .on_undelivered = {}});
-    t->track_prompt(request());
+    std::ignore = t->track_prompt(request());
     CHECK(t->flush(long_enough));
     CHECK(calls == 3);
     CHECK_FALSE(flushed);
@@ -330,7 +331,7 @@ TEST_CASE("background tracker: eight threads track at once, and every request is
                 if (n % 10 == 0) {
                     t.stats();
                     t.paused_by();
-                    t.reconfigure(with_key());
+                    std::ignore = t.reconfigure(with_key());
                 }
             }
         });
@@ -345,9 +346,9 @@ TEST_CASE("background tracker: a thousand starts and stops under load lose nothi
     std::size_t delivered = 0, left = 0;
     for (int i = 0; i < 1'000; ++i) {
         pl::background_tracker t{with_key(), pl::testing::recording_transport{}};
-        std::thread other{[&] { t.track_prompt(request()); }};
+        std::thread other{[&] { std::ignore = t.track_prompt(request()); }};
         for (int n = 0; n < 3; ++n)
-            t.track_prompt(request());
+            CHECK(t.track_prompt(request()).has_value());
         other.join();
         left += t.close(i % 2 == 0 ? 0ms : std::chrono::milliseconds{long_enough}).size();
         delivered += t.stats().delivered;
@@ -362,7 +363,7 @@ TEST_CASE("background tracker: in a child of fork every call says closed, and th
     const auto gate = gated.at;
     std::optional<pl::background_tracker<gated_transport>> t;
     t.emplace(with_key(), gated);
-    t->track_prompt(request());
+    std::ignore = t->track_prompt(request());
     gate->await_sent(1);
     const pid_t child = ::fork();
     if (child == 0) {
@@ -398,8 +399,8 @@ TEST_CASE("background tracker: a callback that throws harms nothing, nor does a 
                                   },
                               .on_undelivered = {}},
                              at_once(1)};
-    t.track_prompt(request());
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
+    CHECK(t.track_prompt(request()).has_value());
     CHECK(t.flush(long_enough));
     CHECK(told == 2);
 }

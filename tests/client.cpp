@@ -184,3 +184,14 @@ TEST_CASE("no error of a client holds the key or a value of the request") {
         CHECK(out.str().find("swordfish") == std::string::npos);
     }
 }
+
+TEST_CASE("a client that was moved from says so and sends nothing") {
+    pl::client client{{.api_key = "pl_key"}, recording_transport{}};
+    pl::client other = std::move(client);
+    const auto outcome = client.track_prompt(good()); // moved from
+    CHECK(outcome.error().code == errc::closed);
+    CHECK(outcome.error().message == "the client was moved from");
+    CHECK(other.track_prompt(good()).has_value());
+    client = std::move(other);
+    CHECK(client.track_prompt(good()).has_value());
+}

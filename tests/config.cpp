@@ -58,7 +58,7 @@ TEST_CASE("an API key is visible ASCII and not empty") {
 TEST_CASE("https is for any host, with a port and a path") {
     for (const char* url : {"https://api.promptlayer.com", "https://api.promptlayer.com/", "HTTPS://Host",
                             "https://h:1", "https://h:65535", "https://h/prefix/v1/", "https://10.0.0.1:8443",
-                            "https://[2001:db8::1]:443", "https://a-b_c.d", "https://h/@", "https://h/a:b"})
+                            "https://[2001:db8::1]:443", "https://a-b.c3.d", "https://h/@", "https://h/a:b"})
         CHECK(accepted(url));
 }
 
@@ -110,6 +110,25 @@ TEST_CASE("a base URL that is none, or holds more than scheme, host, port and pa
                             "https://[::1]:",
                             "https://[g::]",
                             "https://h%2e",
+                            "https://a_b.c",
+                            "https://.",
+                            "https://...",
+                            "https://a..b",
+                            "https://h.",
+                            "https://-a",
+                            "https://a-.b",
+                            "https://[127.0.0.1]",
+                            "https://[.]",
+                            "https://[a]",
+                            "https://[::::]",
+                            "https://[::1%25lo]",
+                            "https://127.1",
+                            "https://2130706433",
+                            "https://0x7f000001",
+                            "https://0x7f.0.0.1",
+                            "https://127.0.0.256",
+                            "https://127.0.0.01",
+                            "https://1.2.3.4.5",
                             "https://h,x",
                             "https://h*"})
         CHECK_MESSAGE(refused_member(with_url(url)) == "base_url", url);
@@ -122,33 +141,25 @@ TEST_CASE("http is for this machine alone, by the parsed host") {
          {"http://localhost", "http://LocalHost:8080/x", "http://127.0.0.1", "http://127.0.0.1:80/",
           "http://127.255.255.255", "http://127.1.2.3:1", "http://[::1]", "http://[::1]:8080/p"})
         CHECK(accepted(url));
-    for (const char* url : {"http://127.0.0.1.evil.com",
-                            "http://127.0.0.1.",
-                            "http://127.0.0",
-                            "http://127.1",
-                            "http://127.0.0.256",
-                            "http://127.0.0.01",
-                            "http://127.0.0.1.1",
-                            "http://127..0.1",
-                            "http://127.0.0.",
-                            "http://127.0.0.x",
-                            "http://128.0.0.1",
-                            "http://localhost.evil.com",
-                            "http://localhost.",
-                            "http://evil.com/localhost",
-                            "http://evil.com:80/127.0.0.1",
-                            "http://[::2]",
-                            "http://[::ffff:127.0.0.1]",
-                            "http://0.0.0.0",
-                            "http://2130706433",
-                            "http://0x7f.0.0.1",
-                            "http://api.promptlayer.com",
-                            "HTTP://evil.com"}) {
+    for (const char* url : {"http://127.0.0.1.evil.com", "http://128.0.0.1", "http://localhost.evil.com",
+                            "http://evil.com/localhost", "http://evil.com:80/127.0.0.1", "http://[::2]",
+                            "http://[::ffff:127.0.0.1]", "http://[1::1]", "http://0.0.0.0",
+                            "http://api.promptlayer.com", "HTTP://evil.com"}) {
         CHECK_MESSAGE(refused_member(with_url(url)) == "base_url", url);
         auto allowed = with_url(url);
         allowed.allow_insecure_http = true;
         CHECK_MESSAGE(pl::validate(allowed).empty(), url);
     }
+    for (const char* url :
+         {"http://127.0.0.1.", "http://127.0.0", "http://127.1", "http://127.0.0.256", "http://127.0.0.01",
+          "http://127.0.0.1.1", "http://127..0.1", "http://127.0.0.", "http://localhost.",
+          "http://2130706433", "http://0x7f.0.0.1", "http://[127.0.0.1]"}) {
+        auto allowed = with_url(url);
+        allowed.allow_insecure_http = true;
+        CHECK_MESSAGE(refused_member(allowed) == "base_url", url);
+    }
+    CHECK(accepted("http://[0:0:0:0:0:0:0:1]"));
+    CHECK(accepted("http://[0::0.0.0.1]"));
     CHECK(refused_member(with_url("http://localhost@evil.com")) == "base_url");
     CHECK(refused_member(with_url("http://127.0.0.1\\@evil.com")) == "base_url");
 }
@@ -162,6 +173,44 @@ TEST_CASE("timeout, user agent and limits are checked") {
     CHECK(pl::validate(pl::config{.api_key = "pl_key", .user_agent = "game/1.0 (x; y)"}).empty());
     CHECK(refused_member({.api_key = "pl_key", .max_response_bytes = 0}) == "max_response_bytes");
     CHECK(refused_member({.api_key = "pl_key", .max_request_bytes = 0}) == "max_request_bytes");
+}
+
+TEST_CASE("own headers are tokens with printable values, and none that the library or a transport writes") {
+    const auto with_header = [](pl::header h) {
+        return pl::config{.api_key = "pl_key", .headers = {{"X-Trace", "1"}, std::move(h)}};
+    };
+    for (const pl::header& good :
+         {pl::header{"traceparent", "00-4bf9-01"}, pl::header{"Authorization", "Bearer a b"},
+          pl::header{"CF-Access-Client-Id", "!~"}, pl::header{"X-Empty", ""}})
+        CHECK_MESSAGE(pl::validate(with_header(good)).empty(), good.name);
+    for (const pl::header& bad : {pl::header{"", "x"},
+                                  pl::header{"X Y", "x"},
+                                  pl::header{"X:", "x"},
+                                  pl::header{"X\r\nY", "x"},
+                                  pl::header{"X", "a\r\nX-Injected: b"},
+                                  pl::header{"X", "a\n"},
+                                  pl::header{"X", std::string("a\0b", 3)},
+                                  pl::header{"X", "\x7F"},
+                                  pl::header{"X", "caf\xC3\xA9"},
+                                  pl::header{"X", " a"},
+                                  pl::header{"X", "a "},
+                                  pl::header{"x-api-key", "x"},
+                                  pl::header{"Content-Type", "x"},
+                                  pl::header{"ACCEPT", "x"},
+                                  pl::header{"User-Agent", "x"},
+                                  pl::header{"Host", "x"},
+                                  pl::header{"Content-Length", "2"},
+                                  pl::header{"Transfer-Encoding", "chunked"},
+                                  pl::header{"Content-Encoding", "gzip"},
+                                  pl::header{"Accept-Encoding", "gzip"},
+                                  pl::header{"Connection", "close"},
+                                  pl::header{"Keep-Alive", "x"},
+                                  pl::header{"Proxy-Connection", "x"},
+                                  pl::header{"Expect", "100-continue"},
+                                  pl::header{"TE", "trailers"},
+                                  pl::header{"Trailer", "x"},
+                                  pl::header{"Upgrade", "h2c"}})
+        CHECK_MESSAGE(refused_member(with_header(bad)) == "headers[1]", bad.name);
 }
 
 TEST_CASE("every bad member is named in one go, and no value is told") {
@@ -195,4 +244,16 @@ TEST_CASE("printing a config shows the key redacted") {
           0);
     out << pl::config{.api_key = "sesame", .base_url = "https://user:sesame@h"};
     CHECK(out.str().find("sesame") == std::string::npos);
+}
+
+TEST_CASE("printing a config shows the key nowhere, no header's value and no control character") {
+    const std::string shown = to_string(pl::config{.api_key = "pl_sesame",
+                                                   .base_url = "https://h/pl_sesame\x1b/PL%5Fsesame",
+                                                   .user_agent = "game pl_sesame\r\n",
+                                                   .headers = {{"X-Gateway\n", "swordfish"}}});
+    CHECK(shown == "api_key: [redacted]\nbase_url: https://h/[redacted] /[redacted]\ntimeout: 10000 ms\n"
+                   "user_agent: game [redacted]  \nmax_response_bytes: 1048576\nallow_insecure_http: false\n"
+                   "max_request_bytes: 8388608\nheaders: X-Gateway : [redacted]\n");
+    CHECK(to_string(pl::config{.base_url = "https://u:p@h/a@b"}).find("https://[redacted]@h/a@b\n") !=
+          std::string::npos);
 }

@@ -196,7 +196,8 @@ TEST_CASE("the body of an error is not read beyond the limit or nested past 32")
         return R"({"message":"m","x":)" + std::string(depth - 1, '[') + std::string(depth - 1, ']') + "}";
     };
     CHECK(failed(400, nested(32)).message.ends_with(": m"));
-    CHECK(failed(400, nested(33)).message.ends_with("(HTTP 400)"));
+    CHECK(failed(400, nested(33)).message.find("(HTTP 400): {\"message\":\"m\",\"x\":[[[") !=
+          std::string::npos);
 }
 
 TEST_CASE("a blank message gives way to the next, and a list of plain texts is violations too") {
@@ -231,4 +232,59 @@ TEST_CASE("an answer's wish to be left alone is in the error") {
     CHECK(wait(429, {{"Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT"}}) == std::nullopt);
     CHECK(wait(500, {}) == std::nullopt);
     CHECK(wait(200, {{"Retry-After", "3"}}) == std::chrono::seconds{3}); // malformed_response
+}
+
+TEST_CASE("a body that is no JSON is shown, the first 200 characters without markup of a terminal") {
+    CHECK(failed(502, "<html>\r\n<head><title>502 Bad  Gateway</title></head>\x1b[2J\n\n").message ==
+          "the service failed (HTTP 502): <html> <head><title>502 Bad Gateway</title></head> [2J");
+    CHECK(failed(200, "<html>Log in to\nthis network</html>")
+              .message.ends_with(": <html>Log in to this network</html>"));
+    CHECK(
+        failed(503, repeated(300, "\xC3\xA9")).message.ends_with("(HTTP 503): " + repeated(200, "\xC3\xA9")));
+    CHECK(failed(503, " \n\t ").message == "the service failed (HTTP 503)");
+    CHECK(failed(503, std::string("\xFF\0pl_sesame", 11)).message ==
+          "the service failed (HTTP 503): \xEF\xBF\xBD [redacted]");
+    CHECK(failed(403, "denied by pl\xE2\x80\xAE\xE2\x80\xA8 rule").message.ends_with(": denied by pl rule"));
+}
+
+TEST_CASE("a redirect says the host that it leads to, and nothing else of the address") {
+    const auto message = [](int status, std::string location) {
+        return pl::decode(settings(), {status, {{"Location", std::move(location)}}, ""}).error().message;
+    };
+    const std::string head = "the service answered with an unexpected status, is base_url right? (HTTP 301";
+    CHECK(message(301, "https://login.example.com:8443/?token=swordfish") ==
+          head + ", redirects to login.example.com)");
+    CHECK(message(301, "//cdn.example.com/x") == head + ", redirects to cdn.example.com)");
+    CHECK(message(301, "/login?next=https://swordfish.example") == head + ", redirects to the same host)");
+    CHECK(message(301, "login") == head + ", redirects to the same host)");
+    CHECK(message(301, "http://[::1]/") == head + ", redirects to ::1)");
+    for (const char* const location :
+         {"ftp://h/", "https://u:p@h/", "https://h\x1b/", "https://", "javascript://x"})
+        CHECK(message(301, location) == head + ", redirects to a URL that is not http or https with a host)");
+    CHECK(pl::decode(settings(), {302, {}, ""}).error().message.ends_with("(HTTP 302)"));
+    CHECK(message(404, "https://h/").ends_with("(HTTP 404)"));
+}
+
+TEST_CASE("a key that is cut, encoded or in another case is replaced too") {
+    CHECK(failed(401, R"({"message":"bad key pl_sesam..."})").message.ends_with(": bad key [redacted]..."));
+    CHECK(failed(401, R"({"message":"bad key PL%5FSESAME"})").message.ends_with(": bad key [redacted]"));
+    const pl::config short_key{.api_key = "k"};
+    CHECK(pl::decode(short_key, {401, {}, R"({"message":"kick k"})"})
+              .error()
+              .message.ends_with(": kick [redacted]"));
+}
+
+TEST_CASE("the values of the config's own headers are replaced in what the service says") {
+    pl::config with_header = settings();
+    with_header.headers = {{"CF-Access-Client-Secret", "swordfish"}};
+    CHECK(pl::decode(with_header, {403, {}, "headers: swordfish"})
+              .error()
+              .message.ends_with(": headers: [redacted]"));
+    CHECK(pl::decode(with_header, {200, {}, R"({"success":true,"message":"swordfish"})"})->message ==
+          "[redacted]");
+    const auto e =
+        pl::decode(with_header, {422, {}, R"({"detail":[{"loc":["body","swordfish"],"msg":"swordfish"}]})"})
+            .error();
+    CHECK(to_string(e).find("swordfish") == std::string::npos);
+    CHECK(to_string(e.violations.at(0)) == "[redacted]: [redacted]");
 }

@@ -104,3 +104,29 @@ TEST_CASE("a request that is used again is the same as a new one, in the same me
     CHECK(pl::encode(pl::config{}, good(), out).error().code == pl::errc::invalid_config);
     CHECK(out.body.empty());
 }
+
+TEST_CASE("the config's own headers follow the library's, in order, and not those of an earlier call") {
+    pl::config settings{.api_key = "pl_key", .headers = {{"traceparent", "00-1"}, {"X-Env", "prod"}}};
+    pl::http_request out;
+    REQUIRE(pl::encode(settings, good(), out).has_value());
+    REQUIRE(out.headers.size() == 6);
+    CHECK(out.headers[4] == pl::header{"traceparent", "00-1"});
+    CHECK(out.headers[5] == pl::header{"X-Env", "prod"});
+    settings.headers.clear();
+    REQUIRE(pl::encode(settings, good(), out).has_value());
+    CHECK(out.headers.size() == 4);
+}
+
+TEST_CASE("no error of encode, client or tracker shows the key in the name of a variable") {
+    const pl::config settings{.api_key = "pl_sesame"};
+    const pl::track_prompt request{
+        .prompt_name = "a", .prompt_input_variables = {{"my pl_sesame", "\xFF"}}, .request_id = 1};
+    CHECK(pl::encode(settings, request).error().message ==
+          R"(prompt_input_variables["my [redacted]"]: is not UTF-8 at byte 0)");
+    pl::client client{settings, pl::testing::recording_transport{}};
+    CHECK(to_string(client.track_prompt(request).error()).find("sesame") == std::string::npos);
+    pl::polled_tracker polled{settings, pl::testing::recording_async_transport{}};
+    CHECK(to_string(polled.track_prompt(request).error()).find("sesame") == std::string::npos);
+    pl::background_tracker background{settings, pl::testing::recording_transport{}};
+    CHECK(to_string(background.track_prompt(request).error()).find("sesame") == std::string::npos);
+}

@@ -93,7 +93,7 @@ class fleet {
         promptlayer::error why{.code = promptlayer::errc::transport};
         switch (next.what) {
         case event::make:
-            box.push({"/rest/track-prompt", "{}"}, at(next.when));
+            std::ignore = box.push({"/rest/track-prompt", "{}"}, at(next.when));
             add(next.when + between_requests, next.client, event::make);
             break;
         case event::wake:

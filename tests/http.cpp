@@ -30,7 +30,8 @@ TEST_CASE("headers are found in any case, the first of its name") {
     CHECK(*pl::find_header(headers, "retry-after") == "1");
     CHECK(*pl::find_header(headers, "X") == "");
     CHECK(pl::find_header(headers, "retry") == nullptr);
-    CHECK(pl::find_header({}, "x") == nullptr);
+    const std::vector<pl::header> empty;
+    CHECK(pl::find_header(empty, "x") == nullptr);
 }
 
 TEST_CASE("Retry-After in seconds is taken as it is, uncapped") {
@@ -134,9 +135,93 @@ TEST_CASE("a URL is read into the parts that it has, as they stand") {
                " " + std::to_string(read.port) + " " + std::string{read.target};
     };
     CHECK(parts("http://a.example") == "a.example a.example 80 ");
-    CHECK(parts("HTTPS://A-b_c.example?x=/") == "s A-b_c.example A-b_c.example 443 ?x=/");
+    CHECK(parts("HTTPS://A-b.3c.example?x=/") == "s A-b.3c.example A-b.3c.example 443 ?x=/");
     CHECK(parts("https://[::1]:8443/a//../b?c:d@e") == "s [::1]:8443 ::1 8443 /a//../b?c:d@e");
     CHECK(parts("http://[fe80::A]") == "[fe80::A] fe80::A 80 ");
+}
+
+TEST_CASE("an IPv6 address is read as RFC 4291 has it") {
+    const auto read = [](std::string_view text) {
+        std::string bytes;
+        if (const auto address = pl::detail::parse_ipv6(text)) {
+            for (const unsigned byte : *address)
+                bytes += (bytes.empty() ? "" : ".") + std::to_string(byte);
+        }
+        return bytes;
+    };
+    const std::string zeroes = "0.0.0.0.0.0.0.0.0.0.0.0.0.0.0";
+    CHECK(read("::") == zeroes + ".0");
+    CHECK(read("::1") == zeroes + ".1");
+    CHECK(read("0:0:0:0:0:0:0:1") == zeroes + ".1");
+    CHECK(read("1::") == "0.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0");
+    CHECK(read("1::2:3") == "0.1.0.0.0.0.0.0.0.0.0.0.0.2.0.3");
+    CHECK(read("::2:3:4:5:6:7:8") == "0.0.0.2.0.3.0.4.0.5.0.6.0.7.0.8");
+    CHECK(read("1:2:3:4:5:6:7::") == "0.1.0.2.0.3.0.4.0.5.0.6.0.7.0.0");
+    CHECK(read("FEDC:ba98:0076:5:4:3:2:1") == "254.220.186.152.0.118.0.5.0.4.0.3.0.2.0.1");
+    CHECK(read("::ffff:1.2.3.4") == "0.0.0.0.0.0.0.0.0.0.255.255.1.2.3.4");
+    CHECK(read("1:2:3:4:5:6:1.2.3.4") == "0.1.0.2.0.3.0.4.0.5.0.6.1.2.3.4");
+    for (const char* const bad : {"",
+                                  ":",
+                                  ":::",
+                                  "::::",
+                                  "1",
+                                  "1:2",
+                                  "1:2:3:4:5:6:7",
+                                  "1:2:3:4:5:6:7:8:9",
+                                  "1:2:3:4:5:6:7:8::",
+                                  "::1::",
+                                  "1:::2",
+                                  ":1::",
+                                  "1:2:3:4:5:6:7:",
+                                  "::12345",
+                                  "::g",
+                                  "::-1",
+                                  "::+1",
+                                  "::0x1",
+                                  "1.2.3.4",
+                                  "::1.2.3",
+                                  "::1.2.3.4.5",
+                                  "::1.2.3.256",
+                                  "::1.2.3.4:5",
+                                  "1:2:3:4:5:6:7:1.2.3.4",
+                                  "::1%lo",
+                                  " ::1",
+                                  "::1 "})
+        CHECK_MESSAGE(read(bad).empty(), bad);
+}
+
+TEST_CASE("a host name has labels of 1 to 63 letters, digits and hyphens, 253 characters in all") {
+    using pl::detail::is_host_name;
+    const std::string label(63, 'a');
+    CHECK(is_host_name("a"));
+    CHECK(is_host_name("3com.example"));
+    CHECK(is_host_name("1.2.3.4.example"));
+    CHECK(is_host_name("a--b.c-d"));
+    CHECK(is_host_name(label + ".b"));
+    CHECK_FALSE(is_host_name(label + "a.b"));
+    CHECK(is_host_name(label + "." + label + "." + label + "." + label.substr(2)));       // 253
+    CHECK_FALSE(is_host_name(label + "." + label + "." + label + "." + label.substr(1))); // 254
+    for (const char* const bad : {"", ".", "a.", ".a", "a..b", "-a", "a-", "a.-b", "a_b", "a b", "a.1", "1",
+                                  "0x1", "a.0XF", "caf\xC3\xA9"})
+        CHECK_FALSE_MESSAGE(is_host_name(bad), bad);
+}
+
+TEST_CASE("printing a request shows no credential, wherever it stands, and no control character") {
+    const auto shown = [](std::string url, std::vector<pl::header> headers, std::string body) {
+        return to_string(pl::http_request{
+            .method = "POST", .url = std::move(url), .headers = std::move(headers), .body = std::move(body)});
+    };
+    CHECK(shown("https://h/pl_sesame", {{"X-API-KEY", "pl_sesame"}, {"User-Agent", "x PL_SESAME\x1b[0m"}},
+                "{\"k\":\"pl_sesame\"}\n") ==
+          "POST https://h/[redacted]\nX-API-KEY: [redacted]\nUser-Agent: x [redacted] [0m\n\n"
+          "{\"k\":\"[redacted]\"} ");
+    CHECK(shown("https://user:word@h/a@b", {}, "") == "POST https://[redacted]@h/a@b\n\n");
+    CHECK(shown("http://h/", {{"X-API-KEY ", "pl_sesame"}, {"X-Gateway", "swordfish"}}, "pl_sesame") ==
+          "POST http://h/\nX-API-KEY : [redacted]\nX-Gateway: [redacted]\n\n[redacted]");
+    CHECK(shown("http://h/", {{"Authorization", "Bearer sesame_1"}}, "sesame_1") ==
+          "POST http://h/\nAuthorization: [redacted]\n\n[redacted]");
+    CHECK(to_string(pl::http_response{200, {{"Set-Cookie ", "sesame"}}, ""}).find("sesame") ==
+          std::string::npos);
 }
 
 TEST_CASE("a request can be sent as it stands if its URL is one of http or https with a host") {

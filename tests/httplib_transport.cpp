@@ -33,6 +33,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <tuple>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -654,7 +655,8 @@ TEST_CASE("httplib: the transport's thread takes no signal of the program") {
         open = listener.acceptor.accept();
         return true;
     };
-    cancelled_when(connected, transport, to("http://" + listener.authority() + "/")); // by that thread
+    std::ignore =
+        cancelled_when(connected, transport, to("http://" + listener.authority() + "/")); // by that thread
     sigset_t user{};
     sigset_t mask_before{};
     sigset_t pending{};

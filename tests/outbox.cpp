@@ -76,8 +76,8 @@ TEST_CASE("outbox: requests are taken in order, and delivered") {
 
 TEST_CASE("outbox: no more are in flight than allowed") {
     tested t{{.max_in_flight = 1}};
-    t.push("1");
-    t.push("2");
+    CHECK(t.push("1").has_value());
+    CHECK(t.push("2").has_value());
     CHECK(t.take() == "1");
     CHECK(t.take() == "");
     CHECK_FALSE(t.due_in());
@@ -107,7 +107,7 @@ TEST_CASE("outbox: told to drop the oldest, it drops as many as a new one needs,
           "them back") {
     tested t{{.max_bytes = 12, .max_in_flight = 1, .drop_oldest = true}};
     for (const char* body : {"1", "2", "3", "4"})
-        t.push(body);
+        CHECK(t.push(body).has_value());
     CHECK(t.take() == "1");
     const auto pushed = t.push("abcd");
     REQUIRE(pushed);
@@ -121,8 +121,8 @@ TEST_CASE("outbox: told to drop the oldest, it drops as many as a new one needs,
 
 TEST_CASE("outbox: an error of one request holds up that one; a 429 and no answer hold up everyone") {
     tested t;
-    t.push("1");
-    t.push("2");
+    CHECK(t.push("1").has_value());
+    CHECK(t.push("2").has_value());
     t.take();
     t.complete(1, status(503));
     CHECK(t.take() == "2");
@@ -135,13 +135,13 @@ TEST_CASE("outbox: an error of one request holds up that one; a 429 and no answe
 
     for (const pl::error& why : {status(429), failed(pl::failure::connect), failed(pl::failure::timeout)}) {
         tested all;
-        all.push("1");
-        all.push("2");
+        CHECK(all.push("1").has_value());
+        CHECK(all.push("2").has_value());
         all.take();
         CHECK_FALSE(all.complete(1, why));
         CHECK(all.due_in() == 2s);
         CHECK(all.take() == "");
-        all.push("3");
+        CHECK(all.push("3").has_value());
         CHECK(all.take() == "");
         all.now += 2s;
         CHECK(all.take() == "1");
@@ -154,8 +154,8 @@ TEST_CASE("outbox: 401, 403 and no TLS hold up everyone until resume; the attemp
           "is kept") {
     for (const pl::error& why : {status(401), status(403), failed(pl::failure::tls)}) {
         tested t{{.retry = {.max_attempts = 1}}};
-        t.push("1");
-        t.push("2");
+        CHECK(t.push("1").has_value());
+        CHECK(t.push("2").has_value());
         t.take();
         t.take();
         CHECK_FALSE(t.complete(1, why));
@@ -165,7 +165,7 @@ TEST_CASE("outbox: 401, 403 and no TLS hold up everyone until resume; the attemp
         t.now += 24h;
         CHECK(t.take() == "");
         CHECK_FALSE(t.due_in());
-        t.push("3");
+        CHECK(t.push("3").has_value());
         t.box.resume();
         CHECK_FALSE(t.box.paused());
         CHECK(t.take() == "1");
@@ -220,8 +220,8 @@ TEST_CASE("outbox: a wrong key that somebody has replaced meanwhile holds up nob
 
 TEST_CASE("outbox: what was cancelled waits a little, is not counted, and holds up nobody") {
     tested t{{.retry = {.max_attempts = 1}}};
-    t.push("1");
-    t.push("2");
+    CHECK(t.push("1").has_value());
+    CHECK(t.push("2").has_value());
     t.take();
     CHECK_FALSE(t.complete(1, failed(pl::failure::cancelled)));
     CHECK(t.take() == "2");
@@ -234,7 +234,7 @@ TEST_CASE(
     "outbox: what the service refuses ends as refused, what no attempt can mend as given up, both with why") {
     const auto end = [](const pl::error& why) {
         tested t{{.retry = {.max_attempts = 1}}};
-        t.push();
+        CHECK(t.push().has_value());
         t.take();
         const auto ended = t.box.complete(1, why, t.now);
         REQUIRE(ended);
@@ -254,7 +254,7 @@ TEST_CASE(
 
 TEST_CASE("outbox: an outage of hours loses nothing; after a day a request is given up") {
     tested t{{.max_in_flight = 1}};
-    t.push("1");
+    CHECK(t.push("1").has_value());
     const auto pushed_at = t.now;
     std::optional<pl::fate> end;
     int attempts = 0;
@@ -271,7 +271,7 @@ TEST_CASE("outbox: an outage of hours loses nothing; after a day a request is gi
 
 TEST_CASE("outbox: a clock that jumps back does not prolong a wait, nor does a second completion count") {
     tested t;
-    t.push("1");
+    CHECK(t.push("1").has_value());
     t.take();
     t.complete(1, status(503));
     CHECK_FALSE(t.complete(1));
@@ -286,7 +286,7 @@ TEST_CASE("outbox: a clock that jumps back does not prolong a wait, nor does a s
 
 TEST_CASE("outbox: a clock that jumps forward gives up no request without another attempt") {
     tested t;
-    t.push("1");
+    CHECK(t.push("1").has_value());
     t.take();
     t.complete(1, failed(pl::failure::connect));
     t.now += 1000h;
@@ -296,8 +296,8 @@ TEST_CASE("outbox: a clock that jumps forward gives up no request without anothe
 
 TEST_CASE("outbox: pause and resume; what is in flight goes on") {
     tested t;
-    t.push("1");
-    t.push("2");
+    CHECK(t.push("1").has_value());
+    CHECK(t.push("2").has_value());
     t.take();
     t.box.pause();
     CHECK(t.box.paused());
@@ -312,7 +312,7 @@ TEST_CASE(
     "outbox: sealed, it takes no more and gives what it has; drained, it hands back the rest in order") {
     tested t{{.max_in_flight = 1}};
     for (const char* body : {"1", "2", "3"})
-        t.push(body);
+        CHECK(t.push(body).has_value());
     t.take();
     t.box.seal();
     CHECK(t.push().error().code == pl::errc::closed);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -89,7 +90,7 @@ TEST_CASE("polled tracker: an invalid request or config is told to the caller an
 TEST_CASE("polled tracker: no more begin in one poll than allowed") {
     tested x{{.max_in_flight = 10}};
     for (int i = 0; i < 10; ++i)
-        x.t.track_prompt(request());
+        CHECK(x.t.track_prompt(request()).has_value());
     x.t.poll(x.now, 3);
     CHECK(x.sent() == 3);
     x.t.poll(x.now, 0);
@@ -100,7 +101,7 @@ TEST_CASE("polled tracker: no more begin in one poll than allowed") {
 
 TEST_CASE("polled tracker: what the transport completes on another thread, or within send, is told by poll") {
     tested x;
-    x.t.track_prompt(request());
+    CHECK(x.t.track_prompt(request()).has_value());
     x.frame();
     std::thread{[&] { x.t.transport().complete_all(); }}.join();
     CHECK(x.told.empty());
@@ -116,7 +117,7 @@ TEST_CASE("polled tracker: what the transport completes on another thread, or wi
                              {.on_delivered = [&](pl::outbox::id, const pl::tracked&) { ++delivered; },
                               .on_failed = {},
                               .on_undelivered = {}}};
-    other.track_prompt(request());
+    CHECK(other.track_prompt(request()).has_value());
     CHECK(other.poll(x.now) == 1);
     CHECK(delivered == 0);
     CHECK(other.poll(x.now) == 0);
@@ -125,7 +126,7 @@ TEST_CASE("polled tracker: what the transport completes on another thread, or wi
 
 TEST_CASE("polled tracker: what fails is sent again when its time has come, and told when it ends") {
     tested x{{.retry = {.max_attempts = 2}}};
-    x.t.track_prompt(request());
+    CHECK(x.t.track_prompt(request()).has_value());
     x.frame();
     x.t.transport().respond(answer(503));
     x.t.transport().complete_all();
@@ -142,19 +143,19 @@ TEST_CASE("polled tracker: what fails is sent again when its time has come, and 
 
 TEST_CASE("polled tracker: what is dropped for a newer one is told by the next poll") {
     tested x{{.max_requests = 1, .drop_oldest = true}};
-    x.t.track_prompt(request());
+    CHECK(x.t.track_prompt(request()).has_value());
     CHECK(*x.t.track_prompt(request()) == 2);
     CHECK(x.told.empty());
     x.frame();
     CHECK(x.told == std::vector<std::string>{"1 failed "});
     tested full{{.max_requests = 1}};
-    full.t.track_prompt(request());
+    CHECK(full.t.track_prompt(request()).has_value());
     CHECK(full.t.track_prompt(request()).error().code == pl::errc::queue_full);
 }
 
 TEST_CASE("polled tracker: a wrong key holds up everything until another is given, which is then sent") {
     tested x;
-    x.t.track_prompt(request());
+    CHECK(x.t.track_prompt(request()).has_value());
     x.frame();
     x.t.transport().respond(answer(401));
     x.t.transport().complete_all();
@@ -186,7 +187,7 @@ TEST_CASE("polled tracker: a config that is bad at first may be mended") {
 TEST_CASE("polled tracker: paused, it queues and sends nothing") {
     tested x;
     x.t.pause();
-    x.t.track_prompt(request());
+    CHECK(x.t.track_prompt(request()).has_value());
     CHECK(x.frame() == 1);
     CHECK(x.sent() == 0);
     x.t.resume();
@@ -197,8 +198,8 @@ TEST_CASE("polled tracker: paused, it queues and sends nothing") {
 TEST_CASE(
     "polled tracker: close gives back what has not ended, once, and what is answered later is not told") {
     tested x{{.max_in_flight = 1}};
-    x.t.track_prompt(request(1));
-    x.t.track_prompt(request(2));
+    CHECK(x.t.track_prompt(request(1)).has_value());
+    CHECK(x.t.track_prompt(request(2)).has_value());
     x.frame();
     const auto left = x.t.close();
     REQUIRE(left.size() == 2);
@@ -221,8 +222,8 @@ TEST_CASE("polled tracker: one that is destroyed hands back what it has") {
             {.on_delivered = {}, .on_failed = {}, .on_undelivered = [&](std::vector<pl::outbox::ended> all) {
                  left = std::move(all);
              }}};
-        t.track_prompt(request());
-        t.track_prompt(request());
+        CHECK(t.track_prompt(request()).has_value());
+        CHECK(t.track_prompt(request()).has_value());
         t.poll({});
     }
     CHECK(left.size() == 2);
@@ -235,12 +236,12 @@ TEST_CASE("polled tracker: a callback may track, pause and ask, and a poll withi
               pl::tracker_callbacks{.on_delivered =
                                         [&](pl::outbox::id, const pl::tracked&) {
                                             if (++delivered < 3)
-                                                t->track_prompt(request());
+                                                std::ignore = t->track_prompt(request());
                                             CHECK(t->poll({}) == t->pending());
                                         },
                                     .on_failed = {},
                                     .on_undelivered = {}});
-    t->track_prompt(request());
+    std::ignore = t->track_prompt(request());
     for (int frame = 0; t->poll({}) != 0; ++frame) {
         REQUIRE(frame < 20);
         t->transport().complete_all();
@@ -259,7 +260,7 @@ TEST_CASE("polled tracker: a transport with a poll of its own is turned") {
     };
     int turns = 0;
     pl::polled_tracker t{{.api_key = "pl_key"}, turned{turns}};
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
     CHECK(t.poll({}) == 1);
     CHECK(t.poll({}) == 0);
     CHECK(turns == 2);
@@ -278,8 +279,8 @@ TEST_CASE("polled tracker: a callback that throws harms nothing, nor does a tran
                               },
                           .on_undelivered = {}},
                          {.retry = {.max_attempts = 1}}};
-    t.track_prompt(request());
-    t.track_prompt(request());
+    CHECK(t.track_prompt(request()).has_value());
+    CHECK(t.track_prompt(request()).has_value());
     t.poll({});
     t.poll({});
     CHECK(failed == 2);

@@ -5,10 +5,12 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <optional>
 #include <string>
 #include <thread>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -257,4 +259,17 @@ TEST_CASE("retrying: a client tracks over it") {
     client.transport().transport().respond({429, {{"Retry-After", "3"}}, ""});
     CHECK(client.track_prompt({.prompt_name = "a", .request_id = 1}));
     CHECK(time.sleeps == std::vector<milliseconds>{5s});
+}
+
+TEST_CASE("retrying: std::ref has it refer to a transport") {
+    pl::testing::recording_transport transport;
+    transport.respond(answer(503));
+    pl::retrying retrying{
+        std::ref(transport), pl::retry_policy{},
+        pl::retry_environment{.now = {}, .random = [] { return 0.0; }, .sleep = [](milliseconds) {}}};
+    static_assert(std::is_same_v<decltype(retrying), pl::retrying<pl::testing::recording_transport&>>);
+    pl::client client{{.api_key = "pl_key"}, std::ref(retrying)};
+    CHECK(client.track_prompt({.prompt_name = "a", .request_id = 1}).has_value());
+    CHECK(transport.requests().size() == 2);
+    CHECK(&retrying.transport() == &transport);
 }

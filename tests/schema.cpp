@@ -137,3 +137,35 @@ TEST_CASE("the view takes a named array or vector of pairs") {
     CHECK(pl::to_json(request).value() ==
           R"({"prompt_name":"a","prompt_input_variables":{"user":"hi"},"request_id":1})");
 }
+
+TEST_CASE("an optional member is a value or none, and no null pointer") {
+    using text = pl::optional<std::string>;
+    static_assert(!std::is_constructible_v<text, std::nullptr_t> &&
+                  !std::is_assignable_v<text&, std::nullptr_t>);
+    static_assert(!std::is_constructible_v<pl::optional<bool>, int>);
+    static_assert(std::is_convertible_v<const char*, text> &&
+                  std::is_convertible_v<std::optional<std::string>, text>);
+    text member;
+    CHECK_FALSE(member.has_value());
+    CHECK(member == std::nullopt);
+    CHECK(member.value_or("other") == "other");
+    member = "value";
+    REQUIRE(member);
+    CHECK(*member == "value");
+    CHECK(member->size() == 5);
+    CHECK(member == "value");
+    CHECK(member != "other");
+    CHECK(member.value_or("other") == "value");
+    const std::optional<std::string>& plain = member;
+    CHECK(plain == "value");
+    member = std::optional<std::string>{};
+    CHECK_FALSE(member.has_value());
+    member = "again";
+    member.reset();
+    CHECK(member == text{});
+    member = std::nullopt;
+    CHECK_FALSE(member.has_value());
+    const pl::optional<pl::integer> number = std::optional<long>{7};
+    CHECK(*number == 7);
+    static_assert(!std::is_convertible_v<std::optional<double>, pl::optional<pl::integer>>);
+}

@@ -96,7 +96,7 @@ TEST_CASE("another model has its JSON Schema") {
 }
 
 TEST_CASE("another endpoint is called by the same client") {
-    pl::client client{{.api_key = "pl_key"}, pl::testing::recording_transport{}};
+    pl::client client{{.api_key = "pl_secret"}, pl::testing::recording_transport{}};
     client.transport().respond({200, {}, R"({"ticket":7,"queue":"night","more":{}})"});
     const auto reply = client.call(file_ticket{.urgent = true, .text = "ab"});
     REQUIRE(reply.has_value());
@@ -104,23 +104,23 @@ TEST_CASE("another endpoint is called by the same client") {
     CHECK(reply->queue == "night");
     CHECK(client.transport().requests().at(0).url == "https://api.promptlayer.com/made-up/tickets");
 
-    client.transport().respond({200, {}, R"({"ticket":7,"queue":"a\u001bpl_key","notes":{"x":"pl_key"}})"});
+    client.transport().respond({200, {}, R"({"ticket":7,"queue":"a\u001bpl_secret","notes":{"x":"pl_secret"}})"});
     const auto echoed = client.call(file_ticket{.urgent = true, .text = "ab"});
     CHECK(echoed->queue == "a [redacted]");
     CHECK(echoed->notes.at("x") == "[redacted]");
 
-    client.transport().respond({200, {}, R"({"ticket":7,"notes":{"pl_key\u001b":"x"}})"});
+    client.transport().respond({200, {}, R"({"ticket":7,"notes":{"pl_secret\u001b":"x"}})"});
     const auto named = client.call(file_ticket{.urgent = true, .text = "ab"});
     CHECK(named->notes.at("[redacted] ") == "x");
 
-    client.transport().respond({200, {}, R"({"ticket":7,"notes":{"pl_key":1}})"});
+    client.transport().respond({200, {}, R"({"ticket":7,"notes":{"pl_secret":1}})"});
     const auto wrong = client.call(file_ticket{.urgent = true, .text = "ab"}).error();
     CHECK(wrong.message.ends_with(R"(: notes["[redacted]"]: must be a string, is a number)"));
     CHECK(wrong.violations.at(0).path == R"(notes["[redacted]"])");
 
     // Not even a part of it, where a name is cut within the key.
     client.transport().respond(
-        {200, {}, R"({"ticket":7,"notes":{")" + std::string(62, 'x') + R"(pl_key":1}})"});
+        {200, {}, R"({"ticket":7,"notes":{")" + std::string(62, 'x') + R"(pl_secret":1}})"});
     const auto cut = client.call(file_ticket{.urgent = true, .text = "ab"}).error();
     CHECK(cut.violations.at(0).path == "notes[\"" + std::string(62, 'x') + "[r\"]");
 

@@ -92,3 +92,60 @@ TEST_CASE("scan finds every character that needs an escape at every place in a r
         }
     }
 }
+
+TEST_CASE("text for a person shows no control, reordering or invisible character") {
+    const auto shown = [](std::string_view text) { return promptlayer::detail::readable(text, text.npos); };
+    for (const char* const hidden :
+         {"\x01", "\x1b", "\x7f", "\xC2\x80", "\xC2\x9F", "\xC2\xAD", "\xD8\x9C", "\xE2\x80\x8B",
+          "\xE2\x80\x8E", "\xE2\x80\x8F", "\xE2\x80\xA8", "\xE2\x80\xA9", "\xE2\x80\xAA", "\xE2\x80\xAE",
+          "\xE2\x81\xA0", "\xE2\x81\xA6", "\xE2\x81\xAF", "\xEF\xBB\xBF", "\xF3\xA0\x80\x81"})
+        CHECK_MESSAGE(shown("a" + std::string{hidden} + "b") == "a b", hidden);
+    for (const char* const visible : {" ", "~", "\xC2\xA0", "\xC3\xA9", "\xE2\x80\x8C", "\xE2\x80\x8D",
+                                      "\xE2\x80\xA7", "\xE2\x80\xAF", "\xE2\x81\xB0", "\xF0\x9F\x98\x80"})
+        CHECK_MESSAGE(shown(visible) == visible, visible);
+    CHECK(promptlayer::detail::escaped("a\x1b\xE2\x80\xAE\xF3\xA0\x80\x81\"") ==
+          R"(a\u001b\u202e\udb40\udc01\")");
+}
+
+TEST_CASE("a secret is redacted in any case, percent-encoded, and by its first 8 characters") {
+    const auto shown = [](std::string_view text, std::string_view secret = "pl_secret_0123") {
+        return promptlayer::detail::redacted(text, secret);
+    };
+    CHECK(shown("key pl_secret_0123!") == "key [redacted]!");
+    CHECK(shown("pl_secret_0123pl_secret_0123") == "[redacted][redacted]");
+    CHECK(shown("PL_SECRET_0123") == "[redacted]");
+    CHECK(shown("pl%5Fsecret%5f0123") == "[redacted]");
+    CHECK(shown("%70%6C%5F%73%65%63%72%65%74") == "[redacted]");
+    CHECK(shown("pl_secret_012") == "[redacted]");
+    CHECK(shown("pl_secre") == "[redacted]");
+    CHECK(shown("pl_secr") == "pl_secr");
+    CHECK(shown("pl_secrex") == "[redacted]x");
+    CHECK(shown("pl_secr et") == "pl_secr et");
+    CHECK(shown("%41%2", "%41%2_key") == "%41%2");
+    CHECK(shown("x%41%2_key", "%41%2_key") == "x[redacted]");
+    CHECK(shown("text", "") == "text");
+    CHECK(shown("", "pl_secret_0123").empty());
+}
+
+TEST_CASE("a secret of less than 8 characters is redacted only where it stands alone") {
+    const auto shown = [](std::string_view text, std::string_view secret) {
+        return promptlayer::detail::redacted(text, secret);
+    };
+    CHECK(shown("the key k is unknown, (K)", "k") == "the key [redacted] is unknown, ([redacted])");
+    CHECK(shown("k", "k") == "[redacted]");
+    CHECK(shown("kk k_ -k k\xC3\xA9", "k") == "kk k_ -k k\xC3\xA9");
+    CHECK(shown("pl_keys pl_key", "pl_key") == "pl_keys [redacted]");
+    CHECK(shown("pl_seve1", "pl_seve1") == "[redacted]"); // 8 characters
+    CHECK(shown("xpl_seve1x", "pl_seve1") == "x[redacted]x");
+}
+
+TEST_CASE("redaction leaves no secret and ends, also where the replacement would form it again") {
+    const auto shown = [](std::string_view text, std::string_view secret) {
+        return promptlayer::detail::redacted(text, secret);
+    };
+    CHECK(shown("my [redacted] x", "[redacted]") == "my  x");
+    CHECK(shown("redacted", "redacted").empty());
+    CHECK(shown("d]abcdefd]abcdefabcdef", "d]abcdef") == "[redacted]"); // would be ...[redacted]abcdef
+    CHECK(shown("pl_secretpl_secret[", "pl_secret[") == "[redacted][redacted]"); // the first by its beginning
+    CHECK(shown("aaaaaaaaaaaaaaaaaaaa", "aaaaaaaa") == "[redacted][redacted]aaaa");
+}

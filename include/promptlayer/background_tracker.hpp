@@ -245,7 +245,7 @@ public:
         }
         if (!known->verdict)
             return known->verdict.error();
-        auto prepared = prepare(request, known->config.max_request_bytes);
+        auto prepared = detail::prepare(request, known->config.max_request_bytes, known->config.api_key);
         if (!prepared)
             return std::move(prepared).error();
         if (!shared_->kept)
@@ -279,7 +279,7 @@ public:
     /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
     /// has not ended, in order; it stays in the journal, too, for the next start. In a callback it only takes
     /// no more.
-    std::vector<ended> close(std::chrono::milliseconds timeout) {
+    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout) {
         if (!is_here())
             return {};
         std::unique_lock held{shared_->mutex};

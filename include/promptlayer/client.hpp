@@ -35,7 +35,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 inline constexpr std::string_view library_version = "0.1.0";
 
 /// How to reach the service. A plain value; the first call refuses what cannot be used, by member. Printing
-/// it shows the API key as `[redacted]`.
+/// it shows the API key and the values of `headers` as `[redacted]`.
 struct config {
     std::string api_key{};                                ///< visible ASCII; never in an error or a log
     std::string base_url = "https://api.promptlayer.com"; ///< a path is kept, one slash at its end is not
@@ -44,11 +44,14 @@ struct config {
     std::size_t max_response_bytes = 1024 * 1024; ///< a longer answer is not read; more than 0
     bool allow_insecure_http = false; ///< else `http://` is for `localhost`, 127.0.0.0/8 and `[::1]` only
     std::size_t max_request_bytes = default_max_request_bytes; ///< a longer body is not sent; more than 0
+    /// Sent with every request, for gateways and tracing. Names are HTTP tokens, values printable ASCII; none
+    /// that this library or a transport writes.
+    std::vector<header> headers{};
 };
 
 /// A config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`; one that is unset or empty
 /// leaves the default. Not to be called while another thread changes the environment.
-inline config config_from_environment() {
+[[nodiscard]] inline config config_from_environment() {
 #if defined(_MSC_VER)
 #pragma warning(push)
 #pragma warning(disable : 4996)
@@ -68,23 +71,6 @@ inline config config_from_environment() {
 
 namespace detail {
 
-/// `localhost`, 127.0.0.0/8 in four decimal numbers, `[::1]`; nothing that a resolver would have to
-/// interpret.
-inline bool is_loopback(std::string_view host) noexcept {
-    if (host == "::1" || equal_ignoring_case(host, "localhost"))
-        return true;
-    if (!host.starts_with("127."))
-        return false;
-    host.remove_prefix(4);
-    for (int octet = 2; octet <= 4; ++octet) {
-        const std::size_t dot = octet < 4 ? host.find('.') : host.size();
-        if (dot == host.npos || !decimal_up_to(host.substr(0, dot), 255))
-            return false;
-        host.remove_prefix(octet < 4 ? dot + 1 : dot);
-    }
-    return true;
-}
-
 /// What is wrong with a base URL; empty if nothing is.
 inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
     if (url.find_first_of("?#\\") != url.npos)
@@ -92,18 +78,34 @@ inline std::string_view url_fault(std::string_view url, bool allow_insecure_http
     const url_parts parts = split_url(url);
     if (!parts.fault.empty())
         return parts.fault;
-    if (!parts.secure && !allow_insecure_http && !is_loopback(parts.host))
+    if (!parts.secure && !allow_insecure_http && !parts.loopback)
         return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
+    return {};
+}
+
+/// Returns why a header of `config::headers` cannot be sent; empty if it can.
+inline std::string_view header_fault(const header& given) noexcept {
+    if (!is_token(given.name))
+        return "the name must be an HTTP token";
+    for (const std::string_view own :
+         {"X-API-KEY", "Content-Type", "Accept", "User-Agent", "Host", "Content-Length", "Transfer-Encoding",
+          "Content-Encoding", "Accept-Encoding", "Connection", "Keep-Alive", "Proxy-Connection", "Expect",
+          "TE", "Trailer", "Upgrade"}) {
+        if (equal_ignoring_case(given.name, own))
+            return "is written by the library or the transport";
+    }
+    if (!ascii_from(' ', given.value) || trimmed(given.value).size() != given.value.size())
+        return "the value must be printable ASCII, without a space at either end";
     return {};
 }
 
 } // namespace detail
 
 /// What keeps `settings` from being used: a violation for each member; empty if nothing does. Never a value.
-inline std::vector<violation> validate(const config& settings) {
+[[nodiscard]] inline std::vector<violation> validate(const config& settings) {
     std::vector<violation> faults;
-    const auto fault = [&](const char* member, std::string_view message) {
-        faults.push_back({member, rule::setting, 0, 0, std::string{message}});
+    const auto fault = [&](std::string member, std::string_view message) {
+        faults.push_back({std::move(member), rule::setting, 0, 0, std::string{message}});
     };
     if (settings.api_key.empty())
         fault("api_key", "is not given");
@@ -119,17 +121,29 @@ inline std::vector<violation> validate(const config& settings) {
         fault("max_response_bytes", "must be more than 0");
     if (settings.max_request_bytes == 0)
         fault("max_request_bytes", "must be more than 0");
+    for (std::size_t i = 0; i < settings.headers.size(); ++i) {
+        if (const auto wrong = detail::header_fault(settings.headers[i]); !wrong.empty())
+            fault("headers[" + std::to_string(i) + "]", wrong);
+    }
     return faults;
 }
 
+/// Returns the config for a person, a line for each member, without control characters, and with `[redacted]`
+/// for the API key wherever it stands, for user information in the URL and for the values of `headers`.
 inline std::string to_string(const config& settings) {
-    return "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} + "\nbase_url: " +
-           (settings.base_url.find('@') == std::string::npos ? settings.base_url : "[redacted]") +
-           "\ntimeout: " + std::to_string(settings.timeout.count()) +
-           " ms\nuser_agent: " + settings.user_agent +
-           "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
-           "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
-           "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
+    const auto shown = [&](std::string_view text) {
+        return detail::redacted(detail::readable(text, text.npos), settings.api_key);
+    };
+    std::string text = "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
+                       "\nbase_url: " + shown(detail::without_user_information(settings.base_url)) +
+                       "\ntimeout: " + std::to_string(settings.timeout.count()) +
+                       " ms\nuser_agent: " + shown(settings.user_agent) +
+                       "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
+                       "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
+                       "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
+    for (const header& h : settings.headers)
+        text += "headers: " + shown(h.name) + ": [redacted]\n";
+    return text;
 }
 
 template <class TraitsT>
@@ -146,14 +160,25 @@ struct prepared_request {
     friend bool operator==(const prepared_request&, const prepared_request&) = default;
 };
 
+namespace detail {
+
+/// `prepare`, with no `secret` in the path of a violation.
+template <class RequestT>
+result<prepared_request> prepare(const RequestT& request, std::size_t max_request_bytes,
+                                 std::string_view secret) {
+    prepared_request made{std::string{RequestT::path}, {}};
+    if (auto written = write_json(request, max_request_bytes, made.body, secret); !written)
+        return std::move(written).error();
+    return made;
+}
+
+} // namespace detail
+
 /// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
 template <class RequestT>
 result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    prepared_request made{std::string{RequestT::path}, {}};
-    if (auto written = detail::write_json(request, max_request_bytes, made.body); !written)
-        return std::move(written).error();
-    return made;
+    return detail::prepare(request, max_request_bytes, {});
 }
 
 namespace detail {
@@ -169,7 +194,7 @@ inline void address(const config& settings, std::string_view path, http_request&
     const std::string_view base = settings.base_url;
     out.method = "POST";
     (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
-    out.headers.resize(4);
+    out.headers.resize(4 + settings.headers.size());
     const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
         out.headers[index].name = name;
         out.headers[index].value = value;
@@ -178,6 +203,7 @@ inline void address(const config& settings, std::string_view path, http_request&
     set(1, "Content-Type", "application/json");
     set(2, "Accept", "application/json");
     set(3, "User-Agent", settings.user_agent);
+    std::copy(settings.headers.begin(), settings.headers.end(), out.headers.begin() + 4);
     out.timeout = settings.timeout;
     out.max_response_bytes = settings.max_response_bytes;
 }
@@ -211,7 +237,9 @@ result<void> encode_with(const config& settings, const result<void>& verdict,
 template <class RequestT>
 result<void> encode_with(const config& settings, const result<void>& verdict, const RequestT& request,
                          http_request& out) {
-    auto outcome = verdict ? detail::write_json(request, settings.max_request_bytes, out.body) : verdict;
+    auto outcome = verdict
+                       ? detail::write_json(request, settings.max_request_bytes, out.body, settings.api_key)
+                       : verdict;
     if (outcome)
         address(settings, RequestT::path, out);
     else
@@ -262,10 +290,37 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
+/// Returns `text` of the service or a transport for a person: at most `most_bytes`, without control
+/// characters, the API key and the values of the config's own headers.
+inline std::string shown_text(const config& settings, std::string_view text,
+                              std::size_t most_bytes = max_service_text) {
+    std::string shown = redacted(readable(text, text.npos), settings.api_key);
+    for (const header& h : settings.headers)
+        shown = redacted(shown, h.value);
+    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
+}
+
+/// Returns where a redirect leads: a host. Empty if the response is none, or does not say.
+inline std::string redirect_host(const http_response& response) {
+    const std::string* const location = find_header(response.headers, "Location");
+    if (!location || response.status < 300 || response.status > 399)
+        return {};
+    const std::string_view target = *location;
+    const std::size_t scheme = target.starts_with("//") ? 0 : target.find("://");
+    if (!target.starts_with("//") && (scheme == target.npos || target.find_first_of("/?#") < scheme))
+        return "the same host";
+    const std::string absolute = (scheme == 0 ? "https:" : "") + std::string{target};
+    const url_parts parts = split_url(absolute);
+    return parts.fault.empty() ? std::string{parts.host} : "a URL that is not http or https with a host";
+}
+
 /// An answer that is an error: the sentence of its code, the status, and what the service says.
-inline error answered(errc code, const http_response& response, std::string said) {
+inline error answered(const config& settings, errc code, const http_response& response, std::string said) {
     error e{.code = code, .status = response.status};
-    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status) + ")";
+    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    if (const std::string host = redirect_host(response); !host.empty())
+        e.message += ", redirects to " + shown_text(settings, host);
+    e.message += ")";
     if (!said.empty())
         e.message += ": " + std::move(said);
     e.retry_after = retry_after(response);
@@ -277,8 +332,12 @@ inline error failed_status(const config& settings, const http_response& response
     if (response.body.size() <= settings.max_response_bytes)
         said = read_service_message(response.body, settings.api_key);
     if (!said.violations.empty() && said.text.empty())
-        said.text = readable(joined(said.violations), max_service_text);
-    error e = answered(code_of(response.status), response, std::move(said.text));
+        said.text = joined(said.violations);
+    for (violation& v : said.violations) {
+        v.path = shown_text(settings, v.path);
+        v.message = shown_text(settings, v.message);
+    }
+    error e = answered(settings, code_of(response.status), response, shown_text(settings, said.text));
     e.violations = std::move(said.violations);
     return e;
 }
@@ -286,7 +345,7 @@ inline error failed_status(const config& settings, const http_response& response
 inline error no_answer(const config& settings, const transport_failure& failed) {
     error e{.code = errc::transport};
     e.message = sentence(e.code) + std::string{": "} + sentence(failed.kind);
-    if (const auto why = readable(redacted(failed.message, settings.api_key), max_service_text); !why.empty())
+    if (const auto why = shown_text(settings, failed.message); !why.empty())
         e.message += ": " + why;
     e.failure = failed.kind;
     e.maybe_delivered = failed.maybe_delivered;
@@ -305,17 +364,18 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
     if (response.status != 200)
         return detail::failed_status(settings, response);
     if (response.body.size() > settings.max_response_bytes)
-        return detail::answered(errc::malformed_response, response,
+        return detail::answered(settings, errc::malformed_response, response,
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        error e = detail::answered(errc::malformed_response, response, std::move(read.error().message));
+        std::string said = std::move(read.error().message);
+        if (read.error().code == errc::malformed_json)
+            said += ": " + detail::excerpt(response.body);
+        error e = detail::answered(settings, errc::malformed_response, response,
+                                   detail::shown_text(settings, said));
         e.violations = std::move(read.error().violations);
         return e;
     }
-    const auto cleaned = [&](std::string_view text, std::size_t most_bytes) {
-        return detail::readable(detail::redacted(text, settings.api_key), most_bytes);
-    };
     if constexpr (requires {
                       { read->success } -> std::convertible_to<bool>;
                   }) {
@@ -324,19 +384,20 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
             if constexpr (requires {
                               { read->message } -> std::convertible_to<std::string>;
                           })
-                said = cleaned(read->message, detail::max_service_text);
-            return detail::answered(errc::rejected, response, std::move(said));
+                said = detail::shown_text(settings, read->message);
+            return detail::answered(settings, errc::rejected, response, std::move(said));
         }
     }
+    const auto whole = [&](std::string_view text) { return detail::shown_text(settings, text, text.npos); };
     reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
         auto& member = (*read).*FieldT::member;
         if constexpr (FieldT::kind == detail::kind::string) {
             if (field.present(*read))
-                member = cleaned(field.value(*read), std::string::npos);
+                member = whole(field.value(*read));
         } else if constexpr (FieldT::kind == detail::kind::object) {
             std::remove_reference_t<decltype(member)> clean;
             for (const auto& [name, text] : member)
-                clean.emplace(cleaned(name, std::string::npos), cleaned(text, std::string::npos));
+                clean.emplace(whole(name), whole(text));
             member = std::move(clean);
         }
     });
@@ -356,6 +417,8 @@ struct settings {
     promptlayer::config config;
     result<void> verdict = detail::verdict(config);
 };
+
+inline error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
 
 /// One synchronous call.
 template <class T, class RequestT>
@@ -418,38 +481,17 @@ public:
     bool handler_threw() const noexcept { return handler_threw_; }
 };
 
-template <class T>
-concept sends = requires(T& transport, const http_request& request) {
-    transport.send(request);
-};
-
-template <class T>
-concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
-    transport.send(std::move(request), std::move(done));
-};
-
 } // namespace detail
 
 /// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
 /// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
-/// in flight; their handlers do not call it any more. One that was moved from may be assigned to or
-/// destroyed. `std::ref` has it refer to a transport that outlives it.
+/// in flight; their handlers do not call it any more. Every call of one that was moved from is
+/// `errc::closed`. `std::ref` has it refer to a transport that outlives it.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
 
-    static_assert(Transport<transport_type> || AsyncTransport<transport_type> ||
-                      detail::sends<transport_type> || detail::sends_asynchronously<transport_type>,
-                  "promptlayer: this type is no Transport: it has neither a public member function "
-                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
-    static_assert(
-        !detail::sends<transport_type> || Transport<transport_type>,
-        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
-        "return a transport_result");
-    static_assert(!detail::sends_asynchronously<transport_type> || AsyncTransport<transport_type>,
-                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
-                  "completion)` does "
-                  "not return void");
+    static_assert(detail::is_transport<transport_type>());
 
     std::shared_ptr<const detail::settings> settings_;
     T transport_;
@@ -469,6 +511,8 @@ public:
     result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
+        if (!settings_)
+            return detail::moved_from();
         return detail::call_over(transport_, *settings_, request);
     }
 
@@ -484,8 +528,9 @@ public:
         static_assert(std::invocable<HandlerT&, result<reply>>,
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
-        if (auto encoded = detail::encode_with(settings_->config, settings_->verdict, request, http);
-            !encoded) {
+        auto encoded = settings_ ? detail::encode_with(settings_->config, settings_->verdict, request, http)
+                                 : result<void>{detail::moved_from()};
+        if (!encoded) {
             handler(result<reply>{std::move(encoded).error()});
             return;
         }

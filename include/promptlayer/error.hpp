@@ -8,6 +8,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstdio>
 #include <exception>
 #include <iosfwd>
 #include <optional>
@@ -38,7 +39,7 @@ enum class errc {
     malformed_response,  ///< HTTP 200 whose body is not what the interface promises, or is too large
     malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
     queue_full,          ///< a queue took no more
-    closed,              ///< a queue or tracker was closed before
+    closed,              ///< a queue or tracker was closed before, or a client was moved from
     journal_failed,      ///< a journal did not open; or a request is queued, but not on record
 };
 
@@ -134,17 +135,34 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
     return detail::print(out, e);
 }
 
+namespace detail {
+
+/// Ends the program, with a sentence on standard error, if the caller breaks a rule of the interface. A
+/// program that defines `PROMPTLAYER_ASSERT(condition)` has it called first, with a condition that is false.
+constexpr void require(bool kept, const char* sentence) noexcept {
+    if (kept)
+        return;
+#if defined(PROMPTLAYER_ASSERT)
+    PROMPTLAYER_ASSERT(kept);
+#endif
+    std::fputs(sentence, stderr);
+    std::terminate();
+}
+
+} // namespace detail
+
 /// A value or an error, with the names of C++23's `std::expected`. Asking for the one that is not there ends
-/// the program with `std::terminate`; it is never undefined behaviour.
+/// the program with a sentence on standard error; it is never undefined behaviour.
 template <class T, class E = error>
-class result {
+class [[nodiscard]] result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
     std::variant<stored, E> held_;
 
     template <std::size_t I, class VariantT>
     static constexpr auto& get(VariantT& held) noexcept {
-        if (held.index() != I)
-            std::terminate();
+        detail::require(held.index() == I,
+                        I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
+                               : "promptlayer: a result was asked for its error, but holds a value\n");
         return *std::get_if<I>(&held);
     }
 

@@ -12,11 +12,13 @@
 #include <charconv>
 #include <chrono>
 #include <cstddef>
+#include <cstdint>
 #include <iosfwd>
 #include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
@@ -54,18 +56,14 @@ struct http_response {
 
 namespace detail {
 
-constexpr char ascii_lower(char c) noexcept {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-}
-
-constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
-}
-
 /// Whether every character of `text` is from `first` to '~'.
 constexpr bool ascii_from(char first, std::string_view text) noexcept {
     return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
+}
+
+/// Whether `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
+constexpr bool is_token(std::string_view text) noexcept {
+    return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
 }
 
 /// A number without a sign or a leading zero, at most `most`.
@@ -79,12 +77,92 @@ inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned m
     return number;
 }
 
+/// Reads an IPv4 address of four decimal numbers, as RFC 3986 has it; no other form that a resolver may take.
+inline std::optional<std::array<std::uint8_t, 4>> parse_ipv4(std::string_view text) noexcept {
+    std::array<std::uint8_t, 4> address{};
+    for (std::size_t i = 0; i < address.size(); ++i) {
+        const std::size_t size = i + 1 < address.size() ? text.find('.') : text.size();
+        const auto octet = size == text.npos ? std::nullopt : decimal_up_to(text.substr(0, size), 255);
+        if (!octet)
+            return std::nullopt;
+        address[i] = static_cast<std::uint8_t>(*octet);
+        text.remove_prefix(std::min(size + 1, text.size()));
+    }
+    return address;
+}
+
+/// Reads an IPv6 address in any form of RFC 4291, section 2.2; without a zone.
+inline std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept {
+    std::array<std::uint8_t, 16> address{};
+    std::size_t count = 0;             // bytes read
+    std::optional<std::size_t> zeroes; // where `::` stands
+    const auto take_zeroes = [&] {
+        text.remove_prefix(1);
+        return !std::exchange(zeroes, count);
+    };
+    if (text.starts_with("::")) {
+        text.remove_prefix(1);
+        take_zeroes();
+    }
+    while (!text.empty()) {
+        const auto last = count <= 12 ? parse_ipv4(text) : std::nullopt;
+        if (last) {
+            std::copy(last->begin(), last->end(), address.begin() + static_cast<std::ptrdiff_t>(count));
+            count += 4;
+            break;
+        }
+        const std::string_view digits = text.substr(0, text.find(':'));
+        unsigned group = 0;
+        const char* const end = digits.data() + digits.size();
+        const auto [stop, ec] = std::from_chars(digits.data(), end, group, 16);
+        if (digits.size() - 1 >= 4 || ec != std::errc{} || stop != end || count == address.size())
+            return std::nullopt;
+        address[count++] = static_cast<std::uint8_t>(group >> 8);
+        address[count++] = static_cast<std::uint8_t>(group & 0xFF);
+        text.remove_prefix(digits.size());
+        if (text.empty())
+            break;
+        text.remove_prefix(1);
+        if (text.empty() || (text[0] == ':' && !take_zeroes()))
+            return std::nullopt;
+    }
+    if (zeroes ? count > 14 : count != 16)
+        return std::nullopt;
+    if (zeroes) {
+        const auto from = address.begin() + static_cast<std::ptrdiff_t>(*zeroes);
+        const auto to = address.begin() + static_cast<std::ptrdiff_t>(count);
+        std::fill(from, std::copy_backward(from, to, address.end()), std::uint8_t{});
+    }
+    return address;
+}
+
+/// Whether `text` is a host name by RFC 1123, section 2.1. One whose last label is a number is none: what a
+/// resolver makes of it differs.
+inline bool is_host_name(std::string_view text) noexcept {
+    if (text.size() > 253)
+        return false;
+    while (true) {
+        const std::string_view label = text.substr(0, text.find('.'));
+        const auto letter_or_digit = [](char c) {
+            return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z');
+        };
+        if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-' ||
+            !std::all_of(label.begin(), label.end(), [&](char c) { return c == '-' || letter_or_digit(c); }))
+            return false;
+        if (label.size() == text.size())
+            return label.find_first_not_of("0123456789") != label.npos && !label.starts_with("0x") &&
+                   !label.starts_with("0X");
+        text.remove_prefix(label.size() + 1);
+    }
+}
+
 /// An absolute `http` or `https` URL in parts, which refer to it.
 struct url_parts {
     std::string_view fault{}; ///< why it is none, and the rest is not to be used; else empty
     bool secure = false;
     std::string_view authority{}; ///< host and port, as they stand
     std::string_view host{};      ///< without the brackets of an IPv6 address
+    bool loopback = false;        ///< `localhost`, 127.0.0.0/8 in four decimal numbers, or ::1
     unsigned port = 0;
     std::string_view target{}; ///< from the path on, as it stands; may be empty
 };
@@ -106,14 +184,18 @@ inline url_parts split_url(std::string_view url) noexcept {
     const bool bracketed = authority.starts_with('[');
     const std::size_t name_end = std::min(authority.find(bracketed ? ']' : ':'), authority.size());
     parts.host = authority.substr(bracketed ? 1 : 0, name_end - (bracketed ? 1 : 0));
-    const auto in_host = [&](char c) {
-        const char lower = ascii_lower(c);
-        return (lower >= 'a' && lower <= (bracketed ? 'f' : 'z')) || (c >= '0' && c <= '9') || c == '.' ||
-               (bracketed ? c == ':' : c == '-' || c == '_');
-    };
-    if (parts.host.empty() || (bracketed && name_end == authority.size()) ||
-        !std::all_of(parts.host.begin(), parts.host.end(), in_host))
-        return fault("must name a host");
+    if (bracketed) {
+        const auto address = parse_ipv6(parts.host);
+        if (!address || name_end == authority.size())
+            return fault("must have an IPv6 address (RFC 4291) in its brackets");
+        parts.loopback = address->back() == 1 && std::count(address->begin(), address->end(), 0) == 15;
+    } else if (const auto address = parse_ipv4(parts.host)) {
+        parts.loopback = address->front() == 127;
+    } else if (is_host_name(parts.host)) {
+        parts.loopback = equal_ignoring_case(parts.host, "localhost");
+    } else {
+        return fault("must name a host: letters, digits, hyphens and dots (RFC 1123), or an address");
+    }
     const std::string_view port = authority.substr(name_end + (bracketed ? 1 : 0));
     const auto number = port.empty() ? (parts.secure ? 443 : 80) : decimal_up_to(port.substr(1), 65535);
     if ((!port.empty() && port[0] != ':') || !number || *number == 0)
@@ -129,14 +211,10 @@ inline url_parts split_url(std::string_view url) noexcept {
 /// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
 /// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
 /// with a body. What a client makes of a valid config can be sent.
-inline const char* unsendable(const http_request& request) noexcept {
-    const auto token = [](std::string_view text) { // RFC 9110, section 5.6.2
-        return !text.empty() && detail::ascii_from('!', text) &&
-               text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
-    };
+[[nodiscard]] inline const char* unsendable(const http_request& request) noexcept {
     if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
         return "the URL is not one of http or https that can be sent as it stands";
-    if (!token(request.method) || request.method == "CONNECT")
+    if (!detail::is_token(request.method) || request.method == "CONNECT")
         return "the method is not one that can be sent";
     if (request.method == "HEAD" && !request.body.empty())
         return "HEAD cannot have a body";
@@ -145,7 +223,7 @@ inline const char* unsendable(const http_request& request) noexcept {
         const auto control = [](char c) {
             return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
         };
-        if (!token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
+        if (!detail::is_token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
             return "a header holds a character that HTTP does not allow there";
         if (detail::equal_ignoring_case(h.name, "Content-Length") ||
             detail::equal_ignoring_case(h.name, "Transfer-Encoding"))
@@ -158,12 +236,16 @@ inline const char* unsendable(const http_request& request) noexcept {
 
 /// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
 /// `headers`.
-inline const std::string* find_header(const std::vector<header>& headers, std::string_view name) noexcept {
+[[nodiscard]] inline const std::string* find_header(const std::vector<header>& headers,
+                                                    std::string_view name) noexcept {
     const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
         return detail::equal_ignoring_case(h.name, name);
     });
     return found == headers.end() ? nullptr : &found->value;
 }
+
+/// A temporary would be gone before its header is read.
+const std::string* find_header(const std::vector<header>&&, std::string_view) = delete;
 
 namespace detail {
 
@@ -227,7 +309,7 @@ constexpr std::string_view trimmed(std::string_view text) noexcept {
 /// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
 /// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
 /// date without a `Date`.
-inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
+[[nodiscard]] inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
     const std::string* const asked = find_header(response.headers, "Retry-After");
     if (!asked)
         return std::nullopt;
@@ -243,33 +325,73 @@ inline std::optional<std::chrono::seconds> retry_after(const http_response& resp
 
 namespace detail {
 
-inline std::string lines(const std::vector<header>& headers) {
-    std::string text;
-    for (const header& h : headers) {
-        bool secret = false;
-        for (const std::string_view name :
-             {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"})
-            secret = secret || equal_ignoring_case(h.name, name);
-        text.append(h.name).append(": ").append(secret ? "[redacted]" : h.value).append("\n");
+/// Whether a header's name says that its value is a secret, space around the name or not.
+constexpr bool is_secret_header(std::string_view name) noexcept {
+    for (const std::string_view secret :
+         {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"}) {
+        if (equal_ignoring_case(trimmed(name), secret))
+            return true;
     }
-    return text.append("\n");
+    return false;
+}
+
+/// Whether a request's header is one whose value may be printed.
+constexpr bool is_public_header(std::string_view name) noexcept {
+    for (const std::string_view shown : {"Content-Type", "Accept", "User-Agent"}) {
+        if (equal_ignoring_case(name, shown))
+            return true;
+    }
+    return false;
+}
+
+/// Returns `url` with `[redacted]` in place of user information.
+inline std::string without_user_information(std::string_view url) {
+    const std::size_t scheme = url.find("://");
+    const std::size_t from = scheme == url.npos ? 0 : scheme + 3;
+    const std::size_t at = url.substr(0, std::min(url.find_first_of("/?#", from), url.size())).rfind('@');
+    if (at == url.npos || at < from)
+        return std::string{url};
+    return std::string{url.substr(0, from)}.append("[redacted]").append(url.substr(at));
 }
 
 } // namespace detail
 
-/// The request as HTTP/1.1 would have it, with `[redacted]` for the API key and other secrets.
+/// Returns the request as HTTP/1.1 would have it, for a person: without control characters, and with
+/// `[redacted]` for user information in the URL, for the value of every header except `Content-Type`,
+/// `Accept` and `User-Agent`, and wherever else the API key or another credential of the headers stands.
 inline std::string to_string(const http_request& request) {
-    return request.method + " " + request.url + "\n" + detail::lines(request.headers) + request.body;
+    const auto shown = [&](std::string_view text) {
+        std::string out = detail::readable(text, text.npos);
+        for (const header& h : request.headers) {
+            if (!detail::is_secret_header(h.name))
+                continue;
+            out = detail::redacted(out, h.value);
+            const std::string_view value = h.value; // "Bearer KEY"
+            out = detail::redacted(out, value.substr(value.rfind(' ') + 1));
+        }
+        return out;
+    };
+    std::string text =
+        shown(request.method) + " " + shown(detail::without_user_information(request.url)) + "\n";
+    for (const header& h : request.headers)
+        text.append(shown(h.name))
+            .append(": ")
+            .append(detail::is_public_header(h.name) ? shown(h.value) : "[redacted]")
+            .append("\n");
+    return text + "\n" + shown(request.body);
 }
 
-/// The answer for a person: `[redacted]` for cookies and other secrets, control characters replaced, of the
-/// body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed API key out.
+/// Returns the response for a person: `[redacted]` for cookies and other secrets, control characters
+/// replaced, of the body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed
+/// API key out.
 inline std::string to_string(const http_response& response) {
-    std::vector<header> headers = response.headers;
-    for (header& h : headers)
-        h = {detail::readable(h.name, 512), detail::readable(h.value, 512)};
-    return "HTTP " + std::to_string(response.status) + "\n" + detail::lines(headers) +
-           detail::readable(response.body, 512);
+    std::string text = "HTTP " + std::to_string(response.status) + "\n";
+    for (const header& h : response.headers)
+        text.append(detail::readable(h.name, 512))
+            .append(": ")
+            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::readable(h.value, 512))
+            .append("\n");
+    return text + "\n" + detail::readable(response.body, 512);
 }
 
 template <class TraitsT>

@@ -64,13 +64,15 @@ public:
 };
 
 /// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
-/// of use.
+/// of use. No path of a violation shows `secret`.
 template <class RequestT>
-result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out) {
+result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out,
+                        std::string_view secret = {}) {
     out.clear();
     out.reserve(512); // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
+    report.secret = secret;
     detail::walk(request, max_bytes, writer, report);
     if (report.list.empty())
         return {};
@@ -392,7 +394,23 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
     return readable(path, max_service_text);
 }
 
-/// The body of an answer that is not 200, if it can be read; text is bounded and without `secret`.
+/// Returns the beginning of a body that is no JSON, for a person: at most 200 code points of the first 4 KiB,
+/// without control characters, white space in runs of one.
+inline std::string excerpt(std::string_view body) {
+    std::string readable_body = readable(body.substr(0, 4096), body.npos), out;
+    std::string_view rest = readable_body;
+    for (std::size_t left = 200; !rest.empty() && left != 0;) {
+        const std::string_view bytes = take_code_point(rest).bytes;
+        if (bytes == " " && (out.empty() || out.back() == ' '))
+            continue;
+        out += bytes;
+        --left;
+    }
+    return out.substr(0, out.find_last_not_of(' ') + 1);
+}
+
+/// Reads the body of a response that is not 200. Paths are without `secret`, text is as the service has it,
+/// but for control characters.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
     service_message said;
     boost::json::parse_options options;
@@ -402,9 +420,10 @@ inline service_message read_service_message(std::string_view body, std::string_v
         boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
     const auto text_in = [&](const boost::json::value* value) -> std::string {
         const auto* const text = value ? value->if_string() : nullptr;
-        return text ? readable(redacted({text->data(), text->size()}, secret), max_service_text)
-                    : std::string{};
+        return text ? readable({text->data(), text->size()}, std::string_view::npos) : std::string{};
     };
+    if (failed)
+        said.text = excerpt(body);
     const auto* const object = failed ? nullptr : answer.if_object();
     if (!object)
         return said;
@@ -468,7 +487,7 @@ result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes 
 
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
 template <class ModelT>
-std::string json_schema() {
+[[nodiscard]] std::string json_schema() {
     using schema = detail::schema_of<ModelT>;
     std::string properties;
     std::string required;

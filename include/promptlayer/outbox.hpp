@@ -222,7 +222,7 @@ public:
     }
 
     /// A request to be sent now, which is in flight then; none if none is due or may be sent.
-    std::optional<taken> take(time_point now) {
+    [[nodiscard]] std::optional<taken> take(time_point now) {
         now = steady(now);
         if (paused_ || paused_by_ || now < nobody_before_ || in_flight_.size() >= settings_.max_in_flight)
             return std::nullopt;
@@ -310,7 +310,7 @@ public:
 
     /// Seals it and gives back all that has not ended, in the order of the pushes; what is in flight too,
     /// whose completion is then ignored.
-    std::vector<ended> drain() {
+    [[nodiscard]] std::vector<ended> drain() {
         seal();
         std::vector<ended> left;
         left.reserve(entries_.size());

@@ -55,6 +55,7 @@ class polled_tracker {
     std::optional<client<T&>> client_{};
     result<void> verdict_{};
     std::size_t max_request_bytes_ = default_max_request_bytes;
+    std::string api_key_{}; // shown in no error
     bool polling_ = false;
 
     void mark_done(outbox::id which) {
@@ -131,7 +132,7 @@ public:
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!verdict_)
             return verdict_.error();
-        auto prepared = prepare(request, max_request_bytes_);
+        auto prepared = detail::prepare(request, max_request_bytes_, api_key_);
         if (!prepared)
             return std::move(prepared).error();
         auto pushed = outbox_.push(journal_ ? *prepared : *std::move(prepared), now_);
@@ -177,6 +178,7 @@ public:
             return good;
         verdict_ = good;
         max_request_bytes_ = settings.max_request_bytes;
+        api_key_ = settings.api_key;
         client_.emplace(std::move(settings), transport_);
         outbox_.resume();
         return good;
@@ -195,7 +197,7 @@ public:
     /// Takes no more, cancels what is in flight where the transport can, and gives back all that has not
     /// ended: also what may have been delivered meanwhile, and first what was dropped and not yet told. What
     /// is handed back stays in the journal, for the next start. Does not wait.
-    std::vector<outbox::ended> close() {
+    [[nodiscard]] std::vector<outbox::ended> close() {
         auto left = std::exchange(to_report_, {});
         for (const outbox::ended& dropped : left)
             mark_done(dropped.id);

@@ -58,9 +58,9 @@ inline retry_policy background_retry_policy() noexcept {
 /// - `attempts`: how many there have been, 1 or more.
 /// - `random`: uniform from 0 to 1; what is outside counts as the nearer end.
 /// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
-inline std::optional<std::chrono::milliseconds> retry_wait(const retry_policy& policy, const error& failed,
-                                                           std::uint32_t attempts, double random,
-                                                           std::chrono::milliseconds age) noexcept {
+[[nodiscard]] inline std::optional<std::chrono::milliseconds>
+retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attempts, double random,
+           std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds none{0}, a_year = std::chrono::hours{24 * 365};
     if (!failed.retryable() || (failed.maybe_delivered && !policy.repeat_maybe_delivered) ||
@@ -121,10 +121,15 @@ struct retry_environment {
 /// wait. The outcome is that of the last attempt. `http_request::timeout` is for each attempt.
 ///
 /// One request at a time, whatever `T` allows; `cancel` alone may be called from any thread. Movable between
-/// requests.
+/// requests. `std::ref` has it refer to a transport, which must outlive it.
 template <class T>
 class retrying {
-    static_assert(Transport<T>, "promptlayer: retrying is for a Transport, that is for a synchronous one");
+    using transport_type = std::remove_reference_t<T>;
+
+    static_assert(detail::is_transport<transport_type>());
+    static_assert(
+        Transport<transport_type> || !AsyncTransport<transport_type>,
+        "promptlayer: retrying takes a synchronous Transport; an asynchronous one is for a tracker");
 
     struct waking {
         std::mutex mutex{};
@@ -153,12 +158,12 @@ class retrying {
 
 public:
     explicit retrying(T transport, retry_policy policy = {}, retry_environment environment = {})
-        : transport_(std::move(transport)), policy_(policy), environment_(std::move(environment)) {
+        : transport_(std::forward<T>(transport)), policy_(policy), environment_(std::move(environment)) {
         if (!environment_.random)
             environment_.random = detail::random_source();
     }
 
-    T& transport() noexcept { return transport_; }
+    transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
         {
@@ -196,6 +201,13 @@ public:
             transport_.cancel();
     }
 };
+
+template <class T>
+retrying(T) -> retrying<std::unwrap_reference_t<T>>;
+template <class T>
+retrying(T, retry_policy) -> retrying<std::unwrap_reference_t<T>>;
+template <class T>
+retrying(T, retry_policy, retry_environment) -> retrying<std::unwrap_reference_t<T>>;
 
 #endif
 

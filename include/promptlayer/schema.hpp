@@ -37,6 +37,11 @@ concept fitting_integer =
 template <class T>
 inline constexpr bool always_false = false;
 
+/// What a member of type `T` may be given: not a null pointer for a string, nor a number for a bool.
+template <class U, class T>
+concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
+                   (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>);
+
 } // namespace detail
 
 /// A JSON integer of 64 bits signed. Made from any integer type that fits; `2.9`, `true`, `'a'` and an
@@ -66,11 +71,8 @@ public:
         static_assert(detail::always_false<MissingT>,
                       "promptlayer: a required member of the request is not given");
     }
-    template <class U>
-    requires(!std::same_as<std::remove_cvref_t<U>, required> &&
-             !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> && std::convertible_to<U, T> &&
-             (!std::same_as<T, bool> ||
-              std::same_as<std::remove_cvref_t<U>, bool>)) constexpr required(U&& value)
+    template <detail::value_of<T> U>
+    requires(!std::same_as<std::remove_cvref_t<U>, required>) constexpr required(U&& value)
         : value_(std::forward<U>(value)) {}
 
     constexpr const T& value() const noexcept { return value_; }
@@ -79,6 +81,34 @@ public:
     constexpr const T* operator->() const noexcept { return &value_; }
 
     friend constexpr bool operator==(const required&, const required&) = default;
+};
+
+/// A member that may be absent: `std::optional`, except that a null pointer is no value for a string.
+template <class T>
+class optional {
+    std::optional<T> value_{};
+
+public:
+    using value_type = T;
+
+    constexpr optional() = default;
+    constexpr optional(std::nullopt_t) noexcept {}
+    template <detail::value_of<T> U>
+    constexpr optional(std::optional<U> value) : value_(std::move(value)) {}
+    template <detail::value_of<T> U>
+    requires(!std::same_as<std::remove_cvref_t<U>, optional>) constexpr optional(U&& value)
+        : value_(std::forward<U>(value)) {}
+
+    constexpr bool has_value() const noexcept { return value_.has_value(); }
+    constexpr explicit operator bool() const noexcept { return has_value(); }
+    constexpr operator const std::optional<T>&() const noexcept { return value_; }
+
+    constexpr const T& operator*() const noexcept { return *value_; }
+    constexpr const T* operator->() const noexcept { return &*value_; }
+    constexpr T value_or(T other) const { return value_.value_or(std::move(other)); }
+    constexpr void reset() noexcept { value_.reset(); }
+
+    friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
 };
 
 namespace detail {
@@ -120,6 +150,9 @@ struct wrapped<std::optional<T>> : wrapped<T> {
     static constexpr const T& get(const std::optional<T>& member) noexcept { return *member; }
     static constexpr std::optional<T> blank() noexcept { return std::nullopt; }
 };
+
+template <class T>
+struct wrapped<promptlayer::optional<T>> : wrapped<std::optional<T>> {};
 
 template <class T>
 concept text = std::convertible_to<const T&, std::string_view>;

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -104,44 +105,64 @@ namespace detail {
 /// A code point taken off the front of a text that is to be shown to a person.
 struct shown_code_point {
     std::string_view bytes; ///< U+FFFD for an invalid byte
-    bool control;           ///< C0, DEL or C1
+    char32_t code;
+    bool hidden; ///< C0, DEL, C1, a line or paragraph separator, or a format character that reorders or hides
+                 ///< text
 };
 
-/// `rest` is not empty and gets shorter.
+/// Whether a code point could change how a log shows what stands around it. The ranges are those of Unicode's
+/// general categories Cc, Zl, Zp and Cf, without the joiners of emoji and scripts.
+constexpr bool is_hidden(char32_t code) noexcept {
+    constexpr char32_t ranges[][2] = {{0, 0x1F},        {0x7F, 0x9F},     {0xAD, 0xAD},
+                                      {0x61C, 0x61C},   {0x180E, 0x180E}, {0x200B, 0x200B},
+                                      {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
+                                      {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}};
+    return std::any_of(std::begin(ranges), std::end(ranges),
+                       [=](const auto& range) { return code >= range[0] && code <= range[1]; });
+}
+
+/// Takes one code point off `rest`, which is not empty.
 inline shown_code_point take_code_point(std::string_view& rest) noexcept {
     const std::size_t length = sequence_length(rest.data(), rest.data() + rest.size());
     const std::string_view bytes = rest.substr(0, length);
     rest.remove_prefix(length == 0 ? 1 : length);
     if (length == 0)
-        return {"\xEF\xBF\xBD", false};
-    const auto lead = static_cast<unsigned char>(bytes[0]);
-    const bool c0_or_del = length == 1 && (lead < 0x20 || lead == 0x7F);
-    const bool c1 = lead == 0xC2 && static_cast<unsigned char>(bytes[1]) < 0xA0;
-    return {bytes, c0_or_del || c1};
+        return {"\xEF\xBF\xBD", 0xFFFD, false};
+    constexpr unsigned char lead_bits[] = {0, 0x7F, 0x1F, 0x0F, 0x07};
+    char32_t code = static_cast<unsigned char>(bytes[0]) & lead_bits[length];
+    for (const char c : bytes.substr(1))
+        code = code << 6 | (static_cast<unsigned char>(c) & 0x3F);
+    return {bytes, code, is_hidden(code)};
 }
 
-/// At most `most` code points of `text`, with JSON's escapes.
+/// Returns at most `most` code points of `text`, with JSON's escapes.
 inline std::string escaped(std::string_view text, std::size_t most = 64) {
     constexpr std::string_view hex = "0123456789abcdef";
     std::string out;
     for (; !text.empty() && most != 0; --most) {
-        const auto [bytes, control] = take_code_point(text);
-        if (control) {
-            const auto code = static_cast<unsigned char>(bytes.back()); // of C1 too: U+0085 is C2 85
-            ((out += "\\u00") += hex[code >> 4]) += hex[code & 15];
-        } else {
+        const auto [bytes, code, hidden] = take_code_point(text);
+        if (!hidden) {
             (out += bytes == "\"" || bytes == "\\" ? "\\" : "") += bytes;
+            continue;
         }
+        const auto unit = [&](char32_t value) {
+            out += "\\u";
+            for (int shift = 12; shift >= 0; shift -= 4)
+                out += hex[value >> shift & 15];
+        };
+        if (code > 0xFFFF)
+            unit(0xD800 + ((code - 0x10000) >> 10));
+        unit(code > 0xFFFF ? 0xDC00 + (code & 0x3FF) : code);
     }
     return out;
 }
 
-/// At most `most_bytes` of `text` in whole code points, with a space for each control character.
+/// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
 inline std::string readable(std::string_view text, std::size_t most_bytes) {
     std::string out;
     while (!text.empty()) {
-        auto [bytes, control] = take_code_point(text);
-        if (control)
+        auto [bytes, code, hidden] = take_code_point(text);
+        if (hidden)
             bytes = " ";
         if (bytes.size() > most_bytes - out.size())
             break;
@@ -150,15 +171,89 @@ inline std::string readable(std::string_view text, std::size_t most_bytes) {
     return out;
 }
 
-/// Every occurrence of `secret` in `text` replaced; an empty secret occurs nowhere.
+constexpr char ascii_lower(char c) noexcept {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+}
+
+constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
+    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
+}
+
+/// Returns the value of a hexadecimal digit; 16 if it is none.
+constexpr unsigned hex_value(char c) noexcept {
+    const char lower = ascii_lower(c);
+    return c >= '0' && c <= '9'           ? static_cast<unsigned>(c - '0')
+           : lower >= 'a' && lower <= 'f' ? static_cast<unsigned>(lower - 'a' + 10)
+                                          : 16;
+}
+
+/// Finds a secret in text, in any case, as it is or percent-encoded. Of a secret of 8 characters and more,
+/// its first 8 are enough; a shorter one is found only where it stands alone.
+class secret_finder {
+    static constexpr std::size_t long_enough = 8;
+
+    std::string_view secret_;
+
+    /// Returns how many bytes at the beginning of `text` spell the secret; 0 if they do not.
+    constexpr std::size_t spelled_by(std::string_view text, bool decode) const noexcept {
+        std::size_t used = 0, spelled = 0;
+        while (spelled < secret_.size() && used < text.size()) {
+            char c = text[used];
+            std::size_t width = 1;
+            if (decode && c == '%' && text.size() - used >= 3 && hex_value(text[used + 1]) < 16 &&
+                hex_value(text[used + 2]) < 16) {
+                c = static_cast<char>(hex_value(text[used + 1]) * 16 + hex_value(text[used + 2]));
+                width = 3;
+            }
+            if (ascii_lower(c) != ascii_lower(secret_[spelled]))
+                break;
+            used += width;
+            ++spelled;
+        }
+        return spelled >= std::min(secret_.size(), long_enough) ? used : 0;
+    }
+
+    static constexpr bool in_word(char c) noexcept {
+        return hex_value(c) < 16 || (ascii_lower(c) >= 'g' && ascii_lower(c) <= 'z') || c == '_' ||
+               c == '-' || static_cast<unsigned char>(c) >= 0x80;
+    }
+
+public:
+    constexpr explicit secret_finder(std::string_view secret) noexcept : secret_(secret) {}
+
+    /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
+    constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+        for (; !secret_.empty() && from < text.size(); ++from) {
+            const std::string_view rest = text.substr(from);
+            const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
+            if (size != 0 &&
+                (secret_.size() >= long_enough ||
+                 ((from == 0 || !in_word(text[from - 1])) && (size == rest.size() || !in_word(rest[size])))))
+                return rest.substr(0, size);
+        }
+        return text.substr(text.size());
+    }
+};
+
+/// Returns `text` with `[redacted]` in place of `secret`, as `secret_finder` finds it. What is returned does
+/// not hold the secret: text that forms it again is dropped.
 inline std::string redacted(std::string_view text, std::string_view secret) {
+    const secret_finder finder{secret};
+    const auto holds_secret = [&](std::string_view shown) { return !finder.find(shown).empty(); };
+    constexpr std::string_view replacement = "[redacted]";
+    const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
     std::string out;
     std::size_t from = 0;
-    if (!secret.empty()) {
-        for (std::size_t at; (at = text.find(secret, from)) != text.npos; from = at + secret.size())
-            out.append(text.substr(from, at - from)).append("[redacted]");
+    for (std::string_view found; !(found = finder.find(text, from)).empty();) {
+        const auto at = static_cast<std::size_t>(found.data() - text.data());
+        out.append(text.substr(from, at - from)).append(mark);
+        from = at + found.size();
     }
-    return out.append(text.substr(from));
+    if (from == 0)
+        return std::string{text};
+    out.append(text.substr(from));
+    return holds_secret(out) ? std::string{mark} : out;
 }
 
 } // namespace detail

@@ -8,7 +8,6 @@
 
 #include <functional>
 #include <map>
-#include <optional>
 #include <ranges>
 #include <span>
 #include <string>
@@ -34,9 +33,8 @@ struct basic_track_prompt {
     required<TextT> prompt_name;         ///< the name of the prompt template, 1 code point or more
     VariablesT prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
     required<integer> request_id;        ///< the unique identifier of the request
-    std::optional<integer> version{};    ///< the version of the template; not together with `label`
-    std::optional<TextT>
-        label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
+    optional<integer> version{};         ///< the version of the template; not together with `label`
+    optional<TextT> label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
 
     static constexpr std::string_view path = "/rest/track-prompt";
     using reply = tracked;

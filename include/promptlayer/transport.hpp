@@ -107,6 +107,45 @@ callable_transport<CallableT> transport_from(CallableT callable) {
 
 namespace detail {
 
+template <class T>
+concept sends = requires(T& transport, const http_request& request) {
+    transport.send(request);
+};
+
+template <class T>
+concept sends_asynchronously = requires(T& transport, http_request request, completion done) {
+    transport.send(std::move(request), std::move(done));
+};
+
+template <class T>
+concept some_transport = Transport<T> || AsyncTransport<T>;
+
+template <class T>
+concept points_to_transport = requires(T& pointer) {
+    requires some_transport<std::remove_reference_t<decltype(*pointer)>>;
+};
+
+/// Says in one sentence why a type is no transport.
+template <class T>
+consteval bool is_transport() {
+    static_assert(!points_to_transport<T>,
+                  "promptlayer: this is a pointer to a transport: give the transport, or std::ref(*pointer)");
+    static_assert(!std::is_const_v<T> || some_transport<T> || !some_transport<std::remove_const_t<T>>,
+                  "promptlayer: this transport is const, but its member function `send` is not");
+    static_assert(some_transport<T> || sends<T> || sends_asynchronously<T> || points_to_transport<T> ||
+                      some_transport<std::remove_const_t<T>>,
+                  "promptlayer: this type is no Transport: it has neither a public member function "
+                  "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
+    static_assert(
+        !sends<T> || Transport<T>,
+        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
+        "return a transport_result");
+    static_assert(!sends_asynchronously<T> || AsyncTransport<T>,
+                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
+                  "completion)` does not return void");
+    return true;
+}
+
 #ifndef PROMPTLAYER_NO_THREADS
 using mutex = std::mutex;
 using lock = std::lock_guard<std::mutex>;

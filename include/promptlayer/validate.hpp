@@ -45,6 +45,53 @@ struct any_violation {
     constexpr void add_group(auto, std::uint64_t) noexcept { found = true; }
 };
 
+// Called in a constant expression, where they may not be: the compiler says their names and the member.
+template <auto MemberV>
+void too_few_characters() {}
+template <auto MemberV>
+void too_many_characters() {}
+template <auto MemberV>
+void not_utf8() {}
+template <auto MemberV>
+void name_not_utf8() {}
+template <auto MemberV>
+void name_given_more_than_once() {}
+template <auto MemberV>
+void given_together_with_another_of_its_group() {}
+inline void body_too_large() {}
+
+/// A report for `require_valid`: the first violation ends the constant expression.
+template <class ModelT>
+struct compile_time_report {
+    constexpr void add(rule broken, const place& at, std::uint64_t, std::uint64_t) const {
+        if (broken == rule::max_bytes)
+            body_too_large();
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
+            constexpr auto member = FieldT::member;
+            if (FieldT::name != at.member)
+                return;
+            if (broken == rule::min_length)
+                too_few_characters<member>();
+            if (broken == rule::max_length)
+                too_many_characters<member>();
+            if (broken == rule::utf8)
+                not_utf8<member>();
+            if (broken == rule::name_utf8)
+                name_not_utf8<member>();
+            if (broken == rule::unique)
+                name_given_more_than_once<member>();
+        });
+    }
+    template <class GroupT>
+    constexpr void add_group(GroupT group, std::uint64_t) const {
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
+            constexpr auto member = FieldT::member;
+            if (group.names(FieldT::name))
+                given_together_with_another_of_its_group<member>();
+        });
+    }
+};
+
 /// A report for people: every violation in words.
 struct every_violation {
     violation_list list{};
@@ -194,8 +241,8 @@ constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, Re
 /// is valid. A body over `max_request_bytes` when written as JSON breaks one too. One pass over the text; any
 /// thread.
 template <class RequestT>
-std::vector<violation> validate(const RequestT& request,
-                                std::size_t max_request_bytes = default_max_request_bytes) {
+[[nodiscard]] std::vector<violation> validate(const RequestT& request,
+                                              std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::every_violation report;
     detail::walk(request, max_request_bytes, size, report);
@@ -204,11 +251,24 @@ std::vector<violation> validate(const RequestT& request,
 
 /// Whether `validate` finds nothing; works in constant expressions.
 template <class RequestT>
-constexpr bool is_valid(const RequestT& request, std::size_t max_request_bytes = default_max_request_bytes) {
+[[nodiscard]] constexpr bool is_valid(const RequestT& request,
+                                      std::size_t max_request_bytes = default_max_request_bytes) {
     detail::measure size;
     detail::any_violation report;
     detail::walk(request, max_request_bytes, size, report);
     return !report.found;
+}
+
+/// For `static_assert`, where `is_valid` would only say that it is false. Returns true; for a request that is
+/// not valid the compiler names the first member that breaks a rule, and the rule, as a function that it may
+/// not call: `too_many_characters<&...::label>`.
+template <class RequestT>
+[[nodiscard]] consteval bool require_valid(const RequestT& request,
+                                           std::size_t max_request_bytes = default_max_request_bytes) {
+    detail::measure size;
+    detail::compile_time_report<RequestT> report;
+    detail::walk(request, max_request_bytes, size, report);
+    return true;
 }
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI

@@ -1,4 +1,4 @@
-// expect: 'double' to 'std::optional<
+// expect: 'double' to '
 #include <promptlayer.hpp>
 
 #ifdef FIXED

@@ -2,7 +2,7 @@
 #include <promptlayer.hpp>
 
 void call(promptlayer::client<promptlayer::testing::recording_transport>& client) {
-    client.track_prompt({
+    auto outcome = client.track_prompt({
 #ifdef FIXED
         .prompt_name = "support-response",
 #endif

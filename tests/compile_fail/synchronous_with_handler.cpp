@@ -4,7 +4,7 @@
 
 void call(promptlayer::client<promptlayer::testing::recording_transport>& client) {
 #ifdef FIXED
-    client.track_prompt({.prompt_name = "a", .request_id = 1});
+    static_cast<void>(client.track_prompt({.prompt_name = "a", .request_id = 1}));
 #else
     client.track_prompt({.prompt_name = "a", .request_id = 1},
                         [](promptlayer::result<promptlayer::tracked>) {});

@@ -22,7 +22,7 @@ if not expected:
 
 def compiled(*arguments):
     done = subprocess.run(
-        [*command, "-std=c++20", "-fsyntax-only", *arguments, file],
+        [*command, "-std=c++20", "-fsyntax-only", "-Werror=unused-result", *arguments, file],
         stderr=subprocess.PIPE,
         encoding="utf-8",
         errors="replace",

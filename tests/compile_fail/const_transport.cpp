@@ -1,0 +1,12 @@
+// expect: promptlayer: this transport is const, but its member function `send` is not
+#include <promptlayer.hpp>
+
+#include <functional>
+
+void track(promptlayer::testing::recording_transport& transport) {
+#if defined(FIXED)
+    promptlayer::retrying retrying{std::ref(transport)};
+#else
+    promptlayer::retrying retrying{std::cref(transport)};
+#endif
+}

@@ -1,0 +1,12 @@
+// expect-gcc: declared with attribute 'nodiscard'
+// expect-clang: declared with 'nodiscard' attribute
+#include <promptlayer.hpp>
+
+#include <chrono>
+
+void leave(promptlayer::background_tracker<promptlayer::testing::recording_transport>& tracker) {
+#if defined(FIXED)
+    const auto undelivered =
+#endif
+        tracker.close(std::chrono::seconds{2});
+}
