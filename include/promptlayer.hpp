@@ -7,6 +7,11 @@
 #define PROMPTLAYER_SINGLE_HEADER_HPP
 
 // Macros that would rewrite names below are set aside, and put back at the end.
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wctad-maybe-unsupported"
+#pragma clang diagnostic ignored "-Wweak-vtables"
+#endif
 #pragma push_macro("Always")
 #undef Always
 #pragma push_macro("assume")
@@ -309,7 +314,7 @@ constexpr void require(bool kept, const char* sentence) noexcept {
 template <class T, class E = error>
 class [[nodiscard]] result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
-    std::variant<stored, E> held_;
+    std::variant<stored, E> held_{};
 
     template <std::size_t I, class VariantT>
     static constexpr auto& get(VariantT& held) noexcept {
@@ -1832,13 +1837,11 @@ template <class ModelT>
         (list += list.empty() ? "" : ",") += std::move(item);
     };
     schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
-        std::string type;
-        switch (FieldT::kind) {
-        case detail::kind::boolean: type = R"("type":"boolean")"; break;
-        case detail::kind::integer: type = R"("type":"integer")"; break;
-        case detail::kind::string: type = R"("type":"string")"; break;
-        default: type = R"("type":"object","additionalProperties":{"type":"string"})";
-        }
+        std::string type = FieldT::kind == detail::kind::boolean   ? R"("type":"boolean")"
+                           : FieldT::kind == detail::kind::integer ? R"("type":"integer")"
+                           : FieldT::kind == detail::kind::string
+                               ? R"("type":"string")"
+                               : R"("type":"object","additionalProperties":{"type":"string"})";
         FieldT::for_each_rule(
             [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
         append(properties, quoted(FieldT::name) + ":{" + type + "}");
@@ -3289,8 +3292,8 @@ enum class fate {
 /// Counts of requests since the outbox was made. At any moment `pushed` is the sum of those after it.
 struct outbox_stats {
     std::uint64_t pushed = 0;
-    std::uint64_t waiting = 0;
-    std::uint64_t in_flight = 0;
+    std::size_t waiting = 0;
+    std::size_t in_flight = 0;
     std::uint64_t delivered = 0;
     std::uint64_t refused = 0;
     std::uint64_t gave_up = 0;
@@ -4126,7 +4129,7 @@ public:
     /// How many requests have not ended.
     std::size_t pending() const noexcept {
         const outbox_stats counts = outbox_.stats();
-        return static_cast<std::size_t>(counts.waiting + counts.in_flight);
+        return counts.waiting + counts.in_flight;
     }
 
     /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
@@ -4362,5 +4365,8 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 #pragma pop_macro("verifyf")
 #pragma pop_macro("VOID")
 #pragma pop_macro("Yield")
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#endif
 
 #endif

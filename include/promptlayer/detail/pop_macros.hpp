@@ -40,3 +40,6 @@
 #pragma pop_macro("verifyf")
 #pragma pop_macro("VOID")
 #pragma pop_macro("Yield")
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#endif

@@ -1,6 +1,13 @@
 // Macros of engines, windows.h, Qt, X11, Carbon and complex.h that would rewrite names in the headers below
 // are set aside here and put back by pop_macros.hpp. No include guard: each header uses the pair around its
 // own text.
+#if defined(__clang__)
+#pragma clang diagnostic push
+// Arguments of the standard library's classes, `std::lock_guard` and others, are deduced.
+#pragma clang diagnostic ignored "-Wctad-maybe-unsupported"
+// A class whose functions are all inline has its virtual table in every file.
+#pragma clang diagnostic ignored "-Wweak-vtables"
+#endif
 #pragma push_macro("Always")
 #undef Always
 #pragma push_macro("assume")
