@@ -7,32 +7,63 @@
 #define PROMPTLAYER_SINGLE_HEADER_HPP
 
 // Macros that would rewrite names below are set aside, and put back at the end.
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wctad-maybe-unsupported"
+#pragma clang diagnostic ignored "-Wweak-vtables"
+#endif
+#pragma push_macro("accept")
+#undef accept
 #pragma push_macro("Always")
 #undef Always
 #pragma push_macro("assume")
 #undef assume
+#pragma push_macro("bind")
+#undef bind
+#pragma push_macro("bit")
+#undef bit
 #pragma push_macro("Bool")
 #undef Bool
 #pragma push_macro("check")
 #undef check
 #pragma push_macro("checkf")
 #undef checkf
+#pragma push_macro("clear")
+#undef clear
+#pragma push_macro("close")
+#undef close
+#pragma push_macro("closesocket")
+#undef closesocket
 #pragma push_macro("complex")
 #undef complex
+#pragma push_macro("connect")
+#undef connect
 #pragma push_macro("CONST")
 #undef CONST
 #pragma push_macro("DELETE")
 #undef DELETE
+#pragma push_macro("E")
+#undef E
 #pragma push_macro("emit")
 #undef emit
 #pragma push_macro("ensure")
 #undef ensure
+#pragma push_macro("erase")
+#undef erase
 #pragma push_macro("ERROR")
 #undef ERROR
+#pragma push_macro("error")
+#undef error
+#pragma push_macro("fail")
+#undef fail
 #pragma push_macro("FALSE")
 #undef FALSE
 #pragma push_macro("far")
 #undef far
+#pragma push_macro("fcntl")
+#undef fcntl
+#pragma push_macro("Field")
+#undef Field
 #pragma push_macro("foreach")
 #undef foreach
 #pragma push_macro("GetCurrentTime")
@@ -41,52 +72,148 @@
 #undef GetMessage
 #pragma push_macro("GetObject")
 #undef GetObject
+#pragma push_macro("getpeername")
+#undef getpeername
+#pragma push_macro("getsockname")
+#undef getsockname
+#pragma push_macro("getsockopt")
+#undef getsockopt
+#pragma push_macro("Handler")
+#undef Handler
 #pragma push_macro("I")
 #undef I
 #pragma push_macro("IN")
 #undef IN
+#pragma push_macro("index")
+#undef index
+#pragma push_macro("inet_ntop")
+#undef inet_ntop
+#pragma push_macro("inet_pton")
+#undef inet_pton
 #pragma push_macro("interface")
 #undef interface
+#pragma push_macro("ioctl")
+#undef ioctl
+#pragma push_macro("ioctlsocket")
+#undef ioctlsocket
+#pragma push_macro("likely")
+#undef likely
+#pragma push_macro("lines")
+#undef lines
+#pragma push_macro("listen")
+#undef listen
 #pragma push_macro("max")
 #undef max
+#pragma push_macro("maybe_unused")
+#undef maybe_unused
 #pragma push_macro("min")
 #undef min
+#pragma push_macro("Model")
+#undef Model
+#pragma push_macro("move")
+#undef move
+#pragma push_macro("N")
+#undef N
 #pragma push_macro("near")
 #undef near
 #pragma push_macro("NO_ERROR")
 #undef NO_ERROR
+#pragma push_macro("nodiscard")
+#undef nodiscard
 #pragma push_macro("None")
 #undef None
+#pragma push_macro("noreturn")
+#undef noreturn
 #pragma push_macro("OPTIONAL")
 #undef OPTIONAL
 #pragma push_macro("OUT")
 #undef OUT
+#pragma push_macro("out")
+#undef out
+#pragma push_macro("Output")
+#undef Output
+#pragma push_macro("pause")
+#undef pause
+#pragma push_macro("poll")
+#undef poll
+#pragma push_macro("print")
+#undef print
+#pragma push_macro("random")
+#undef random
+#pragma push_macro("read")
+#undef read
+#pragma push_macro("readv")
+#undef readv
+#pragma push_macro("recv")
+#undef recv
+#pragma push_macro("recvfrom")
+#undef recvfrom
+#pragma push_macro("recvmsg")
+#undef recvmsg
+#pragma push_macro("Report")
+#undef Report
+#pragma push_macro("Request")
+#undef Request
 #pragma push_macro("require")
 #undef require
+#pragma push_macro("round")
+#undef round
+#pragma push_macro("select")
+#undef select
+#pragma push_macro("self")
+#undef self
+#pragma push_macro("send")
+#undef send
 #pragma push_macro("SendMessage")
 #undef SendMessage
+#pragma push_macro("sendmsg")
+#undef sendmsg
+#pragma push_macro("sendto")
+#undef sendto
+#pragma push_macro("setsockopt")
+#undef setsockopt
+#pragma push_macro("shutdown")
+#undef shutdown
 #pragma push_macro("signals")
 #undef signals
+#pragma push_macro("sleep")
+#undef sleep
 #pragma push_macro("slots")
 #undef slots
 #pragma push_macro("small")
 #undef small
+#pragma push_macro("socket")
+#undef socket
 #pragma push_macro("Status")
 #undef Status
 #pragma push_macro("Success")
 #undef Success
+#pragma push_macro("swap")
+#undef swap
+#pragma push_macro("T")
+#undef T
 #pragma push_macro("TEXT")
 #undef TEXT
+#pragma push_macro("timeout")
+#undef timeout
 #pragma push_macro("TRUE")
 #undef TRUE
+#pragma push_macro("U")
+#undef U
 #pragma push_macro("unlikely")
 #undef unlikely
+#pragma push_macro("Value")
+#undef Value
 #pragma push_macro("verify")
 #undef verify
 #pragma push_macro("verifyf")
 #undef verifyf
 #pragma push_macro("VOID")
 #undef VOID
+#pragma push_macro("write")
+#undef write
+#pragma push_macro("writev")
+#undef writev
 #pragma push_macro("Yield")
 #undef Yield
 
@@ -309,7 +436,7 @@ constexpr void require(bool kept, const char* sentence) noexcept {
 template <class T, class E = error>
 class [[nodiscard]] result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
-    std::variant<stored, E> held_;
+    std::variant<stored, E> held_{};
 
     template <std::size_t I, class VariantT>
     static constexpr auto& get(VariantT& held) noexcept {
@@ -1867,13 +1994,11 @@ template <class ModelT>
         (list += list.empty() ? "" : ",") += std::move(item);
     };
     schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
-        std::string type;
-        switch (FieldT::kind) {
-        case detail::kind::boolean: type = R"("type":"boolean")"; break;
-        case detail::kind::integer: type = R"("type":"integer")"; break;
-        case detail::kind::string: type = R"("type":"string")"; break;
-        default: type = R"("type":"object","additionalProperties":{"type":"string"})";
-        }
+        std::string type = FieldT::kind == detail::kind::boolean   ? R"("type":"boolean")"
+                           : FieldT::kind == detail::kind::integer ? R"("type":"integer")"
+                           : FieldT::kind == detail::kind::string
+                               ? R"("type":"string")"
+                               : R"("type":"object","additionalProperties":{"type":"string"})";
         FieldT::for_each_rule(
             [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
         append(properties, quoted(FieldT::name) + ":{" + type + "}");
@@ -3338,8 +3463,8 @@ enum class fate {
 /// Counts of requests since the outbox was made. At any moment `pushed` is the sum of those after it.
 struct outbox_stats {
     std::uint64_t pushed = 0;
-    std::uint64_t waiting = 0;
-    std::uint64_t in_flight = 0;
+    std::size_t waiting = 0;
+    std::size_t in_flight = 0;
     std::uint64_t delivered = 0;
     std::uint64_t refused = 0;
     std::uint64_t gave_up = 0;
@@ -4172,7 +4297,7 @@ public:
     /// How many requests have not ended.
     std::size_t pending() const noexcept {
         const outbox_stats counts = outbox_.stats();
-        return static_cast<std::size_t>(counts.waiting + counts.in_flight);
+        return counts.waiting + counts.in_flight;
     }
 
     /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
@@ -4367,46 +4492,110 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 
 #endif
 
+#pragma pop_macro("accept")
 #pragma pop_macro("Always")
 #pragma pop_macro("assume")
+#pragma pop_macro("bind")
+#pragma pop_macro("bit")
 #pragma pop_macro("Bool")
 #pragma pop_macro("check")
 #pragma pop_macro("checkf")
+#pragma pop_macro("clear")
+#pragma pop_macro("close")
+#pragma pop_macro("closesocket")
 #pragma pop_macro("complex")
+#pragma pop_macro("connect")
 #pragma pop_macro("CONST")
 #pragma pop_macro("DELETE")
+#pragma pop_macro("E")
 #pragma pop_macro("emit")
 #pragma pop_macro("ensure")
+#pragma pop_macro("erase")
 #pragma pop_macro("ERROR")
+#pragma pop_macro("error")
+#pragma pop_macro("fail")
 #pragma pop_macro("FALSE")
 #pragma pop_macro("far")
+#pragma pop_macro("fcntl")
+#pragma pop_macro("Field")
 #pragma pop_macro("foreach")
 #pragma pop_macro("GetCurrentTime")
 #pragma pop_macro("GetMessage")
 #pragma pop_macro("GetObject")
+#pragma pop_macro("getpeername")
+#pragma pop_macro("getsockname")
+#pragma pop_macro("getsockopt")
+#pragma pop_macro("Handler")
 #pragma pop_macro("I")
 #pragma pop_macro("IN")
+#pragma pop_macro("index")
+#pragma pop_macro("inet_ntop")
+#pragma pop_macro("inet_pton")
 #pragma pop_macro("interface")
+#pragma pop_macro("ioctl")
+#pragma pop_macro("ioctlsocket")
+#pragma pop_macro("likely")
+#pragma pop_macro("lines")
+#pragma pop_macro("listen")
 #pragma pop_macro("max")
+#pragma pop_macro("maybe_unused")
 #pragma pop_macro("min")
+#pragma pop_macro("Model")
+#pragma pop_macro("move")
+#pragma pop_macro("N")
 #pragma pop_macro("near")
 #pragma pop_macro("NO_ERROR")
+#pragma pop_macro("nodiscard")
 #pragma pop_macro("None")
+#pragma pop_macro("noreturn")
 #pragma pop_macro("OPTIONAL")
 #pragma pop_macro("OUT")
+#pragma pop_macro("out")
+#pragma pop_macro("Output")
+#pragma pop_macro("pause")
+#pragma pop_macro("poll")
+#pragma pop_macro("print")
+#pragma pop_macro("random")
+#pragma pop_macro("read")
+#pragma pop_macro("readv")
+#pragma pop_macro("recv")
+#pragma pop_macro("recvfrom")
+#pragma pop_macro("recvmsg")
+#pragma pop_macro("Report")
+#pragma pop_macro("Request")
 #pragma pop_macro("require")
+#pragma pop_macro("round")
+#pragma pop_macro("select")
+#pragma pop_macro("self")
+#pragma pop_macro("send")
 #pragma pop_macro("SendMessage")
+#pragma pop_macro("sendmsg")
+#pragma pop_macro("sendto")
+#pragma pop_macro("setsockopt")
+#pragma pop_macro("shutdown")
 #pragma pop_macro("signals")
+#pragma pop_macro("sleep")
 #pragma pop_macro("slots")
 #pragma pop_macro("small")
+#pragma pop_macro("socket")
 #pragma pop_macro("Status")
 #pragma pop_macro("Success")
+#pragma pop_macro("swap")
+#pragma pop_macro("T")
 #pragma pop_macro("TEXT")
+#pragma pop_macro("timeout")
 #pragma pop_macro("TRUE")
+#pragma pop_macro("U")
 #pragma pop_macro("unlikely")
+#pragma pop_macro("Value")
 #pragma pop_macro("verify")
 #pragma pop_macro("verifyf")
 #pragma pop_macro("VOID")
+#pragma pop_macro("write")
+#pragma pop_macro("writev")
 #pragma pop_macro("Yield")
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#endif
 
 #endif

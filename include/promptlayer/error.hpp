@@ -156,7 +156,7 @@ constexpr void require(bool kept, const char* sentence) noexcept {
 template <class T, class E = error>
 class [[nodiscard]] result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
-    std::variant<stored, E> held_;
+    std::variant<stored, E> held_{};
 
     template <std::size_t I, class VariantT>
     static constexpr auto& get(VariantT& held) noexcept {

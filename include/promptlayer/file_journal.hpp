@@ -240,8 +240,9 @@ struct journal_record {
             to.push_back(static_cast<char>(static_cast<unsigned char>(number & 0xFFU)));
     }
 
-    static std::uint64_t get(std::string_view bytes) noexcept {
-        std::uint64_t number = 0;
+    template <class NumberT = std::uint64_t>
+    static NumberT get(std::string_view bytes) noexcept {
+        NumberT number = 0;
         while (!bytes.empty()) {
             number = (number << 8) | static_cast<unsigned char>(bytes.back());
             bytes.remove_suffix(1);
@@ -273,8 +274,7 @@ struct journal_record {
     static std::optional<journal_record> read(std::string_view bytes) noexcept {
         if (!bytes.starts_with(marker) || is_torn(bytes))
             return std::nullopt;
-        const std::string_view checked =
-            bytes.substr(8, 4 + static_cast<std::size_t>(get(bytes.substr(8, 4))));
+        const std::string_view checked = bytes.substr(8, 4 + get<std::size_t>(bytes.substr(8, 4)));
         std::string_view rest = checked.substr(4);
         if (crc32(checked) != get(bytes.substr(4, 4)) || (rest.size() != 8 && rest.size() < 20))
             return std::nullopt;
@@ -288,7 +288,7 @@ struct journal_record {
         found.done = rest.empty();
         if (!found.done) {
             found.made = static_cast<std::int64_t>(get(next(8)));
-            found.path = next(static_cast<std::size_t>(get(next(4))));
+            found.path = next(get<std::size_t>(next(4)));
             found.body = rest;
         }
         return found;

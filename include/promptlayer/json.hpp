@@ -497,13 +497,11 @@ template <class ModelT>
         (list += list.empty() ? "" : ",") += std::move(item);
     };
     schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
-        std::string type;
-        switch (FieldT::kind) {
-        case detail::kind::boolean: type = R"("type":"boolean")"; break;
-        case detail::kind::integer: type = R"("type":"integer")"; break;
-        case detail::kind::string: type = R"("type":"string")"; break;
-        default: type = R"("type":"object","additionalProperties":{"type":"string"})";
-        }
+        std::string type = FieldT::kind == detail::kind::boolean   ? R"("type":"boolean")"
+                           : FieldT::kind == detail::kind::integer ? R"("type":"integer")"
+                           : FieldT::kind == detail::kind::string
+                               ? R"("type":"string")"
+                               : R"("type":"object","additionalProperties":{"type":"string"})";
         FieldT::for_each_rule(
             [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
         append(properties, quoted(FieldT::name) + ":{" + type + "}");

@@ -44,8 +44,8 @@ enum class fate {
 /// Counts of requests since the outbox was made. At any moment `pushed` is the sum of those after it.
 struct outbox_stats {
     std::uint64_t pushed = 0;
-    std::uint64_t waiting = 0;
-    std::uint64_t in_flight = 0;
+    std::size_t waiting = 0;
+    std::size_t in_flight = 0;
     std::uint64_t delivered = 0;
     std::uint64_t refused = 0;
     std::uint64_t gave_up = 0;

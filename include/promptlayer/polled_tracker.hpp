@@ -167,7 +167,7 @@ public:
     /// How many requests have not ended.
     std::size_t pending() const noexcept {
         const outbox_stats counts = outbox_.stats();
-        return static_cast<std::size_t>(counts.waiting + counts.in_flight);
+        return counts.waiting + counts.in_flight;
     }
 
     /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is

@@ -1,22 +1,62 @@
 #!/usr/bin/env python3
-"""Writes a source file that defines every macro of push_macros.hpp as garbage, includes the library, and proves that
-the macros are there afterwards.
+"""Writes a source file that defines macros as garbage, includes the library, and proves that the macros are there
+afterwards.
 
-usage: hostile_macros.py object|function push_macros.hpp OUTPUT
+usage: hostile_macros.py object|function|engine INCLUDE OUTPUT [HEADER...]
+
+object, function: the macros that push_macros.hpp sets aside, in that form, before <promptlayer.hpp>.
+engine: these and others, after all that the library includes, and before <promptlayer.hpp> and each HEADER.
 """
 
+import pathlib
 import re
 import sys
 
-form, listed, output = sys.argv[1:]
-with open(listed, encoding="utf-8") as file:
-    names = set(re.findall(r'push_macro\("(\w+)"\)', file.read()))
-# Whatever the list says, these have to be harmless.
-names |= {"check", "verify", "TEXT", "ERROR", "DELETE", "min", "max", "GetMessage"}
-parameters, arguments = {"object": ("", ""), "function": ("(...)", "(1)")}[form]
+# Names that engines and others define. They are not set aside, since nothing of the library is called so; the standard
+# library and Boost may have such names.
+ENGINE = """
+    Any Array Assert Bind Body Boolean Buffer Bytes Call Callable Callback Channel Char Class Client Code Color Complete
+    Completion Component Config Connection Context Count Data Debug Delegate Delete Double Empty End Entry Enum Error
+    Event Expect Failure False File Float Format Frame Func Function Future Get Group Handle Hash Header Id Index Info
+    Init Input Int Integer Interface Invoke Item Iterator Json Key Kind Length Level Limit Link List Load Lock Log Loop
+    Map Max Member Memory Message Method Min Mode Module Move Mutex Name New Next Node Null Number Object Option Optional
+    Other Others Out Output Own Pair Parser Path Policy Pool Port Print Private Promise Property Ptr Public Queue Random
+    Range Read Record Ref Reply Response Result Ret Rule Rules Run Schema Self Send Server Service Set Settings Size Sleep
+    Span State Static Status Stream String Struct Swap System Task Template Test Text This Thread Time Timeout Token Trace
+    Traits Transform True Tuple Type Types Unit Unknown Update Url User Variable Variant Vector Version View Void Wait
+    Warning Write X Y Z
+    API ASSERT BIT CHECK DEBUG DEFAULT ENSURE EXPECT FAIL FORCEINLINE HIGH INFO INLINE INPUT INTERNAL LOG LOW MAX MIN
+    OUTPUT REQUIRE SUCCESS THROW TRACE WARN
+    assert_true byte_t container_of debug degrees expect_value fallthrough forever huge inout interrupts
+    makedev minor major nil noreturn pascal property radians restrict sq unix linux unless verify_noerr word
+""".split()
 
-lines = [f"#define {name}{parameters} @{name}" for name in sorted(names)]
-lines += ["#include <promptlayer.hpp>", "#define SPELLED_(...) #__VA_ARGS__", "#define SPELLED(x) SPELLED_(x)"]
+form, include, output, *others = sys.argv[1:]
+library = pathlib.Path(include) / "promptlayer"
+set_aside = re.findall(r'push_macro\("(\w+)"\)', (library / "detail" / "push_macros.hpp").read_text(encoding="utf-8"))
+names = set(set_aside)
+parameters, arguments = ("(...)", "(1)") if form == "function" else ("", "")
+lines = []
+if form == "engine":
+    names |= set(ENGINE)
+    for header in [library.parent / "promptlayer.hpp", *(library / f"{other}.hpp" for other in others)]:
+        text = header.read_text(encoding="utf-8")
+        depth = 0
+        for line in text.splitlines():
+            directive = re.match(r"#\s*(if|endif|include)\w*\s*(\S*)", line)
+            if directive:
+                depth += {"if": 1, "endif": -1, "include": 0}[directive[1]]
+                if directive[1] == "include" and depth == 1 and not directive[2].startswith("<promptlayer/"):
+                    lines.append(f"#include {directive[2]}")
+    lines.sort(key=lambda line: "<boost/" in line)
+else:
+    # Whatever the list says, these have to be harmless.
+    names |= {"check", "verify", "TEXT", "ERROR", "DELETE", "min", "max", "GetMessage", "send", "Value"}
+
+lines += [f"#undef {name}\n#define {name}{parameters} @{name}" for name in sorted(names)]
+lines += ["#include <promptlayer.hpp>"]
+lines += [f"#include <promptlayer/{other}.hpp>" for other in others]
+lines += ["#define SPELLED_(...) #__VA_ARGS__", "#define SPELLED(x) SPELLED_(x)"]
 lines += [f'static_assert(std::string_view{{SPELLED({name}{arguments})}} == "@{name}");' for name in sorted(names)]
 with open(output, "w", encoding="utf-8", newline="\n") as file:
     file.write("\n".join(lines) + "\n")

@@ -1,6 +1,8 @@
 #ifndef PROMPTLAYER_DETAIL_ABI_HPP
 #define PROMPTLAYER_DETAIL_ABI_HPP
 
+#include <promptlayer/detail/push_macros.hpp>
+
 #include <version>
 
 // The inline namespace of the library. It names every setting that changes a class or the meaning of a
@@ -38,5 +40,7 @@ inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
 } // namespace PROMPTLAYER_SETTINGS
 } // namespace promptlayer
 #endif
+
+#include <promptlayer/detail/pop_macros.hpp>
 
 #endif

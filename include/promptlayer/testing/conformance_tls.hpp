@@ -62,7 +62,7 @@ inline identity make_identity(const char* name, const std::string& alternative_n
                               int days = 20) {
     constexpr long day = 24 * 60 * 60;
     static std::atomic<long> serial{1};
-    identity made{key_ptr{EVP_EC_gen("P-256")}, x509_ptr{X509_new()}};
+    identity made{key_ptr{EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256")}, x509_ptr{X509_new()}};
     X509* const x = made.certificate.get();
     openssl_did(made.key && x && X509_set_version(x, 2) && X509_set_pubkey(x, made.key.get()) &&
                 ASN1_INTEGER_set(X509_get_serialNumber(x), serial++) &&

@@ -161,8 +161,8 @@ struct beast_core {
     std::set<std::weak_ptr<beast_exchange>, std::owner_less<>> in_flight{};
 
     beast_core(boost::asio::any_io_executor runs, SSL_CTX* context, std::size_t most_idle)
-        : executor(std::move(runs)), tls((SSL_CTX_up_ref(context), context), &SSL_CTX_free),
-          max_idle(most_idle) {}
+        : executor(std::move(runs)),
+          tls((static_cast<void>(SSL_CTX_up_ref(context)), context), &SSL_CTX_free), max_idle(most_idle) {}
 
     std::shared_ptr<beast_connection> take(const std::string& origin) {
         for (std::size_t i = idle.size(); i-- > 0;) {
@@ -284,7 +284,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
         connection_->socket.set_option(tcp::no_delay{true}, ignored);
         if (!url_.secure)
             return exchange();
-        const std::string host{url_.host};
+        std::string host{url_.host};
         SSL* const handle = SSL_new(core_->tls.get());
         if (!handle)
             return fail(failure::tls, "OpenSSL has no memory for a connection");
@@ -300,7 +300,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
             ignored);
         boost::asio::ip::make_address(host, ignored);
         if (ignored) // no address
-            SSL_set_tlsext_host_name(handle, host.c_str());
+            SSL_ctrl(handle, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, host.data());
         tls.async_handshake(
             boost::asio::ssl::stream_base::client, then([handle](auto& self, const error_code& refused) {
                 if (!refused)
@@ -494,9 +494,9 @@ auto async_call(client<T>& through, RequestT request, TokenT&& token) {
         [&through](auto handler, const RequestT& sent) {
             auto work = boost::asio::make_work_guard(
                 boost::asio::get_associated_executor(handler, through.transport().get_executor()));
-            through.call(sent, [work = std::move(work), handler = std::move(handler)](reply got) mutable {
-                const auto executor = work.get_executor();
-                boost::asio::post(executor, boost::asio::append(std::move(handler), std::move(got)));
+            through.call(sent, [held = std::move(work), done = std::move(handler)](reply got) mutable {
+                const auto executor = held.get_executor();
+                boost::asio::post(executor, boost::asio::append(std::move(done), std::move(got)));
             });
         },
         token, std::move(request));

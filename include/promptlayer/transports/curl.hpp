@@ -244,7 +244,8 @@ class curl_exchange {
         // not known before the first answer, too long to wait.
         set(CURLOPT_PIPEWAIT, secure() ? 1L : 0L);
         const std::chrono::milliseconds longest{std::numeric_limits<int>::max()}; // libcurl's own limit
-        const auto timeout = static_cast<long>(std::min(request_.timeout, longest).count());
+        const long timeout =
+            std::chrono::duration<long, std::milli>{std::min(request_.timeout, longest)}.count();
         set(CURLOPT_TIMEOUT_MS, timeout);
         set(CURLOPT_CONNECTTIMEOUT_MS, timeout);
 #if LIBCURL_VERSION_NUM >= 0x075700

@@ -201,6 +201,8 @@ class httplib_answer {
 
 public:
     explicit httplib_answer(const http_request& request) : request_(request) {}
+    httplib_answer(const httplib_answer&) = delete;
+    httplib_answer& operator=(const httplib_answer&) = delete;
 
     /// Takes the headers of an answer that may have a body. Whether to go on.
     bool begin(const httplib::Response& response) {
