@@ -697,7 +697,8 @@ public:
     constexpr const T& operator*() const noexcept { return value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
-    friend constexpr bool operator==(const required&, const required&) = default;
+    // Constexpr if that of T is; not every standard library's string has such a comparison.
+    friend bool operator==(const required&, const required&) = default;
 };
 
 namespace detail {
@@ -1035,13 +1036,36 @@ constexpr void check_groups(auto&& given, ReportT& report) {
     });
 }
 
-/// Sorting finds repeats in n log n.
+/// Finds repeated names in n log n.
 template <class ReportT>
-constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, ReportT& report) {
+void check_unique_by_sorting(const auto& variables, std::string_view member, ReportT& report) {
+    std::vector<std::string_view> names;
+    for (const auto& variable : variables)
+        names.push_back(variable.first);
     std::sort(names.begin(), names.end());
     for (std::size_t i = 1; i < names.size(); ++i) {
         if (names[i] == names[i - 1])
             report.add(rule::unique, {member, &names[i]}, 0, 0);
+    }
+}
+
+/// Compares each name with each one before it in constant expressions, where not every standard library has a
+/// vector.
+template <class ReportT>
+constexpr void check_unique(const auto& variables, std::string_view member, ReportT& report) {
+    if (!std::is_constant_evaluated())
+        return check_unique_by_sorting(variables, member, report);
+    std::size_t count = 0;
+    for (const auto& variable : variables) {
+        const std::string_view name = variable.first;
+        std::size_t before = 0;
+        for (const auto& other : variables) {
+            if (before++ == count)
+                break;
+            if (name == std::string_view{other.first})
+                report.add(rule::unique, {member, &name}, 0, 0);
+        }
+        ++count;
     }
 }
 
@@ -1068,8 +1092,6 @@ struct measure {
 
 template <class FieldT, class OutputT, class ReportT>
 constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& report) {
-    constexpr bool may_repeat = !unique_names<typename FieldT::value_type>;
-    std::vector<std::string_view> names;
     char separator = '{';
     for (const auto& variable : variables) {
         const std::string_view name = variable.first;
@@ -1079,8 +1101,6 @@ constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& repo
         const place at{FieldT::name, &name};
         check_utf8(scanned_name, at, rule::name_utf8, report);
         check_utf8(scanned, at, rule::utf8, report);
-        if constexpr (may_repeat)
-            names.push_back(name);
         out.put({&separator, 1});
         separator = ',';
         out.put_text(name, scanned_name);
@@ -1088,7 +1108,8 @@ constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& repo
         out.put_text(text, scanned);
     }
     out.put("}");
-    check_unique(names, FieldT::name, report);
+    if constexpr (!unique_names<typename FieldT::value_type>)
+        check_unique(variables, FieldT::name, report);
 }
 
 /// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
@@ -1196,7 +1217,8 @@ public:
 template <class RequestT>
 result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out) {
     out.clear();
-    out.reserve(512); // a body of usual size in one allocation
+    if (out.capacity() < 512) // else some standard libraries shrink it
+        out.reserve(512);     // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
     detail::walk(request, max_bytes, writer, report);
@@ -2665,6 +2687,20 @@ inline retry_policy background_retry_policy() noexcept {
     return policy;
 }
 
+namespace detail {
+
+/// Returns the nearest number from 0 to 1; 0 for a NaN. Decides by the bits, whose order is that of the
+/// numbers from 0 to infinity: with -ffast-math, a comparison with a NaN may have any result.
+inline double within_unit(double number) noexcept {
+    constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
+    std::uint64_t bits = 0;
+    static_assert(sizeof bits == sizeof number);
+    std::memcpy(&bits, &number, sizeof bits);
+    return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
+}
+
+} // namespace detail
+
 /// How long to wait before the next attempt, or none if there is to be none. Pure. A policy's waits count as
 /// a year at most.
 ///
@@ -2674,7 +2710,7 @@ inline retry_policy background_retry_policy() noexcept {
 ///
 /// - `failed`: what the last attempt came to. What is sent again is what is `retryable()`, nothing else.
 /// - `attempts`: how many there have been, 1 or more.
-/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end.
+/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end, a NaN as 0.
 /// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
 inline std::optional<std::chrono::milliseconds> retry_wait(const retry_policy& policy, const error& failed,
                                                            std::uint32_t attempts, double random,
@@ -2688,7 +2724,7 @@ inline std::optional<std::chrono::milliseconds> retry_wait(const retry_policy& p
     milliseconds most = std::clamp(policy.first_wait, none, longest);
     for (std::uint32_t doubled = 1; doubled < attempts && most > none && most < longest; ++doubled)
         most = most > longest / 2 ? longest : 2 * most;
-    const double part = random > 0 ? std::min(random, 1.0) : 0.0; // a NaN is 0
+    const double part = detail::within_unit(random);
     milliseconds wait{static_cast<milliseconds::rep>(part * static_cast<double>(most.count()))};
     if (failed.retry_after) {
         const milliseconds cap = std::clamp(policy.longest_retry_after, none, a_year);
@@ -3399,10 +3435,7 @@ public:
 
     ~background_tracker() {
         if (!is_here()) {
-            if (shared_)
-                shared_->thread.detach();
-            static_cast<void>(
-                shared_.release()); // what the parent's threads may wait for is not to be destroyed
+            static_cast<void>(shared_.release()); // a child of `fork` has no thread to join or detach
             return;
         }
         auto left = close(close_timeout_);

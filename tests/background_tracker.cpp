@@ -350,7 +350,7 @@ TEST_CASE("background tracker: a thousand starts and stops under load lose nothi
             t.track_prompt(request());
         other.join();
         left += t.close(i % 2 == 0 ? 0ms : std::chrono::milliseconds{long_enough}).size();
-        delivered += t.stats().delivered;
+        delivered += static_cast<std::size_t>(t.stats().delivered);
     }
     CHECK(delivered + left == 4'000);
     CHECK(delivered >= 2'000);

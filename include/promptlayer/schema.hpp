@@ -78,7 +78,8 @@ public:
     constexpr const T& operator*() const noexcept { return value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
-    friend constexpr bool operator==(const required&, const required&) = default;
+    // Constexpr if that of T is; not every standard library's string has such a comparison.
+    friend bool operator==(const required&, const required&) = default;
 };
 
 namespace detail {
