@@ -41,7 +41,8 @@ using completion = std::function<void(transport_result)>;
 
 // The contract of a transport
 //
-// A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the library's.
+// A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the
+// library's.
 //
 // The request:
 //
@@ -52,7 +53,7 @@ using completion = std::function<void(transport_result)>;
 // - Each request goes to the host and port of its own URL, with its own headers and none of another request.
 //   The host may be an IPv6 address in brackets.
 // - It refuses what it cannot send so, with `failure::other`, not delivered. It may refuse each method but
-// POST.
+//   POST.
 // - It verifies the peer of an `https` URL before it sends anything.
 //
 // The response:
@@ -64,8 +65,7 @@ using completion = std::function<void(transport_result)>;
 //   followed with a new request would hand the API key to another host.
 // - It remembers nothing of a response: no cookies, no cache, no authentication.
 // - It stops reading when the body exceeds `request.max_response_bytes` and returns the response with the
-// part
-//   of the body that makes it longer than the limit, or a failure.
+//   part of the body that makes it longer than the limit, or a failure.
 // - It never returns a part as if it were the whole. A response that is cut is `failure::reset`. Over TLS, a
 //   body that ends with the connection is cut unless a close_notify ends it.
 // - A failure says whether the request may have reached the service (`maybe_delivered`).
@@ -73,27 +73,25 @@ using completion = std::function<void(transport_result)>;
 // Time and connections:
 //
 // - It gives up after `request.timeout`, in milliseconds, with `failure::timeout`. The time counts from
-// `send`
-//   over the whole exchange, also if the request waits for its turn.
-// - It keeps its connections for the requests that follow. A connection that the service has closed meanwhile
-//   is replaced, or the request fails as not delivered.
-// - It does not use a connection again after a timeout or a cancel, after `Connection: close` or HTTP/1.0, or
-//   if bytes came on the connection that no request asked for. It closes the connection.
+//   `send` over the whole exchange, also if the request waits for its turn.
+// - It keeps its connections for the requests that follow. A connection that the service has closed
+//   meanwhile is replaced, or the request fails as not delivered.
+// - It does not use a connection again after a timeout or a cancel, after `Connection: close` or HTTP/1.0,
+//   or if bytes came on the connection that no request asked for. It closes the connection.
 // - It does not throw. An exception is caught all the same, where exceptions exist, and is a
-// `failure::other`.
+//   `failure::other`.
 //
 // Optional members of a transport, none of which throws:
 //
 // - `static constexpr bool thread_safe = true`: `send` may be called from many threads at once. A client is
-// as
-//   thread-safe as its transport.
-// - `cancel()`, for any thread: requests in flight end within 100 ms with `failure::cancelled`, also when the
-//   response has begun. No others end.
+//   as thread-safe as its transport.
+// - `cancel()`, for any thread: requests in flight end within 100 ms with `failure::cancelled`, also when
+//   the response has begun. No others end.
 // - `poll()`: moves the requests in flight on and calls completions; does not wait.
 // - `poll(std::chrono::milliseconds)`: the same, and waits at most that long for something to do.
 // - `wakeup()`, for any thread: ends the present wait of `poll`, or the next.
-// - `max_in_flight(std::size_t)`: says how many requests there will be at once. Called once, before the first
-//   `send`.
+// - `max_in_flight(std::size_t)`: says how many requests there will be at once. Called once, before the
+//   first `send`.
 //
 // `check_transport` (testing/conformance.hpp) runs a transport against this contract.
 
