@@ -479,6 +479,20 @@ TEST_CASE("journal: wherever the process goes, its file is where it was, and it 
     CHECK_FALSE(pl::file_journal::open(""));
 }
 
+TEST_CASE("journal: a path that names no file is refused, and no lock file is made") {
+    const folder in;
+    const fs::path before = fs::current_path();
+    fs::current_path(in.path);
+    for (const fs::path& path : {fs::path{}, in.path, in.path / "", fs::path{"."}, fs::path{".."}}) {
+        const auto refused = pl::file_journal::open(path);
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().message.find("is no file") != std::string::npos);
+    }
+    fs::current_path(before);
+    CHECK(fs::is_empty(in.path));
+    CHECK_FALSE(fs::exists(fs::path{in.path} += ".lock"));
+}
+
 TEST_CASE("journal: it says when it is to be tended next, by the time of day, also if that is set back") {
     const folder in;
     std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};

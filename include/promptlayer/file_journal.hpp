@@ -459,17 +459,18 @@ class file_journal final : public journal {
     }
 
     result<void> start() {
-        std::error_code unresolved;
+        std::error_code unresolved, unknown;
+        if (!path_.has_filename())
+            return failed("is no file", "");
         path_ = std::filesystem::weakly_canonical(std::filesystem::absolute(path_, unresolved), unresolved);
         if (unresolved)
             return failed("cannot be found", unresolved.message());
-        if (!lock_.open(beside(".lock"), file::use::locking))
-            return failed("cannot be locked, another may have it");
-        std::error_code unknown;
-        std::filesystem::remove(beside(".new"), unknown); // of a process that ended while it compacted
         if (const auto known = std::filesystem::status(path_, unknown);
             exists(known) && !is_regular_file(known))
             return failed("is no file", "");
+        if (!lock_.open(beside(".lock"), file::use::locking))
+            return failed("cannot be locked, another may have it");
+        std::filesystem::remove(beside(".new"), unknown); // of a process that ended while it compacted
         std::string bytes;
         if (!file_.open(path_, file::use::writing) ||
             !file_.read(0, std::numeric_limits<std::uint64_t>::max(), bytes))
