@@ -32,11 +32,27 @@
 #include <string_view>
 #include <system_error>
 #include <thread>
+#include <type_traits>
 #include <utility>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
+
+#if !defined(CPPHTTPLIB_OPENSSL_SUPPORT) && !defined(CPPHTTPLIB_SSL_ENABLED)
+/// `httplib_form::is_hex` is that of httplib, or this if the header of httplib is split from a library.
+namespace httplib_split {
+struct yes {};
+yes is_hex(...);
+}
+namespace httplib_form {
+using namespace httplib::detail;
+using namespace httplib_split;
+}
+static_assert(!std::is_same_v<decltype(httplib_form::is_hex('0', std::declval<int&>())), httplib_split::yes>,
+              "httplib is a library here, whose classes may be laid out in another way: compile with its own "
+              "flags, as `pkg-config --cflags cpp-httplib` prints them");
+#endif
 
 /// 11 of version 0.11.4; from 1.0 on, more than any of these.
 constexpr int httplib_minor() noexcept {
@@ -539,6 +555,8 @@ public:
 ///   has TLS (`CPPHTTPLIB_OPENSSL_SUPPORT`), and is a `failure::tls` without it; with another library
 ///   than OpenSSL the connection is not kept. httplib verifies peer and host. No proxy but one that
 ///   `configure` sets.
+/// - Where httplib is a library of its own, as on Debian, this header does not compile without a macro for
+///   TLS: without the flags of that library, its classes may be laid out in another way.
 /// - Of a body it reads `max_response_bytes` + 1. Headers come back as httplib has them: before 0.19 without
 ///   those that are empty, before 0.23 with `A` for `%41`, before 0.52 in another order.
 /// - httplib before 0.14.1 adds `Accept: */*` and its `User-Agent` where the request has none.
