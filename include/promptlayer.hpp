@@ -734,6 +734,8 @@ constexpr bool is_hidden(char32_t code) noexcept {
                                       {0x61C, 0x61C},   {0x180E, 0x180E}, {0x200B, 0x200B},
                                       {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
                                       {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}};
+    if (code >= ' ' && code < 0x7F)
+        return false; // most text is ASCII
     return std::any_of(std::begin(ranges), std::end(ranges),
                        [=](const auto& range) { return code >= range[0] && code <= range[1]; });
 }
@@ -777,7 +779,16 @@ inline std::string escaped(std::string_view text, std::size_t most = 64) {
 /// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
 inline std::string readable(std::string_view text, std::size_t most_bytes) {
     std::string out;
+    out.reserve(std::min(text.size(), most_bytes));
     while (!text.empty()) {
+        const auto visible_ascii = [](char c) { return c >= ' ' && c <= '~'; };
+        const auto run_end = std::find_if_not(text.begin(), text.end(), visible_ascii);
+        const std::size_t run =
+            std::min(static_cast<std::size_t>(run_end - text.begin()), most_bytes - out.size());
+        out += text.substr(0, run);
+        text.remove_prefix(run);
+        if (text.empty() || visible_ascii(text[0]))
+            break;
         auto [bytes, code, hidden] = take_code_point(text);
         if (hidden)
             bytes = " ";
@@ -842,6 +853,8 @@ public:
     /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
         for (; !secret_.empty() && from < text.size(); ++from) {
+            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%')
+                continue;
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
             if (size != 0 &&
@@ -855,21 +868,21 @@ public:
 
 /// Returns `text` with `[redacted]` in place of `secret`, as `secret_finder` finds it. What is returned does
 /// not hold the secret: text that forms it again is dropped.
-inline std::string redacted(std::string_view text, std::string_view secret) {
+inline std::string redacted(std::string text, std::string_view secret) {
     const secret_finder finder{secret};
     const auto holds_secret = [&](std::string_view shown) { return !finder.find(shown).empty(); };
+    if (!holds_secret(text))
+        return text;
     constexpr std::string_view replacement = "[redacted]";
     const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
     std::string out;
     std::size_t from = 0;
     for (std::string_view found; !(found = finder.find(text, from)).empty();) {
         const auto at = static_cast<std::size_t>(found.data() - text.data());
-        out.append(text.substr(from, at - from)).append(mark);
+        out.append(text, from, at - from).append(mark);
         from = at + found.size();
     }
-    if (from == 0)
-        return std::string{text};
-    out.append(text.substr(from));
+    out.append(text, from);
     return holds_secret(out) ? std::string{mark} : out;
 }
 
@@ -941,7 +954,8 @@ public:
     constexpr const T& operator*() const noexcept { return value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
-    friend constexpr bool operator==(const required&, const required&) = default;
+    // Constexpr if that of T is; not every standard library's string has such a comparison.
+    friend bool operator==(const required&, const required&) = default;
 };
 
 /// A member that may be absent: `std::optional`, except that a null pointer is no value for a string.
@@ -1244,7 +1258,7 @@ struct place {
 inline std::string path_of(const place& at, std::string_view secret) {
     std::string path{at.member};
     if (at.name)
-        path.append("[\"").append(escaped(redacted(*at.name, secret))).append("\"]");
+        path.append("[\"").append(escaped(redacted(std::string{*at.name}, secret))).append("\"]");
     return path;
 }
 
@@ -1357,13 +1371,36 @@ constexpr void check_groups(auto&& given, ReportT& report) {
     });
 }
 
-/// Sorting finds repeats in n log n.
+/// Finds repeated names in n log n.
 template <class ReportT>
-constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, ReportT& report) {
+void check_unique_by_sorting(const auto& variables, std::string_view member, ReportT& report) {
+    std::vector<std::string_view> names;
+    for (const auto& variable : variables)
+        names.push_back(variable.first);
     std::sort(names.begin(), names.end());
     for (std::size_t i = 1; i < names.size(); ++i) {
         if (names[i] == names[i - 1])
             report.add(rule::unique, {member, &names[i]}, 0, 0);
+    }
+}
+
+/// Compares each name with each one before it in constant expressions, where not every standard library has a
+/// vector.
+template <class ReportT>
+constexpr void check_unique(const auto& variables, std::string_view member, ReportT& report) {
+    if (!std::is_constant_evaluated())
+        return check_unique_by_sorting(variables, member, report);
+    std::size_t count = 0;
+    for (const auto& variable : variables) {
+        const std::string_view name = variable.first;
+        std::size_t before = 0;
+        for (const auto& other : variables) {
+            if (before++ == count)
+                break;
+            if (name == std::string_view{other.first})
+                report.add(rule::unique, {member, &name}, 0, 0);
+        }
+        ++count;
     }
 }
 
@@ -1390,8 +1427,6 @@ struct measure {
 
 template <class FieldT, class OutputT, class ReportT>
 constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& report) {
-    constexpr bool may_repeat = !unique_names<typename FieldT::value_type>;
-    std::vector<std::string_view> names;
     char separator = '{';
     for (const auto& variable : variables) {
         const std::string_view name = variable.first;
@@ -1401,8 +1436,6 @@ constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& repo
         const place at{FieldT::name, &name};
         check_utf8(scanned_name, at, rule::name_utf8, report);
         check_utf8(scanned, at, rule::utf8, report);
-        if constexpr (may_repeat)
-            names.push_back(name);
         out.put({&separator, 1});
         separator = ',';
         out.put_text(name, scanned_name);
@@ -1410,7 +1443,8 @@ constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& repo
         out.put_text(text, scanned);
     }
     out.put("}");
-    check_unique(names, FieldT::name, report);
+    if constexpr (!unique_names<typename FieldT::value_type>)
+        check_unique(variables, FieldT::name, report);
 }
 
 /// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
@@ -1532,7 +1566,8 @@ template <class RequestT>
 result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out,
                         std::string_view secret = {}) {
     out.clear();
-    out.reserve(512); // a body of usual size in one allocation
+    if (out.capacity() < 512) // else some standard libraries shrink it
+        out.reserve(512);     // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
     report.secret = secret;
@@ -2431,9 +2466,9 @@ inline std::string to_string(const http_request& request) {
         for (const header& h : request.headers) {
             if (!detail::is_secret_header(h.name))
                 continue;
-            out = detail::redacted(out, h.value);
+            out = detail::redacted(std::move(out), h.value);
             const std::string_view value = h.value; // "Bearer KEY"
-            out = detail::redacted(out, value.substr(value.rfind(' ') + 1));
+            out = detail::redacted(std::move(out), value.substr(value.rfind(' ') + 1));
         }
         return out;
     };
@@ -2916,7 +2951,7 @@ inline std::string shown_text(const config& settings, std::string_view text,
                               std::size_t most_bytes = max_service_text) {
     std::string shown = redacted(readable(text, text.npos), settings.api_key);
     for (const header& h : settings.headers)
-        shown = redacted(shown, h.value);
+        shown = redacted(std::move(shown), h.value);
     return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
 }
 
@@ -3220,6 +3255,20 @@ inline retry_policy background_retry_policy() noexcept {
     return policy;
 }
 
+namespace detail {
+
+/// Returns the nearest number from 0 to 1; 0 for a NaN. Decides by the bits, whose order is that of the
+/// numbers from 0 to infinity: with -ffast-math, a comparison with a NaN may have any result.
+inline double within_unit(double number) noexcept {
+    constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
+    std::uint64_t bits = 0;
+    static_assert(sizeof bits == sizeof number);
+    std::memcpy(&bits, &number, sizeof bits);
+    return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
+}
+
+} // namespace detail
+
 /// How long to wait before the next attempt, or none if there is to be none. Pure. A policy's waits count as
 /// a year at most.
 ///
@@ -3229,7 +3278,7 @@ inline retry_policy background_retry_policy() noexcept {
 ///
 /// - `failed`: what the last attempt came to. What is sent again is what is `retryable()`, nothing else.
 /// - `attempts`: how many there have been, 1 or more.
-/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end.
+/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end, a NaN as 0.
 /// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
 [[nodiscard]] inline std::optional<std::chrono::milliseconds>
 retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attempts, double random,
@@ -3243,7 +3292,7 @@ retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attemp
     milliseconds most = std::clamp(policy.first_wait, none, longest);
     for (std::uint32_t doubled = 1; doubled < attempts && most > none && most < longest; ++doubled)
         most = most > longest / 2 ? longest : 2 * most;
-    const double part = random > 0 ? std::min(random, 1.0) : 0.0; // a NaN is 0
+    const double part = detail::within_unit(random);
     milliseconds wait{static_cast<milliseconds::rep>(part * static_cast<double>(most.count()))};
     if (failed.retry_after) {
         const milliseconds cap = std::clamp(policy.longest_retry_after, none, a_year);
@@ -3966,10 +4015,7 @@ public:
 
     ~background_tracker() {
         if (!is_here()) {
-            if (shared_)
-                shared_->thread.detach();
-            static_cast<void>(
-                shared_.release()); // what the parent's threads may wait for is not to be destroyed
+            static_cast<void>(shared_.release()); // a child of `fork` has no thread to join or detach
             return;
         }
         auto left = close(close_timeout_);

@@ -351,7 +351,7 @@ TEST_CASE("background tracker: a thousand starts and stops under load lose nothi
             CHECK(t.track_prompt(request()).has_value());
         other.join();
         left += t.close(i % 2 == 0 ? 0ms : std::chrono::milliseconds{long_enough}).size();
-        delivered += t.stats().delivered;
+        delivered += static_cast<std::size_t>(t.stats().delivered);
     }
     CHECK(delivered + left == 4'000);
     CHECK(delivered >= 2'000);

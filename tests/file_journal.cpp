@@ -25,18 +25,75 @@
 #ifdef __linux__
 #include <cerrno>
 #include <csignal>
+#include <cstdarg>
+#include <cstdio>
+#include <fcntl.h>
+#include <functional>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+// The system calls of the journal, which fail when a test says so.
+
+struct fault {
+    std::atomic<int> skipped{0}, count{0}, why{0};
+
+    /// Makes `times` calls fail, after the next `first` ones.
+    void fail(int error, int times = 1, int first = 0) {
+        why = error;
+        skipped = first;
+        count = times;
+    }
+    bool strikes() {
+        if (count == 0 || skipped-- > 0)
+            return false;
+        skipped = 0;
+        --count;
+        errno = why;
+        return true;
+    }
+};
+
+static fault open_fault, read_fault, write_fault, truncate_fault, rename_fault, sync_fault;
 static std::atomic<int> syncs{0};
-static std::atomic<bool> sync_fails{false};
+static std::function<void()> before_sync{};
+static std::atomic<bool> locks_all{false};
+
+extern "C" int open(const char* path, int flags, ...) {
+    std::va_list rest;
+    va_start(rest, flags);
+    const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
+    va_end(rest);
+    return open_fault.strikes() ? -1 : ::openat(AT_FDCWD, path, flags, mode);
+}
+
+extern "C" ssize_t read(int descriptor, void* to, std::size_t size) {
+    return read_fault.strikes() ? -1 : ::syscall(SYS_read, descriptor, to, size);
+}
+
+extern "C" ssize_t write(int descriptor, const void* from, std::size_t size) {
+    return write_fault.strikes() ? -1 : ::syscall(SYS_write, descriptor, from, size);
+}
+
+extern "C" int ftruncate(int descriptor, off_t size) noexcept {
+    return truncate_fault.strikes() ? -1 : static_cast<int>(::syscall(SYS_ftruncate, descriptor, size));
+}
+
+extern "C" int rename(const char* from, const char* to) noexcept {
+    return rename_fault.strikes() ? -1 : ::renameat(AT_FDCWD, from, AT_FDCWD, to);
+}
+
+extern "C" int flock(int descriptor, int operation) noexcept {
+    return locks_all ? 0 : static_cast<int>(::syscall(SYS_flock, descriptor, operation));
+}
 
 extern "C" int fsync(int descriptor) {
     ++syncs;
-    errno = EIO;
-    return sync_fails ? -1 : static_cast<int>(::syscall(SYS_fsync, descriptor));
+    if (before_sync)
+        std::exchange(before_sync, nullptr)();
+    return sync_fault.strikes() ? -1 : static_cast<int>(::syscall(SYS_fsync, descriptor));
 }
 #endif
 
@@ -502,7 +559,7 @@ TEST_CASE("journal: a disk that is full is an error, nothing before or after it 
         REQUIRE(kept->add(1, prepared("a")));
         REQUIRE(kept->add(2, prepared("b")));
         rlimit limited = unlimited;
-        limited.rlim_cur = kept->bytes() + 25; // a part of the next fits
+        limited.rlim_cur = static_cast<rlim_t>(kept->bytes()) + 25; // a part of the next fits
         ::setrlimit(RLIMIT_FSIZE, &limited);
         const auto refused = kept->add(3, prepared("c"));
         kept->done(1); // fits
@@ -585,9 +642,8 @@ TEST_CASE("journal: a disk that fails to sync is an error with each request, and
     std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
     {
         const auto kept = opened(in, {.sync_after = 0ms});
-        sync_fails = true;
+        sync_fault.fail(EIO);
         const auto added = kept->add(1, prepared("a"));
-        sync_fails = false;
         REQUIRE_FALSE(added);
         CHECK(added.error().message.find("cannot be synced") != std::string::npos);
         kept->done(1);
@@ -596,13 +652,171 @@ TEST_CASE("journal: a disk that fails to sync is an error with each request, and
     const auto kept = opened(in, {.sync_after = 1s, .now = [&] { return now; }});
     REQUIRE(kept->add(1, prepared("a")));
     now += 1s;
-    sync_fails = true;
+    sync_fault.fail(EIO);
     CHECK(kept->tend() == 1s);
-    sync_fails = false;
     now += 1s;
     const int before = syncs;
     CHECK_FALSE(kept->tend());
     CHECK(syncs == before + 1);
+}
+
+TEST_CASE("journal: a second one of the process is refused also if flock always succeeds") {
+    const folder in;
+    locks_all = true;
+    {
+        const auto kept = opened(in);
+        const auto second = pl::file_journal::open(in.file());
+        REQUIRE_FALSE(second);
+        CHECK(second.error().message.find("cannot be locked") != std::string::npos);
+        CHECK_FALSE(pl::file_journal::open(in.file())); // the second's end does not unlock the file
+        REQUIRE(kept->add(1, prepared("a")));
+    }
+    CHECK(left_in(in) == "1 a");
+    locks_all = false;
+}
+
+TEST_CASE("journal: an interrupted system call is made again") {
+    const folder in;
+    open_fault.fail(EINTR, 2);
+    {
+        const auto kept = opened(in);
+        write_fault.fail(EINTR, 2);
+        REQUIRE(kept->add(1, prepared("a")));
+    }
+    read_fault.fail(EINTR, 2);
+    CHECK(left_in(in) == "1 a");
+    CHECK(open_fault.count + write_fault.count + read_fault.count == 0);
+}
+
+TEST_CASE("journal: a file that cannot be found, read or cut is an error and stays as it is") {
+    const folder in;
+    const auto refused = [&](const fs::path& path) {
+        const auto made = pl::file_journal::open(path);
+        REQUIRE_FALSE(made);
+        CHECK(made.error().code == pl::errc::journal_failed);
+        return made.error().message;
+    };
+    fs::create_symlink("loop", in.path / "loop");
+    CHECK(refused(in.path / "loop" / "journal").find("cannot be found: ") != std::string::npos);
+    REQUIRE(opened(in)->add(1, prepared("a")));
+    std::ofstream{in.file(), std::ios::app} << "torn";
+    const std::string before = in.text();
+    read_fault.fail(EIO);
+    CHECK(refused(in.file()).find("cannot be opened: ") != std::string::npos);
+    truncate_fault.fail(EIO);
+    CHECK(refused(in.file()).find("cannot be cut: ") != std::string::npos);
+    CHECK(in.text() == before);
+    CHECK(left_in(in) == "1 a");
+}
+
+TEST_CASE("journal: the last request is marked as done if the file cannot be emptied") {
+    const folder in;
+    {
+        const auto kept = opened(in);
+        REQUIRE(kept->add(1, prepared("a")));
+        truncate_fault.fail(EIO);
+        kept->done(1);
+        CHECK(kept->bytes() > 0);
+    }
+    CHECK(left_in(in).empty());
+}
+
+TEST_CASE("journal: half a record that cannot be cut off is written over, or cut off at the next start") {
+    const folder in;
+    std::signal(SIGXFSZ, SIG_IGN);
+    rlimit unlimited{};
+    ::getrlimit(RLIMIT_FSIZE, &unlimited);
+    const auto add_half = [&](pl::file_journal& kept) {
+        rlimit limited = unlimited;
+        limited.rlim_cur = static_cast<rlim_t>(kept.bytes()) + 25;
+        ::setrlimit(RLIMIT_FSIZE, &limited);
+        truncate_fault.fail(EIO);
+        const auto refused = kept.add(2, prepared("b"));
+        ::setrlimit(RLIMIT_FSIZE, &unlimited);
+        CHECK_FALSE(refused);
+        CHECK(fs::file_size(in.file()) == kept.bytes() + 25);
+    };
+    {
+        const auto kept = opened(in);
+        REQUIRE(kept->add(1, prepared("a")));
+        add_half(*kept);
+        REQUIRE(kept->add(3, prepared("c")));
+        CHECK(fs::file_size(in.file()) == kept->bytes());
+        add_half(*kept);
+    }
+    const auto kept = opened(in);
+    CHECK(left_in(*kept) == "1 a, 3 c");
+    CHECK(kept->damaged() == 0);
+    CHECK(fs::file_size(in.file()) == kept->bytes());
+}
+
+TEST_CASE("journal: a compaction that fails at any step changes nothing, and is tried again later") {
+    const folder in;
+    std::string expected = "1 a";
+    {
+        const auto kept = opened(in, {.sync_after = 0ms});
+        REQUIRE(kept->add(1, prepared("a")));
+        REQUIRE(kept->add(2, prepared(std::string(200'000, 'x'))));
+        kept->done(2);
+        fault* injected = nullptr;
+        SUBCASE("the file cannot be opened") { (injected = &open_fault)->fail(EMFILE); }
+        SUBCASE("the copy cannot be made") { (injected = &open_fault)->fail(EMFILE, 1, 1); }
+        SUBCASE("a folder is in the place of the copy") {
+            fs::create_directories(in.path / "journal.new" / "full");
+        }
+        SUBCASE("the file cannot be read") { (injected = &read_fault)->fail(EIO); }
+        SUBCASE("the copy cannot be written") { (injected = &write_fault)->fail(ENOSPC); }
+        SUBCASE("the copy cannot be synced") { (injected = &sync_fault)->fail(EIO); }
+        SUBCASE("a request that was added meanwhile cannot be copied") {
+            injected = &write_fault;
+            before_sync = [&] {
+                REQUIRE(kept->add(3, prepared("c")));
+                write_fault.fail(ENOSPC);
+            };
+            expected += ", 3 c";
+        }
+        SUBCASE("the copy with a request that was added meanwhile cannot be synced") {
+            injected = &sync_fault;
+            before_sync = [&] {
+                REQUIRE(kept->add(3, prepared("c")));
+                sync_fault.fail(EIO, 1, 1); // not the sync that waits for this
+            };
+            expected += ", 3 c";
+        }
+        SUBCASE("the copy cannot be renamed") { (injected = &rename_fault)->fail(EACCES); }
+        kept->tend();
+        CHECK((!injected || injected->count == 0));
+        CHECK(kept->bytes() > 200'000);
+        CHECK(fs::file_size(in.file()) == kept->bytes());
+        fs::remove_all(in.path / "journal.new");
+        kept->tend(); // not at once again
+        CHECK(kept->bytes() > 200'000);
+        REQUIRE(kept->add(4, prepared(std::string(70'000, 'x'))));
+        kept->done(4);
+        kept->tend();
+        CHECK(kept->bytes() < 200);
+        CHECK(fs::file_size(in.file()) == kept->bytes());
+    }
+    CHECK(left_in(in) == expected);
+}
+
+TEST_CASE("journal: a file that cannot be opened after its compaction is opened for the next request") {
+    const folder in;
+    {
+        const auto kept = opened(in);
+        REQUIRE(kept->add(1, prepared("a")));
+        REQUIRE(kept->add(2, prepared(std::string(200'000, 'x'))));
+        kept->done(2);
+        open_fault.fail(EMFILE, 2, 2); // the compaction opens the file and its copy before
+        kept->tend();
+        CHECK(kept->bytes() < 100);
+        const auto refused = kept->add(3, prepared("c"));
+        REQUIRE_FALSE(refused);
+        CHECK(refused.error().message.find("cannot be written") != std::string::npos);
+        CHECK(open_fault.count == 0);
+        REQUIRE(kept->add(4, prepared("d")));
+    }
+    CHECK(left_in(in) == "1 a, 4 d");
 }
 
 #endif
@@ -735,6 +949,39 @@ TEST_CASE("journal: one that fails is an error for the caller, and the request i
         CHECK(t.flush(20s));
     }
     CHECK(told == std::vector<std::string>{"added 1", "done 1", "delivered 1"});
+}
+
+TEST_CASE("journal: a request that the queue refuses is not added") {
+    std::vector<std::string> told;
+    const auto check = [&](auto& tracker) {
+        tracker.pause();
+        CHECK(tracker.track_prompt(request()));
+        CHECK(tracker.track_prompt(request()).error().code == pl::errc::queue_full);
+        if constexpr (requires { tracker.close(0ms); })
+            CHECK(tracker.close(0ms).size() == 1);
+        else
+            CHECK(tracker.close().size() == 1);
+        CHECK(tracker.track_prompt(request()).error().code == pl::errc::closed);
+        CHECK(told == std::vector<std::string>{"added 1"});
+    };
+    SUBCASE("polled") {
+        pl::polled_tracker t{pl::config{.api_key = "pl_key"},
+                             pl::testing::recording_async_transport{},
+                             {},
+                             {.max_requests = 1},
+                             std::make_unique<told_journal>(told)};
+        check(t);
+    }
+    SUBCASE("in the background") {
+        pl::background_settings limits;
+        limits.outbox.max_requests = 1;
+        pl::background_tracker t{pl::config{.api_key = "pl_key"},
+                                 pl::testing::recording_transport{},
+                                 {},
+                                 limits,
+                                 std::make_unique<told_journal>(told)};
+        check(t);
+    }
 }
 
 TEST_CASE("journal: what is dropped for a newer one is done") {

@@ -109,7 +109,7 @@ TEST_CASE("text for a person shows no control, reordering or invisible character
 
 TEST_CASE("a secret is redacted in any case, percent-encoded, and by its first 8 characters") {
     const auto shown = [](std::string_view text, std::string_view secret = "pl_secret_0123") {
-        return promptlayer::detail::redacted(text, secret);
+        return promptlayer::detail::redacted(std::string{text}, secret);
     };
     CHECK(shown("key pl_secret_0123!") == "key [redacted]!");
     CHECK(shown("pl_secret_0123pl_secret_0123") == "[redacted][redacted]");
@@ -129,7 +129,7 @@ TEST_CASE("a secret is redacted in any case, percent-encoded, and by its first 8
 
 TEST_CASE("a secret of less than 8 characters is redacted only where it stands alone") {
     const auto shown = [](std::string_view text, std::string_view secret) {
-        return promptlayer::detail::redacted(text, secret);
+        return promptlayer::detail::redacted(std::string{text}, secret);
     };
     CHECK(shown("the key k is unknown, (K)", "k") == "the key [redacted] is unknown, ([redacted])");
     CHECK(shown("k", "k") == "[redacted]");
@@ -141,7 +141,7 @@ TEST_CASE("a secret of less than 8 characters is redacted only where it stands a
 
 TEST_CASE("redaction leaves no secret and ends, also where the replacement would form it again") {
     const auto shown = [](std::string_view text, std::string_view secret) {
-        return promptlayer::detail::redacted(text, secret);
+        return promptlayer::detail::redacted(std::string{text}, secret);
     };
     CHECK(shown("my [redacted] x", "[redacted]") == "my  x");
     CHECK(shown("redacted", "redacted").empty());

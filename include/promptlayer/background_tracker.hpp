@@ -219,10 +219,7 @@ public:
 
     ~background_tracker() {
         if (!is_here()) {
-            if (shared_)
-                shared_->thread.detach();
-            static_cast<void>(
-                shared_.release()); // what the parent's threads may wait for is not to be destroyed
+            static_cast<void>(shared_.release()); // a child of `fork` has no thread to join or detach
             return;
         }
         auto left = close(close_timeout_);

@@ -296,7 +296,7 @@ inline std::string shown_text(const config& settings, std::string_view text,
                               std::size_t most_bytes = max_service_text) {
     std::string shown = redacted(readable(text, text.npos), settings.api_key);
     for (const header& h : settings.headers)
-        shown = redacted(shown, h.value);
+        shown = redacted(std::move(shown), h.value);
     return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
 }
 

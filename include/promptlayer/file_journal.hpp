@@ -21,6 +21,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -41,9 +42,51 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
+#if !defined(_WIN32)
+/// The files that journals of this process have locked, by device and number, because there are systems where
+/// `flock` always succeeds. Never destroyed: static journals may be closed after it would have been.
+class locked_files {
+    using id = std::pair<dev_t, ino_t>;
+
+    mutex mutex_{};
+    std::set<id> ids_{};
+
+    static std::optional<id> id_of(int descriptor) noexcept {
+        struct stat known {};
+        if (::fstat(descriptor, &known) != 0)
+            return std::nullopt;
+        return id{known.st_dev, known.st_ino};
+    }
+
+public:
+    static locked_files& instance() {
+        static locked_files& made = *new locked_files;
+        return made;
+    }
+
+    /// Returns false, and sets `errno`, if a journal of this process has the file.
+    bool add(int descriptor) {
+        const auto file = id_of(descriptor);
+        const lock held{mutex_};
+        if (!file || ids_.insert(*file).second)
+            return file.has_value();
+        errno = EWOULDBLOCK;
+        return false;
+    }
+
+    void remove(int descriptor) noexcept {
+        const auto file = id_of(descriptor);
+        const lock held{mutex_};
+        if (file)
+            ids_.erase(*file);
+    }
+};
+#endif
+
 /// A file by its descriptor. A function that fails returns false and leaves why in `errno`.
 class journal_file {
     int descriptor_ = -1;
+    [[maybe_unused]] bool locked_ = false;
 
 public:
     enum class use { reading, writing, making, locking };
@@ -83,7 +126,7 @@ public:
     bool sync() const noexcept { return ::_commit(descriptor_) == 0; }
     static void sync_folder_of(const std::filesystem::path&) noexcept {} // there is no such thing
 #else
-    bool open(const std::filesystem::path& path, use how) noexcept {
+    bool open(const std::filesystem::path& path, use how) {
         close();
         const int flags = how == use::reading  ? O_RDONLY
                           : how == use::making ? O_RDWR | O_CREAT | O_EXCL
@@ -91,9 +134,14 @@ public:
         do
             descriptor_ = ::open(path.c_str(), flags | O_CLOEXEC, S_IRUSR | S_IWUSR);
         while (descriptor_ < 0 && errno == EINTR);
-        return descriptor_ >= 0 && (how != use::locking || ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0);
+        if (descriptor_ < 0 || how != use::locking)
+            return descriptor_ >= 0;
+        locked_ = ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 && locked_files::instance().add(descriptor_);
+        return locked_;
     }
     void close() noexcept {
+        if (std::exchange(locked_, false))
+            locked_files::instance().remove(descriptor_);
         if (descriptor_ >= 0)
             ::close(std::exchange(descriptor_, -1));
     }
@@ -400,7 +448,7 @@ class file_journal final : public journal {
         if (size_ == 0 && !begins_like_one && bytes.find_first_not_of('\0') != bytes.npos)
             return false; // zeros are what a loss of power may leave of one
         damaged_ += unread - (unread != 0 && torn ? 1 : 0);
-        const auto today = std::chrono::duration_cast<milliseconds>(now().time_since_epoch()).count();
+        const std::int64_t today = std::chrono::duration_cast<milliseconds>(now().time_since_epoch()).count();
         for (const auto& [which, kept] : found) {
             const std::int64_t longest = milliseconds{std::chrono::hours{24 * 366}}.count();
             const std::int64_t made = std::clamp(kept.made, today - longest, today);

@@ -365,9 +365,9 @@ inline std::string to_string(const http_request& request) {
         for (const header& h : request.headers) {
             if (!detail::is_secret_header(h.name))
                 continue;
-            out = detail::redacted(out, h.value);
+            out = detail::redacted(std::move(out), h.value);
             const std::string_view value = h.value; // "Bearer KEY"
-            out = detail::redacted(out, value.substr(value.rfind(' ') + 1));
+            out = detail::redacted(std::move(out), value.substr(value.rfind(' ') + 1));
         }
         return out;
     };

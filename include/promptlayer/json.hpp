@@ -69,7 +69,8 @@ template <class RequestT>
 result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out,
                         std::string_view secret = {}) {
     out.clear();
-    out.reserve(512); // a body of usual size in one allocation
+    if (out.capacity() < 512) // else some standard libraries shrink it
+        out.reserve(512);     // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
     every_violation report;
     report.secret = secret;

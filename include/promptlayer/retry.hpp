@@ -12,6 +12,7 @@
 #include <chrono>
 #include <concepts>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -47,6 +48,20 @@ inline retry_policy background_retry_policy() noexcept {
     return policy;
 }
 
+namespace detail {
+
+/// Returns the nearest number from 0 to 1; 0 for a NaN. Decides by the bits, whose order is that of the
+/// numbers from 0 to infinity: with -ffast-math, a comparison with a NaN may have any result.
+inline double within_unit(double number) noexcept {
+    constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
+    std::uint64_t bits = 0;
+    static_assert(sizeof bits == sizeof number);
+    std::memcpy(&bits, &number, sizeof bits);
+    return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
+}
+
+} // namespace detail
+
 /// How long to wait before the next attempt, or none if there is to be none. Pure. A policy's waits count as
 /// a year at most.
 ///
@@ -56,7 +71,7 @@ inline retry_policy background_retry_policy() noexcept {
 ///
 /// - `failed`: what the last attempt came to. What is sent again is what is `retryable()`, nothing else.
 /// - `attempts`: how many there have been, 1 or more.
-/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end.
+/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end, a NaN as 0.
 /// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
 [[nodiscard]] inline std::optional<std::chrono::milliseconds>
 retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attempts, double random,
@@ -70,7 +85,7 @@ retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attemp
     milliseconds most = std::clamp(policy.first_wait, none, longest);
     for (std::uint32_t doubled = 1; doubled < attempts && most > none && most < longest; ++doubled)
         most = most > longest / 2 ? longest : 2 * most;
-    const double part = random > 0 ? std::min(random, 1.0) : 0.0; // a NaN is 0
+    const double part = detail::within_unit(random);
     milliseconds wait{static_cast<milliseconds::rep>(part * static_cast<double>(most.count()))};
     if (failed.retry_after) {
         const milliseconds cap = std::clamp(policy.longest_retry_after, none, a_year);

@@ -80,7 +80,8 @@ public:
     constexpr const T& operator*() const noexcept { return value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
-    friend constexpr bool operator==(const required&, const required&) = default;
+    // Constexpr if that of T is; not every standard library's string has such a comparison.
+    friend bool operator==(const required&, const required&) = default;
 };
 
 /// A member that may be absent: `std::optional`, except that a null pointer is no value for a string.

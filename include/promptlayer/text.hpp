@@ -117,6 +117,8 @@ constexpr bool is_hidden(char32_t code) noexcept {
                                       {0x61C, 0x61C},   {0x180E, 0x180E}, {0x200B, 0x200B},
                                       {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
                                       {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}};
+    if (code >= ' ' && code < 0x7F)
+        return false; // most text is ASCII
     return std::any_of(std::begin(ranges), std::end(ranges),
                        [=](const auto& range) { return code >= range[0] && code <= range[1]; });
 }
@@ -160,7 +162,16 @@ inline std::string escaped(std::string_view text, std::size_t most = 64) {
 /// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
 inline std::string readable(std::string_view text, std::size_t most_bytes) {
     std::string out;
+    out.reserve(std::min(text.size(), most_bytes));
     while (!text.empty()) {
+        const auto visible_ascii = [](char c) { return c >= ' ' && c <= '~'; };
+        const auto run_end = std::find_if_not(text.begin(), text.end(), visible_ascii);
+        const std::size_t run =
+            std::min(static_cast<std::size_t>(run_end - text.begin()), most_bytes - out.size());
+        out += text.substr(0, run);
+        text.remove_prefix(run);
+        if (text.empty() || visible_ascii(text[0]))
+            break;
         auto [bytes, code, hidden] = take_code_point(text);
         if (hidden)
             bytes = " ";
@@ -225,6 +236,8 @@ public:
     /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
         for (; !secret_.empty() && from < text.size(); ++from) {
+            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%')
+                continue;
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
             if (size != 0 &&
@@ -238,21 +251,21 @@ public:
 
 /// Returns `text` with `[redacted]` in place of `secret`, as `secret_finder` finds it. What is returned does
 /// not hold the secret: text that forms it again is dropped.
-inline std::string redacted(std::string_view text, std::string_view secret) {
+inline std::string redacted(std::string text, std::string_view secret) {
     const secret_finder finder{secret};
     const auto holds_secret = [&](std::string_view shown) { return !finder.find(shown).empty(); };
+    if (!holds_secret(text))
+        return text;
     constexpr std::string_view replacement = "[redacted]";
     const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
     std::string out;
     std::size_t from = 0;
     for (std::string_view found; !(found = finder.find(text, from)).empty();) {
         const auto at = static_cast<std::size_t>(found.data() - text.data());
-        out.append(text.substr(from, at - from)).append(mark);
+        out.append(text, from, at - from).append(mark);
         from = at + found.size();
     }
-    if (from == 0)
-        return std::string{text};
-    out.append(text.substr(from));
+    out.append(text, from);
     return holds_secret(out) ? std::string{mark} : out;
 }
 

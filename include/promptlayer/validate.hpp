@@ -14,6 +14,7 @@
 #include <ranges>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -34,7 +35,7 @@ struct place {
 inline std::string path_of(const place& at, std::string_view secret) {
     std::string path{at.member};
     if (at.name)
-        path.append("[\"").append(escaped(redacted(*at.name, secret))).append("\"]");
+        path.append("[\"").append(escaped(redacted(std::string{*at.name}, secret))).append("\"]");
     return path;
 }
 
@@ -147,13 +148,36 @@ constexpr void check_groups(auto&& given, ReportT& report) {
     });
 }
 
-/// Sorting finds repeats in n log n.
+/// Finds repeated names in n log n.
 template <class ReportT>
-constexpr void check_unique(std::vector<std::string_view>& names, std::string_view member, ReportT& report) {
+void check_unique_by_sorting(const auto& variables, std::string_view member, ReportT& report) {
+    std::vector<std::string_view> names;
+    for (const auto& variable : variables)
+        names.push_back(variable.first);
     std::sort(names.begin(), names.end());
     for (std::size_t i = 1; i < names.size(); ++i) {
         if (names[i] == names[i - 1])
             report.add(rule::unique, {member, &names[i]}, 0, 0);
+    }
+}
+
+/// Compares each name with each one before it in constant expressions, where not every standard library has a
+/// vector.
+template <class ReportT>
+constexpr void check_unique(const auto& variables, std::string_view member, ReportT& report) {
+    if (!std::is_constant_evaluated())
+        return check_unique_by_sorting(variables, member, report);
+    std::size_t count = 0;
+    for (const auto& variable : variables) {
+        const std::string_view name = variable.first;
+        std::size_t before = 0;
+        for (const auto& other : variables) {
+            if (before++ == count)
+                break;
+            if (name == std::string_view{other.first})
+                report.add(rule::unique, {member, &name}, 0, 0);
+        }
+        ++count;
     }
 }
 
@@ -180,8 +204,6 @@ struct measure {
 
 template <class FieldT, class OutputT, class ReportT>
 constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& report) {
-    constexpr bool may_repeat = !unique_names<typename FieldT::value_type>;
-    std::vector<std::string_view> names;
     char separator = '{';
     for (const auto& variable : variables) {
         const std::string_view name = variable.first;
@@ -191,8 +213,6 @@ constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& repo
         const place at{FieldT::name, &name};
         check_utf8(scanned_name, at, rule::name_utf8, report);
         check_utf8(scanned, at, rule::utf8, report);
-        if constexpr (may_repeat)
-            names.push_back(name);
         out.put({&separator, 1});
         separator = ',';
         out.put_text(name, scanned_name);
@@ -200,7 +220,8 @@ constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& repo
         out.put_text(text, scanned);
     }
     out.put("}");
-    check_unique(names, FieldT::name, report);
+    if constexpr (!unique_names<typename FieldT::value_type>)
+        check_unique(variables, FieldT::name, report);
 }
 
 /// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
