@@ -357,7 +357,7 @@ TEST_CASE("background tracker: a thousand starts and stops under load lose nothi
     CHECK(delivered >= 2'000);
 }
 
-#ifndef _WIN32
+#if !defined(_WIN32) && !defined(__EMSCRIPTEN__) // which have no fork
 TEST_CASE("background tracker: in a child of fork every call says closed, and the parent delivers") {
     gated_transport gated;
     const auto gate = gated.at;

@@ -22,8 +22,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -231,6 +233,183 @@ check timed(enum hand_made_transport::clock clock) {
     };
 }
 
+/// A small client by hand that keeps its connection, with one fault at most.
+class hand_made_client {
+public:
+    enum class fault {
+        none,
+        keeps_after_timeout,
+        keeps_after_cancel,
+        forgets_to_close, ///< after a timeout
+        keeps_unasked_bytes,
+        ignores_connection_close,
+        ignores_the_port,
+        sends_again, ///< whenever a kept connection ends
+        cancels_until_the_answer_begins,
+    };
+
+private:
+    enum class state { idle, in_flight, cancelled };
+    fault fault_;
+    int socket_ = -1;
+    std::string port_{}, read_{};
+    std::vector<int> forgotten_{};
+    std::atomic<state> state_{state::idle};
+
+    void close() {
+        if (socket_ >= 0)
+            ::close(socket_);
+        socket_ = -1;
+        read_.clear();
+    }
+
+    bool readable(std::chrono::milliseconds time) const {
+        pollfd waited{socket_, POLLIN, 0};
+        return ::poll(&waited, 1, static_cast<int>(time.count())) == 1;
+    }
+
+    /// Returns whether the connection was kept.
+    bool connect(const std::string& port) {
+        const bool unasked = socket_ >= 0 && (!read_.empty() || readable(0ms));
+        if (unasked && fault_ != fault::keeps_unasked_bytes)
+            close();
+        if (socket_ >= 0 && (port == port_ || fault_ == fault::ignores_the_port))
+            return true;
+        close();
+        port_ = port;
+        sockaddr_in address{};
+        address.sin_family = AF_INET;
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        address.sin_port = htons(static_cast<std::uint16_t>(std::stoi(port)));
+        socket_ = ::socket(AF_INET, SOCK_STREAM, 0);
+        static_cast<void>(::connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof address));
+        return false;
+    }
+
+    transport_result ended(failure kind, bool kept = false) {
+        if (kind == failure::timeout && fault_ == fault::forgets_to_close)
+            forgotten_.push_back(std::exchange(socket_, -1));
+        if (!kept)
+            close();
+        return transport_failure{kind, "by hand"};
+    }
+
+    /// The answer, if all of it has been read; takes it out of what was read.
+    std::optional<http_response> whole() {
+        const std::size_t head = read_.find("\r\n\r\n");
+        if (head == read_.npos)
+            return std::nullopt;
+        http_response response{std::stoi(read_.substr(9, 3)), {}, ""};
+        for (std::size_t begin = read_.find("\r\n") + 2; begin < head + 2;) {
+            const std::size_t end = read_.find("\r\n", begin), colon = read_.find(": ", begin);
+            response.headers.push_back(
+                {read_.substr(begin, colon - begin), read_.substr(colon + 2, end - colon - 2)});
+            begin = end + 2;
+        }
+        const std::size_t size = std::stoul(*find_header(response.headers, "Content-Length"));
+        if (read_.size() < head + 4 + size)
+            return std::nullopt;
+        response.body = read_.substr(head + 4, size);
+        const std::string* const connection = find_header(response.headers, "Connection");
+        const bool closes = read_.starts_with("HTTP/1.0") || (connection && *connection == "close");
+        read_.erase(0, head + 4 + size);
+        if (closes && fault_ != fault::ignores_connection_close)
+            close();
+        return response;
+    }
+
+public:
+    explicit hand_made_client(fault chosen) : fault_(chosen) {}
+    hand_made_client(const hand_made_client&) = delete;
+    hand_made_client& operator=(const hand_made_client&) = delete;
+    ~hand_made_client() {
+        close();
+        for (const int one : forgotten_)
+            ::close(one);
+    }
+
+    transport_result send(const http_request& request) {
+        state_ = state::in_flight;
+        const auto end = std::chrono::steady_clock::now() + request.timeout;
+        const std::string port =
+            request.url.substr(17, request.url.find('/', 17) - 17); // http://127.0.0.1:PORT/
+        std::string text = request.method + " / HTTP/1.1\r\nHost: 127.0.0.1:" + port +
+                           "\r\nContent-Length: " + std::to_string(request.body.size()) + "\r\n";
+        for (const header& h : request.headers)
+            text += h.name + ": " + h.value + "\r\n";
+        text += "\r\n" + request.body;
+        bool kept = connect(port);
+        static_cast<void>(::send(socket_, text.data(), text.size(), MSG_NOSIGNAL));
+        while (true) {
+            if (std::optional<http_response> response = whole())
+                return *std::move(response);
+            if (state_ == state::cancelled &&
+                (fault_ != fault::cancels_until_the_answer_begins || read_.empty()))
+                return ended(failure::cancelled, fault_ == fault::keeps_after_cancel);
+            if (std::chrono::steady_clock::now() >= end)
+                return ended(failure::timeout, fault_ == fault::keeps_after_timeout);
+            if (!readable(5ms))
+                continue;
+            std::array<char, 4096> buffer{};
+            const auto size = ::recv(socket_, buffer.data(), buffer.size(), 0);
+            if (size > 0) {
+                read_.append(buffer.data(), static_cast<std::size_t>(size));
+            } else if (kept && (read_.empty() || fault_ == fault::sends_again)) {
+                close();
+                kept = connect(port);
+                static_cast<void>(::send(socket_, text.data(), text.size(), MSG_NOSIGNAL));
+            } else {
+                return ended(failure::reset);
+            }
+        }
+    }
+
+    void cancel() {
+        state expected = state::in_flight;
+        state_.compare_exchange_strong(expected, state::cancelled);
+    }
+};
+
+check by_hand(hand_made_client::fault fault) {
+    return [=](conformance_options options) {
+        options.only = {"cancel",
+                        "cancel within the answer",
+                        "connection that the answer ends",
+                        "kept connection cut within the answer",
+                        "kept connection that was closed",
+                        "many short timeouts",
+                        "request after a cancel",
+                        "request after a timeout",
+                        "two servers in turn",
+                        "unasked bytes on a kept connection"};
+        return check_transport(hand_made_client{fault}, options);
+    };
+}
+
+/// A set of descriptors that nobody closes before the end.
+struct descriptors {
+    std::vector<int> all{};
+
+    descriptors() = default;
+    descriptors(const descriptors&) = delete;
+    descriptors& operator=(const descriptors&) = delete;
+    ~descriptors() {
+        for (const int one : all)
+            ::close(one);
+    }
+};
+
+/// Wrong by what it remembers of earlier requests.
+template <class Memory, class Around>
+check remembering(Around wrong) {
+    return [=](const conformance_options& options) {
+        const auto memory = std::make_shared<Memory>();
+        return around([=](curl_transport& right, http_request request) {
+            return wrong(*memory, right, std::move(request));
+        })(options);
+    };
+}
+
 /// Says that it may be used from many threads, and has one place for what came last.
 struct unguarded_transport {
     static constexpr bool thread_safe = true;
@@ -303,6 +482,9 @@ const std::vector<wrong>& wrong_transports() {
         {"sends every request as a POST",
          request_with([](http_request& r) { r.method = "POST"; }),
          {"method", "request that cannot be sent"}},
+        {"sends a PUT as a POST",
+         request_with([](http_request& r) { r.method = r.method == "PUT" ? "POST" : r.method; }),
+         {"method"}},
         {"refuses a PUT as if it might have arrived",
          around([](curl_transport& right, const http_request& r) {
              return r.method == "POST" ? right.send(r) : transport_failure{failure::other, "no POST"};
@@ -682,6 +864,16 @@ const std::vector<wrong>& wrong_transports() {
              return outcome;
          }),
          {"body as long as the limit"}},
+        {"cuts a body that is one byte too long",
+         around([](curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             if (outcome && find_header(outcome->headers, "Content-Length") &&
+                 *find_header(outcome->headers, "Content-Length") ==
+                     std::to_string(r.max_response_bytes + 1))
+                 outcome->body.resize(r.max_response_bytes);
+             return outcome;
+         }),
+         {"body longer than the limit"}},
         {"cuts the body at the limit",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
@@ -817,6 +1009,225 @@ const std::vector<wrong>& wrong_transports() {
              });
          }),
          {"cancel", "completes once"}},
+        // What it adds, keeps or remembers
+        {"sends again where no answer came within a third of the timeout",
+         around([](curl_transport& right, http_request r) {
+             const auto timeout = std::exchange(r.timeout, r.timeout / 3);
+             transport_result outcome = right.send(r);
+             r.timeout = timeout - r.timeout;
+             return !outcome && outcome.error().kind == failure::timeout ? right.send(r) : outcome;
+         }),
+         {"no answer"}},
+        {"cuts a body that ends with the connection at the limit",
+         around([](curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             if (outcome && outcome->body.size() > r.max_response_bytes &&
+                 !find_header(outcome->headers, "Content-Length") &&
+                 !find_header(outcome->headers, "Transfer-Encoding"))
+                 outcome->body.resize(r.max_response_bytes);
+             return outcome;
+         }),
+         {"body until close, longer than the limit"}},
+        {"rounds timeouts up to whole seconds",
+         request_with([](http_request& r) {
+             if (r.timeout < 1h)
+                 r.timeout = std::chrono::ceil<std::chrono::seconds>(r.timeout);
+         }),
+         {"many short timeouts"}},
+        {"waits longer with each timeout",
+         remembering<std::atomic<int>>(
+             [](std::atomic<int>& timeouts, curl_transport& right, const http_request& r) {
+                 transport_result outcome = right.send(r);
+                 if (!outcome && outcome.error().kind == failure::timeout && r.timeout < 1s)
+                     std::this_thread::sleep_for(50ms * timeouts++);
+                 return outcome;
+             }),
+         {"many short timeouts"}},
+        {"leaks descriptors with each timeout",
+         remembering<descriptors>([](descriptors& leaked, curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             for (int i = 0; i < 10 && !outcome && outcome.error().kind == failure::timeout; ++i)
+                 leaked.all.push_back(::dup(STDERR_FILENO));
+             return outcome;
+         }),
+         {"many short timeouts"}},
+        {"has a cookie jar",
+         remembering<std::map<std::string, std::string>>(
+             [](auto& cookies, curl_transport& right, http_request r) {
+                 if (const auto kept = cookies.find(r.url); kept != cookies.end())
+                     r.headers.push_back({"Cookie", kept->second});
+                 transport_result outcome = right.send(r);
+                 if (const std::string* const set =
+                         outcome ? find_header(outcome->headers, "Set-Cookie") : nullptr)
+                     cookies[r.url] = set->substr(0, set->find(';'));
+                 return outcome;
+             }),
+         {"cookies"}},
+        {"has a cache",
+         remembering<std::map<std::string, http_response>>(
+             [](auto& cache, curl_transport& right, const http_request& r) -> transport_result {
+                 const std::string key = r.method + r.url + r.body;
+                 if (const auto kept = cache.find(key); kept != cache.end())
+                     return kept->second;
+                 transport_result outcome = right.send(r);
+                 if (outcome && find_header(outcome->headers, "Cache-Control"))
+                     cache[key] = *outcome;
+                 return outcome;
+             }),
+         {"cache"}},
+        {"asks whether what it has is still good",
+         remembering<std::map<std::string, std::string>>(
+             [](auto& tags, curl_transport& right, http_request r) {
+                 if (const auto kept = tags.find(r.url); kept != tags.end() && r.method == "GET")
+                     r.headers.push_back({"If-None-Match", kept->second});
+                 transport_result outcome = right.send(r);
+                 if (const std::string* const tag = outcome ? find_header(outcome->headers, "ETag") : nullptr)
+                     tags[r.url] = *tag;
+                 return outcome;
+             }),
+         {"cache"}},
+        {"sends the headers of earlier requests too",
+         remembering<std::map<std::string, std::vector<header>>>(
+             [](auto& sessions, curl_transport& right, http_request r) {
+                 std::vector<header>& session = sessions[r.url];
+                 for (const header& h : r.headers) {
+                     if (!find_header(session, h.name))
+                         session.push_back(h);
+                 }
+                 for (const header& h : session) {
+                     if (!find_header(r.headers, h.name))
+                         r.headers.push_back(h);
+                 }
+                 return right.send(r);
+             }),
+         {"headers of each request"}},
+        {"sends the key of the first request with each",
+         remembering<std::map<std::string, std::string>>(
+             [](auto& keys, curl_transport& right, http_request r) {
+                 for (header& h : r.headers) {
+                     if (h.name == "X-API-KEY")
+                         h.value = keys.emplace(r.url, h.value).first->second;
+                 }
+                 return right.send(r);
+             }),
+         {"headers of each request"}},
+        {"adds Accept-Encoding and unpacks",
+         configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, ""); }),
+         {"headers that are added", "body with a Content-Encoding"}},
+        {"unpacks what it did not ask for",
+         answer_with([](http_response& r) {
+             if (find_header(r.headers, "Content-Encoding"))
+                 r.body = "{}";
+         }),
+         {"body with a Content-Encoding"}},
+        {"adds a name of its own",
+         request_with([](http_request& r) {
+             if (!find_header(r.headers, "User-Agent"))
+                 r.headers.push_back({"User-Agent", "in-house/1"});
+         }),
+         {"headers that are added"}},
+        {"asks before it sends a large body",
+         request_with([](http_request& r) {
+             if (r.body.size() > 1'000'000)
+                 r.headers.push_back({"Expect", "100-continue"});
+         }),
+         {"headers that are added"}},
+        {"follows 300 to any host",
+         around([](curl_transport& right, http_request r) {
+             transport_result outcome = right.send(r);
+             const std::string* const there =
+                 outcome && outcome->status == 300 ? find_header(outcome->headers, "Location") : nullptr;
+             if (!there || there->starts_with("/"))
+                 return outcome;
+             r.url = *there;
+             return right.send(r);
+         }),
+         {"redirects"}},
+        {"fetches what a 202 refers to",
+         around([](curl_transport& right, http_request r) {
+             transport_result outcome = right.send(r);
+             if (outcome && outcome->status == 202 && find_header(outcome->headers, "Location"))
+                 return right.send(r);
+             return outcome;
+         }),
+         {"redirects"}},
+        {"sends again on 504 and 421",
+         around([](curl_transport& right, const http_request& r) {
+             transport_result outcome = right.send(r);
+             return outcome && (outcome->status == 504 || outcome->status == 421) ? right.send(r) : outcome;
+         }),
+         {"statuses"}},
+        {"sorts the headers of the answer",
+         answer_with([](http_response& r) {
+             std::stable_sort(r.headers.begin(), r.headers.end(),
+                              [](const header& a, const header& b) { return a.name < b.name; });
+         }),
+         {"order of the answer's headers"}},
+        {"waits for a body of HEAD",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             transport_result outcome = right.send(r);
+             if (outcome && r.method == "HEAD")
+                 return transport_failure{failure::timeout, "no body"};
+             return outcome;
+         }),
+         {"HEAD"}},
+        {"looks for the port behind the first colon",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             if (r.url.find("//[") != r.url.npos)
+                 return transport_failure{failure::other, "no port", false};
+             return right.send(r);
+         }),
+         {"IPv6"}},
+        {"takes the end of a TLS connection for the end of the body",
+         around([](curl_transport& right, const http_request& r) -> transport_result {
+             transport_result outcome = right.send(r);
+             if (!outcome && outcome.error().kind == failure::reset && r.url.starts_with("https"))
+                 return http_response{200, {}, "half of"};
+             return outcome;
+         }),
+         {"TLS: body until close, cut"}},
+        {"keeps a connection after a timeout",
+         by_hand(hand_made_client::fault::keeps_after_timeout),
+         {"request after a timeout"}},
+        {"keeps a connection after a cancel",
+         by_hand(hand_made_client::fault::keeps_after_cancel),
+         {"request after a cancel"}},
+        {"does not close a connection after a timeout",
+         by_hand(hand_made_client::fault::forgets_to_close),
+         {"many short timeouts"}},
+        {"takes unasked bytes for the next answer",
+         by_hand(hand_made_client::fault::keeps_unasked_bytes),
+         {"unasked bytes on a kept connection"}},
+        {"keeps a connection that the answer ends",
+         by_hand(hand_made_client::fault::ignores_connection_close),
+         {"connection that the answer ends"}},
+        {"has one connection for all servers",
+         by_hand(hand_made_client::fault::ignores_the_port),
+         {"two servers in turn"}},
+        {"sends again when a kept connection ends within the answer",
+         by_hand(hand_made_client::fault::sends_again),
+         {"kept connection cut within the answer"}},
+        {"cannot be cancelled within the answer",
+         by_hand(hand_made_client::fault::cancels_until_the_answer_begins),
+         {"cancel within the answer"}},
+        {"counts the time from when a request's turn comes",
+         [](conformance_options options) {
+             options.only = {"many in flight", "timeouts of many in flight"};
+             const auto waiting = std::make_shared<std::deque<std::function<void()>>>();
+             return async_around([=](curl_multi_transport& right, http_request r, completion done) {
+                 waiting->push_back([=, &right] {
+                     right.send(r, [=](transport_result outcome) {
+                         waiting->pop_front();
+                         if (!waiting->empty())
+                             waiting->front()();
+                         done(std::move(outcome));
+                     });
+                 });
+                 if (waiting->size() == 1)
+                     waiting->front()();
+             })(options);
+         },
+         {"timeouts of many in flight"}},
         {"trusts nobody",
          configured([](CURL* easy) {
              curl_blob none{const_cast<char*>(""), 0, CURL_BLOB_COPY};
@@ -916,6 +1327,13 @@ TEST_CASE("conformance: every case finds a wrong transport, every wrong transpor
     for (const case_result& one : check_transport(curl_transport{}).cases)
         cases.insert(one.name);
     CHECK(listed(found) == listed(cases));
+}
+
+TEST_CASE("conformance: a client by hand without a fault passes the cases that find its faults") {
+    const auto report = by_hand(hand_made_client::fault::none)({});
+    INFO(to_string(report));
+    CHECK(report.ok());
+    CHECK(report.count(verdict::skipped) == 0);
 }
 
 // A minute and a half, so only when asked for: --no-skip

@@ -162,6 +162,9 @@ public:
 TEST_CASE("httplib: a transport keeps its contract, but for what httplib cannot") {
     promptlayer::testing::conformance_options options;
     options.skip["103 Early Hints before the answer"] = "httplib takes it for the answer";
+    options.skip["order of the answer's headers"] = "httplib keeps headers in a map";
+    if (minor_version < 15)
+        options.skip["headers that are added"] = "httplib adds Accept and User-Agent";
     if (minor_version < 19)
         options.skip["empty header of the answer"] = "httplib leaves it out";
     if (minor_version >= 18 && minor_version < 52)

@@ -9,6 +9,7 @@
 #include <boost/asio/read.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/json/parse.hpp>
+#include <boost/system/system_error.hpp>
 
 #include <array>
 #include <chrono>
@@ -375,6 +376,43 @@ TEST_CASE("loopback server: a connection is held for as long as told before it e
     }
 }
 
+TEST_CASE("loopback server: a silent answer sends nothing and ends with its hold or with the peer") {
+    loopback_server server;
+    scripted_answer silent = answering(200, ending::silent);
+    silent.hold = 100ms;
+    server.respond(silent);
+    const auto start = steady_clock::now();
+    CHECK(ask(server, {}).empty());
+    CHECK(steady_clock::now() - start >= 100ms);
+    CHECK(server.ended_connections() == 1);
+
+    silent.hold = 1h;
+    server.respond(silent);
+    {
+        connection to_server{server.port()};
+        to_server.send(request{}.bytes());
+        while (server.requests().size() < 2)
+            std::this_thread::yield();
+    }
+    while (server.open_connections() != 0)
+        std::this_thread::yield();
+    CHECK(server.ended_connections() == 1); // the peer ended the second
+}
+
+TEST_CASE("loopback server: a connection is open until the peer closes it, also after the server's end") {
+    loopback_server server;
+    server.respond(answering(200, ending::close));
+    {
+        connection to_server{server.port()};
+        to_server.send(request{}.bytes());
+        CHECK_FALSE(to_server.receive_all().empty());
+        CHECK(server.open_connections() == 1);
+    }
+    while (server.open_connections() != 0)
+        std::this_thread::yield();
+    CHECK(server.connections() == 1);
+}
+
 TEST_CASE("loopback server: a handler answers in place of the interface, after what is scripted") {
     loopback_server server{[](const http_request& asked) {
         scripted_answer told;
@@ -451,6 +489,24 @@ TEST_CASE("loopback server: it listens on 127.0.0.1 alone") {
 #ifdef __linux__
     CHECK_FALSE(listens_on("127.0.0.2")); // all of 127.0.0.0/8 is this machine's
 #endif
+}
+
+TEST_CASE("loopback server: it listens on ::1 if told so, where there is IPv6") {
+    std::optional<loopback_server> server;
+    try {
+        server.emplace([](const http_request&) { return answering(200); }, tcp::v6());
+    } catch (const boost::system::system_error& failed) {
+        MESSAGE("skipped: ", failed.what());
+        return;
+    }
+    CHECK(server->base_url() == "http://[::1]:" + std::to_string(server->port()));
+    boost::asio::io_context context;
+    tcp::socket socket{context};
+    socket.connect({boost::asio::ip::make_address("::1"), server->port()});
+    socket.close();
+    boost::system::error_code failed;
+    socket.connect({boost::asio::ip::make_address("127.0.0.1"), server->port()}, failed);
+    CHECK(failed);
 }
 
 TEST_CASE("loopback server: its members may be called from many threads while it serves") {

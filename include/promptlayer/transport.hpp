@@ -41,30 +41,59 @@ using completion = std::function<void(transport_result)>;
 
 // The contract of a transport
 //
-// A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the library's.
+// A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the
+// library's.
 //
-// - It sends method, URL, every header and the body as they stand, once; again only where a kept connection
-//   ended without a byte of an answer. It adds only what the connection needs (`Host`, `Content-Length`, ...)
-//   and adds none that is there already. What it cannot send so it refuses with `failure::other`, not
-//   delivered.
-// - Any answer is a success, whatever its status: it returns the status, all headers, and the whole body.
-// - It follows no redirect. A redirect answered with a new request would hand the API key to another host.
-// - It verifies the peer of an `https` URL.
-// - It gives up after `request.timeout`, counted over the whole exchange, with `failure::timeout`.
-// - It stops reading when the body exceeds `request.max_response_bytes` and returns the answer with the part
-//   of the body that makes it longer than the limit, or a failure; it never returns a part as if it were the
-//   whole.
+// The request:
+//
+// - It sends method, URL, every header and the body as they stand, once. No timeout, no status and no cut
+//   response makes it send again. The only exception: a kept connection ended without a byte of a response.
+// - It adds `Host` and `Content-Length`, and `Connection` or `Keep-Alive` if it needs to, and none that is
+//   there already. It adds no other header: no `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
+// - Each request goes to the host and port of its own URL, with its own headers and none of another request.
+//   The host may be an IPv6 address in brackets.
+// - It refuses what it cannot send so, with `failure::other`, not delivered. It may refuse each method but
+//   POST.
+// - It verifies the peer of an `https` URL before it sends anything.
+//
+// The response:
+//
+// - Any final response is a success, whatever its status: it returns the status, all headers in order, and
+//   the whole body. It skips informational responses (1xx). A response to HEAD has no body.
+// - It takes the chunked coding off the body and unpacks nothing: a `Content-Encoding` stays.
+// - It follows no redirect, neither a 3xx nor the `Location` or `Refresh` of another status. A redirect
+//   followed with a new request would hand the API key to another host.
+// - It remembers nothing of a response: no cookies, no cache, no authentication.
+// - It stops reading when the body exceeds `request.max_response_bytes` and returns the response with the
+//   part of the body that makes it longer than the limit, or a failure.
+// - It never returns a part as if it were the whole. A response that is cut is `failure::reset`. Over TLS, a
+//   body that ends with the connection is cut unless a close_notify ends it.
 // - A failure says whether the request may have reached the service (`maybe_delivered`).
-// - It keeps its connections for the requests that follow. One that the service has closed meanwhile is
-//   replaced, or the request fails as not delivered.
-// - It does not throw. What it throws all the same is caught, where exceptions exist, and is a
-//   `failure::other`.
-// - It may be called from many threads at once only if it says so, with
-//   `static constexpr bool thread_safe = true`. A client is as thread-safe as its transport.
-// - If it has a `cancel()`, that may be called from another thread: requests in flight end within 100 ms with
-//   `failure::cancelled`, and no others.
 //
-// `check_transport` (testing/conformance.hpp) holds a transport to all of this.
+// Time and connections:
+//
+// - It gives up after `request.timeout`, in milliseconds, with `failure::timeout`. The time counts from
+//   `send` over the whole exchange, also if the request waits for its turn.
+// - It keeps its connections for the requests that follow. A connection that the service has closed
+//   meanwhile is replaced, or the request fails as not delivered.
+// - It does not use a connection again after a timeout or a cancel, after `Connection: close` or HTTP/1.0,
+//   or if bytes came on the connection that no request asked for. It closes the connection.
+// - It does not throw. An exception is caught all the same, where exceptions exist, and is a
+//   `failure::other`.
+//
+// Optional members of a transport, none of which throws:
+//
+// - `static constexpr bool thread_safe = true`: `send` may be called from many threads at once. A client is
+//   as thread-safe as its transport.
+// - `cancel()`, for any thread: requests in flight end within 100 ms with `failure::cancelled`, also when
+//   the response has begun. No others end.
+// - `poll()`: moves the requests in flight on and calls completions; does not wait.
+// - `poll(std::chrono::milliseconds)`: the same, and waits at most that long for something to do.
+// - `wakeup()`, for any thread: ends the present wait of `poll`, or the next.
+// - `max_in_flight(std::size_t)`: says how many requests there will be at once. Called once, before the
+//   first `send`.
+//
+// `check_transport` (testing/conformance.hpp) runs a transport against this contract.
 
 /// A synchronous transport: `transport_result send(const http_request&)`. Blocks until the outcome is known.
 template <class T>
@@ -73,7 +102,8 @@ concept Transport = requires(T& transport, const http_request& request) {
 };
 
 /// An asynchronous transport: `void send(http_request, completion)`. Does not block; calls the completion
-/// when the outcome is known. One that is destroyed destroys or calls the completions it holds.
+/// once, when the outcome is known. A completion may send the next request. A transport that is destroyed
+/// destroys or calls the completions it holds.
 template <class T>
 concept AsyncTransport = requires(T& transport, http_request request, completion done) {
     { transport.send(std::move(request), std::move(done)) } -> std::same_as<void>;

@@ -101,7 +101,10 @@ def pump(source, sink):
     try:
         while data := source.recv(65536):
             sink.sendall(data)
-        sink.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+    try:
+        sink.shutdown(socket.SHUT_WR)  # without a close_notify
     except OSError:
         pass
 

@@ -7,6 +7,7 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <boost/asio/buffer.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -119,17 +120,24 @@ class tls_relay : public std::enable_shared_from_this<tls_relay> {
         from.async_read_some(boost::asio::buffer(buffer),
                              [&, self = shared_from_this()](error_code failed, std::size_t size) {
                                  if (failed)
-                                     return end();
+                                     return end(failed);
                                  boost::asio::async_write(to, boost::asio::buffer(buffer, size),
                                                           [&, self](error_code not_written, std::size_t) {
-                                                              not_written ? end() : pump(from, to, buffer);
+                                                              if (not_written)
+                                                                  return end(not_written);
+                                                              pump(from, to, buffer);
                                                           });
                              });
     }
 
-    void end() {
+    /// Ends both sides; a connection that was reset ends the other one without a close_notify.
+    void end(error_code why) {
         error_code ignored;
         inside_.close(ignored);
+        if (why == boost::asio::error::connection_reset) {
+            outside_.next_layer().close(ignored);
+            return;
+        }
         outside_.async_shutdown([self = shared_from_this()](error_code) {
             error_code closed;
             self->outside_.next_layer().close(closed);
@@ -148,7 +156,7 @@ public:
                 self->inside_.async_connect({boost::asio::ip::address_v4::loopback(), port},
                                             [self](error_code failed) {
                                                 if (failed)
-                                                    return self->end();
+                                                    return self->end(failed);
                                                 self->pump(self->outside_, self->inside_, self->to_inside_);
                                                 self->pump(self->inside_, self->outside_, self->to_outside_);
                                             });

@@ -53,6 +53,7 @@ struct scripted_answer {
         close_midway,        ///< closes after half of the body that `Content-Length` announces
         reset_midway,        ///< resets (TCP RST) at that point; both after all of `raw`, if it is given
         reset_before_answer, ///< resets when the request has arrived
+        silent,              ///< sends nothing, reads on, and closes after `hold`
     };
 
     /// Sent with a `Content-Length`, unless it has one or a `Transfer-Encoding` of its own.
@@ -66,8 +67,8 @@ struct scripted_answer {
     std::chrono::milliseconds hold{};
 };
 
-/// The service on this machine, for tests: a plain HTTP server on 127.0.0.1, on a port that was free. It
-/// answers `POST /rest/track-prompt` as the interface does, and holds every request to it: 404 for another
+/// The service on this machine, for tests: a plain HTTP server on 127.0.0.1 or ::1, on a port that was free.
+/// It answers `POST /rest/track-prompt` as the interface does, and holds every request to it: 404 for another
 /// path, 405 for another method, 401 without the API key, 415 unless the body is declared as JSON, 413 above
 /// 8 MiB and a little, 400 with the reason in `message` for a body that `from_json` refuses, else 200. Every
 /// answer is JSON.
@@ -89,7 +90,7 @@ private:
         mutable std::mutex mutex{};
         std::vector<http_request> requests{};
         std::deque<scripted_answer> script{};
-        std::size_t connections = 0;
+        std::size_t connections = 0, open = 0, ended = 0;
     };
 
     static scripted_answer answer(int status, bool success, std::string_view message) {
@@ -184,6 +185,11 @@ private:
             return shared_.answer(request);
         }
 
+        void count_end() {
+            const std::lock_guard held{shared_.mutex};
+            ++shared_.ended;
+        }
+
         void handle(error_code failed) {
             namespace http = boost::beast::http;
             const bool not_http =
@@ -199,6 +205,10 @@ private:
                 answer_ = answer_to(arrived());
                 if (answer_.then == ending::keep_alive && !parser_->keep_alive())
                     answer_.then = ending::close;
+            }
+            if (answer_.then == ending::silent) {
+                discard();
+                return after(answer_.hold, [](session& s) { s.shut_down(); });
             }
             out_ = answer_.raw ? *std::move(answer_.raw) : written(parser_->get().method_string() == "HEAD");
             after(answer_.delay, [](session& s) { s.write(0); });
@@ -248,20 +258,32 @@ private:
         void end() {
             if (answer_.then == ending::reset_midway)
                 return reset();
+            shut_down();
+            discard();
+        }
+
+        void shut_down() {
             error_code ignored;
             socket_.shutdown(tcp::socket::shutdown_send, ignored);
-            discard();
+            count_end();
         }
 
         /// Reads what still comes until the peer closes, since closing with bytes unread would take back the
         /// answer.
         void discard() {
-            socket_.async_read_some(boost::asio::buffer(discarded_), then([](session& s) { s.discard(); }));
+            socket_.async_read_some(boost::asio::buffer(discarded_),
+                                    [self = shared_from_this()](error_code failed, std::size_t) {
+                                        if (failed)
+                                            self->timer_.cancel();
+                                        else
+                                            self->discard();
+                                    });
         }
 
         void close() {
             error_code ignored;
             socket_.close(ignored);
+            count_end();
         }
 
         void reset() {
@@ -278,7 +300,17 @@ private:
 
     public:
         session(tcp::socket socket, shared& state)
-            : socket_(std::move(socket)), shared_(state), timer_(socket_.get_executor()) {}
+            : socket_(std::move(socket)), shared_(state), timer_(socket_.get_executor()) {
+            const std::lock_guard held{shared_.mutex};
+            ++shared_.connections;
+            ++shared_.open;
+        }
+        session(const session&) = delete;
+        session& operator=(const session&) = delete;
+        ~session() {
+            const std::lock_guard held{shared_.mutex};
+            --shared_.open;
+        }
 
         void read() {
             parser_.emplace();
@@ -296,15 +328,17 @@ private:
         }
     };
 
+    static tcp::endpoint loopback(tcp family) {
+        if (family == tcp::v6())
+            return {boost::asio::ip::address_v6::loopback(), 0};
+        return {boost::asio::ip::address_v4::loopback(), 0};
+    }
+
     void accept() {
         acceptor_.async_accept([this](boost::system::error_code failed, tcp::socket socket) {
             if (failed) { // out of descriptors, say: not at once again
                 pause_.expires_after(std::chrono::milliseconds{10});
                 return pause_.async_wait([this](boost::system::error_code) { accept(); });
-            }
-            {
-                const std::lock_guard held{shared_.mutex};
-                ++shared_.connections;
             }
             std::make_shared<session>(std::move(socket), shared_)->read();
             accept();
@@ -313,9 +347,9 @@ private:
 
     shared shared_;
     boost::asio::io_context context_{1};
-    tcp::acceptor acceptor_{context_, {boost::asio::ip::address_v4::loopback(), 0}};
+    tcp::acceptor acceptor_;
     boost::asio::steady_timer pause_{context_};
-    const std::uint16_t port_ = acceptor_.local_endpoint().port();
+    const tcp::endpoint endpoint_ = acceptor_.local_endpoint();
     std::thread thread_{};
 
 public:
@@ -326,7 +360,9 @@ public:
               [key = std::move(api_key)](const http_request& request) { return verdict(request, key); }) {}
 
     /// Serves from now on, and does what `answer` says in place of what the interface would have it do.
-    explicit loopback_server(handler answer) : shared_(std::move(answer)) {
+    /// Listens on the loopback address of IPv4 or IPv6.
+    explicit loopback_server(handler answer, tcp address_family = tcp::v4())
+        : shared_(std::move(answer)), acceptor_(context_, loopback(address_family)) {
         accept();
         thread_ = std::thread{[this] { context_.run(); }};
     }
@@ -338,10 +374,12 @@ public:
         thread_.join();
     }
 
-    std::uint16_t port() const noexcept { return port_; }
+    std::uint16_t port() const noexcept { return endpoint_.port(); }
 
-    /// `http://127.0.0.1:PORT`
-    std::string base_url() const { return "http://127.0.0.1:" + std::to_string(port_); }
+    /// `http://127.0.0.1:PORT` or `http://[::1]:PORT`
+    std::string base_url() const {
+        return (endpoint_.address().is_v6() ? "http://[::1]:" : "http://127.0.0.1:") + std::to_string(port());
+    }
 
     /// The next request that arrives whole and has no answer yet gets this one, whatever it asks for.
     void respond(scripted_answer answer) {
@@ -366,6 +404,18 @@ public:
     std::size_t connections() const {
         const std::lock_guard held{shared_.mutex};
         return shared_.connections;
+    }
+
+    /// How many connections the peer has not closed, as far as the server has read, and the server neither.
+    std::size_t open_connections() const {
+        const std::lock_guard held{shared_.mutex};
+        return shared_.open;
+    }
+
+    /// How many connections the server has ended, so that the peer can see the end by now.
+    std::size_t ended_connections() const {
+        const std::lock_guard held{shared_.mutex};
+        return shared_.ended;
     }
 };
 

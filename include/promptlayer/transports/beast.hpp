@@ -4,6 +4,7 @@
 #include <promptlayer/client.hpp>
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
+#include <promptlayer/transports/detail/http1.hpp>
 
 // Before the macros are set aside that windows.h defines, which these include
 #include <boost/asio/any_io_executor.hpp>
@@ -58,6 +59,7 @@ class beast_answer final : public boost::beast::http::basic_parser<false> {
     http_response response_{};
     std::size_t max_body_bytes_;
     std::size_t& header_bytes_; // also of the interim answers before
+    bool has_chunks_ = false;   // the version of HTTP has
     bool headers_done_ = false; // what follows are trailers
 
     void count(std::size_t bytes, error_code& failed) {
@@ -67,21 +69,23 @@ class beast_answer final : public boost::beast::http::basic_parser<false> {
     }
 
     void on_request_impl(boost::beast::http::verb, text, text, int, error_code&) override {}
-    void on_response_impl(int status, text reason, int, error_code& failed) override {
+    void on_response_impl(int status, text reason, int version, error_code& failed) override {
         response_.status = status;
+        has_chunks_ = version == 11;
+        if (status < 100)
+            failed = boost::beast::http::error::bad_status;
         count(std::string_view{"HTTP/1.1 200 \r\n\r\n"}.size() + reason.size(), failed);
     }
-    void on_field_impl(boost::beast::http::field field, text name, text value, error_code& failed) override {
+    void on_field_impl(boost::beast::http::field, text name, text value, error_code& failed) override {
         count(name.size() + value.size() + 4, failed);
-        if (headers_done_ || failed)
-            return;
-        if (field == boost::beast::http::field::transfer_encoding &&
-            !equal_ignoring_case({value.data(), value.size()}, "chunked"))
-            failed = boost::beast::http::error::bad_transfer_encoding;
-        else
+        if (!headers_done_ && !failed)
             response_.headers.push_back({std::string{name}, std::string{value}});
     }
-    void on_header_impl(error_code&) override { headers_done_ = true; }
+    void on_header_impl(error_code& failed) override {
+        headers_done_ = true;
+        if (!framing_is_clear(response_.headers, response_.status >= 200, has_chunks_))
+            failed = boost::beast::http::error::bad_content_length;
+    }
     void on_body_init_impl(const boost::optional<std::uint64_t>&, error_code&) override {}
     std::size_t on_body_impl(text part, error_code& failed) override {
         const std::size_t room = max_body_bytes_ - response_.body.size();
@@ -416,6 +420,8 @@ public:
 /// - `http` and `https` only; no redirects, no cookies, no proxies. Chain and host of `https` are verified
 ///   with the authorities of `tls`, whatever its verify mode; its verify callback is not called.
 /// - Of a body it reads `max_response_bytes` + 1, of headers 256 KiB. Trailers are not returned.
+/// - A response that breaks the grammar of RFC 9112, or leaves open where its body ends, is a
+///   `failure::other`. So is a folded header of more than 4 KiB. `curl_transport` lists how it differs.
 /// - An idle connection that the server has closed is not used. Where the server closes it only then, without
 ///   a byte of an answer, the request is sent once more on a new one, yet the service may have read it there.
 /// - `timeout` is at most 24 days; one of 0 or less fails at once.

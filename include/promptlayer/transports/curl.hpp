@@ -3,6 +3,7 @@
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
+#include <promptlayer/transports/detail/http1.hpp>
 
 #include <curl/curl.h> // before the macros are set aside that windows.h defines, which it includes
 
@@ -63,10 +64,11 @@ struct curl_easy_deleter {
 };
 using curl_easy = std::unique_ptr<CURL, curl_easy_deleter>;
 
-/// Where requests run, and what keeps their connections from one to the next. Outlives their handles.
+/// Runs requests, and keeps their connections and TLS sessions for later ones. Must outlive their handles.
 struct curl_connections {
-    CURLM* multi = nullptr;               // null where libcurl cannot be had
+    CURLM* multi = nullptr;               // null if libcurl cannot be initialised
     CURLM* probe = nullptr;               // has no handles; looks at a socket while `multi` is at work
+    CURLSH* sessions = nullptr;           // of TLS, which each handle would else keep for itself
     std::map<long, curl_socket_t> kept{}; // of HTTP/1.x, by local port; some are closed
     std::atomic<bool> cancelled{false};
 
@@ -75,6 +77,8 @@ struct curl_connections {
         if (initialised == CURLE_OK) {
             multi = curl_multi_init();
             probe = curl_multi_init();
+            sessions = curl_share_init();
+            curl_share_setopt(sessions, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
         }
     }
     curl_connections(const curl_connections&) = delete;
@@ -82,16 +86,12 @@ struct curl_connections {
     ~curl_connections() {
         curl_multi_cleanup(multi);
         curl_multi_cleanup(probe);
+        curl_share_cleanup(sessions);
     }
 
-    /// A handle for the next request, null where there is none to be had: the one given, but for one that met
-    /// an error of the system, which libcurl would report again and again.
-    curl_easy handle(curl_easy used) const noexcept {
-        long error = 0;
-        if (used && curl_easy_getinfo(used.get(), CURLINFO_OS_ERRNO, &error) == CURLE_OK && error == 0)
-            return used;
-        return curl_easy{multi ? curl_easy_init() : nullptr};
-    }
+    /// Returns a new handle, null if there is none. None is used for a second request: libcurl before 8.1
+    /// keeps a pointer to the last header of the first and frees it again.
+    curl_easy handle() const noexcept { return curl_easy{multi ? curl_easy_init() : nullptr}; }
 
     /// Whether the server has said something unasked on a kept connection, or closed it.
     bool stale(int local_port) const noexcept {
@@ -110,24 +110,21 @@ struct curl_connections {
     }
 };
 
-/// Those of a transport that does one request at a time.
-struct curl_handles : curl_connections {
-    curl_easy easy{};
-};
-
 /// One request on its way and what has come back of it. Refers to all that it is made of.
 class curl_exchange {
     static constexpr std::size_t max_header_bytes = 256 * 1024; // with interim answers and trailers
 
     curl_connections& connections_;
-    CURL* const easy_;
+    CURL* const easy_; // null if there is none
     const http_request& request_;
     curl_slist* lines_ = nullptr;
     http_response response_{};
+    std::optional<chunked_body> chunks_{};
     std::size_t header_bytes_ = 0;
     bool in_headers_ = false;        // between a status line and the empty line
     bool headers_done_ = false;      // those of the final answer; what follows are trailers
     bool too_long_ = false;          // the body is, and one byte more than allowed is held
+    bool has_chunks_ = false;        // the version of HTTP has
     bool stale_ = false;             // the kept connection was, and the request was not sent
     const char* stopped_ = nullptr;  // why the transfer was stopped here
     char detail_[CURL_ERROR_SIZE]{}; // libcurl's words
@@ -142,54 +139,53 @@ class curl_exchange {
     bool http_1() const noexcept { return info(CURLINFO_HTTP_VERSION) < CURL_HTTP_VERSION_2_0; }
     bool switches_protocol() const noexcept { return headers_done_ && status() == 101; }
 
-    /// Whether all lengths are one number, or there is none. libcurl takes the last, and some for none.
-    bool length_is_clear() const {
-        constexpr std::string_view name = "Content-Length";
-        const std::string* const first = find_header(response_.headers, name);
-        return !first ||
-               (first->size() - 1 < 18 && first->find_first_not_of("0123456789") == first->npos &&
-                std::all_of(response_.headers.begin(), response_.headers.end(), [&](const header& h) {
-                    return !equal_ignoring_case(h.name, name) || h.value == *first;
-                }));
-    }
+    bool has(std::string_view name) const noexcept { return find_header(response_.headers, name) != nullptr; }
+    bool has_body() const noexcept { return status() != 204 && status() != 304 && request_.method != "HEAD"; }
 
     /// Whether the body goes until the connection ends, which over TLS libcurl does not tell from a cut.
     bool until_cut() const {
-        const auto has = [&](const char* name) { return find_header(response_.headers, name) != nullptr; };
-        return secure() && http_1() && status() != 204 && status() != 304 && request_.method != "HEAD" &&
-               !has("Content-Length") && !has("Transfer-Encoding");
+        return secure() && http_1() && has_body() && !has("Content-Length") && !has("Transfer-Encoding");
     }
 
+    bool stop(const char* why) noexcept {
+        stopped_ = why;
+        return false;
+    }
+
+    /// Takes a line of the headers, of which libcurl checks next to nothing.
     bool take_header(std::string_view line) {
-        if (line.size() > max_header_bytes - header_bytes_) {
-            stopped_ = "the headers of the answer exceed 256 KiB";
-            return false;
-        }
+        if (line.size() > max_header_bytes - header_bytes_)
+            return stop("the headers of the response exceed 256 KiB");
         header_bytes_ += line.size();
-        line = line.substr(0, line.find_last_not_of("\r\n") + 1);
-        auto& headers = response_.headers;
         if (headers_done_)
             return true;
+        auto& headers = response_.headers;
+        bool valid = line.ends_with("\r\n");
+        line.remove_suffix(valid ? 2 : 0);
         if (!in_headers_) {
-            in_headers_ = line.starts_with("HTTP/");
-            headers.clear(); // those of an interim answer
+            in_headers_ = true;
+            has_chunks_ = line.starts_with("HTTP/1.1");
+            headers.clear(); // those of an informational response
+            valid = valid && (is_status_line(line) || (secure() && !line.starts_with("HTTP/1")));
         } else if (line.empty()) {
             in_headers_ = false;
             headers_done_ = status() >= 200 || status() == 101;
-            if (headers_done_ && !length_is_clear())
-                stopped_ = "the answer has no clear Content-Length";
-            return !stopped_ && !switches_protocol();   // after which libcurl would wait for another answer
-        } else if (line[0] == ' ' || line[0] == '\t') { // goes on with the line before
-            if (!headers.empty())
-                headers.back().value.append(" ").append(trimmed(line));
-        } else if (const std::size_t colon = line.find(':'); colon != line.npos) {
+            valid = valid && framing_is_clear(headers, status() >= 200, has_chunks_);
+            if (has("Transfer-Encoding") && has_body())
+                chunks_.emplace();
+        } else if ((line[0] == ' ' || line[0] == '\t') && !headers.empty()) { // goes on with the line before
+            valid = valid && is_field_text(line) && !is_framing(headers.back().name);
+            headers.back().value.append(" ").append(trimmed(line));
+        } else if (valid = valid && is_field_line(line); valid) {
+            const std::size_t colon = line.find(':');
             headers.push_back(
                 {std::string{line.substr(0, colon)}, std::string{trimmed(line.substr(colon + 1))}});
         }
-        return true;
+        // After a 101 libcurl would wait for another response.
+        return valid ? !switches_protocol() : stop("the headers of the response are invalid");
     }
 
-    bool take_body(std::string_view part) {
+    bool take_content(std::string_view part) {
         const std::size_t room = request_.max_response_bytes - response_.body.size();
         response_.body.append(part.substr(0, room));
         if (part.size() > room) {
@@ -197,6 +193,13 @@ class curl_exchange {
             too_long_ = true;
         }
         return !too_long_;
+    }
+
+    bool take_body(std::string_view part) {
+        if (!chunks_)
+            return take_content(part);
+        chunks_->take(part, [this](std::string_view content) { return take_content(content); });
+        return chunks_->broken() ? stop("the response has invalid chunks") : !too_long_;
     }
 
     template <bool (curl_exchange::*TakeV)(std::string_view)>
@@ -240,6 +243,8 @@ class curl_exchange {
         set(CURLOPT_SSL_VERIFYPEER, 1L);
         set(CURLOPT_SSL_VERIFYHOST, 2L);
         set(CURLOPT_NOSIGNAL, 1L);
+        set(CURLOPT_SHARE, connections_.sessions);
+        set(CURLOPT_HTTP_TRANSFER_DECODING, 0L); // libcurl takes a bare LF for the end of a chunk
         // A connection under way may turn out to be HTTP/2 and do for several requests; without TLS that is
         // not known before the first answer, too long to wait.
         set(CURLOPT_PIPEWAIT, secure() ? 1L : 0L);
@@ -289,17 +294,14 @@ class curl_exchange {
     }
 
 public:
-    curl_exchange(curl_connections& connections, CURL* easy, const http_request& request)
-        : connections_(connections), easy_(easy), request_(request) {}
+    curl_exchange(curl_connections& connections, curl_easy handle, const http_request& request)
+        : connections_(connections), easy_(handle.release()), request_(request) {}
     curl_exchange(const curl_exchange&) = delete;
     curl_exchange& operator=(const curl_exchange&) = delete;
 
-    /// Leaves the handles as new, but for the connections.
     ~curl_exchange() {
-        if (!easy_)
-            return;
         curl_multi_remove_handle(connections_.multi, easy_);
-        curl_easy_reset(easy_);
+        curl_easy_cleanup(easy_);
         curl_slist_free_all(lines_);
     }
 
@@ -348,6 +350,8 @@ public:
                           *detail_ ? detail_ : curl_easy_strerror(code));
         if (!headers_done_)
             return failed(failure::reset, "the connection ended within the headers");
+        if (chunks_ && !chunks_->whole() && !too_long_)
+            return failed(failure::reset, "the connection ended within the chunks");
         if (code == CURLE_OK && until_cut())
             return failed(failure::reset, "over https a body without a length may have been cut");
         curl_socket_t socket = CURL_SOCKET_BAD;
@@ -369,6 +373,14 @@ public:
 /// - `http` and `https` only; no redirects, no cookies, no `.netrc`. Peer and host of `https` are verified.
 ///   `https` goes through the proxy that the environment names (`https_proxy`), `http` through none.
 /// - Of a body it reads `max_response_bytes` + 1, of headers 256 KiB. Trailers are not returned.
+/// - An HTTP/1.x response that breaks the grammar of RFC 9112, or leaves open where its body ends, is a
+///   `failure::other`.
+/// - It accepts what does not move the end of the body, which Beast refuses: a status line that ends with the
+///   status, spaces after the size of a chunk, any extension of a chunk, a `Connection` that is no list, a
+///   folded header of more than 4 KiB.
+/// - It refuses what libcurl misses or refuses, which Beast accepts: a folded `Content-Length` or
+///   `Transfer-Encoding`, a folded trailer or one of 4 KiB, a size of a chunk with more than 16 digits.
+/// - Plain `http` is HTTP/1.x only. Over TLS, libcurl cannot tell a status line `HTTP/2 200` from HTTP/2.
 /// - Where the server has closed a kept connection, libcurl sends the request again on a new one; only if
 ///   nothing had come back on the old one, yet the service may have read it there. One on which the server
 ///   said something unasked is not used; with a libcurl before 7.80 that may become the next answer.
@@ -381,7 +393,7 @@ public:
 /// library may raise SIGPIPE, the program ignores it. The first transport calls `curl_global_init`; with a
 /// libcurl before 7.84 that is to happen before other threads start.
 class curl_transport {
-    std::unique_ptr<detail::curl_handles> handles_ = std::make_unique<detail::curl_handles>();
+    std::unique_ptr<detail::curl_connections> connections_ = std::make_unique<detail::curl_connections>();
     std::function<void(CURL*)> configure_{};
 
 public:
@@ -396,25 +408,24 @@ public:
     /// cannot be sent as it stands (a line break in a header, ...) is a `failure::other` and not sent. The
     /// message of a failure is libcurl's.
     transport_result send(const http_request& request) {
-        if (!handles_)
+        if (!connections_)
             return transport_failure{failure::other, "the transport was moved from", false};
-        handles_->easy = handles_->handle(std::move(handles_->easy));
-        detail::curl_exchange exchange{*handles_, handles_->easy.get(), request};
-        handles_->cancelled = false;
+        detail::curl_exchange exchange{*connections_, connections_->handle(), request};
+        connections_->cancelled = false;
         if (auto unsent = exchange.start(configure_))
             return *std::move(unsent);
         int count = 0;
         CURLMcode code = CURLM_OK;
         while (code == CURLM_OK) {
-            code = curl_multi_perform(handles_->multi, &count);
-            if (const CURLMsg* const done = curl_multi_info_read(handles_->multi, &count)) {
+            code = curl_multi_perform(connections_->multi, &count);
+            if (const CURLMsg* const done = curl_multi_info_read(connections_->multi, &count)) {
                 const CURLcode result = done->data.result; // `done` goes with the transfer
                 if (!exchange.again())
                     return exchange.outcome(result);
-            } else if (handles_->cancelled)
+            } else if (connections_->cancelled)
                 return exchange.failed(failure::cancelled, "cancelled");
             else if (code == CURLM_OK)
-                code = curl_multi_poll(handles_->multi, nullptr, 0, 60'000, nullptr); // or data, cancel()
+                code = curl_multi_poll(connections_->multi, nullptr, 0, 60'000, nullptr); // or data, cancel()
         }
         return exchange.failed(failure::other, curl_multi_strerror(code));
     }
@@ -422,8 +433,8 @@ public:
     /// Ends the request in flight, if there is one, with `failure::cancelled`; later ones are not affected.
     /// Does not wait for it. Any thread, but not while the transport is moved or destroyed.
     void cancel() noexcept {
-        if (handles_)
-            handles_->cancel();
+        if (connections_)
+            connections_->cancel();
     }
 };
 

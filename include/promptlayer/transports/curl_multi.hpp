@@ -17,7 +17,6 @@
 #include <set>
 #include <unordered_map>
 #include <utility>
-#include <vector>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -29,19 +28,17 @@ class curl_requests {
     using clock = std::chrono::steady_clock;
     using milliseconds = std::chrono::milliseconds;
 
-    static constexpr std::size_t most_idle = 16;
     static constexpr milliseconds longest{std::numeric_limits<int>::max()}; // that libcurl knows
 
     struct running {
-        curl_easy easy;
         http_request request;
         completion done;
         clock::time_point deadline = clock::now() + std::clamp(request.timeout, milliseconds{0}, longest);
         curl_exchange exchange;
 
         running(curl_connections& connections, curl_easy handle, http_request sent, completion called)
-            : easy(std::move(handle)), request(std::move(sent)), done(std::move(called)),
-              exchange(connections, easy.get(), request) {}
+            : request(std::move(sent)), done(std::move(called)),
+              exchange(connections, std::move(handle), request) {}
     };
     struct ended {
         completion done;
@@ -50,7 +47,6 @@ class curl_requests {
 
     curl_connections connections_{};
     std::function<void(CURL*)> configure_;
-    std::vector<curl_easy> idle_{}; // they keep TLS sessions, and memory
     std::unordered_map<CURL*, running> running_{};
     std::set<std::pair<clock::time_point, CURL*>> deadlines_{};
     std::deque<ended> ended_{}; // to be told by poll()
@@ -58,8 +54,6 @@ class curl_requests {
     void end(CURL* easy, transport_result outcome) {
         const auto found = running_.find(easy);
         ended_.push_back({std::move(found->second.done), std::move(outcome)});
-        if (easy && idle_.size() < most_idle)
-            idle_.push_back(std::move(found->second.easy));
         deadlines_.erase({found->second.deadline, easy});
         running_.erase(found);
     }
@@ -105,9 +99,7 @@ public:
 
     void send(http_request request, completion done) {
         end_if_cancelled();
-        curl_easy easy = connections_.handle(idle_.empty() ? curl_easy{} : std::move(idle_.back()));
-        if (!idle_.empty())
-            idle_.pop_back();
+        curl_easy easy = connections_.handle();
         CURL* const key = easy.get();
         running& added =
             running_.try_emplace(key, connections_, std::move(easy), std::move(request), std::move(done))

@@ -5,6 +5,7 @@
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
+#include <promptlayer/transports/detail/http1.hpp>
 
 #ifndef _WIN32
 #include <fcntl.h>
@@ -103,58 +104,11 @@ inline void httplib_shutdown(socket_t socket) noexcept { ::shutdown(socket, SHUT
 inline void httplib_close(socket_t socket) noexcept { ::close(socket); }
 #endif
 
-/// Takes the chunked coding off a body.
-class httplib_chunks {
-    enum class part { size, data, data_end, trailer, end, broken } next_ = part::size;
-    std::size_t left_ = 0; // of the chunk
-    std::string line_{};
-
-    part after(std::string_view line) noexcept {
-        if (!line.ends_with("\r\n"))
-            return part::broken;
-        line.remove_suffix(2);
-        if (next_ == part::data_end)
-            return line.empty() ? part::size : part::broken;
-        if (next_ == part::trailer)
-            return line.empty() ? part::end : part::trailer;
-        const char* const end = line.data() + line.size();
-        const auto [stop, ec] = std::from_chars(line.data(), end, left_, 16);
-        if (ec != std::errc{} || !(trimmed({stop, end}).empty() || trimmed({stop, end}).starts_with(';')))
-            return part::broken;
-        return left_ == 0 ? part::trailer : part::data;
-    }
-
-public:
-    bool whole() const noexcept { return next_ == part::end; }
-    bool broken() const noexcept { return next_ == part::broken; }
-
-    /// Gives what the chunks hold to `out`, until that returns false. Whether more has to come.
-    template <class OutT>
-    bool take(std::string_view raw, OutT&& out) {
-        while (!raw.empty() && next_ < part::end) {
-            const std::size_t line = std::min(raw.find('\n'), raw.size() - 1) + 1;
-            const std::string_view piece = raw.substr(0, next_ == part::data ? left_ : line);
-            raw.remove_prefix(piece.size());
-            if (next_ == part::data) {
-                left_ -= piece.size();
-                next_ = left_ == 0 ? part::data_end : part::data;
-                if (!out(piece))
-                    return false;
-            } else if (line_.append(piece).ends_with('\n')) {
-                next_ = after(std::exchange(line_, {}));
-            } else if (line_.size() > 8192) {
-                next_ = part::broken;
-            }
-        }
-        return next_ < part::end;
-    }
-};
-
 /// What comes back for one request. httplib is lenient about where a body ends; here it is decided.
 class httplib_answer {
     const http_request& request_;
     http_response response_{};
-    std::optional<httplib_chunks> chunks_{};
+    std::optional<chunked_body> chunks_{};
     std::optional<std::uint64_t> length_{};
     bool begun_ = false;
     bool until_close_ = false;

@@ -1,0 +1,127 @@
+#ifndef PROMPTLAYER_TRANSPORTS_DETAIL_HTTP1_HPP
+#define PROMPTLAYER_TRANSPORTS_DETAIL_HTTP1_HPP
+
+#include <promptlayer/detail/abi.hpp>
+#include <promptlayer/http.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
+
+/// Returns whether `text` holds no control character except tabs.
+constexpr bool is_field_text(std::string_view text) noexcept {
+    return std::all_of(text.begin(), text.end(),
+                       [](char c) { return c == '\t' || (static_cast<unsigned char>(c) >= 32 && c != 127); });
+}
+
+/// Returns whether `line`, without its CRLF, is the first of an HTTP/1 response. The reason may be missing
+/// with its space.
+constexpr bool is_status_line(std::string_view line) noexcept {
+    constexpr std::string_view form = "HTTP/1.0 000 ";
+    const std::string_view digits = line.substr(0, form.size());
+    return line.size() >= form.size() - 1 && is_field_text(line) &&
+           std::equal(digits.begin(), digits.end(), form.begin(),
+                      [](char c, char f) { return f == '0' ? c >= '0' && c <= '9' : c == f; });
+}
+
+/// Returns whether `line`, without its CRLF, is `name: value` as RFC 9112 has it, and not folded.
+constexpr bool is_field_line(std::string_view line) noexcept {
+    const std::string_view name = line.substr(0, line.find(':'));
+    return !name.empty() && name.size() < line.size() && is_field_text(line) && ascii_from('!', name) &&
+           name.find_first_of("\"(),/;<=>?@[\\]{}") == name.npos;
+}
+
+/// Returns whether a header called `name` says where the body ends.
+constexpr bool is_framing(std::string_view name) noexcept {
+    return equal_ignoring_case(name, "Content-Length") || equal_ignoring_case(name, "Transfer-Encoding");
+}
+
+/// Returns whether the headers of a response leave no doubt where its body ends: by one number, by chunks or
+/// by neither. An informational response has no body, and HTTP/1.0 has no chunks.
+inline bool framing_is_clear(const std::vector<header>& headers, bool may_have_body, bool may_have_chunks) {
+    const header* first = nullptr;
+    for (const header& h : headers) {
+        if (!is_framing(h.name))
+            continue;
+        const bool clear =
+            equal_ignoring_case(h.name, "Content-Length")
+                ? h.value.size() - 1 < 18 && h.value.find_first_not_of("0123456789") == h.value.npos
+                : may_have_chunks && !first && equal_ignoring_case(h.value, "chunked");
+        if (!clear || !may_have_body ||
+            (first && (!equal_ignoring_case(first->name, h.name) || first->value != h.value)))
+            return false;
+        first = &h;
+    }
+    return true;
+}
+
+/// Removes the chunked coding from a body. Refuses whatever RFC 9112 does not allow, folded trailers, and
+/// lines of more than 256 KiB. Ignores extensions.
+class chunked_body {
+    static constexpr std::size_t max_line_bytes = 256 * 1024;
+
+    enum class part { size, data, data_end, trailer, end, broken } next_ = part::size;
+    std::size_t left_ = 0; // of the chunk
+    std::string line_{};
+
+    part after(std::string_view line) noexcept {
+        if (!line.ends_with("\r\n"))
+            return part::broken;
+        line.remove_suffix(2);
+        if (next_ == part::data_end)
+            return line.empty() ? part::size : part::broken;
+        if (next_ == part::trailer)
+            return line.empty()                                                         ? part::end
+                   : is_field_line(line) && !is_framing(line.substr(0, line.find(':'))) ? part::trailer
+                                                                                        : part::broken;
+        const char* const end = line.data() + line.size();
+        const auto [stop, ec] = std::from_chars(line.data(), end, left_, 16);
+        const std::string_view rest = trimmed({stop, end});
+        if (ec != std::errc{} || !(rest.empty() || rest.starts_with(';')) || !is_field_text(rest))
+            return part::broken;
+        return left_ == 0 ? part::trailer : part::data;
+    }
+
+public:
+    bool whole() const noexcept { return next_ == part::end; }
+    bool broken() const noexcept { return next_ == part::broken; }
+
+    /// Gives the content of the chunks to `out` until `out` returns false. Returns whether more has to come.
+    template <class OutT>
+    bool take(std::string_view raw, OutT&& out) {
+        while (!raw.empty() && next_ < part::end) {
+            const std::size_t line = std::min(raw.find('\n'), raw.size() - 1) + 1;
+            const std::string_view piece = raw.substr(0, next_ == part::data ? left_ : line);
+            raw.remove_prefix(piece.size());
+            if (next_ == part::data) {
+                left_ -= piece.size();
+                next_ = left_ == 0 ? part::data_end : part::data;
+                if (!out(piece))
+                    return false;
+            } else if (line_.append(piece).size() > max_line_bytes) {
+                next_ = part::broken;
+            } else if (line_.ends_with('\n')) {
+                next_ = after(std::exchange(line_, {}));
+            }
+        }
+        return next_ < part::end;
+    }
+};
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif
