@@ -417,17 +417,7 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 
 namespace detail {
 
-/// Ends the program, with a sentence on standard error, if the caller breaks a rule of the interface. A
-/// program that defines `PROMPTLAYER_ASSERT(condition)` has it called first, with a condition that is false.
-constexpr void require(bool kept, const char* sentence) noexcept {
-    if (kept)
-        return;
-#if defined(PROMPTLAYER_ASSERT)
-    PROMPTLAYER_ASSERT(kept);
-#endif
-    std::fputs(sentence, stderr);
-    std::terminate();
-}
+[[noreturn]] inline void misuse(const char* sentence);
 
 } // namespace detail
 
@@ -439,10 +429,10 @@ class [[nodiscard]] result {
     std::variant<stored, E> held_{};
 
     template <std::size_t I, class VariantT>
-    static constexpr auto& get(VariantT& held) noexcept {
-        detail::require(held.index() == I,
-                        I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
-                               : "promptlayer: a result was asked for its error, but holds a value\n");
+    static constexpr auto& get(VariantT& held) {
+        if (held.index() != I)
+            detail::misuse(I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
+                                  : "promptlayer: a result was asked for its error, but holds a value\n");
         return *std::get_if<I>(&held);
     }
 
@@ -458,18 +448,18 @@ public:
     constexpr bool has_value() const noexcept { return held_.index() == 0; }
     constexpr explicit operator bool() const noexcept { return has_value(); }
 
-    constexpr stored& value() & noexcept { return get<0>(held_); }
-    constexpr const stored& value() const& noexcept { return get<0>(held_); }
-    constexpr stored&& value() && noexcept { return std::move(get<0>(held_)); }
-    constexpr stored& operator*() & noexcept { return get<0>(held_); }
-    constexpr const stored& operator*() const& noexcept { return get<0>(held_); }
-    constexpr stored&& operator*() && noexcept { return std::move(get<0>(held_)); }
-    constexpr stored* operator->() noexcept { return &get<0>(held_); }
-    constexpr const stored* operator->() const noexcept { return &get<0>(held_); }
+    constexpr stored& value() & { return get<0>(held_); }
+    constexpr const stored& value() const& { return get<0>(held_); }
+    constexpr stored&& value() && { return std::move(get<0>(held_)); }
+    constexpr stored& operator*() & { return get<0>(held_); }
+    constexpr const stored& operator*() const& { return get<0>(held_); }
+    constexpr stored&& operator*() && { return std::move(get<0>(held_)); }
+    constexpr stored* operator->() { return &get<0>(held_); }
+    constexpr const stored* operator->() const { return &get<0>(held_); }
 
-    constexpr E& error() & noexcept { return get<1>(held_); }
-    constexpr const E& error() const& noexcept { return get<1>(held_); }
-    constexpr E&& error() && noexcept { return std::move(get<1>(held_)); }
+    constexpr E& error() & { return get<1>(held_); }
+    constexpr const E& error() const& { return get<1>(held_); }
+    constexpr E&& error() && { return std::move(get<1>(held_)); }
 
     template <class U>
     constexpr stored value_or(U&& other) const& {
@@ -727,13 +717,13 @@ struct shown_code_point {
                  ///< text
 };
 
-/// Whether a code point could change how a log shows what stands around it. The ranges are those of Unicode's
-/// general categories Cc, Zl, Zp and Cf, without the joiners of emoji and scripts.
+/// Whether a code point could change how a log shows the text around it, or hide text: controls, line and
+/// paragraph separators, and format characters except the joiners of emoji and scripts.
 constexpr bool is_hidden(char32_t code) noexcept {
-    constexpr char32_t ranges[][2] = {{0, 0x1F},        {0x7F, 0x9F},     {0xAD, 0xAD},
-                                      {0x61C, 0x61C},   {0x180E, 0x180E}, {0x200B, 0x200B},
-                                      {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
-                                      {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}};
+    constexpr char32_t ranges[][2] = {
+        {0, 0x1F},        {0x7F, 0x9F},       {0xAD, 0xAD},       {0x61C, 0x61C},    {0x180E, 0x180E},
+        {0x200B, 0x200B}, {0x200E, 0x200F},   {0x2028, 0x202E},   {0x2060, 0x206F},  {0xFEFF, 0xFEFF},
+        {0xFFF9, 0xFFFB}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF}};
     if (code >= ' ' && code < 0x7F)
         return false; // most text is ASCII
     return std::any_of(std::begin(ranges), std::end(ranges),
@@ -816,8 +806,37 @@ constexpr unsigned hex_value(char c) noexcept {
                                           : 16;
 }
 
-/// Finds a secret in text, in any case, as it is or percent-encoded. Of a secret of 8 characters and more,
-/// its first 8 are enough; a shorter one is found only where it stands alone.
+/// A character as text spells it: itself, percent-encoded (`%70`), or with an escape of JSON (`\u0070`,
+/// `\/`).
+struct spelled_character {
+    char character;
+    std::size_t width; ///< in bytes
+};
+
+/// Reads one character off `text`, which is not empty.
+constexpr spelled_character spelled_at(std::string_view text) noexcept {
+    const auto hex_digits = [&](std::size_t from, std::size_t count) {
+        unsigned value = 0;
+        for (std::size_t i = from; i < from + count; ++i) {
+            const unsigned digit = i < text.size() ? hex_value(text[i]) : 16;
+            if (digit == 16 || value > 0xFF)
+                return 0x100u;
+            value = value * 16 + digit;
+        }
+        return value;
+    };
+    const unsigned code = text[0] == '%'            ? hex_digits(1, 2)
+                          : text.starts_with("\\u") ? hex_digits(2, 4)
+                                                    : 0x100;
+    if (code < 0x80)
+        return {static_cast<char>(code), text[0] == '%' ? 3u : 6u};
+    if (text.size() > 1 && text[0] == '\\' && (text[1] == '"' || text[1] == '\\' || text[1] == '/'))
+        return {text[1], 2};
+    return {text[0], 1};
+}
+
+/// Finds a secret in text, in any case, as it is, percent-encoded or with JSON's escapes. Of a secret of 8
+/// characters and more, its first 8 are enough; a shorter one is found only where it stands alone.
 class secret_finder {
     static constexpr std::size_t long_enough = 8;
 
@@ -827,14 +846,9 @@ class secret_finder {
     constexpr std::size_t spelled_by(std::string_view text, bool decode) const noexcept {
         std::size_t used = 0, spelled = 0;
         while (spelled < secret_.size() && used < text.size()) {
-            char c = text[used];
-            std::size_t width = 1;
-            if (decode && c == '%' && text.size() - used >= 3 && hex_value(text[used + 1]) < 16 &&
-                hex_value(text[used + 2]) < 16) {
-                c = static_cast<char>(hex_value(text[used + 1]) * 16 + hex_value(text[used + 2]));
-                width = 3;
-            }
-            if (ascii_lower(c) != ascii_lower(secret_[spelled]))
+            const auto [character, width] =
+                decode ? spelled_at(text.substr(used)) : spelled_character{text[used], 1};
+            if (ascii_lower(character) != ascii_lower(secret_[spelled]))
                 break;
             used += width;
             ++spelled;
@@ -843,7 +857,7 @@ class secret_finder {
     }
 
     static constexpr bool in_word(char c) noexcept {
-        return hex_value(c) < 16 || (ascii_lower(c) >= 'g' && ascii_lower(c) <= 'z') || c == '_' ||
+        return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z') || c == '_' ||
                c == '-' || static_cast<unsigned char>(c) >= 0x80;
     }
 
@@ -853,7 +867,7 @@ public:
     /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
         for (; !secret_.empty() && from < text.size(); ++from) {
-            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%')
+            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%' && text[from] != '\\')
                 continue;
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
@@ -866,24 +880,50 @@ public:
     }
 };
 
-/// Returns `text` with `[redacted]` in place of `secret`, as `secret_finder` finds it. What is returned does
-/// not hold the secret: text that forms it again is dropped.
-inline std::string redacted(std::string text, std::string_view secret) {
-    const secret_finder finder{secret};
-    const auto holds_secret = [&](std::string_view shown) { return !finder.find(shown).empty(); };
+/// Returns the longest run of visible ASCII in a key, which may have been read with a line break or a BOM.
+constexpr std::string_view visible_run(std::string_view key) noexcept {
+    std::string_view longest;
+    while (!key.empty()) {
+        const auto end = std::find_if_not(key.begin(), key.end(), [](char c) { return c > ' ' && c <= '~'; });
+        const std::string_view run = key.substr(0, static_cast<std::size_t>(end - key.begin()));
+        longest = run.size() > longest.size() ? run : longest;
+        key.remove_prefix(std::min(run.size() + 1, key.size()));
+    }
+    return longest;
+}
+
+/// Returns `text` with `[redacted]` in place of each secret, as `secret_finder` finds it. `for_each_secret`
+/// calls what it is given with each. The text that is returned holds no secret: if the replacements form one,
+/// the whole text is dropped.
+template <class ForEachT>
+std::string redact_each(std::string text, ForEachT&& for_each_secret) {
+    const auto holds_secret = [&](std::string_view shown) {
+        bool holds = false;
+        for_each_secret(
+            [&](std::string_view secret) { holds = holds || !secret_finder{secret}.find(shown).empty(); });
+        return holds;
+    };
     if (!holds_secret(text))
         return text;
     constexpr std::string_view replacement = "[redacted]";
     const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
-    std::string out;
-    std::size_t from = 0;
-    for (std::string_view found; !(found = finder.find(text, from)).empty();) {
-        const auto at = static_cast<std::size_t>(found.data() - text.data());
-        out.append(text, from, at - from).append(mark);
-        from = at + found.size();
-    }
-    out.append(text, from);
-    return holds_secret(out) ? std::string{mark} : out;
+    for_each_secret([&](std::string_view secret) {
+        const secret_finder finder{secret};
+        std::string out;
+        std::size_t from = 0;
+        for (std::string_view found; !(found = finder.find(text, from)).empty();) {
+            const auto at = static_cast<std::size_t>(found.data() - text.data());
+            out.append(text, from, at - from).append(mark);
+            from = at + found.size();
+        }
+        text = out.append(text, from);
+    });
+    return holds_secret(text) ? std::string{mark} : text;
+}
+
+/// The same for one secret.
+inline std::string redacted(std::string text, std::string_view secret) {
+    return redact_each(std::move(text), [=](auto action) { action(visible_run(secret)); });
 }
 
 } // namespace detail
@@ -976,14 +1016,31 @@ public:
 
     constexpr bool has_value() const noexcept { return value_.has_value(); }
     constexpr explicit operator bool() const noexcept { return has_value(); }
-    constexpr operator const std::optional<T>&() const noexcept { return value_; }
+    template <class U>
+    requires std::convertible_to<const T&, U>
+    constexpr operator std::optional<U>() const { return value_; }
 
+    constexpr T& operator*() noexcept { return *value_; }
     constexpr const T& operator*() const noexcept { return *value_; }
+    constexpr T* operator->() noexcept { return &*value_; }
     constexpr const T* operator->() const noexcept { return &*value_; }
+    constexpr T& value() { return value_.value(); }
+    constexpr const T& value() const { return value_.value(); }
     constexpr T value_or(T other) const { return value_.value_or(std::move(other)); }
+    template <class... ArgumentsT>
+    constexpr T& emplace(ArgumentsT&&... arguments) {
+        return value_.emplace(std::forward<ArgumentsT>(arguments)...);
+    }
     constexpr void reset() noexcept { value_.reset(); }
 
+    // One for each kind of operand, so that no comparison of std::optional takes this for a value.
     friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
+    friend constexpr bool operator==(const optional& a, const std::optional<T>& b) { return a.value_ == b; }
+    friend constexpr bool operator==(const optional& a, std::nullopt_t) noexcept { return !a.has_value(); }
+    template <detail::value_of<T> U>
+    friend constexpr bool operator==(const optional& a, const U& b) {
+        return a.has_value() && *a == T(b);
+    }
 };
 
 namespace detail {
@@ -1019,15 +1076,18 @@ struct wrapped<required<T>> : wrapped<T> {
     static constexpr required<T> blank() { return T{}; }
 };
 
-template <class T>
-struct wrapped<std::optional<T>> : wrapped<T> {
+template <class OptionalT>
+struct wrapped_optional : wrapped<typename OptionalT::value_type> {
     static constexpr bool optional = true;
-    static constexpr const T& get(const std::optional<T>& member) noexcept { return *member; }
-    static constexpr std::optional<T> blank() noexcept { return std::nullopt; }
+    static constexpr const auto& get(const OptionalT& member) noexcept { return *member; }
+    static constexpr OptionalT blank() noexcept { return std::nullopt; }
 };
 
 template <class T>
-struct wrapped<promptlayer::optional<T>> : wrapped<std::optional<T>> {};
+struct wrapped<std::optional<T>> : wrapped_optional<std::optional<T>> {};
+
+template <class T>
+struct wrapped<promptlayer::optional<T>> : wrapped_optional<promptlayer::optional<T>> {};
 
 template <class T>
 concept text = std::convertible_to<const T&, std::string_view>;
@@ -1863,6 +1923,7 @@ inline constexpr std::size_t max_service_text = 512;
 
 /// What the service says of a request that it did not accept.
 struct service_message {
+    bool is_object = false;              ///< the body is a JSON object
     std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
     std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
 };
@@ -1892,21 +1953,6 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
     return readable(path, max_service_text);
 }
 
-/// Returns the beginning of a body that is no JSON, for a person: at most 200 code points of the first 4 KiB,
-/// without control characters, white space in runs of one.
-inline std::string excerpt(std::string_view body) {
-    std::string readable_body = readable(body.substr(0, 4096), body.npos), out;
-    std::string_view rest = readable_body;
-    for (std::size_t left = 200; !rest.empty() && left != 0;) {
-        const std::string_view bytes = take_code_point(rest).bytes;
-        if (bytes == " " && (out.empty() || out.back() == ' '))
-            continue;
-        out += bytes;
-        --left;
-    }
-    return out.substr(0, out.find_last_not_of(' ') + 1);
-}
-
 /// Reads the body of a response that is not 200. Paths are without `secret`, text is as the service has it,
 /// but for control characters.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
@@ -1920,9 +1966,8 @@ inline service_message read_service_message(std::string_view body, std::string_v
         const auto* const text = value ? value->if_string() : nullptr;
         return text ? readable({text->data(), text->size()}, std::string_view::npos) : std::string{};
     };
-    if (failed)
-        said.text = excerpt(body);
     const auto* const object = failed ? nullptr : answer.if_object();
+    said.is_object = object != nullptr;
     if (!object)
         return said;
     for (const char* const member : {"message", "error", "detail"}) {
@@ -2426,14 +2471,41 @@ constexpr std::string_view trimmed(std::string_view text) noexcept {
 
 namespace detail {
 
-/// Whether a header's name says that its value is a secret, space around the name or not.
+/// Whether the name of a header says that its value is a secret: `X-API-KEY`, `Authorization`, `Set-Cookie`.
 constexpr bool is_secret_header(std::string_view name) noexcept {
-    for (const std::string_view secret :
-         {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"}) {
-        if (equal_ignoring_case(trimmed(name), secret))
+    for (const std::string_view word : {"auth", "cookie", "key", "password", "secret", "session", "token"}) {
+        const auto same = [](char a, char b) { return ascii_lower(a) == b; };
+        if (std::search(name.begin(), name.end(), word.begin(), word.end(), same) != name.end())
             return true;
     }
     return false;
+}
+
+/// Calls `action` with the API key, and with each credential in the headers whose names say that there is
+/// one: with each word of 8 characters and more, so that `Bearer` is none, nor the name of a cookie.
+template <class ActionT>
+void for_each_secret(std::string_view api_key, const std::vector<header>& headers, ActionT&& action) {
+    action(visible_run(api_key));
+    for (const header& h : headers) {
+        if (!is_secret_header(h.name))
+            continue;
+        for (std::string_view rest = h.value; !rest.empty();) {
+            const std::string_view word = rest.substr(0, rest.find_first_of(" \t,;=\r\n"));
+            if (word.size() >= 8)
+                action(word);
+            rest.remove_prefix(std::min(word.size() + 1, rest.size()));
+        }
+    }
+}
+
+/// Returns `text` for a person: at most `most_bytes`, without hidden characters, the API key and the
+/// credentials of `headers`.
+inline std::string shown_text(std::string_view text, std::string_view api_key,
+                              const std::vector<header>& headers,
+                              std::size_t most_bytes = std::string_view::npos) {
+    std::string shown = redact_each(readable(text, text.npos),
+                                    [&](auto&& action) { for_each_secret(api_key, headers, action); });
+    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
 }
 
 /// Whether a request's header is one whose value may be printed.
@@ -2445,14 +2517,15 @@ constexpr bool is_public_header(std::string_view name) noexcept {
     return false;
 }
 
-/// Returns `url` with `[redacted]` in place of user information.
+/// Returns `url` with `[redacted]` in place of what may be user information: all before the last `@`, unless
+/// the URL is a good one, which has none.
 inline std::string without_user_information(std::string_view url) {
-    const std::size_t scheme = url.find("://");
-    const std::size_t from = scheme == url.npos ? 0 : scheme + 3;
-    const std::size_t at = url.substr(0, std::min(url.find_first_of("/?#", from), url.size())).rfind('@');
-    if (at == url.npos || at < from)
+    const std::size_t at = url.rfind('@');
+    if (at == url.npos || split_url(url).fault.empty())
         return std::string{url};
-    return std::string{url.substr(0, from)}.append("[redacted]").append(url.substr(at));
+    const std::size_t scheme = url.find("://");
+    const std::size_t kept = scheme < at ? scheme + 3 : 0;
+    return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
 }
 
 } // namespace detail
@@ -2461,16 +2534,9 @@ inline std::string without_user_information(std::string_view url) {
 /// `[redacted]` for user information in the URL, for the value of every header except `Content-Type`,
 /// `Accept` and `User-Agent`, and wherever else the API key or another credential of the headers stands.
 inline std::string to_string(const http_request& request) {
+    const std::string* const key = find_header(request.headers, "X-API-KEY");
     const auto shown = [&](std::string_view text) {
-        std::string out = detail::readable(text, text.npos);
-        for (const header& h : request.headers) {
-            if (!detail::is_secret_header(h.name))
-                continue;
-            out = detail::redacted(std::move(out), h.value);
-            const std::string_view value = h.value; // "Bearer KEY"
-            out = detail::redacted(std::move(out), value.substr(value.rfind(' ') + 1));
-        }
-        return out;
+        return detail::shown_text(text, key ? std::string_view{*key} : std::string_view{}, request.headers);
     };
     std::string text =
         shown(request.method) + " " + shown(detail::without_user_information(request.url)) + "\n";
@@ -2975,36 +3041,59 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
-/// Returns `text` of the service or a transport for a person: at most `most_bytes`, without control
-/// characters, the API key and the values of the config's own headers.
+/// Returns text of the service or a transport for a person, without the API key and the credentials of the
+/// config.
 inline std::string shown_text(const config& settings, std::string_view text,
                               std::size_t most_bytes = max_service_text) {
-    std::string shown = redacted(readable(text, text.npos), settings.api_key);
-    for (const header& h : settings.headers)
-        shown = redacted(std::move(shown), h.value);
-    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
+    return shown_text(text, settings.api_key, settings.headers, most_bytes);
 }
 
-/// Returns where a redirect leads: a host. Empty if the response is none, or does not say.
-inline std::string redirect_host(const http_response& response) {
+/// Returns the beginning of a body that is no JSON object, for a person: at most 200 code points of its first
+/// 4 KiB, white space in runs of one.
+inline std::string excerpt(const config& settings, std::string_view body) {
+    const std::string shown = shown_text(settings, body.substr(0, 4096), body.npos);
+    std::string out;
+    std::string_view rest = shown;
+    for (std::size_t left = 200; !rest.empty() && left != 0;) {
+        const std::string_view bytes = take_code_point(rest).bytes;
+        if (bytes == " " && (out.empty() || out.back() == ' '))
+            continue;
+        out += bytes;
+        --left;
+    }
+    return out.substr(0, out.find_last_not_of(' ') + 1);
+}
+
+/// Returns where a redirect leads: a host, as a browser would read `Location`. Empty if the response is none,
+/// or does not say.
+inline std::string redirect_target(const config& settings, const http_response& response) {
     const std::string* const location = find_header(response.headers, "Location");
-    if (!location || response.status < 300 || response.status > 399)
+    if (!location || location->empty() || response.status < 300 || response.status > 399)
         return {};
-    const std::string_view target = *location;
-    const std::size_t scheme = target.starts_with("//") ? 0 : target.find("://");
-    if (!target.starts_with("//") && (scheme == target.npos || target.find_first_of("/?#") < scheme))
-        return "the same host";
-    const std::string absolute = (scheme == 0 ? "https:" : "") + std::string{target};
-    const url_parts parts = split_url(absolute);
-    return parts.fault.empty() ? std::string{parts.host} : "a URL that is not http or https with a host";
+    std::string target = *location;
+    std::replace(target.begin(), target.end(), '\\', '/');
+    std::string_view rest = target;
+    if (!rest.starts_with("//")) {
+        const std::size_t scheme = rest.find_first_of(":/?#");
+        if (scheme == rest.npos || rest[scheme] != ':')
+            return "the same host";
+        rest.remove_prefix(scheme + 1);
+        if (!rest.starts_with("//"))
+            return "an address without a host";
+    }
+    rest = rest.substr(2, rest.find_first_of("/?#", 2) - 2);
+    rest.remove_prefix(rest.rfind('@') + 1);
+    rest = rest.substr(0, rest.find(':', rest.starts_with('[') ? std::min(rest.find(']'), rest.size()) : 0));
+    const std::string host = shown_text(settings, rest, 253);
+    return host.empty() ? "an address without a host" : host;
 }
 
 /// An answer that is an error: the sentence of its code, the status, and what the service says.
 inline error answered(const config& settings, errc code, const http_response& response, std::string said) {
     error e{.code = code, .status = response.status};
     e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status);
-    if (const std::string host = redirect_host(response); !host.empty())
-        e.message += ", redirects to " + shown_text(settings, host);
+    if (const std::string target = redirect_target(settings, response); !target.empty())
+        e.message += ", redirects to " + target;
     e.message += ")";
     if (!said.empty())
         e.message += ": " + std::move(said);
@@ -3016,6 +3105,8 @@ inline error failed_status(const config& settings, const http_response& response
     service_message said;
     if (response.body.size() <= settings.max_response_bytes)
         said = read_service_message(response.body, settings.api_key);
+    if (!said.is_object)
+        said.text = excerpt(settings, response.body);
     if (!said.violations.empty() && said.text.empty())
         said.text = joined(said.violations);
     for (violation& v : said.violations) {
@@ -3042,7 +3133,7 @@ inline error no_answer(const config& settings, const transport_failure& failed) 
 /// What an answer says: the reply that the interface promises, or an error. The status decides first; only
 /// 200 is a success. Text of the service has its control characters replaced and, where it echoes the API
 /// key, `[redacted]`; in errors it is cut at 512 bytes. An answer over `max_response_bytes`, or nested deeper
-/// than 32, is not read. No I/O.
+/// than 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& settings, const http_response& response) {
     using reply = typename RequestT::reply;
@@ -3053,11 +3144,12 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        std::string said = std::move(read.error().message);
-        if (read.error().code == errc::malformed_json)
-            said += ": " + detail::excerpt(response.body);
-        error e = detail::answered(settings, errc::malformed_response, response,
-                                   detail::shown_text(settings, said));
+        std::string said = detail::readable(read.error().message, detail::max_service_text);
+        if (read.error().code == errc::malformed_json) {
+            const std::string shown = detail::excerpt(settings, response.body);
+            said += shown.empty() ? "" : ": " + shown;
+        }
+        error e = detail::answered(settings, errc::malformed_response, response, std::move(said));
         e.violations = std::move(read.error().violations);
         return e;
     }
@@ -3171,7 +3263,8 @@ public:
 /// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
 /// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
 /// in flight; their handlers do not call it any more. Every call of one that was moved from is
-/// `errc::closed`. `std::ref` has it refer to a transport that outlives it.
+/// `errc::closed`. `std::ref` has it refer to a transport, which must outlive it; it
+/// cannot be assigned to then.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
@@ -3373,7 +3466,8 @@ struct retry_environment {
 /// wait. The outcome is that of the last attempt. `http_request::timeout` is for each attempt.
 ///
 /// One request at a time, whatever `T` allows; `cancel` alone may be called from any thread. Movable between
-/// requests. `std::ref` has it refer to a transport, which must outlive it.
+/// requests. `std::ref` has it refer to a transport, which must outlive it; it cannot be
+/// assigned to then.
 template <class T>
 class retrying {
     using transport_type = std::remove_reference_t<T>;
@@ -3418,6 +3512,8 @@ public:
     transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
+        if (!waking_)
+            return transport_failure{failure::other, "the transport was moved from", false};
         {
             const std::lock_guard held{waking_->mutex};
             waking_->cancelled = false;
@@ -3444,6 +3540,8 @@ public:
     /// `failure::cancelled`; later ones are not affected. An attempt is ended only where `T` can be
     /// cancelled.
     void cancel() noexcept {
+        if (!waking_)
+            return;
         {
             const std::lock_guard held{waking_->mutex};
             waking_->cancelled = true;
@@ -4626,6 +4724,33 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 #pragma pop_macro("Yield")
 #if defined(__clang__)
 #pragma clang diagnostic pop
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_MISUSE_HPP
+#define PROMPTLAYER_DETAIL_MISUSE_HPP
+
+// Not between push_macros.hpp and pop_macros.hpp, because PROMPTLAYER_ASSERT may be written with the
+// program's own macros.
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// Ends the program, with a sentence on standard error, because the caller broke a rule of the interface. A
+/// program that defines `PROMPTLAYER_ASSERT(condition)`, in all its files, has it called with a condition
+/// that is false. If that throws, the program goes on.
+[[noreturn]] inline void misuse(const char* sentence) {
+    std::fputs(sentence, stderr);
+#if defined(PROMPTLAYER_ASSERT)
+    const bool interface_is_used_as_promised = false;
+    PROMPTLAYER_ASSERT(interface_is_used_as_promised);
+    static_cast<void>(interface_is_used_as_promised);
+#endif
+    std::abort();
+}
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
 #endif
 
 #endif

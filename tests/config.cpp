@@ -110,6 +110,7 @@ TEST_CASE("a base URL that is none, or holds more than scheme, host, port and pa
                             "https://[::1]:",
                             "https://[g::]",
                             "https://h%2e",
+                            "https://[::1]x80",
                             "https://a_b.c",
                             "https://.",
                             "https://...",
@@ -254,6 +255,9 @@ TEST_CASE("printing a config shows the key nowhere, no header's value and no con
     CHECK(shown == "api_key: [redacted]\nbase_url: https://h/[redacted] /[redacted]\ntimeout: 10000 ms\n"
                    "user_agent: game [redacted]  \nmax_response_bytes: 1048576\nallow_insecure_http: false\n"
                    "max_request_bytes: 8388608\nheaders: X-Gateway : [redacted]\n");
-    CHECK(to_string(pl::config{.base_url = "https://u:p@h/a@b"}).find("https://[redacted]@h/a@b\n") !=
+    for (const char* const key : {"\npl_sesame", "pl_sesame\r\n", "\xEF\xBB\xBFpl_sesame", "a pl_sesame"})
+        CHECK(to_string(pl::config{.api_key = key, .user_agent = "app/pl_sesame"}).find("sesame") ==
+              std::string::npos);
+    CHECK(to_string(pl::config{.base_url = "https://u:p@h/a@b"}).find("https://[redacted]@b\n") !=
           std::string::npos);
 }

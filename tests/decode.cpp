@@ -191,7 +191,9 @@ TEST_CASE("the body of an error is not read beyond the limit or nested past 32")
     auto narrow = settings();
     narrow.max_response_bytes = 20;
     CHECK(pl::decode(narrow, {400, {}, R"({"message":"twenty"})"}).error().message.ends_with(": twenty"));
-    CHECK(pl::decode(narrow, {400, {}, R"({"message":"twenty"} )"}).error().message.ends_with("(HTTP 400)"));
+    CHECK(pl::decode(narrow, {400, {}, R"({"message":"twenty"} )"})
+              .error()
+              .message.ends_with(R"((HTTP 400): {"message":"twenty"})"));
     const auto nested = [](std::size_t depth) {
         return R"({"message":"m","x":)" + std::string(depth - 1, '[') + std::string(depth - 1, ']') + "}";
     };
@@ -255,12 +257,23 @@ TEST_CASE("a redirect says the host that it leads to, and nothing else of the ad
     CHECK(message(301, "https://login.example.com:8443/?token=swordfish") ==
           head + ", redirects to login.example.com)");
     CHECK(message(301, "//cdn.example.com/x") == head + ", redirects to cdn.example.com)");
-    CHECK(message(301, "/login?next=https://swordfish.example") == head + ", redirects to the same host)");
-    CHECK(message(301, "login") == head + ", redirects to the same host)");
-    CHECK(message(301, "http://[::1]/") == head + ", redirects to ::1)");
+    for (const char* const location : {"/login?next=https://swordfish.example", "login", "?q", "#f", "a/b:c"})
+        CHECK_MESSAGE(message(301, location) == head + ", redirects to the same host)", location);
+    CHECK(message(301, "http://[::1]:80/") == head + ", redirects to [::1])");
+    CHECK(message(301, "/\\evil.example") == head + ", redirects to evil.example)");
+    CHECK(message(301, "\\\\evil.example/x") == head + ", redirects to evil.example)");
+    CHECK(message(301, "https://user:word@a_b.example./x y") == head + ", redirects to a_b.example.)");
+    CHECK(message(301, "https://h\x1b\xE2\x80\xAE/") == head + ", redirects to h  )");
+    CHECK(message(301, "https://pl_sesame.example/") == head + ", redirects to [redacted].example)");
     for (const char* const location :
-         {"ftp://h/", "https://u:p@h/", "https://h\x1b/", "https://", "javascript://x"})
-        CHECK(message(301, location) == head + ", redirects to a URL that is not http or https with a host)");
+         {"https://", "javascript:alert(1)", "mailto:a@b", "https:evil.example", "https:/x"})
+        CHECK_MESSAGE(message(301, location) == head + ", redirects to an address without a host)", location);
+    CHECK(message(300, "https://h/").find("redirects to h)") != std::string::npos);
+    CHECK(message(399, "https://h/").find("redirects to h)") != std::string::npos);
+    CHECK(message(400, "https://h/").find("redirects") == std::string::npos);
+    CHECK(message(301, "") == head + ")");
+    CHECK(message(301, "https://" + std::string(1000, 'h')) ==
+          head + ", redirects to " + std::string(253, 'h') + ")");
     CHECK(pl::decode(settings(), {302, {}, ""}).error().message.ends_with("(HTTP 302)"));
     CHECK(message(404, "https://h/").ends_with("(HTTP 404)"));
 }
@@ -274,17 +287,43 @@ TEST_CASE("a key that is cut, encoded or in another case is replaced too") {
               .message.ends_with(": kick [redacted]"));
 }
 
-TEST_CASE("the values of the config's own headers are replaced in what the service says") {
-    pl::config with_header = settings();
-    with_header.headers = {{"CF-Access-Client-Secret", "swordfish"}};
-    CHECK(pl::decode(with_header, {403, {}, "headers: swordfish"})
-              .error()
-              .message.ends_with(": headers: [redacted]"));
-    CHECK(pl::decode(with_header, {200, {}, R"({"success":true,"message":"swordfish"})"})->message ==
-          "[redacted]");
-    const auto e =
-        pl::decode(with_header, {422, {}, R"({"detail":[{"loc":["body","swordfish"],"msg":"swordfish"}]})"})
-            .error();
+TEST_CASE(
+    "credentials in the config's own headers are replaced in what the service says, other values are not") {
+    pl::config with_headers = settings();
+    with_headers.headers = {{"CF-Access-Client-Secret", "swordfish"},
+                            {"Authorization", "Bearer zyxwvuts99"},
+                            {"Cookie", "session=trustno1x; theme=dark"},
+                            {"X-Version", "1"},
+                            {"X-Mode", "production"},
+                            {"X-Word", "redacted"}};
+    const auto said = [&](int status, std::string body) {
+        return pl::decode(with_headers, {status, {}, std::move(body)}).error();
+    };
+    CHECK(said(403, "swordfish zyxwvuts99 trustno1x")
+              .message.ends_with("(HTTP 403): [redacted] [redacted] [redacted]"));
+    CHECK(said(403, "Bearer 1 in production, redacted")
+              .message.ends_with(": Bearer 1 in production, redacted"));
+    CHECK(pl::decode(with_headers, {200, {}, R"({"success":true,"message":"1 swordfish in production"})"})
+              ->message == "1 [redacted] in production");
+    const auto e = said(422, R"({"detail":[{"loc":["body","swordfish"],"msg":"swordfish"}]})");
     CHECK(to_string(e).find("swordfish") == std::string::npos);
     CHECK(to_string(e.violations.at(0)) == "[redacted]: [redacted]");
+    with_headers.headers = {{"X-Token", "redacted"}};
+    CHECK(said(400, R"({"message":"pl_seredactedsame"})").message.find("sesame") == std::string::npos);
+}
+
+TEST_CASE("a page of a captive portal does not show the key, also where it is cut or escaped") {
+    CHECK(failed(200, "<p>pl_sesame</p>").message.ends_with(": <p>[redacted]</p>"));
+    CHECK(failed(200, R"({"success":fals,"message":"pl\u005fsesame"})").message.find("sesame") ==
+          std::string::npos);
+    CHECK(failed(200, R"("pl_sesame")").message.find("sesame") == std::string::npos);
+    CHECK(failed(502, std::string(195, 'x') + "pl_sesame").message.ends_with("x[reda"));
+    const pl::config short_key{.api_key = "sevenkk"};
+    CHECK(pl::decode(short_key, {502, {}, std::string(194, 'x') + " sevenkk"})
+              .error()
+              .message.ends_with("x [reda"));
+    CHECK(failed(200, " \n").message.ends_with(" at byte 2"));
+    CHECK(failed(502, std::string(4096, ' ') + "late").message == "the service failed (HTTP 502)");
+    CHECK(failed(502, std::string(4092, ' ') + "soon").message == "the service failed (HTTP 502): soon");
+    CHECK(failed(502, R"("Bad gateway")").message == "the service failed (HTTP 502): \"Bad gateway\"");
 }

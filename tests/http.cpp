@@ -215,7 +215,18 @@ TEST_CASE("printing a request shows no credential, wherever it stands, and no co
                 "{\"k\":\"pl_sesame\"}\n") ==
           "POST https://h/[redacted]\nX-API-KEY: [redacted]\nUser-Agent: x [redacted] [0m\n\n"
           "{\"k\":\"[redacted]\"} ");
-    CHECK(shown("https://user:word@h/a@b", {}, "") == "POST https://[redacted]@h/a@b\n\n");
+    CHECK(shown("https://user:word@h/a@b", {}, "") == "POST https://[redacted]@b\n\n");
+    CHECK(shown("https://h/a@b", {}, "") == "POST https://h/a@b\n\n");
+    for (const char* const url :
+         {"https://u:pa/ss@h/", "https://u:p#w@h", "https://u:p?w@h", "https:/u:w@h", "u:w@h"})
+        CHECK_MESSAGE(shown(url, {}, "").find("u:") == std::string::npos, url);
+    CHECK(shown("http://h/", {{"Authorization", "Bearer pl_sesame "}, {"Cookie", "id=swordfish; a=b"}},
+                "pl_sesame swordfish Bearer") ==
+          "POST http://h/\nAuthorization: [redacted]\nCookie: [redacted]\n\n[redacted] [redacted] Bearer");
+    CHECK(
+        shown("http://h/", {{"X-API-KEY", "abc"}, {"X-Gateway-Token", "swordfish"}}, "abc abcd swordfish") ==
+        "POST http://h/\nX-API-KEY: [redacted]\nX-Gateway-Token: [redacted]\n\n[redacted] abcd [redacted]");
+    CHECK(shown("http://h/", {{"X-API-KEY", "pl_\"secret"}}, R"(pl_\"secret)").ends_with("\n[redacted]"));
     CHECK(shown("http://h/", {{"X-API-KEY ", "pl_sesame"}, {"X-Gateway", "swordfish"}}, "pl_sesame") ==
           "POST http://h/\nX-API-KEY : [redacted]\nX-Gateway: [redacted]\n\n[redacted]");
     CHECK(shown("http://h/", {{"Authorization", "Bearer sesame_1"}}, "sesame_1") ==

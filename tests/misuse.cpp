@@ -2,7 +2,14 @@
 
 #if defined(WITH_ASSERT)
 #include <cstdio>
-#define PROMPTLAYER_ASSERT(condition) ((condition) ? void() : void(std::puts("asserted: " #condition)))
+// As an engine has it: by a macro whose name the header sets aside, and with a static variable.
+#define check(condition)                                                                                     \
+    do {                                                                                                     \
+        static bool reported = false;                                                                        \
+        if (!(condition) && !reported)                                                                       \
+            reported = std::puts("asserted: " #condition) >= 0;                                              \
+    } while (false)
+#define PROMPTLAYER_ASSERT(condition) check(condition)
 #endif
 
 #include <promptlayer.hpp>

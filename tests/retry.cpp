@@ -277,3 +277,12 @@ TEST_CASE("retrying: std::ref has it refer to a transport") {
     CHECK(transport.requests().size() == 2);
     CHECK(&retrying.transport() == &transport);
 }
+
+TEST_CASE("retrying: one that was moved from refuses requests and ignores cancel") {
+    pl::retrying retrying{pl::testing::recording_transport{}};
+    const pl::retrying other = std::move(retrying);
+    retrying.cancel(); // moved from
+    const pl::transport_result outcome = retrying.send({});
+    CHECK(outcome.error().message == "the transport was moved from");
+    CHECK_FALSE(outcome.error().maybe_delivered);
+}

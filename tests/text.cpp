@@ -95,10 +95,32 @@ TEST_CASE("scan finds every character that needs an escape at every place in a r
 
 TEST_CASE("text for a person shows no control, reordering or invisible character") {
     const auto shown = [](std::string_view text) { return promptlayer::detail::readable(text, text.npos); };
-    for (const char* const hidden :
-         {"\x01", "\x1b", "\x7f", "\xC2\x80", "\xC2\x9F", "\xC2\xAD", "\xD8\x9C", "\xE2\x80\x8B",
-          "\xE2\x80\x8E", "\xE2\x80\x8F", "\xE2\x80\xA8", "\xE2\x80\xA9", "\xE2\x80\xAA", "\xE2\x80\xAE",
-          "\xE2\x81\xA0", "\xE2\x81\xA6", "\xE2\x81\xAF", "\xEF\xBB\xBF", "\xF3\xA0\x80\x81"})
+    for (const char* const hidden : {"\x01",
+                                     "\x1b",
+                                     "\x7f",
+                                     "\xC2\x80",
+                                     "\xC2\x9F",
+                                     "\xC2\xAD",
+                                     "\xD8\x9C",
+                                     "\xE2\x80\x8B",
+                                     "\xE2\x80\x8E",
+                                     "\xE2\x80\x8F",
+                                     "\xE2\x80\xA8",
+                                     "\xE2\x80\xA9",
+                                     "\xE2\x80\xAA",
+                                     "\xE2\x80\xAE",
+                                     "\xE2\x81\xA0",
+                                     "\xE2\x81\xA6",
+                                     "\xE2\x81\xAF",
+                                     "\xEF\xBB\xBF",
+                                     "\xF3\xA0\x80\x81",
+                                     "\x1f",
+                                     "\xF3\xA0\x81\xBF",
+                                     "\xF3\xA0\x87\xAF",
+                                     "\xEF\xBF\xB9",
+                                     "\xEF\xBF\xBB",
+                                     "\xF0\x9B\xB2\xA0",
+                                     "\xF0\x9D\x85\xBA"})
         CHECK_MESSAGE(shown("a" + std::string{hidden} + "b") == "a b", hidden);
     for (const char* const visible : {" ", "~", "\xC2\xA0", "\xC3\xA9", "\xE2\x80\x8C", "\xE2\x80\x8D",
                                       "\xE2\x80\xA7", "\xE2\x80\xAF", "\xE2\x81\xB0", "\xF0\x9F\x98\x80"})
@@ -123,6 +145,12 @@ TEST_CASE("a secret is redacted in any case, percent-encoded, and by its first 8
     CHECK(shown("pl_secr et") == "pl_secr et");
     CHECK(shown("%41%2", "%41%2_key") == "%41%2");
     CHECK(shown("x%41%2_key", "%41%2_key") == "x[redacted]");
+    CHECK(shown("pl\\u005fsecret_0123") == "[redacted]");
+    CHECK(shown("pl\\u005Fsecret\\u005f0123") == "[redacted]");
+    CHECK(shown("pl\\u015fsecret_0123") == "pl\\u015fsecret_0123");
+    CHECK(shown(R"(a\/\"\\bcdef)", R"(a/"\bcdef)") == "[redacted]");
+    CHECK(shown("%6gl_secret_0123") == "%6gl_secret_0123");
+    CHECK(shown("%F0l_secret_0123") == "%F0l_secret_0123");
     CHECK(shown("text", "") == "text");
     CHECK(shown("", "pl_secret_0123").empty());
 }

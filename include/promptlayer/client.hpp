@@ -290,36 +290,59 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
-/// Returns `text` of the service or a transport for a person: at most `most_bytes`, without control
-/// characters, the API key and the values of the config's own headers.
+/// Returns text of the service or a transport for a person, without the API key and the credentials of the
+/// config.
 inline std::string shown_text(const config& settings, std::string_view text,
                               std::size_t most_bytes = max_service_text) {
-    std::string shown = redacted(readable(text, text.npos), settings.api_key);
-    for (const header& h : settings.headers)
-        shown = redacted(std::move(shown), h.value);
-    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
+    return shown_text(text, settings.api_key, settings.headers, most_bytes);
 }
 
-/// Returns where a redirect leads: a host. Empty if the response is none, or does not say.
-inline std::string redirect_host(const http_response& response) {
+/// Returns the beginning of a body that is no JSON object, for a person: at most 200 code points of its first
+/// 4 KiB, white space in runs of one.
+inline std::string excerpt(const config& settings, std::string_view body) {
+    const std::string shown = shown_text(settings, body.substr(0, 4096), body.npos);
+    std::string out;
+    std::string_view rest = shown;
+    for (std::size_t left = 200; !rest.empty() && left != 0;) {
+        const std::string_view bytes = take_code_point(rest).bytes;
+        if (bytes == " " && (out.empty() || out.back() == ' '))
+            continue;
+        out += bytes;
+        --left;
+    }
+    return out.substr(0, out.find_last_not_of(' ') + 1);
+}
+
+/// Returns where a redirect leads: a host, as a browser would read `Location`. Empty if the response is none,
+/// or does not say.
+inline std::string redirect_target(const config& settings, const http_response& response) {
     const std::string* const location = find_header(response.headers, "Location");
-    if (!location || response.status < 300 || response.status > 399)
+    if (!location || location->empty() || response.status < 300 || response.status > 399)
         return {};
-    const std::string_view target = *location;
-    const std::size_t scheme = target.starts_with("//") ? 0 : target.find("://");
-    if (!target.starts_with("//") && (scheme == target.npos || target.find_first_of("/?#") < scheme))
-        return "the same host";
-    const std::string absolute = (scheme == 0 ? "https:" : "") + std::string{target};
-    const url_parts parts = split_url(absolute);
-    return parts.fault.empty() ? std::string{parts.host} : "a URL that is not http or https with a host";
+    std::string target = *location;
+    std::replace(target.begin(), target.end(), '\\', '/');
+    std::string_view rest = target;
+    if (!rest.starts_with("//")) {
+        const std::size_t scheme = rest.find_first_of(":/?#");
+        if (scheme == rest.npos || rest[scheme] != ':')
+            return "the same host";
+        rest.remove_prefix(scheme + 1);
+        if (!rest.starts_with("//"))
+            return "an address without a host";
+    }
+    rest = rest.substr(2, rest.find_first_of("/?#", 2) - 2);
+    rest.remove_prefix(rest.rfind('@') + 1);
+    rest = rest.substr(0, rest.find(':', rest.starts_with('[') ? std::min(rest.find(']'), rest.size()) : 0));
+    const std::string host = shown_text(settings, rest, 253);
+    return host.empty() ? "an address without a host" : host;
 }
 
 /// An answer that is an error: the sentence of its code, the status, and what the service says.
 inline error answered(const config& settings, errc code, const http_response& response, std::string said) {
     error e{.code = code, .status = response.status};
     e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status);
-    if (const std::string host = redirect_host(response); !host.empty())
-        e.message += ", redirects to " + shown_text(settings, host);
+    if (const std::string target = redirect_target(settings, response); !target.empty())
+        e.message += ", redirects to " + target;
     e.message += ")";
     if (!said.empty())
         e.message += ": " + std::move(said);
@@ -331,6 +354,8 @@ inline error failed_status(const config& settings, const http_response& response
     service_message said;
     if (response.body.size() <= settings.max_response_bytes)
         said = read_service_message(response.body, settings.api_key);
+    if (!said.is_object)
+        said.text = excerpt(settings, response.body);
     if (!said.violations.empty() && said.text.empty())
         said.text = joined(said.violations);
     for (violation& v : said.violations) {
@@ -357,7 +382,7 @@ inline error no_answer(const config& settings, const transport_failure& failed) 
 /// What an answer says: the reply that the interface promises, or an error. The status decides first; only
 /// 200 is a success. Text of the service has its control characters replaced and, where it echoes the API
 /// key, `[redacted]`; in errors it is cut at 512 bytes. An answer over `max_response_bytes`, or nested deeper
-/// than 32, is not read. No I/O.
+/// than 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& settings, const http_response& response) {
     using reply = typename RequestT::reply;
@@ -368,11 +393,12 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        std::string said = std::move(read.error().message);
-        if (read.error().code == errc::malformed_json)
-            said += ": " + detail::excerpt(response.body);
-        error e = detail::answered(settings, errc::malformed_response, response,
-                                   detail::shown_text(settings, said));
+        std::string said = detail::readable(read.error().message, detail::max_service_text);
+        if (read.error().code == errc::malformed_json) {
+            const std::string shown = detail::excerpt(settings, response.body);
+            said += shown.empty() ? "" : ": " + shown;
+        }
+        error e = detail::answered(settings, errc::malformed_response, response, std::move(said));
         e.violations = std::move(read.error().violations);
         return e;
     }
@@ -486,7 +512,8 @@ public:
 /// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
 /// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
 /// in flight; their handlers do not call it any more. Every call of one that was moved from is
-/// `errc::closed`. `std::ref` has it refer to a transport that outlives it.
+/// `errc::closed`. `std::ref` has it refer to a transport, which must outlive it; it
+/// cannot be assigned to then.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <exception>
 #include <iosfwd>
 #include <optional>
@@ -137,17 +136,7 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 
 namespace detail {
 
-/// Ends the program, with a sentence on standard error, if the caller breaks a rule of the interface. A
-/// program that defines `PROMPTLAYER_ASSERT(condition)` has it called first, with a condition that is false.
-constexpr void require(bool kept, const char* sentence) noexcept {
-    if (kept)
-        return;
-#if defined(PROMPTLAYER_ASSERT)
-    PROMPTLAYER_ASSERT(kept);
-#endif
-    std::fputs(sentence, stderr);
-    std::terminate();
-}
+[[noreturn]] inline void misuse(const char* sentence);
 
 } // namespace detail
 
@@ -159,10 +148,10 @@ class [[nodiscard]] result {
     std::variant<stored, E> held_{};
 
     template <std::size_t I, class VariantT>
-    static constexpr auto& get(VariantT& held) noexcept {
-        detail::require(held.index() == I,
-                        I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
-                               : "promptlayer: a result was asked for its error, but holds a value\n");
+    static constexpr auto& get(VariantT& held) {
+        if (held.index() != I)
+            detail::misuse(I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
+                                  : "promptlayer: a result was asked for its error, but holds a value\n");
         return *std::get_if<I>(&held);
     }
 
@@ -178,18 +167,18 @@ public:
     constexpr bool has_value() const noexcept { return held_.index() == 0; }
     constexpr explicit operator bool() const noexcept { return has_value(); }
 
-    constexpr stored& value() & noexcept { return get<0>(held_); }
-    constexpr const stored& value() const& noexcept { return get<0>(held_); }
-    constexpr stored&& value() && noexcept { return std::move(get<0>(held_)); }
-    constexpr stored& operator*() & noexcept { return get<0>(held_); }
-    constexpr const stored& operator*() const& noexcept { return get<0>(held_); }
-    constexpr stored&& operator*() && noexcept { return std::move(get<0>(held_)); }
-    constexpr stored* operator->() noexcept { return &get<0>(held_); }
-    constexpr const stored* operator->() const noexcept { return &get<0>(held_); }
+    constexpr stored& value() & { return get<0>(held_); }
+    constexpr const stored& value() const& { return get<0>(held_); }
+    constexpr stored&& value() && { return std::move(get<0>(held_)); }
+    constexpr stored& operator*() & { return get<0>(held_); }
+    constexpr const stored& operator*() const& { return get<0>(held_); }
+    constexpr stored&& operator*() && { return std::move(get<0>(held_)); }
+    constexpr stored* operator->() { return &get<0>(held_); }
+    constexpr const stored* operator->() const { return &get<0>(held_); }
 
-    constexpr E& error() & noexcept { return get<1>(held_); }
-    constexpr const E& error() const& noexcept { return get<1>(held_); }
-    constexpr E&& error() && noexcept { return std::move(get<1>(held_)); }
+    constexpr E& error() & { return get<1>(held_); }
+    constexpr const E& error() const& { return get<1>(held_); }
+    constexpr E&& error() && { return std::move(get<1>(held_)); }
 
     template <class U>
     constexpr stored value_or(U&& other) const& {
@@ -347,5 +336,7 @@ inline error malformed_json(std::size_t offset, std::string_view what) {
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>
+
+#include <promptlayer/detail/misuse.hpp>
 
 #endif

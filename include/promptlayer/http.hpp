@@ -325,14 +325,41 @@ constexpr std::string_view trimmed(std::string_view text) noexcept {
 
 namespace detail {
 
-/// Whether a header's name says that its value is a secret, space around the name or not.
+/// Whether the name of a header says that its value is a secret: `X-API-KEY`, `Authorization`, `Set-Cookie`.
 constexpr bool is_secret_header(std::string_view name) noexcept {
-    for (const std::string_view secret :
-         {"X-API-KEY", "Authorization", "Proxy-Authorization", "Cookie", "Set-Cookie"}) {
-        if (equal_ignoring_case(trimmed(name), secret))
+    for (const std::string_view word : {"auth", "cookie", "key", "password", "secret", "session", "token"}) {
+        const auto same = [](char a, char b) { return ascii_lower(a) == b; };
+        if (std::search(name.begin(), name.end(), word.begin(), word.end(), same) != name.end())
             return true;
     }
     return false;
+}
+
+/// Calls `action` with the API key, and with each credential in the headers whose names say that there is
+/// one: with each word of 8 characters and more, so that `Bearer` is none, nor the name of a cookie.
+template <class ActionT>
+void for_each_secret(std::string_view api_key, const std::vector<header>& headers, ActionT&& action) {
+    action(visible_run(api_key));
+    for (const header& h : headers) {
+        if (!is_secret_header(h.name))
+            continue;
+        for (std::string_view rest = h.value; !rest.empty();) {
+            const std::string_view word = rest.substr(0, rest.find_first_of(" \t,;=\r\n"));
+            if (word.size() >= 8)
+                action(word);
+            rest.remove_prefix(std::min(word.size() + 1, rest.size()));
+        }
+    }
+}
+
+/// Returns `text` for a person: at most `most_bytes`, without hidden characters, the API key and the
+/// credentials of `headers`.
+inline std::string shown_text(std::string_view text, std::string_view api_key,
+                              const std::vector<header>& headers,
+                              std::size_t most_bytes = std::string_view::npos) {
+    std::string shown = redact_each(readable(text, text.npos),
+                                    [&](auto&& action) { for_each_secret(api_key, headers, action); });
+    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
 }
 
 /// Whether a request's header is one whose value may be printed.
@@ -344,14 +371,15 @@ constexpr bool is_public_header(std::string_view name) noexcept {
     return false;
 }
 
-/// Returns `url` with `[redacted]` in place of user information.
+/// Returns `url` with `[redacted]` in place of what may be user information: all before the last `@`, unless
+/// the URL is a good one, which has none.
 inline std::string without_user_information(std::string_view url) {
-    const std::size_t scheme = url.find("://");
-    const std::size_t from = scheme == url.npos ? 0 : scheme + 3;
-    const std::size_t at = url.substr(0, std::min(url.find_first_of("/?#", from), url.size())).rfind('@');
-    if (at == url.npos || at < from)
+    const std::size_t at = url.rfind('@');
+    if (at == url.npos || split_url(url).fault.empty())
         return std::string{url};
-    return std::string{url.substr(0, from)}.append("[redacted]").append(url.substr(at));
+    const std::size_t scheme = url.find("://");
+    const std::size_t kept = scheme < at ? scheme + 3 : 0;
+    return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
 }
 
 } // namespace detail
@@ -360,16 +388,9 @@ inline std::string without_user_information(std::string_view url) {
 /// `[redacted]` for user information in the URL, for the value of every header except `Content-Type`,
 /// `Accept` and `User-Agent`, and wherever else the API key or another credential of the headers stands.
 inline std::string to_string(const http_request& request) {
+    const std::string* const key = find_header(request.headers, "X-API-KEY");
     const auto shown = [&](std::string_view text) {
-        std::string out = detail::readable(text, text.npos);
-        for (const header& h : request.headers) {
-            if (!detail::is_secret_header(h.name))
-                continue;
-            out = detail::redacted(std::move(out), h.value);
-            const std::string_view value = h.value; // "Bearer KEY"
-            out = detail::redacted(std::move(out), value.substr(value.rfind(' ') + 1));
-        }
-        return out;
+        return detail::shown_text(text, key ? std::string_view{*key} : std::string_view{}, request.headers);
     };
     std::string text =
         shown(request.method) + " " + shown(detail::without_user_information(request.url)) + "\n";

@@ -366,6 +366,7 @@ inline constexpr std::size_t max_service_text = 512;
 
 /// What the service says of a request that it did not accept.
 struct service_message {
+    bool is_object = false;              ///< the body is a JSON object
     std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
     std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
 };
@@ -395,21 +396,6 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
     return readable(path, max_service_text);
 }
 
-/// Returns the beginning of a body that is no JSON, for a person: at most 200 code points of the first 4 KiB,
-/// without control characters, white space in runs of one.
-inline std::string excerpt(std::string_view body) {
-    std::string readable_body = readable(body.substr(0, 4096), body.npos), out;
-    std::string_view rest = readable_body;
-    for (std::size_t left = 200; !rest.empty() && left != 0;) {
-        const std::string_view bytes = take_code_point(rest).bytes;
-        if (bytes == " " && (out.empty() || out.back() == ' '))
-            continue;
-        out += bytes;
-        --left;
-    }
-    return out.substr(0, out.find_last_not_of(' ') + 1);
-}
-
 /// Reads the body of a response that is not 200. Paths are without `secret`, text is as the service has it,
 /// but for control characters.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
@@ -423,9 +409,8 @@ inline service_message read_service_message(std::string_view body, std::string_v
         const auto* const text = value ? value->if_string() : nullptr;
         return text ? readable({text->data(), text->size()}, std::string_view::npos) : std::string{};
     };
-    if (failed)
-        said.text = excerpt(body);
     const auto* const object = failed ? nullptr : answer.if_object();
+    said.is_object = object != nullptr;
     if (!object)
         return said;
     for (const char* const member : {"message", "error", "detail"}) {

@@ -136,7 +136,8 @@ struct retry_environment {
 /// wait. The outcome is that of the last attempt. `http_request::timeout` is for each attempt.
 ///
 /// One request at a time, whatever `T` allows; `cancel` alone may be called from any thread. Movable between
-/// requests. `std::ref` has it refer to a transport, which must outlive it.
+/// requests. `std::ref` has it refer to a transport, which must outlive it; it cannot be
+/// assigned to then.
 template <class T>
 class retrying {
     using transport_type = std::remove_reference_t<T>;
@@ -181,6 +182,8 @@ public:
     transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
+        if (!waking_)
+            return transport_failure{failure::other, "the transport was moved from", false};
         {
             const std::lock_guard held{waking_->mutex};
             waking_->cancelled = false;
@@ -207,6 +210,8 @@ public:
     /// `failure::cancelled`; later ones are not affected. An attempt is ended only where `T` can be
     /// cancelled.
     void cancel() noexcept {
+        if (!waking_)
+            return;
         {
             const std::lock_guard held{waking_->mutex};
             waking_->cancelled = true;

@@ -102,14 +102,31 @@ public:
 
     constexpr bool has_value() const noexcept { return value_.has_value(); }
     constexpr explicit operator bool() const noexcept { return has_value(); }
-    constexpr operator const std::optional<T>&() const noexcept { return value_; }
+    template <class U>
+    requires std::convertible_to<const T&, U>
+    constexpr operator std::optional<U>() const { return value_; }
 
+    constexpr T& operator*() noexcept { return *value_; }
     constexpr const T& operator*() const noexcept { return *value_; }
+    constexpr T* operator->() noexcept { return &*value_; }
     constexpr const T* operator->() const noexcept { return &*value_; }
+    constexpr T& value() { return value_.value(); }
+    constexpr const T& value() const { return value_.value(); }
     constexpr T value_or(T other) const { return value_.value_or(std::move(other)); }
+    template <class... ArgumentsT>
+    constexpr T& emplace(ArgumentsT&&... arguments) {
+        return value_.emplace(std::forward<ArgumentsT>(arguments)...);
+    }
     constexpr void reset() noexcept { value_.reset(); }
 
+    // One for each kind of operand, so that no comparison of std::optional takes this for a value.
     friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
+    friend constexpr bool operator==(const optional& a, const std::optional<T>& b) { return a.value_ == b; }
+    friend constexpr bool operator==(const optional& a, std::nullopt_t) noexcept { return !a.has_value(); }
+    template <detail::value_of<T> U>
+    friend constexpr bool operator==(const optional& a, const U& b) {
+        return a.has_value() && *a == T(b);
+    }
 };
 
 namespace detail {
@@ -145,15 +162,18 @@ struct wrapped<required<T>> : wrapped<T> {
     static constexpr required<T> blank() { return T{}; }
 };
 
-template <class T>
-struct wrapped<std::optional<T>> : wrapped<T> {
+template <class OptionalT>
+struct wrapped_optional : wrapped<typename OptionalT::value_type> {
     static constexpr bool optional = true;
-    static constexpr const T& get(const std::optional<T>& member) noexcept { return *member; }
-    static constexpr std::optional<T> blank() noexcept { return std::nullopt; }
+    static constexpr const auto& get(const OptionalT& member) noexcept { return *member; }
+    static constexpr OptionalT blank() noexcept { return std::nullopt; }
 };
 
 template <class T>
-struct wrapped<promptlayer::optional<T>> : wrapped<std::optional<T>> {};
+struct wrapped<std::optional<T>> : wrapped_optional<std::optional<T>> {};
+
+template <class T>
+struct wrapped<promptlayer::optional<T>> : wrapped_optional<promptlayer::optional<T>> {};
 
 template <class T>
 concept text = std::convertible_to<const T&, std::string_view>;

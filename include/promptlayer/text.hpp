@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -110,13 +111,13 @@ struct shown_code_point {
                  ///< text
 };
 
-/// Whether a code point could change how a log shows what stands around it. The ranges are those of Unicode's
-/// general categories Cc, Zl, Zp and Cf, without the joiners of emoji and scripts.
+/// Whether a code point could change how a log shows the text around it, or hide text: controls, line and
+/// paragraph separators, and format characters except the joiners of emoji and scripts.
 constexpr bool is_hidden(char32_t code) noexcept {
-    constexpr char32_t ranges[][2] = {{0, 0x1F},        {0x7F, 0x9F},     {0xAD, 0xAD},
-                                      {0x61C, 0x61C},   {0x180E, 0x180E}, {0x200B, 0x200B},
-                                      {0x200E, 0x200F}, {0x2028, 0x202E}, {0x2060, 0x206F},
-                                      {0xFEFF, 0xFEFF}, {0xFFF9, 0xFFFB}, {0xE0000, 0xE007F}};
+    constexpr char32_t ranges[][2] = {
+        {0, 0x1F},        {0x7F, 0x9F},       {0xAD, 0xAD},       {0x61C, 0x61C},    {0x180E, 0x180E},
+        {0x200B, 0x200B}, {0x200E, 0x200F},   {0x2028, 0x202E},   {0x2060, 0x206F},  {0xFEFF, 0xFEFF},
+        {0xFFF9, 0xFFFB}, {0x1BCA0, 0x1BCA3}, {0x1D173, 0x1D17A}, {0xE0000, 0xE0FFF}};
     if (code >= ' ' && code < 0x7F)
         return false; // most text is ASCII
     return std::any_of(std::begin(ranges), std::end(ranges),
@@ -199,8 +200,37 @@ constexpr unsigned hex_value(char c) noexcept {
                                           : 16;
 }
 
-/// Finds a secret in text, in any case, as it is or percent-encoded. Of a secret of 8 characters and more,
-/// its first 8 are enough; a shorter one is found only where it stands alone.
+/// A character as text spells it: itself, percent-encoded (`%70`), or with an escape of JSON (`\u0070`,
+/// `\/`).
+struct spelled_character {
+    char character;
+    std::size_t width; ///< in bytes
+};
+
+/// Reads one character off `text`, which is not empty.
+constexpr spelled_character spelled_at(std::string_view text) noexcept {
+    const auto hex_digits = [&](std::size_t from, std::size_t count) {
+        unsigned value = 0;
+        for (std::size_t i = from; i < from + count; ++i) {
+            const unsigned digit = i < text.size() ? hex_value(text[i]) : 16;
+            if (digit == 16 || value > 0xFF)
+                return 0x100u;
+            value = value * 16 + digit;
+        }
+        return value;
+    };
+    const unsigned code = text[0] == '%'            ? hex_digits(1, 2)
+                          : text.starts_with("\\u") ? hex_digits(2, 4)
+                                                    : 0x100;
+    if (code < 0x80)
+        return {static_cast<char>(code), text[0] == '%' ? 3u : 6u};
+    if (text.size() > 1 && text[0] == '\\' && (text[1] == '"' || text[1] == '\\' || text[1] == '/'))
+        return {text[1], 2};
+    return {text[0], 1};
+}
+
+/// Finds a secret in text, in any case, as it is, percent-encoded or with JSON's escapes. Of a secret of 8
+/// characters and more, its first 8 are enough; a shorter one is found only where it stands alone.
 class secret_finder {
     static constexpr std::size_t long_enough = 8;
 
@@ -210,14 +240,9 @@ class secret_finder {
     constexpr std::size_t spelled_by(std::string_view text, bool decode) const noexcept {
         std::size_t used = 0, spelled = 0;
         while (spelled < secret_.size() && used < text.size()) {
-            char c = text[used];
-            std::size_t width = 1;
-            if (decode && c == '%' && text.size() - used >= 3 && hex_value(text[used + 1]) < 16 &&
-                hex_value(text[used + 2]) < 16) {
-                c = static_cast<char>(hex_value(text[used + 1]) * 16 + hex_value(text[used + 2]));
-                width = 3;
-            }
-            if (ascii_lower(c) != ascii_lower(secret_[spelled]))
+            const auto [character, width] =
+                decode ? spelled_at(text.substr(used)) : spelled_character{text[used], 1};
+            if (ascii_lower(character) != ascii_lower(secret_[spelled]))
                 break;
             used += width;
             ++spelled;
@@ -226,7 +251,7 @@ class secret_finder {
     }
 
     static constexpr bool in_word(char c) noexcept {
-        return hex_value(c) < 16 || (ascii_lower(c) >= 'g' && ascii_lower(c) <= 'z') || c == '_' ||
+        return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z') || c == '_' ||
                c == '-' || static_cast<unsigned char>(c) >= 0x80;
     }
 
@@ -236,7 +261,7 @@ public:
     /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
         for (; !secret_.empty() && from < text.size(); ++from) {
-            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%')
+            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%' && text[from] != '\\')
                 continue;
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
@@ -249,24 +274,50 @@ public:
     }
 };
 
-/// Returns `text` with `[redacted]` in place of `secret`, as `secret_finder` finds it. What is returned does
-/// not hold the secret: text that forms it again is dropped.
-inline std::string redacted(std::string text, std::string_view secret) {
-    const secret_finder finder{secret};
-    const auto holds_secret = [&](std::string_view shown) { return !finder.find(shown).empty(); };
+/// Returns the longest run of visible ASCII in a key, which may have been read with a line break or a BOM.
+constexpr std::string_view visible_run(std::string_view key) noexcept {
+    std::string_view longest;
+    while (!key.empty()) {
+        const auto end = std::find_if_not(key.begin(), key.end(), [](char c) { return c > ' ' && c <= '~'; });
+        const std::string_view run = key.substr(0, static_cast<std::size_t>(end - key.begin()));
+        longest = run.size() > longest.size() ? run : longest;
+        key.remove_prefix(std::min(run.size() + 1, key.size()));
+    }
+    return longest;
+}
+
+/// Returns `text` with `[redacted]` in place of each secret, as `secret_finder` finds it. `for_each_secret`
+/// calls what it is given with each. The text that is returned holds no secret: if the replacements form one,
+/// the whole text is dropped.
+template <class ForEachT>
+std::string redact_each(std::string text, ForEachT&& for_each_secret) {
+    const auto holds_secret = [&](std::string_view shown) {
+        bool holds = false;
+        for_each_secret(
+            [&](std::string_view secret) { holds = holds || !secret_finder{secret}.find(shown).empty(); });
+        return holds;
+    };
     if (!holds_secret(text))
         return text;
     constexpr std::string_view replacement = "[redacted]";
     const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
-    std::string out;
-    std::size_t from = 0;
-    for (std::string_view found; !(found = finder.find(text, from)).empty();) {
-        const auto at = static_cast<std::size_t>(found.data() - text.data());
-        out.append(text, from, at - from).append(mark);
-        from = at + found.size();
-    }
-    out.append(text, from);
-    return holds_secret(out) ? std::string{mark} : out;
+    for_each_secret([&](std::string_view secret) {
+        const secret_finder finder{secret};
+        std::string out;
+        std::size_t from = 0;
+        for (std::string_view found; !(found = finder.find(text, from)).empty();) {
+            const auto at = static_cast<std::size_t>(found.data() - text.data());
+            out.append(text, from, at - from).append(mark);
+            from = at + found.size();
+        }
+        text = out.append(text, from);
+    });
+    return holds_secret(text) ? std::string{mark} : text;
+}
+
+/// The same for one secret.
+inline std::string redacted(std::string text, std::string_view secret) {
+    return redact_each(std::move(text), [=](auto action) { action(visible_run(secret)); });
 }
 
 } // namespace detail

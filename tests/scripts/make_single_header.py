@@ -26,6 +26,9 @@ PARTS = [
     "testing/recording_transport",
 ]
 
+# Stands where the macros are put back.
+LAST = "detail/misuse"
+
 INCLUDE = pathlib.Path(__file__).resolve().parents[2] / "include"
 
 TEMPLATE = """\
@@ -47,6 +50,8 @@ TEMPLATE = """\
 {parts}
 
 {pop}
+
+{last}
 
 #endif
 """
@@ -95,10 +100,11 @@ def part(name, above, hoisted):
 
 def single_header():
     hoisted, parts = set(), []
-    above = {"promptlayer/detail/push_macros.hpp", "promptlayer/detail/pop_macros.hpp"}
+    above = {f"promptlayer/detail/{name}.hpp" for name in ("push_macros", "pop_macros", "misuse")}
     for name in PARTS:
         parts.append(part(name, above, hoisted))
         above.add(f"promptlayer/{name}.hpp")
+    last = part(LAST, above, hoisted)
     boost = {header for header in hoisted if header.startswith("boost/")}
     includes = lambda headers: "\n".join(f"#include <{header}>" for header in sorted(headers))
     version = re.search(r'\blibrary_version\b[^"]*"([^"]+)"', read("client"))
@@ -111,6 +117,7 @@ def single_header():
         boost=includes(boost),
         parts="\n\n".join(parts),
         pop=pragmas("detail/pop_macros"),
+        last=last,
     )
 
 
