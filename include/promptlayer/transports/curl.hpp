@@ -174,7 +174,7 @@ class curl_exchange {
             if (has("Transfer-Encoding") && has_body())
                 chunks_.emplace();
         } else if ((line[0] == ' ' || line[0] == '\t') && !headers.empty()) { // goes on with the line before
-            valid = valid && is_field_text(line) && !is_framing(headers.back().name);
+            valid = valid && is_field_text(line);
             headers.back().value.append(" ").append(trimmed(line));
         } else if (valid = valid && is_field_line(line); valid) {
             const std::size_t colon = line.find(':');
@@ -380,6 +380,7 @@ public:
 ///   folded header of more than 4 KiB.
 /// - It refuses what libcurl misses or refuses, which Beast accepts: a folded `Content-Length` or
 ///   `Transfer-Encoding`, a folded trailer or one of 4 KiB, a size of a chunk with more than 16 digits.
+/// - libcurl 7.88 ignores the rest of what it has just read if a header line begins with NUL.
 /// - Plain `http` is HTTP/1.x only. Over TLS, libcurl cannot tell a status line `HTTP/2 200` from HTTP/2.
 /// - Where the server has closed a kept connection, libcurl sends the request again on a new one; only if
 ///   nothing had come back on the old one, yet the service may have read it there. One on which the server

@@ -548,7 +548,7 @@ public:
 
 } // namespace detail
 
-/// A `Transport` over cpp-httplib (0.11 or later), with the connection kept alive from one request to the
+/// A `Transport` over cpp-httplib (0.11.1 or later), with the connection kept alive from one request to the
 /// next as long as the origin is the same.
 ///
 /// - `http` and `https` only; no redirects, no decompression. `https` needs the macro with which httplib
