@@ -38,8 +38,7 @@ constexpr bool is_status_line(std::string_view line) noexcept {
 /// Returns whether `line`, without its CRLF, is `name: value` as RFC 9112 has it, and not folded.
 constexpr bool is_field_line(std::string_view line) noexcept {
     const std::string_view name = line.substr(0, line.find(':'));
-    return !name.empty() && name.size() < line.size() && is_field_text(line) && ascii_from('!', name) &&
-           name.find_first_of("\"(),/;<=>?@[\\]{}") == name.npos;
+    return name.size() < line.size() && is_field_text(line) && is_token(name);
 }
 
 /// Returns whether a header called `name` says where the body ends.
