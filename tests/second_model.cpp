@@ -104,7 +104,8 @@ TEST_CASE("another endpoint is called by the same client") {
     CHECK(reply->queue == "night");
     CHECK(client.transport().requests().at(0).url == "https://api.promptlayer.com/made-up/tickets");
 
-    client.transport().respond({200, {}, R"({"ticket":7,"queue":"a\u001bpl_secret","notes":{"x":"pl_secret"}})"});
+    client.transport().respond(
+        {200, {}, R"({"ticket":7,"queue":"a\u001bpl_secret","notes":{"x":"pl_secret"}})"});
     const auto echoed = client.call(file_ticket{.urgent = true, .text = "ab"});
     CHECK(echoed->queue == "a [redacted]");
     CHECK(echoed->notes.at("x") == "[redacted]");
