@@ -327,16 +327,16 @@ namespace detail {
 
 /// Whether the name of a header says that its value is a secret: `X-API-KEY`, `Authorization`, `Set-Cookie`.
 constexpr bool is_secret_header(std::string_view name) noexcept {
-    for (const std::string_view word : {"auth", "cookie", "key", "password", "secret", "session", "token"}) {
+    for (const std::string_view part : {"auth", "cookie", "key", "password", "secret", "session", "token"}) {
         const auto same = [](char a, char b) { return ascii_lower(a) == b; };
-        if (std::search(name.begin(), name.end(), word.begin(), word.end(), same) != name.end())
+        if (std::search(name.begin(), name.end(), part.begin(), part.end(), same) != name.end())
             return true;
     }
     return false;
 }
 
 /// Calls `action` with the API key, and with each credential in the headers whose names say that there is
-/// one: with each word of 8 characters and more, so that `Bearer` is none, nor the name of a cookie.
+/// one: with each part of 8 characters and more, so that `Bearer` is none, nor the name of a cookie.
 template <class ActionT>
 void for_each_secret(std::string_view api_key, const std::vector<header>& headers, ActionT&& action) {
     action(visible_run(api_key));
@@ -344,10 +344,10 @@ void for_each_secret(std::string_view api_key, const std::vector<header>& header
         if (!is_secret_header(h.name))
             continue;
         for (std::string_view rest = h.value; !rest.empty();) {
-            const std::string_view word = rest.substr(0, rest.find_first_of(" \t,;=\r\n"));
-            if (word.size() >= 8)
-                action(word);
-            rest.remove_prefix(std::min(word.size() + 1, rest.size()));
+            const std::string_view credential = rest.substr(0, rest.find_first_of(" \t,;=\r\n"));
+            if (credential.size() >= 8)
+                action(credential);
+            rest.remove_prefix(std::min(credential.size() + 1, rest.size()));
         }
     }
 }

@@ -14,8 +14,9 @@ namespace detail {
 
 /// Ends the program, with a sentence on standard error, because the caller broke a rule of the interface. A
 /// program that defines `PROMPTLAYER_ASSERT(condition)`, in all its files, has it called with a condition
-/// that is false. If that throws, the program goes on.
-[[noreturn]] inline void misuse(const char* sentence) {
+/// that is false. If that throws, the program goes on. Its declaration says [[noreturn]], which may be a
+/// macro here.
+inline void misuse(const char* sentence) {
     std::fputs(sentence, stderr);
 #if defined(PROMPTLAYER_ASSERT)
     const bool interface_is_used_as_promised = false;
