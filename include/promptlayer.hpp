@@ -806,8 +806,7 @@ constexpr unsigned hex_value(char c) noexcept {
                                           : 16;
 }
 
-/// A character as text spells it: itself, percent-encoded (`%70`), or with an escape of JSON (`\u0070`,
-/// `\/`).
+/// A character as text spells it: itself, percent-encoded, or with an escape of JSON.
 struct spelled_character {
     char character;
     std::size_t width; ///< in bytes
@@ -1319,7 +1318,7 @@ inline std::string path_of(const place& at, std::string_view secret) {
     std::string path{at.member};
     if (at.name)
         path.append("[\"").append(escaped(redacted(std::string{*at.name}, secret))).append("\"]");
-    return path;
+    return redacted(std::move(path), secret); // escapes and what stands around the name may form it
 }
 
 /// A report for `is_valid`: is anything wrong?
@@ -1431,37 +1430,40 @@ constexpr void check_groups(auto&& given, ReportT& report) {
     });
 }
 
-/// Finds repeated names in n log n.
+/// Reports repeats among `count` names, in n log n.
 template <class ReportT>
-void check_unique_by_sorting(const auto& variables, std::string_view member, ReportT& report) {
-    std::vector<std::string_view> names;
-    for (const auto& variable : variables)
-        names.push_back(variable.first);
-    std::sort(names.begin(), names.end());
-    for (std::size_t i = 1; i < names.size(); ++i) {
+constexpr void check_sorted(std::string_view* names, std::size_t count, std::string_view member,
+                            ReportT& report) {
+    std::sort(names, names + count);
+    for (std::size_t i = 1; i < count; ++i) {
         if (names[i] == names[i - 1])
             report.add(rule::unique, {member, &names[i]}, 0, 0);
     }
 }
 
-/// Compares each name with each one before it in constant expressions, where not every standard library has a
-/// vector.
+template <class ReportT>
+void check_unique_at_run_time(const auto& variables, std::string_view member, ReportT& report) {
+    std::vector<std::string_view> names;
+    for (const auto& variable : variables)
+        names.push_back(variable.first);
+    check_sorted(names.data(), names.size(), member, report);
+}
+
+/// Reports names that are given more than once. Not every standard library has a vector in constant
+/// expressions.
 template <class ReportT>
 constexpr void check_unique(const auto& variables, std::string_view member, ReportT& report) {
     if (!std::is_constant_evaluated())
-        return check_unique_by_sorting(variables, member, report);
+        return check_unique_at_run_time(variables, member, report);
     std::size_t count = 0;
-    for (const auto& variable : variables) {
-        const std::string_view name = variable.first;
-        std::size_t before = 0;
-        for (const auto& other : variables) {
-            if (before++ == count)
-                break;
-            if (name == std::string_view{other.first})
-                report.add(rule::unique, {member, &name}, 0, 0);
-        }
+    for ([[maybe_unused]] const auto& variable : variables)
         ++count;
-    }
+    std::string_view* const names = new std::string_view[count];
+    std::size_t next = 0;
+    for (const auto& variable : variables)
+        names[next++] = variable.first;
+    check_sorted(names, count, member, report);
+    delete[] names;
 }
 
 /// The digits of `value`, in `room`.
@@ -2473,7 +2475,8 @@ namespace detail {
 
 /// Whether the name of a header says that its value is a secret: `X-API-KEY`, `Authorization`, `Set-Cookie`.
 constexpr bool is_secret_header(std::string_view name) noexcept {
-    for (const std::string_view part : {"auth", "cookie", "key", "password", "secret", "session", "token"}) {
+    for (const std::string_view part :
+         {"auth", "cookie", "credential", "jwt", "key", "passw", "secret", "session", "signature", "token"}) {
         const auto same = [](char a, char b) { return ascii_lower(a) == b; };
         if (std::search(name.begin(), name.end(), part.begin(), part.end(), same) != name.end())
             return true;
@@ -2482,18 +2485,23 @@ constexpr bool is_secret_header(std::string_view name) noexcept {
 }
 
 /// Calls `action` with the API key, and with each credential in the headers whose names say that there is
-/// one: with each part of 8 characters and more, so that `Bearer` is none, nor the name of a cookie.
+/// one: each part of 8 characters and more, except a scheme such as `Negotiate` and the name of a cookie.
 template <class ActionT>
 void for_each_secret(std::string_view api_key, const std::vector<header>& headers, ActionT&& action) {
+    constexpr std::string_view separators = " \t,;=\r\n";
     action(visible_run(api_key));
     for (const header& h : headers) {
         if (!is_secret_header(h.name))
             continue;
         for (std::string_view rest = h.value; !rest.empty();) {
-            const std::string_view credential = rest.substr(0, rest.find_first_of(" \t,;=\r\n"));
-            if (credential.size() >= 8)
-                action(credential);
-            rest.remove_prefix(std::min(credential.size() + 1, rest.size()));
+            const std::size_t size = std::min(rest.find_first_of(separators), rest.size());
+            const std::string_view after = rest.substr(std::min(size + 1, rest.size()));
+            const bool is_scheme = rest.data() == h.value.data() && size != rest.size() && rest[size] == ' ';
+            const bool is_name = size != rest.size() && rest[size] == '=' && !after.empty() &&
+                                 separators.find(after[0]) == separators.npos;
+            if (size >= 8 && !(is_scheme && !after.empty()) && !is_name)
+                action(rest.substr(0, size));
+            rest = after;
         }
     }
 }
@@ -2505,7 +2513,7 @@ inline std::string shown_text(std::string_view text, std::string_view api_key,
                               std::size_t most_bytes = std::string_view::npos) {
     std::string shown = redact_each(readable(text, text.npos),
                                     [&](auto&& action) { for_each_secret(api_key, headers, action); });
-    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
+    return readable(shown, most_bytes); // a credential that is no UTF-8 may have cut a code point
 }
 
 /// Whether a request's header is one whose value may be printed.
@@ -2524,7 +2532,7 @@ inline std::string without_user_information(std::string_view url) {
     if (at == url.npos || split_url(url).fault.empty())
         return std::string{url};
     const std::size_t scheme = url.find("://");
-    const std::size_t kept = scheme < at ? scheme + 3 : 0;
+    const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;
     return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
 }
 
@@ -3064,24 +3072,28 @@ inline std::string excerpt(const config& settings, std::string_view body) {
     return out.substr(0, out.find_last_not_of(' ') + 1);
 }
 
-/// Returns where a redirect leads: a host, as a browser would read `Location`. Empty if the response is none,
-/// or does not say.
+/// Returns where a redirect leads: a host, as browsers read `Location`. They drop tabs, take a backslash for
+/// a slash, and need no slashes after the scheme. Empty if the response is no redirect, or does not say.
 inline std::string redirect_target(const config& settings, const http_response& response) {
     const std::string* const location = find_header(response.headers, "Location");
     if (!location || location->empty() || response.status < 300 || response.status > 399)
         return {};
     std::string target = *location;
+    std::erase_if(target, [](char c) { return c == '\t' || c == '\r' || c == '\n'; });
     std::replace(target.begin(), target.end(), '\\', '/');
     std::string_view rest = target;
-    if (!rest.starts_with("//")) {
-        const std::size_t scheme = rest.find_first_of(":/?#");
-        if (scheme == rest.npos || rest[scheme] != ':')
-            return "the same host";
-        rest.remove_prefix(scheme + 1);
-        if (!rest.starts_with("//"))
+    const std::size_t colon = rest.find_first_of(":/?#");
+    if (colon != rest.npos && rest[colon] == ':') {
+        const std::string_view scheme = rest.substr(0, colon);
+        rest.remove_prefix(colon + 1);
+        if (!equal_ignoring_case(scheme, "https") && !equal_ignoring_case(scheme, "http") &&
+            !rest.starts_with("//"))
             return "an address without a host";
+    } else if (!rest.starts_with("//")) {
+        return "the same host";
     }
-    rest = rest.substr(2, rest.find_first_of("/?#", 2) - 2);
+    rest.remove_prefix(std::min(rest.find_first_not_of('/'), rest.size()));
+    rest = rest.substr(0, rest.find_first_of("/?#"));
     rest.remove_prefix(rest.rfind('@') + 1);
     rest = rest.substr(0, rest.find(':', rest.starts_with('[') ? std::min(rest.find(']'), rest.size()) : 0));
     const std::string host = shown_text(settings, rest, 253);
@@ -3144,13 +3156,15 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        std::string said = detail::readable(read.error().message, detail::max_service_text);
+        std::string said = detail::shown_text(settings, read.error().message);
         if (read.error().code == errc::malformed_json) {
             const std::string shown = detail::excerpt(settings, response.body);
             said += shown.empty() ? "" : ": " + shown;
         }
         error e = detail::answered(settings, errc::malformed_response, response, std::move(said));
         e.violations = std::move(read.error().violations);
+        for (violation& v : e.violations)
+            v.path = detail::shown_text(settings, v.path);
         return e;
     }
     if constexpr (requires {

@@ -727,7 +727,10 @@ const std::vector<wrong>& wrong_transports() {
          answer_with([](http_response& r) { last_of_each(r.headers); }),
          {"headers of the answer", "cookies", "order of the answer's headers"}},
         {"leaves the chunked coding on",
-         configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_HTTP_TRANSFER_DECODING, 0L); }),
+         answer_with([](http_response& r) {
+             if (find_header(r.headers, "Transfer-Encoding"))
+                 r.body = r.body.empty() ? "0\r\n\r\n" : "D\r\n" + r.body + "\r\n0\r\n\r\n";
+         }),
          {"chunked body"}},
         {"needs a length",
          outcome_with([](transport_result& outcome) {
@@ -1265,6 +1268,21 @@ const case_result& only_case(const conformance_report& report) {
     return report.cases[0];
 }
 
+/// Returns the cases that this machine can run; one without IPv6 cannot run them all.
+std::set<std::string> that_can_run(std::set<std::string> cases) {
+    static const bool has_ipv6 = [] {
+        try {
+            const loopback_server server{"", boost::asio::ip::tcp::v6()};
+            return true;
+        } catch (const std::exception&) {
+            return false;
+        }
+    }();
+    if (!has_ipv6)
+        cases.erase("IPv6");
+    return cases;
+}
+
 } // namespace
 
 TEST_CASE("conformance: every case finds a wrong transport, every wrong transport is found") {
@@ -1274,14 +1292,15 @@ TEST_CASE("conformance: every case finds a wrong transport, every wrong transpor
     std::set<std::string> found;
     for (std::size_t i = 0; i < reports.size(); ++i) {
         INFO(std::string{wrong_transports()[i].how}, "\n", to_string(reports[i]));
-        CHECK(listed(names(reports[i], verdict::failed)) == listed(wrong_transports()[i].found_by));
-        CHECK_FALSE(reports[i].ok());
+        const std::set<std::string> expected = that_can_run(wrong_transports()[i].found_by);
+        CHECK(listed(names(reports[i], verdict::failed)) == listed(expected));
+        CHECK(reports[i].ok() == expected.empty());
         found.merge(names(reports[i], verdict::failed));
     }
     std::set<std::string> cases;
     for (const case_result& one : check_transport(curl_transport{}).cases)
         cases.insert(one.name);
-    CHECK(listed(found) == listed(cases));
+    CHECK(listed(found) == listed(that_can_run(cases)));
 }
 
 TEST_CASE("conformance: a client by hand without a fault passes the cases that find its faults") {

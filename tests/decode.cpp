@@ -265,9 +265,12 @@ TEST_CASE("a redirect says the host that it leads to, and nothing else of the ad
     CHECK(message(301, "https://user:word@a_b.example./x y") == head + ", redirects to a_b.example.)");
     CHECK(message(301, "https://h\x1b\xE2\x80\xAE/") == head + ", redirects to h  )");
     CHECK(message(301, "https://pl_sesame.example/") == head + ", redirects to [redacted].example)");
-    for (const char* const location :
-         {"https://", "javascript:alert(1)", "mailto:a@b", "https:evil.example", "https:/x"})
+    for (const char* const location : {"https://", "javascript:alert(1)", "mailto:a@b", "http:"})
         CHECK_MESSAGE(message(301, location) == head + ", redirects to an address without a host)", location);
+    for (const char* const location :
+         {"/\t/evil.example/", "///evil.example/x", "////evil.example", "https:/evil.example",
+          "HTTP:evil.example", "ht\ttps://evil.example", "//evil\t.example", "ws://evil.example"})
+        CHECK_MESSAGE(message(301, location) == head + ", redirects to evil.example)", location);
     CHECK(message(300, "https://h/").find("redirects to h)") != std::string::npos);
     CHECK(message(399, "https://h/").find("redirects to h)") != std::string::npos);
     CHECK(message(400, "https://h/").find("redirects") == std::string::npos);
@@ -308,6 +311,10 @@ TEST_CASE(
     const auto e = said(422, R"({"detail":[{"loc":["body","swordfish"],"msg":"swordfish"}]})");
     CHECK(to_string(e).find("swordfish") == std::string::npos);
     CHECK(to_string(e.violations.at(0)) == "[redacted]: [redacted]");
+    with_headers.headers = {{"Cookie", "session_id=trustno1x"}, {"X-Auth", "Negotiate c3dvcmRmaXNo=="}};
+    CHECK(said(403, "your session_id has expired, Negotiate again")
+              .message.ends_with("session_id has expired, Negotiate again"));
+    CHECK(said(403, "c3dvcmRmaXNo trustno1x").message.ends_with(": [redacted] [redacted]"));
     with_headers.headers = {{"X-Token", "redacted"}};
     CHECK(said(400, R"({"message":"pl_seredactedsame"})").message.find("sesame") == std::string::npos);
 }

@@ -123,6 +123,12 @@ TEST_CASE("no error of encode, client or tracker shows the key in the name of a 
         .prompt_name = "a", .prompt_input_variables = {{"my pl_sesame", "\xFF"}}, .request_id = 1};
     CHECK(pl::encode(settings, request).error().message ==
           R"(prompt_input_variables["my [redacted]"]: is not UTF-8 at byte 0)");
+    const pl::config escaped{.api_key = "ab\\\"cdefgh"}; // as the name is escaped in the path
+    CHECK(to_string(pl::encode(escaped, {.prompt_name = "a",
+                                         .prompt_input_variables = {{"ab\"cdefgh", "\xFF"}},
+                                         .request_id = 1})
+                        .error())
+              .find("cdefgh") == std::string::npos);
     pl::client client{settings, pl::testing::recording_transport{}};
     CHECK(to_string(client.track_prompt(request).error()).find("sesame") == std::string::npos);
     pl::polled_tracker polled{settings, pl::testing::recording_async_transport{}};

@@ -217,8 +217,8 @@ TEST_CASE("printing a request shows no credential, wherever it stands, and no co
           "{\"k\":\"[redacted]\"} ");
     CHECK(shown("https://user:word@h/a@b", {}, "") == "POST https://[redacted]@b\n\n");
     CHECK(shown("https://h/a@b", {}, "") == "POST https://h/a@b\n\n");
-    for (const char* const url :
-         {"https://u:pa/ss@h/", "https://u:p#w@h", "https://u:p?w@h", "https:/u:w@h", "u:w@h"})
+    for (const char* const url : {"https://u:pa/ss@h/", "https://u:p#w@h", "https://u:p?w@h", "https:/u:w@h",
+                                  "u:w@h", "http:u:w@host/x://y@z"})
         CHECK_MESSAGE(shown(url, {}, "").find("u:") == std::string::npos, url);
     CHECK(shown("http://h/", {{"Authorization", "Bearer pl_sesame "}, {"Cookie", "id=swordfish; a=b"}},
                 "pl_sesame swordfish Bearer") ==

@@ -214,3 +214,28 @@ TEST_CASE("a repeat among 300,000 names is found in a moment: comparing each wit
     variables.back().first = variables.front().first;
     CHECK(check().size() == 1);
 }
+
+namespace {
+
+template <std::size_t CountV>
+constexpr auto many_variables(bool repeated) {
+    std::array<std::pair<std::string_view, std::string_view>, CountV> made{};
+    constexpr std::string_view digits = "0123456789012345678901234567890123456789";
+    for (std::size_t i = 0; i < CountV; ++i)
+        made[i].first = digits.substr(i % 10, 1 + i / 10 % 30);
+    if (!repeated) {
+        for (std::size_t i = 0; i < CountV; ++i)
+            made[i].first = std::string_view{"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz"}.substr(
+                i % 26, 1 + i / 26);
+    }
+    return made;
+}
+
+constexpr auto unique_variables = many_variables<200>(false);
+constexpr auto repeated_variables = many_variables<400>(true);
+static_assert(pl::is_valid(pl::track_prompt_view{
+    .prompt_name = "a", .prompt_input_variables = unique_variables, .request_id = 1}));
+static_assert(!pl::is_valid(pl::track_prompt_view{
+    .prompt_name = "a", .prompt_input_variables = repeated_variables, .request_id = 1}));
+
+} // namespace

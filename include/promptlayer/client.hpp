@@ -313,24 +313,28 @@ inline std::string excerpt(const config& settings, std::string_view body) {
     return out.substr(0, out.find_last_not_of(' ') + 1);
 }
 
-/// Returns where a redirect leads: a host, as a browser would read `Location`. Empty if the response is none,
-/// or does not say.
+/// Returns where a redirect leads: a host, as browsers read `Location`. They drop tabs, take a backslash for
+/// a slash, and need no slashes after the scheme. Empty if the response is no redirect, or does not say.
 inline std::string redirect_target(const config& settings, const http_response& response) {
     const std::string* const location = find_header(response.headers, "Location");
     if (!location || location->empty() || response.status < 300 || response.status > 399)
         return {};
     std::string target = *location;
+    std::erase_if(target, [](char c) { return c == '\t' || c == '\r' || c == '\n'; });
     std::replace(target.begin(), target.end(), '\\', '/');
     std::string_view rest = target;
-    if (!rest.starts_with("//")) {
-        const std::size_t scheme = rest.find_first_of(":/?#");
-        if (scheme == rest.npos || rest[scheme] != ':')
-            return "the same host";
-        rest.remove_prefix(scheme + 1);
-        if (!rest.starts_with("//"))
+    const std::size_t colon = rest.find_first_of(":/?#");
+    if (colon != rest.npos && rest[colon] == ':') {
+        const std::string_view scheme = rest.substr(0, colon);
+        rest.remove_prefix(colon + 1);
+        if (!equal_ignoring_case(scheme, "https") && !equal_ignoring_case(scheme, "http") &&
+            !rest.starts_with("//"))
             return "an address without a host";
+    } else if (!rest.starts_with("//")) {
+        return "the same host";
     }
-    rest = rest.substr(2, rest.find_first_of("/?#", 2) - 2);
+    rest.remove_prefix(std::min(rest.find_first_not_of('/'), rest.size()));
+    rest = rest.substr(0, rest.find_first_of("/?#"));
     rest.remove_prefix(rest.rfind('@') + 1);
     rest = rest.substr(0, rest.find(':', rest.starts_with('[') ? std::min(rest.find(']'), rest.size()) : 0));
     const std::string host = shown_text(settings, rest, 253);
@@ -393,13 +397,15 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
                                 "more than " + std::to_string(settings.max_response_bytes) + " bytes");
     auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
     if (!read) {
-        std::string said = detail::readable(read.error().message, detail::max_service_text);
+        std::string said = detail::shown_text(settings, read.error().message);
         if (read.error().code == errc::malformed_json) {
             const std::string shown = detail::excerpt(settings, response.body);
             said += shown.empty() ? "" : ": " + shown;
         }
         error e = detail::answered(settings, errc::malformed_response, response, std::move(said));
         e.violations = std::move(read.error().violations);
+        for (violation& v : e.violations)
+            v.path = detail::shown_text(settings, v.path);
         return e;
     }
     if constexpr (requires {

@@ -327,7 +327,8 @@ namespace detail {
 
 /// Whether the name of a header says that its value is a secret: `X-API-KEY`, `Authorization`, `Set-Cookie`.
 constexpr bool is_secret_header(std::string_view name) noexcept {
-    for (const std::string_view part : {"auth", "cookie", "key", "password", "secret", "session", "token"}) {
+    for (const std::string_view part :
+         {"auth", "cookie", "credential", "jwt", "key", "passw", "secret", "session", "signature", "token"}) {
         const auto same = [](char a, char b) { return ascii_lower(a) == b; };
         if (std::search(name.begin(), name.end(), part.begin(), part.end(), same) != name.end())
             return true;
@@ -336,18 +337,23 @@ constexpr bool is_secret_header(std::string_view name) noexcept {
 }
 
 /// Calls `action` with the API key, and with each credential in the headers whose names say that there is
-/// one: with each part of 8 characters and more, so that `Bearer` is none, nor the name of a cookie.
+/// one: each part of 8 characters and more, except a scheme such as `Negotiate` and the name of a cookie.
 template <class ActionT>
 void for_each_secret(std::string_view api_key, const std::vector<header>& headers, ActionT&& action) {
+    constexpr std::string_view separators = " \t,;=\r\n";
     action(visible_run(api_key));
     for (const header& h : headers) {
         if (!is_secret_header(h.name))
             continue;
         for (std::string_view rest = h.value; !rest.empty();) {
-            const std::string_view credential = rest.substr(0, rest.find_first_of(" \t,;=\r\n"));
-            if (credential.size() >= 8)
-                action(credential);
-            rest.remove_prefix(std::min(credential.size() + 1, rest.size()));
+            const std::size_t size = std::min(rest.find_first_of(separators), rest.size());
+            const std::string_view after = rest.substr(std::min(size + 1, rest.size()));
+            const bool is_scheme = rest.data() == h.value.data() && size != rest.size() && rest[size] == ' ';
+            const bool is_name = size != rest.size() && rest[size] == '=' && !after.empty() &&
+                                 separators.find(after[0]) == separators.npos;
+            if (size >= 8 && !(is_scheme && !after.empty()) && !is_name)
+                action(rest.substr(0, size));
+            rest = after;
         }
     }
 }
@@ -359,7 +365,7 @@ inline std::string shown_text(std::string_view text, std::string_view api_key,
                               std::size_t most_bytes = std::string_view::npos) {
     std::string shown = redact_each(readable(text, text.npos),
                                     [&](auto&& action) { for_each_secret(api_key, headers, action); });
-    return shown.size() > most_bytes ? readable(shown, most_bytes) : shown;
+    return readable(shown, most_bytes); // a credential that is no UTF-8 may have cut a code point
 }
 
 /// Whether a request's header is one whose value may be printed.
@@ -378,7 +384,7 @@ inline std::string without_user_information(std::string_view url) {
     if (at == url.npos || split_url(url).fault.empty())
         return std::string{url};
     const std::size_t scheme = url.find("://");
-    const std::size_t kept = scheme < at ? scheme + 3 : 0;
+    const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;
     return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
 }
 

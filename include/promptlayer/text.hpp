@@ -200,8 +200,7 @@ constexpr unsigned hex_value(char c) noexcept {
                                           : 16;
 }
 
-/// A character as text spells it: itself, percent-encoded (`%70`), or with an escape of JSON (`\u0070`,
-/// `\/`).
+/// A character as text spells it: itself, percent-encoded, or with an escape of JSON.
 struct spelled_character {
     char character;
     std::size_t width; ///< in bytes

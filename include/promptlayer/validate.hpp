@@ -36,7 +36,7 @@ inline std::string path_of(const place& at, std::string_view secret) {
     std::string path{at.member};
     if (at.name)
         path.append("[\"").append(escaped(redacted(std::string{*at.name}, secret))).append("\"]");
-    return path;
+    return redacted(std::move(path), secret); // escapes and what stands around the name may form it
 }
 
 /// A report for `is_valid`: is anything wrong?
@@ -148,37 +148,40 @@ constexpr void check_groups(auto&& given, ReportT& report) {
     });
 }
 
-/// Finds repeated names in n log n.
+/// Reports repeats among `count` names, in n log n.
 template <class ReportT>
-void check_unique_by_sorting(const auto& variables, std::string_view member, ReportT& report) {
-    std::vector<std::string_view> names;
-    for (const auto& variable : variables)
-        names.push_back(variable.first);
-    std::sort(names.begin(), names.end());
-    for (std::size_t i = 1; i < names.size(); ++i) {
+constexpr void check_sorted(std::string_view* names, std::size_t count, std::string_view member,
+                            ReportT& report) {
+    std::sort(names, names + count);
+    for (std::size_t i = 1; i < count; ++i) {
         if (names[i] == names[i - 1])
             report.add(rule::unique, {member, &names[i]}, 0, 0);
     }
 }
 
-/// Compares each name with each one before it in constant expressions, where not every standard library has a
-/// vector.
+template <class ReportT>
+void check_unique_at_run_time(const auto& variables, std::string_view member, ReportT& report) {
+    std::vector<std::string_view> names;
+    for (const auto& variable : variables)
+        names.push_back(variable.first);
+    check_sorted(names.data(), names.size(), member, report);
+}
+
+/// Reports names that are given more than once. Not every standard library has a vector in constant
+/// expressions.
 template <class ReportT>
 constexpr void check_unique(const auto& variables, std::string_view member, ReportT& report) {
     if (!std::is_constant_evaluated())
-        return check_unique_by_sorting(variables, member, report);
+        return check_unique_at_run_time(variables, member, report);
     std::size_t count = 0;
-    for (const auto& variable : variables) {
-        const std::string_view name = variable.first;
-        std::size_t before = 0;
-        for (const auto& other : variables) {
-            if (before++ == count)
-                break;
-            if (name == std::string_view{other.first})
-                report.add(rule::unique, {member, &name}, 0, 0);
-        }
+    for ([[maybe_unused]] const auto& variable : variables)
         ++count;
-    }
+    std::string_view* const names = new std::string_view[count];
+    std::size_t next = 0;
+    for (const auto& variable : variables)
+        names[next++] = variable.first;
+    check_sorted(names, count, member, report);
+    delete[] names;
 }
 
 /// The digits of `value`, in `room`.

@@ -403,6 +403,8 @@ class conformance {
         const auto took = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start);
         const std::string when = in_words(outcome) + " after " + std::to_string(took.count()) +
                                  " ms of a timeout of " + std::to_string(short_time.count()) + " ms";
+        if (took > longer()) // the server has ended the connection meanwhile
+            throw late{{when}};
         if (took < short_time / 2 || (outcome && took > short_time + slack_))
             break_off(when);
         if (maybe_delivered && !outcome && outcome.error().kind == failure::timeout &&
@@ -620,8 +622,8 @@ class conformance {
                 !server.requests().empty())
                 break_off("of " + what + " " + in_words(outcome));
         };
-        for (const std::string& bytes :
-             {std::string{"a\r\nX-Injected: b"}, std::string{"a\nb"}, std::string{"a\0b", 3}}) {
+        for (const std::string& bytes : {std::string{"a\r\nX-Injected: b"}, std::string{"a\nb"},
+                                         std::string{"a\rb"}, std::string{"a\0b", 3}}) {
             for (const header& given : {header{"X-Broken", bytes}, header{bytes, "x"}}) {
                 http_request broken_header = request_to(url);
                 broken_header.headers.push_back(given);
@@ -633,8 +635,15 @@ class conformance {
             refused("a URL with a line break or a NUL", request_to(url + bytes));
         }
         for (const std::string& bad : {std::string{}, std::string{"http://"}, std::string{"127.0.0.1"},
-                                       std::string{"http://127.0.0.1:99999999/"}, url + "a b"})
+                                       std::string{"http://127.0.0.1:99999999/"}, url + "a b",
+                                       url + "#fragment", "http://user:word@" + url.substr(7)})
             refused("the URL \"" + bad + "\"", request_to(bad));
+        for (const header& framing :
+             {header{"Content-Length", "1"}, header{"Transfer-Encoding", "chunked"}}) {
+            http_request framed = request_to(url);
+            framed.headers.push_back(framing);
+            refused("a header " + framing.name, framed);
+        }
     }
 
     // ---- The answer
@@ -863,9 +872,13 @@ class conformance {
             failed(transport_.send(request), {failure::timeout}, std::nullopt);
             fastest =
                 std::min(fastest, std::chrono::duration_cast<milliseconds>(steady_clock::now() - start));
-            if (fastest < timeout / 2 || (i % some == 0 && fastest > timeout + milliseconds{400}))
-                break_off("a timeout of " + std::to_string(timeout.count()) + " ms took " +
-                          std::to_string(fastest.count()) + " ms, that of request " + std::to_string(i));
+            const std::string when = "a timeout of " + std::to_string(timeout.count()) + " ms took " +
+                                     std::to_string(fastest.count()) + " ms, that of request " +
+                                     std::to_string(i);
+            if (fastest < timeout / 2)
+                break_off(when);
+            if (i % some == 0 && fastest > timeout + milliseconds{400})
+                throw late{{when}};
             if (i % some == 0)
                 fastest = milliseconds::max();
         }

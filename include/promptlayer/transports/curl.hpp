@@ -69,10 +69,11 @@ struct curl_connections {
     CURLM* multi = nullptr;               // null if libcurl cannot be initialised
     CURLM* probe = nullptr;               // has no handles; looks at a socket while `multi` is at work
     CURLSH* sessions = nullptr;           // of TLS, which each handle would else keep for itself
+    const bool one_at_a_time;             // no other request is under way, and all are HTTP/1.x
     std::map<long, curl_socket_t> kept{}; // of HTTP/1.x, by local port; some are closed
     std::atomic<bool> cancelled{false};
 
-    curl_connections() noexcept {
+    explicit curl_connections(bool single) noexcept : one_at_a_time(single) {
         static const CURLcode initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
         if (initialised == CURLE_OK) {
             multi = curl_multi_init();
@@ -93,7 +94,7 @@ struct curl_connections {
     /// keeps a pointer to the last header of the first and frees it again.
     curl_easy handle() const noexcept { return curl_easy{multi ? curl_easy_init() : nullptr}; }
 
-    /// Whether the server has said something unasked on a kept connection, or closed it.
+    /// Returns whether the server has said something unasked on a kept connection, or closed it.
     bool stale(int local_port) const noexcept {
         const auto found = kept.find(local_port);
         if (found == kept.end())
@@ -157,8 +158,8 @@ class curl_exchange {
         if (line.size() > max_header_bytes - header_bytes_)
             return stop("the headers of the response exceed 256 KiB");
         header_bytes_ += line.size();
-        if (headers_done_)
-            return true;
+        if (headers_done_) // trailers, or libcurl has sent the request again
+            return line.starts_with("HTTP/") ? stop("there is a second response") : true;
         auto& headers = response_.headers;
         bool valid = line.ends_with("\r\n");
         line.remove_suffix(valid ? 2 : 0);
@@ -166,11 +167,14 @@ class curl_exchange {
             in_headers_ = true;
             has_chunks_ = line.starts_with("HTTP/1.1");
             headers.clear(); // those of an informational response
-            valid = valid && (is_status_line(line) || (secure() && !line.starts_with("HTTP/1")));
+            const bool maybe_http_2 = secure() && !connections_.one_at_a_time;
+            valid = valid && (is_status_line(line) || (maybe_http_2 && !line.starts_with("HTTP/1")));
         } else if (line.empty()) {
             in_headers_ = false;
             headers_done_ = status() >= 200 || status() == 101;
             valid = valid && framing_is_clear(headers, status() >= 200, has_chunks_);
+            if (status() == 417 && find_header(request_.headers, "Expect"))
+                return stop("HTTP 417, after which libcurl would send the request again");
             if (has("Transfer-Encoding") && has_body())
                 chunks_.emplace();
         } else if ((line[0] == ' ' || line[0] == '\t') && !headers.empty()) { // goes on with the line before
@@ -244,6 +248,12 @@ class curl_exchange {
         set(CURLOPT_SSL_VERIFYHOST, 2L);
         set(CURLOPT_NOSIGNAL, 1L);
         set(CURLOPT_SHARE, connections_.sessions);
+        if (connections_.one_at_a_time)
+            set(CURLOPT_HTTP_VERSION, long{CURL_HTTP_VERSION_1_1});
+#if LIBCURL_VERSION_NUM >= 0x074b00 && LIBCURL_VERSION_NUM <= 0x074c01
+        set(CURLOPT_SSL_SESSIONID_CACHE,
+            0L); // these keep a pointer to a handle that is gone (CVE-2021-22901)
+#endif
         set(CURLOPT_HTTP_TRANSFER_DECODING, 0L); // libcurl takes a bare LF for the end of a chunk
         // A connection under way may turn out to be HTTP/2 and do for several requests; without TLS that is
         // not known before the first answer, too long to wait.
@@ -323,10 +333,12 @@ public:
         return std::nullopt;
     }
 
-    /// Begins anew where a kept connection was stale; each is left but once. Whether it does.
+    /// Starts the request again if the kept connection was stale. Returns whether it did.
     bool again() noexcept {
-        return std::exchange(stale_, false) &&
-               curl_multi_remove_handle(connections_.multi, easy_) == CURLM_OK &&
+        if (!std::exchange(stale_, false))
+            return false;
+        *detail_ = '\0';
+        return curl_multi_remove_handle(connections_.multi, easy_) == CURLM_OK &&
                curl_multi_add_handle(connections_.multi, easy_) == CURLM_OK;
     }
 
@@ -339,6 +351,16 @@ public:
         if (kind == failure::reset && !maybe_delivered)
             kind = failure::connect;
         return {kind, std::move(message), maybe_delivered};
+    }
+
+    /// Closes the connection if the server has said more than was asked for. The TLS library may hold it,
+    /// where no look at the socket finds it. Only while no other request can have taken the connection.
+    void drop_if_unasked() noexcept {
+        char byte = 0;
+        std::size_t count = 0;
+        curl_easy_setopt(easy_, CURLOPT_CONNECT_ONLY, 1L); // which curl_easy_recv needs
+        if (curl_easy_recv(easy_, &byte, 1, &count) == CURLE_AGAIN)
+            curl_easy_setopt(easy_, CURLOPT_CONNECT_ONLY, 0L); // else it is closed with the handle
     }
 
     /// What the request came to when libcurl was done with it.
@@ -354,6 +376,8 @@ public:
             return failed(failure::reset, "the connection ended within the chunks");
         if (code == CURLE_OK && until_cut())
             return failed(failure::reset, "over https a body without a length may have been cut");
+        if (code == CURLE_OK && secure() && connections_.one_at_a_time)
+            drop_if_unasked();
         curl_socket_t socket = CURL_SOCKET_BAD;
         if (http_1())
             curl_easy_getinfo(easy_, CURLINFO_ACTIVESOCKET, &socket);
@@ -381,7 +405,7 @@ public:
 /// - It refuses what libcurl misses or refuses, which Beast accepts: a folded `Content-Length` or
 ///   `Transfer-Encoding`, a folded trailer or one of 4 KiB, a size of a chunk with more than 16 digits.
 /// - libcurl 7.88 ignores the rest of what it has just read if a header line begins with NUL.
-/// - Plain `http` is HTTP/1.x only. Over TLS, libcurl cannot tell a status line `HTTP/2 200` from HTTP/2.
+/// - HTTP/1.x only. A 417 to a request with `Expect` is a `failure::other`.
 /// - Where the server has closed a kept connection, libcurl sends the request again on a new one; only if
 ///   nothing had come back on the old one, yet the service may have read it there. One on which the server
 ///   said something unasked is not used; with a libcurl before 7.80 that may become the next answer.
@@ -394,15 +418,15 @@ public:
 /// library may raise SIGPIPE, the program ignores it. The first transport calls `curl_global_init`; with a
 /// libcurl before 7.84 that is to happen before other threads start.
 class curl_transport {
-    std::unique_ptr<detail::curl_connections> connections_ = std::make_unique<detail::curl_connections>();
+    std::unique_ptr<detail::curl_connections> connections_ = std::make_unique<detail::curl_connections>(true);
     std::function<void(CURL*)> configure_{};
 
 public:
     curl_transport() = default;
 
     /// `configure` is called for every request, on the thread of `send`, after the options of this class: for
-    /// a proxy, a CA file, ... It leaves URL, method, headers, body and callbacks alone, and does not call
-    /// the transport.
+    /// a proxy, a CA file, ... It leaves URL, method, headers, body, codings and callbacks alone, and does
+    /// not call the transport.
     explicit curl_transport(std::function<void(CURL*)> configure) : configure_(std::move(configure)) {}
 
     /// Sends one request and waits for its outcome, as the contract in `transport.hpp` has it. A request that

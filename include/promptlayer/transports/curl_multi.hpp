@@ -45,7 +45,7 @@ class curl_requests {
         transport_result outcome;
     };
 
-    curl_connections connections_{};
+    curl_connections connections_{false};
     std::function<void(CURL*)> configure_;
     std::unordered_map<CURL*, running> running_{};
     std::set<std::pair<clock::time_point, CURL*>> deadlines_{};
@@ -135,7 +135,9 @@ public:
 /// An `AsyncTransport` over libcurl (7.68 or later) without a thread of its own: many requests at once, on
 /// connections they share, which `poll` moves on. For a game loop, or a thread that does nothing else.
 ///
-/// - What one request may be and comes to is as with `curl_transport`.
+/// - What one request may be and comes to is as with `curl_transport`, except over TLS: there, HTTP/2 is used
+///   if the server offers it. libcurl cannot tell a status line `HTTP/2 200` from HTTP/2, and what the server
+///   says unasked together with a response may become the next response.
 /// - At most 8 connections to a host, or as many as you say. `https` requests share one where the server
 ///   offers HTTP/2; otherwise each needs one for itself, and waits for it within its timeout.
 /// - A timeout begins with `send`. A late `poll` may find a request timed out though its answer is there.
@@ -153,7 +155,7 @@ public:
     curl_multi_transport() : curl_multi_transport(nullptr) {}
 
     /// `configure` is called within `send`, after the options of this class: for a proxy, a CA file, ... It
-    /// leaves URL, method, headers, body and callbacks alone, and does not call the transport.
+    /// leaves URL, method, headers, body, codings and callbacks alone, and does not call the transport.
     explicit curl_multi_transport(std::function<void(CURL*)> configure, int most_connections_to_a_host = 8)
         : requests_(
               std::make_unique<detail::curl_requests>(std::move(configure), most_connections_to_a_host)) {}
