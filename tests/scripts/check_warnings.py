@@ -2,7 +2,7 @@
 """Compiles files that use the library, as headers of their own and not of the system, with many warnings on. Passes if
 none is about the library; those about the files themselves do not count.
 
-usage: warnings.py gcc|clang FILE... -- COMPILER [ARGUMENT...]
+usage: check_warnings.py gcc|clang FILE... -- COMPILER [ARGUMENT...]
 """
 
 import os
