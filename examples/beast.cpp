@@ -1,6 +1,7 @@
 // Tracks prompts from coroutines on Boost.Asio, several at the same time.
 
 #include <promptlayer.hpp>
+#include <promptlayer/asio.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
 #include <promptlayer/transports/beast.hpp>
 

@@ -243,6 +243,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -293,6 +294,73 @@ inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
 } // namespace PROMPTLAYER_SETTINGS
 } // namespace promptlayer
 #endif
+
+#endif
+
+#ifndef PROMPTLAYER_RESULT_HPP
+#define PROMPTLAYER_RESULT_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+struct error;
+
+namespace detail {
+
+[[noreturn]] inline void misuse(const char* sentence);
+
+} // namespace detail
+
+/// A value or an error, with the names of C++23's `std::expected`. Asking for the one that is not there ends
+/// the program with a sentence on standard error; it is never undefined behaviour.
+template <class T, class E = error>
+class [[nodiscard]] result {
+    using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
+    std::variant<stored, E> held_{};
+
+    template <std::size_t I, class VariantT>
+    static constexpr auto& get(VariantT& held) {
+        if (held.index() != I)
+            detail::misuse(I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
+                                  : "promptlayer: a result was asked for its error, but holds a value\n");
+        return *std::get_if<I>(&held);
+    }
+
+public:
+    using value_type = T;
+    using error_type = E;
+
+    constexpr result() requires std::is_void_v<T>
+    = default;
+    constexpr result(stored value) : held_{std::in_place_index<0>, std::move(value)} {}
+    constexpr result(E failed) : held_{std::in_place_index<1>, std::move(failed)} {}
+
+    constexpr bool has_value() const noexcept { return held_.index() == 0; }
+    constexpr explicit operator bool() const noexcept { return has_value(); }
+
+    constexpr stored& value() & { return get<0>(held_); }
+    constexpr const stored& value() const& { return get<0>(held_); }
+    constexpr stored&& value() && { return std::move(get<0>(held_)); }
+    constexpr stored& operator*() & { return get<0>(held_); }
+    constexpr const stored& operator*() const& { return get<0>(held_); }
+    constexpr stored&& operator*() && { return std::move(get<0>(held_)); }
+    constexpr stored* operator->() { return &get<0>(held_); }
+    constexpr const stored* operator->() const { return &get<0>(held_); }
+
+    constexpr E& error() & { return get<1>(held_); }
+    constexpr const E& error() const& { return get<1>(held_); }
+    constexpr E&& error() && { return std::move(get<1>(held_)); }
+
+    template <class U>
+    constexpr stored value_or(U&& other) const& {
+        return has_value() ? **this : static_cast<stored>(std::forward<U>(other));
+    }
+    template <class U>
+    constexpr stored value_or(U&& other) && {
+        return has_value() ? *std::move(*this) : static_cast<stored>(std::forward<U>(other));
+    }
+};
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
@@ -414,62 +482,6 @@ template <class TraitsT>
 std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const error& e) {
     return detail::print(out, e);
 }
-
-namespace detail {
-
-[[noreturn]] inline void misuse(const char* sentence);
-
-} // namespace detail
-
-/// A value or an error, with the names of C++23's `std::expected`. Asking for the one that is not there ends
-/// the program with a sentence on standard error; it is never undefined behaviour.
-template <class T, class E = error>
-class [[nodiscard]] result {
-    using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
-    std::variant<stored, E> held_{};
-
-    template <std::size_t I, class VariantT>
-    static constexpr auto& get(VariantT& held) {
-        if (held.index() != I)
-            detail::misuse(I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
-                                  : "promptlayer: a result was asked for its error, but holds a value\n");
-        return *std::get_if<I>(&held);
-    }
-
-public:
-    using value_type = T;
-    using error_type = E;
-
-    constexpr result() requires std::is_void_v<T>
-    = default;
-    constexpr result(stored value) : held_{std::in_place_index<0>, std::move(value)} {}
-    constexpr result(E failed) : held_{std::in_place_index<1>, std::move(failed)} {}
-
-    constexpr bool has_value() const noexcept { return held_.index() == 0; }
-    constexpr explicit operator bool() const noexcept { return has_value(); }
-
-    constexpr stored& value() & { return get<0>(held_); }
-    constexpr const stored& value() const& { return get<0>(held_); }
-    constexpr stored&& value() && { return std::move(get<0>(held_)); }
-    constexpr stored& operator*() & { return get<0>(held_); }
-    constexpr const stored& operator*() const& { return get<0>(held_); }
-    constexpr stored&& operator*() && { return std::move(get<0>(held_)); }
-    constexpr stored* operator->() { return &get<0>(held_); }
-    constexpr const stored* operator->() const { return &get<0>(held_); }
-
-    constexpr E& error() & { return get<1>(held_); }
-    constexpr const E& error() const& { return get<1>(held_); }
-    constexpr E&& error() && { return std::move(get<1>(held_)); }
-
-    template <class U>
-    constexpr stored value_or(U&& other) const& {
-        return has_value() ? **this : static_cast<stored>(std::forward<U>(other));
-    }
-    template <class U>
-    constexpr stored value_or(U&& other) && {
-        return has_value() ? *std::move(*this) : static_cast<stored>(std::forward<U>(other));
-    }
-};
 
 namespace detail {
 
@@ -614,12 +626,13 @@ inline error malformed_json(std::size_t offset, std::string_view what) {
 }
 
 } // namespace detail
+
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
-#ifndef PROMPTLAYER_TEXT_HPP
-#define PROMPTLAYER_TEXT_HPP
+#ifndef PROMPTLAYER_DETAIL_TEXT_HPP
+#define PROMPTLAYER_DETAIL_TEXT_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -798,6 +811,24 @@ constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexc
                       [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
 }
 
+constexpr std::string_view trimmed(std::string_view text) noexcept {
+    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
+    return text.substr(0, text.find_last_not_of(" \t") + 1);
+}
+
+} // namespace detail
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_REDACTION_HPP
+#define PROMPTLAYER_DETAIL_REDACTION_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
+
 /// Returns the value of a hexadecimal digit; 16 if it is none.
 constexpr unsigned hex_value(char c) noexcept {
     const char lower = ascii_lower(c);
@@ -926,6 +957,7 @@ inline std::string redacted(std::string text, std::string_view secret) {
 }
 
 } // namespace detail
+
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -1581,8 +1613,8 @@ template <class RequestT>
 
 #endif
 
-#ifndef PROMPTLAYER_JSON_HPP
-#define PROMPTLAYER_JSON_HPP
+#ifndef PROMPTLAYER_DETAIL_JSON_WRITER_HPP
+#define PROMPTLAYER_DETAIL_JSON_WRITER_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -1638,6 +1670,19 @@ result<void> write_json(const RequestT& request, std::size_t max_bytes, std::str
         return {};
     return invalid(errc::invalid_request, std::move(report.list).take());
 }
+
+} // namespace detail
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_JSON_READER_HPP
+#define PROMPTLAYER_DETAIL_JSON_READER_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
 
 /// What a JSON number is as an integer, decided from its digits.
 struct integer_reading {
@@ -1920,6 +1965,19 @@ result<ModelT> read_json(std::string_view text, std::string_view secret = {}) {
     return std::move(parser.handler()).finish();
 }
 
+} // namespace detail
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_SERVICE_ERROR_HPP
+#define PROMPTLAYER_DETAIL_SERVICE_ERROR_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
+
 /// The most bytes of the service's text that an error holds in one piece.
 inline constexpr std::size_t max_service_text = 512;
 
@@ -2004,6 +2062,15 @@ inline service_message read_service_message(std::string_view body, std::string_v
 
 } // namespace detail
 
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_JSON_HPP
+#define PROMPTLAYER_JSON_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
 /// The request as the JSON text that is sent: its members in the order of the schema, absent ones and an
 /// empty set of variables left out, no spaces. `invalid_request` with every violation if it breaks a rule or
 /// exceeds `max_request_bytes`. One pass and, for a request of usual size, one allocation; any thread.
@@ -2029,6 +2096,15 @@ result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes 
     }
     return detail::read_json<RequestT, detail::unknown_members::refused>(text);
 }
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_JSON_SCHEMA_HPP
+#define PROMPTLAYER_JSON_SCHEMA_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
 template <class ModelT>
@@ -2166,41 +2242,10 @@ void view_of(const RangeT&&, const basic_track_prompt<std::string_view, detail::
 
 #endif
 
-#ifndef PROMPTLAYER_HTTP_HPP
-#define PROMPTLAYER_HTTP_HPP
+#ifndef PROMPTLAYER_DETAIL_URL_HPP
+#define PROMPTLAYER_DETAIL_URL_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
-/// One header field of a request or an answer.
-struct header {
-    std::string name{};
-    std::string value{};
-
-    friend bool operator==(const header&, const header&) = default;
-};
-
-/// One HTTP request, ready to be sent as it is. Printing it shows secrets as `[redacted]`.
-struct http_request {
-    std::string method{};
-    std::string url{}; ///< absolute, `https://` or `http://`, visible ASCII
-    std::vector<header>
-        headers{};      ///< all that have to be sent but for those of the connection and the length
-    std::string body{}; ///< bytes
-    std::chrono::milliseconds
-        timeout{}; ///< for the whole exchange, from the look-up of the host to the last byte
-    std::size_t max_response_bytes = 0; ///< stop reading a body that is longer
-
-    friend bool operator==(const http_request&, const http_request&) = default;
-};
-
-/// One HTTP answer, whatever its status.
-struct http_response {
-    int status = 0;
-    std::vector<header> headers{}; ///< all of them, in order, repeats included
-    std::string body{};            ///< bytes, with the transfer coding taken off
-
-    friend bool operator==(const http_response&, const http_response&) = default;
-};
 
 namespace detail {
 
@@ -2352,48 +2397,27 @@ inline url_parts split_url(std::string_view url) noexcept {
     return parts;
 }
 
+/// Returns `url` with `[redacted]` in place of what may be user information: all before the last `@`, unless
+/// the URL is a good one, which has none.
+inline std::string without_user_information(std::string_view url) {
+    const std::size_t at = url.rfind('@');
+    if (at == url.npos || split_url(url).fault.empty())
+        return std::string{url};
+    const std::size_t scheme = url.find("://");
+    const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;
+    return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
+}
+
 } // namespace detail
 
-/// Why a request cannot be sent as it stands, in words; null if it can. For transports, whose HTTP client may
-/// send something else instead: of a URL that is not `http` or `https` with a host and a port, or has user
-/// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
-/// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
-/// with a body. What a client makes of a valid config can be sent.
-[[nodiscard]] inline const char* unsendable(const http_request& request) noexcept {
-    if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
-        return "the URL is not one of http or https that can be sent as it stands";
-    if (!detail::is_token(request.method) || request.method == "CONNECT")
-        return "the method is not one that can be sent";
-    if (request.method == "HEAD" && !request.body.empty())
-        return "HEAD cannot have a body";
-    std::size_t hosts = 0;
-    for (const header& h : request.headers) {
-        const auto control = [](char c) {
-            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
-        };
-        if (!detail::is_token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
-            return "a header holds a character that HTTP does not allow there";
-        if (detail::equal_ignoring_case(h.name, "Content-Length") ||
-            detail::equal_ignoring_case(h.name, "Transfer-Encoding"))
-            return "the length of the body is for the transport to tell, not for a header";
-        if (detail::equal_ignoring_case(h.name, "Host") && ++hosts > 1)
-            return "there is more than one Host";
-    }
-    return nullptr;
-}
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
-/// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
-/// `headers`.
-[[nodiscard]] inline const std::string* find_header(const std::vector<header>& headers,
-                                                    std::string_view name) noexcept {
-    const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
-        return detail::equal_ignoring_case(h.name, name);
-    });
-    return found == headers.end() ? nullptr : &found->value;
-}
+#endif
 
-/// A temporary would be gone before its header is read.
-const std::string* find_header(const std::vector<header>&&, std::string_view) = delete;
+#ifndef PROMPTLAYER_DETAIL_HTTP_DATE_HPP
+#define PROMPTLAYER_DETAIL_HTTP_DATE_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -2447,12 +2471,88 @@ inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) 
            std::chrono::seconds{*seconds};
 }
 
-constexpr std::string_view trimmed(std::string_view text) noexcept {
-    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
-    return text.substr(0, text.find_last_not_of(" \t") + 1);
+} // namespace detail
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_HTTP_HPP
+#define PROMPTLAYER_HTTP_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+/// One header field of a request or an answer.
+struct header {
+    std::string name{};
+    std::string value{};
+
+    friend bool operator==(const header&, const header&) = default;
+};
+
+/// One HTTP request, ready to be sent as it is. Printing it shows secrets as `[redacted]`.
+struct http_request {
+    std::string method{};
+    std::string url{}; ///< absolute, `https://` or `http://`, visible ASCII
+    std::vector<header>
+        headers{};      ///< all that have to be sent but for those of the connection and the length
+    std::string body{}; ///< bytes
+    std::chrono::milliseconds
+        timeout{}; ///< for the whole exchange, from the look-up of the host to the last byte
+    std::size_t max_response_bytes = 0; ///< stop reading a body that is longer
+
+    friend bool operator==(const http_request&, const http_request&) = default;
+};
+
+/// One HTTP answer, whatever its status.
+struct http_response {
+    int status = 0;
+    std::vector<header> headers{}; ///< all of them, in order, repeats included
+    std::string body{};            ///< bytes, with the transfer coding taken off
+
+    friend bool operator==(const http_response&, const http_response&) = default;
+};
+
+/// Why a request cannot be sent as it stands, in words; null if it can. For transports, whose HTTP client may
+/// send something else instead: of a URL that is not `http` or `https` with a host and a port, or has user
+/// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
+/// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
+/// with a body. What a client makes of a valid config can be sent.
+[[nodiscard]] inline const char* unsendable(const http_request& request) noexcept {
+    if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
+        return "the URL is not one of http or https that can be sent as it stands";
+    if (!detail::is_token(request.method) || request.method == "CONNECT")
+        return "the method is not one that can be sent";
+    if (request.method == "HEAD" && !request.body.empty())
+        return "HEAD cannot have a body";
+    std::size_t hosts = 0;
+    for (const header& h : request.headers) {
+        const auto control = [](char c) {
+            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
+        };
+        if (!detail::is_token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
+            return "a header holds a character that HTTP does not allow there";
+        if (detail::equal_ignoring_case(h.name, "Content-Length") ||
+            detail::equal_ignoring_case(h.name, "Transfer-Encoding"))
+            return "the length of the body is for the transport to tell, not for a header";
+        if (detail::equal_ignoring_case(h.name, "Host") && ++hosts > 1)
+            return "there is more than one Host";
+    }
+    return nullptr;
 }
 
-} // namespace detail
+/// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
+/// `headers`.
+[[nodiscard]] inline const std::string* find_header(const std::vector<header>& headers,
+                                                    std::string_view name) noexcept {
+    const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
+        return detail::equal_ignoring_case(h.name, name);
+    });
+    return found == headers.end() ? nullptr : &found->value;
+}
+
+/// A temporary would be gone before its header is read.
+const std::string* find_header(const std::vector<header>&&, std::string_view) = delete;
 
 /// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
 /// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
@@ -2525,17 +2625,6 @@ constexpr bool is_public_header(std::string_view name) noexcept {
     return false;
 }
 
-/// Returns `url` with `[redacted]` in place of what may be user information: all before the last `@`, unless
-/// the URL is a good one, which has none.
-inline std::string without_user_information(std::string_view url) {
-    const std::size_t at = url.rfind('@');
-    if (at == url.npos || split_url(url).fault.empty())
-        return std::string{url};
-    const std::size_t scheme = url.find("://");
-    const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;
-    return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
-}
-
 } // namespace detail
 
 /// Returns the request as HTTP/1.1 would have it, for a person: without control characters, and with
@@ -2585,12 +2674,68 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 
 #endif
 
-#ifndef PROMPTLAYER_TRANSPORT_HPP
-#define PROMPTLAYER_TRANSPORT_HPP
+#ifndef PROMPTLAYER_DETAIL_EXCEPTIONS_HPP
+#define PROMPTLAYER_DETAIL_EXCEPTIONS_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
+
+/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
+/// that returns false.
+template <class ActionT, class OnThrowT>
+void catching(ActionT&& action, OnThrowT&& on_throw) {
+#if defined(__cpp_exceptions)
+    try {
+        action();
+    } catch (const std::exception& thrown) {
+        if (const char* const what = thrown.what(); !on_throw(what ? what : "unknown exception"))
+            throw;
+    } catch (...) {
+        if (!on_throw("unknown exception"))
+            throw;
+    }
+#else
+    action();
+    static_cast<void>(on_throw);
+#endif
+}
+
+} // namespace detail
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_MUTEX_HPP
+#define PROMPTLAYER_DETAIL_MUTEX_HPP
 
 #ifndef PROMPTLAYER_NO_THREADS
 #include <mutex>
 #endif
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
+
+#ifndef PROMPTLAYER_NO_THREADS
+using mutex = std::mutex;
+using lock = std::lock_guard<std::mutex>;
+#else
+struct mutex {};
+struct lock {
+    explicit lock(mutex&) noexcept {}
+};
+#endif
+
+} // namespace detail
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_TRANSPORT_HPP
+#define PROMPTLAYER_TRANSPORT_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -2751,43 +2896,14 @@ consteval bool is_transport() {
     return true;
 }
 
-#ifndef PROMPTLAYER_NO_THREADS
-using mutex = std::mutex;
-using lock = std::lock_guard<std::mutex>;
-#else
-struct mutex {};
-struct lock {
-    explicit lock(mutex&) noexcept {}
-};
-#endif
-
-/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
-/// that returns false.
-template <class ActionT, class OnThrowT>
-void catching(ActionT&& action, OnThrowT&& on_throw) {
-#if defined(__cpp_exceptions)
-    try {
-        action();
-    } catch (const std::exception& thrown) {
-        if (const char* const what = thrown.what(); !on_throw(what ? what : "unknown exception"))
-            throw;
-    } catch (...) {
-        if (!on_throw("unknown exception"))
-            throw;
-    }
-#else
-    action();
-    static_cast<void>(on_throw);
-#endif
-}
-
 } // namespace detail
+
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 
-#ifndef PROMPTLAYER_CLIENT_HPP
-#define PROMPTLAYER_CLIENT_HPP
+#ifndef PROMPTLAYER_CONFIG_HPP
+#define PROMPTLAYER_CONFIG_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -2911,6 +3027,15 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
     return detail::print(out, settings);
 }
 
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_PREPARED_REQUEST_HPP
+#define PROMPTLAYER_PREPARED_REQUEST_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
 /// A validated request without the API key: what a queue or a file may hold.
 struct prepared_request {
     std::string path{}; ///< `/rest/track-prompt`
@@ -2918,6 +3043,15 @@ struct prepared_request {
 
     friend bool operator==(const prepared_request&, const prepared_request&) = default;
 };
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_CODEC_HPP
+#define PROMPTLAYER_CODEC_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
@@ -3201,6 +3335,15 @@ result<typename RequestT::reply> decode(const http_response& response) {
     return decode<RequestT>(config{}, response);
 }
 
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_CLIENT_HPP
+#define PROMPTLAYER_CLIENT_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
 namespace detail {
 
 /// A config and what was found of it, once.
@@ -3363,11 +3506,6 @@ client(config, T) -> client<std::unwrap_reference_t<T>>;
 #ifndef PROMPTLAYER_RETRY_HPP
 #define PROMPTLAYER_RETRY_HPP
 
-#ifndef PROMPTLAYER_NO_THREADS
-#include <condition_variable>
-#include <mutex>
-#endif
-
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// When a request that failed is sent again. The defaults are for callers who wait; see
@@ -3443,6 +3581,32 @@ retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attemp
 
 namespace detail {
 
+/// Uniform from 0 up to 1, from a generator that the system has seeded.
+inline std::function<double()> random_source() {
+    std::random_device seed;
+    return [engine = std::minstd_rand{seed()}]() mutable {
+        return std::uniform_real_distribution<double>{0, 1}(engine);
+    };
+}
+
+} // namespace detail
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_RETRYING_TRANSPORT_HPP
+#define PROMPTLAYER_RETRYING_TRANSPORT_HPP
+
+#ifndef PROMPTLAYER_NO_THREADS
+#include <condition_variable>
+#include <mutex>
+#endif
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
+
 /// As much of an error as the decision to send again needs.
 inline error retry_cause(const transport_result& outcome) {
     error e{.code = errc::transport};
@@ -3455,14 +3619,6 @@ inline error retry_cause(const transport_result& outcome) {
         e.maybe_delivered = outcome.error().maybe_delivered;
     }
     return e;
-}
-
-/// Uniform from 0 up to 1, from a generator that the system has seeded.
-inline std::function<double()> random_source() {
-    std::random_device seed;
-    return [engine = std::minstd_rand{seed()}]() mutable {
-        return std::uniform_real_distribution<double>{0, 1}(engine);
-    };
 }
 
 } // namespace detail
@@ -3891,6 +4047,15 @@ public:
     std::size_t bytes() const noexcept { return bytes_; }
 };
 
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_JOURNAL_HPP
+#define PROMPTLAYER_JOURNAL_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
 /// Where a tracker keeps what it has queued until it is done, so that a crash does not lose it;
 /// `file_journal` is one. `add` is called by those who track, `done` (after the `add` of its request) and
 /// `tend` by the one that sends; at once, where a tracker has threads. What one throws is dropped, but for
@@ -3919,6 +4084,15 @@ public:
     /// to call again at the latest; none if that waits for `add` or `done`.
     virtual std::optional<std::chrono::milliseconds> tend() = 0;
 };
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_TRACKER_HPP
+#define PROMPTLAYER_TRACKER_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 

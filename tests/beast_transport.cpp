@@ -1,3 +1,4 @@
+#include <promptlayer/asio.hpp>
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/conformance_tls.hpp>

@@ -1,11 +1,14 @@
 #ifndef PROMPTLAYER_FILE_JOURNAL_HPP
 #define PROMPTLAYER_FILE_JOURNAL_HPP
 
-#include <promptlayer/client.hpp>
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/exceptions.hpp>
+#include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/error.hpp>
+#include <promptlayer/journal.hpp>
 #include <promptlayer/outbox.hpp>
-#include <promptlayer/transport.hpp>
+#include <promptlayer/prepared_request.hpp>
+#include <promptlayer/result.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 

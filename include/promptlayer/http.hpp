@@ -2,23 +2,21 @@
 #define PROMPTLAYER_HTTP_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/http_date.hpp>
+#include <promptlayer/detail/redaction.hpp>
+#include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/url.hpp>
 #include <promptlayer/error.hpp>
-#include <promptlayer/text.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <algorithm>
-#include <array>
-#include <charconv>
 #include <chrono>
 #include <cstddef>
-#include <cstdint>
 #include <iosfwd>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
@@ -53,158 +51,6 @@ struct http_response {
 
     friend bool operator==(const http_response&, const http_response&) = default;
 };
-
-namespace detail {
-
-/// Whether every character of `text` is from `first` to '~'.
-constexpr bool ascii_from(char first, std::string_view text) noexcept {
-    return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
-}
-
-/// Whether `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
-constexpr bool is_token(std::string_view text) noexcept {
-    return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
-}
-
-/// A number without a sign or a leading zero, at most `most`.
-inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned most) noexcept {
-    unsigned number = 0;
-    const char* const end = digits.data() + digits.size();
-    const auto [stop, ec] = std::from_chars(digits.data(), end, number);
-    if (digits.empty() || ec != std::errc{} || stop != end || number > most ||
-        (digits[0] == '0' && digits.size() > 1))
-        return std::nullopt;
-    return number;
-}
-
-/// Reads an IPv4 address of four decimal numbers, as RFC 3986 has it; no other form that a resolver may take.
-inline std::optional<std::array<std::uint8_t, 4>> parse_ipv4(std::string_view text) noexcept {
-    std::array<std::uint8_t, 4> address{};
-    for (std::size_t i = 0; i < address.size(); ++i) {
-        const std::size_t size = i + 1 < address.size() ? text.find('.') : text.size();
-        const auto octet = size == text.npos ? std::nullopt : decimal_up_to(text.substr(0, size), 255);
-        if (!octet)
-            return std::nullopt;
-        address[i] = static_cast<std::uint8_t>(*octet);
-        text.remove_prefix(std::min(size + 1, text.size()));
-    }
-    return address;
-}
-
-/// Reads an IPv6 address in any form of RFC 4291, section 2.2; without a zone.
-inline std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept {
-    std::array<std::uint8_t, 16> address{};
-    std::size_t count = 0;             // bytes read
-    std::optional<std::size_t> zeroes; // where `::` stands
-    const auto take_zeroes = [&] {
-        text.remove_prefix(1);
-        return !std::exchange(zeroes, count);
-    };
-    if (text.starts_with("::")) {
-        text.remove_prefix(1);
-        take_zeroes();
-    }
-    while (!text.empty()) {
-        const auto last = count <= 12 ? parse_ipv4(text) : std::nullopt;
-        if (last) {
-            std::copy(last->begin(), last->end(), address.begin() + static_cast<std::ptrdiff_t>(count));
-            count += 4;
-            break;
-        }
-        const std::string_view digits = text.substr(0, text.find(':'));
-        unsigned group = 0;
-        const char* const end = digits.data() + digits.size();
-        const auto [stop, ec] = std::from_chars(digits.data(), end, group, 16);
-        if (digits.size() - 1 >= 4 || ec != std::errc{} || stop != end || count == address.size())
-            return std::nullopt;
-        address[count++] = static_cast<std::uint8_t>(group >> 8);
-        address[count++] = static_cast<std::uint8_t>(group & 0xFF);
-        text.remove_prefix(digits.size());
-        if (text.empty())
-            break;
-        text.remove_prefix(1);
-        if (text.empty() || (text[0] == ':' && !take_zeroes()))
-            return std::nullopt;
-    }
-    if (zeroes ? count > 14 : count != 16)
-        return std::nullopt;
-    if (zeroes) {
-        const auto from = address.begin() + static_cast<std::ptrdiff_t>(*zeroes);
-        const auto to = address.begin() + static_cast<std::ptrdiff_t>(count);
-        std::fill(from, std::copy_backward(from, to, address.end()), std::uint8_t{});
-    }
-    return address;
-}
-
-/// Whether `text` is a host name by RFC 1123, section 2.1. One whose last label is a number is none: what a
-/// resolver makes of it differs.
-inline bool is_host_name(std::string_view text) noexcept {
-    if (text.size() > 253)
-        return false;
-    while (true) {
-        const std::string_view label = text.substr(0, text.find('.'));
-        const auto letter_or_digit = [](char c) {
-            return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z');
-        };
-        if (label.empty() || label.size() > 63 || label.front() == '-' || label.back() == '-' ||
-            !std::all_of(label.begin(), label.end(), [&](char c) { return c == '-' || letter_or_digit(c); }))
-            return false;
-        if (label.size() == text.size())
-            return label.find_first_not_of("0123456789") != label.npos && !label.starts_with("0x") &&
-                   !label.starts_with("0X");
-        text.remove_prefix(label.size() + 1);
-    }
-}
-
-/// An absolute `http` or `https` URL in parts, which refer to it.
-struct url_parts {
-    std::string_view fault{}; ///< why it is none, and the rest is not to be used; else empty
-    bool secure = false;
-    std::string_view authority{}; ///< host and port, as they stand
-    std::string_view host{};      ///< without the brackets of an IPv6 address
-    bool loopback = false;        ///< `localhost`, 127.0.0.0/8 in four decimal numbers, or ::1
-    unsigned port = 0;
-    std::string_view target{}; ///< from the path on, as it stands; may be empty
-};
-
-inline url_parts split_url(std::string_view url) noexcept {
-    const auto fault = [](std::string_view words) { return url_parts{.fault = words}; };
-    if (!ascii_from('!', url))
-        return fault("must be visible ASCII without space, ?, # and backslash");
-    url_parts parts;
-    const std::string_view scheme = url.substr(0, url.find("://"));
-    parts.secure = equal_ignoring_case(scheme, "https");
-    if (scheme.size() == url.size() || !(parts.secure || equal_ignoring_case(scheme, "http")))
-        return fault("must begin with https://, or http:// where the host is this machine");
-    url.remove_prefix(scheme.size() + 3);
-    const std::string_view authority = parts.authority = url.substr(0, url.find_first_of("/?#"));
-    parts.target = url.substr(authority.size());
-    if (authority.find('@') != authority.npos)
-        return fault("must not hold user information");
-    const bool bracketed = authority.starts_with('[');
-    const std::size_t name_end = std::min(authority.find(bracketed ? ']' : ':'), authority.size());
-    parts.host = authority.substr(bracketed ? 1 : 0, name_end - (bracketed ? 1 : 0));
-    if (bracketed) {
-        const auto address = parse_ipv6(parts.host);
-        if (!address || name_end == authority.size())
-            return fault("must have an IPv6 address (RFC 4291) in its brackets");
-        parts.loopback = address->back() == 1 && std::count(address->begin(), address->end(), 0) == 15;
-    } else if (const auto address = parse_ipv4(parts.host)) {
-        parts.loopback = address->front() == 127;
-    } else if (is_host_name(parts.host)) {
-        parts.loopback = equal_ignoring_case(parts.host, "localhost");
-    } else {
-        return fault("must name a host: letters, digits, hyphens and dots (RFC 1123), or an address");
-    }
-    const std::string_view port = authority.substr(name_end + (bracketed ? 1 : 0));
-    const auto number = port.empty() ? (parts.secure ? 443 : 80) : decimal_up_to(port.substr(1), 65535);
-    if ((!port.empty() && port[0] != ':') || !number || *number == 0)
-        return fault("must have a port from 1 to 65535 or none");
-    parts.port = *number;
-    return parts;
-}
-
-} // namespace detail
 
 /// Why a request cannot be sent as it stands, in words; null if it can. For transports, whose HTTP client may
 /// send something else instead: of a URL that is not `http` or `https` with a host and a port, or has user
@@ -246,65 +92,6 @@ inline url_parts split_url(std::string_view url) noexcept {
 
 /// A temporary would be gone before its header is read.
 const std::string* find_header(const std::vector<header>&&, std::string_view) = delete;
-
-namespace detail {
-
-/// All of `digits` as a number from 0; larger ones become the largest.
-inline std::optional<std::chrono::seconds::rep> whole_number(std::string_view digits) noexcept {
-    std::chrono::seconds::rep number = 0;
-    const char* const end = digits.data() + digits.size();
-    const auto [stop, ec] = std::from_chars(digits.data(), end, number);
-    if (digits.empty() || digits[0] == '-' || stop != end)
-        return std::nullopt;
-    return ec == std::errc::result_out_of_range ? std::numeric_limits<decltype(number)>::max() : number;
-}
-
-/// A date in one of the three forms of RFC 9110, section 5.6.7:
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`.
-/// The weekday is not checked; a year of two digits is one from 1970 to 2069.
-inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) noexcept {
-    std::array<std::string_view, 8> part{}; // weekday, day, month, year, hours, minutes, seconds, GMT
-    std::size_t parts = 0;
-    while (true) {
-        text.remove_prefix(std::min(text.find_first_not_of(" ,-:"), text.size()));
-        if (text.empty())
-            break;
-        if (parts == part.size())
-            return std::nullopt;
-        const std::size_t length = std::min(text.find_first_of(" ,-:"), text.size());
-        part[parts++] = text.substr(0, length);
-        text.remove_prefix(length);
-    }
-    if (parts == 7) { // asctime's: weekday, month, day, hours, minutes, seconds, year
-        std::swap(part[1], part[2]);
-        std::rotate(part.begin() + 3, part.begin() + 6, part.begin() + 7);
-    } else if (parts != 8 || part[7] != "GMT") {
-        return std::nullopt;
-    }
-    constexpr std::string_view months = "JanFebMarAprMayJunJulAugSepOctNovDec";
-    const std::size_t month = part[2].size() == 3 ? months.find(part[2]) : months.npos;
-    const auto day = whole_number(part[1]), year = whole_number(part[3]), hours = whole_number(part[4]),
-               minutes = whole_number(part[5]), seconds = whole_number(part[6]);
-    if (month == months.npos || month % 3 != 0 || !day || !year || !hours || !minutes || !seconds ||
-        *day > 31 || (part[3].size() != 2 && part[3].size() != 4) || *hours > 23 || *minutes > 59 ||
-        *seconds > 60)
-        return std::nullopt;
-    const auto full_year = part[3].size() != 2 ? *year : *year + (*year < 70 ? 2000 : 1900);
-    const std::chrono::year_month_day date{std::chrono::year{static_cast<int>(full_year)},
-                                           std::chrono::month{static_cast<unsigned>(month / 3 + 1)},
-                                           std::chrono::day{static_cast<unsigned>(*day)}};
-    if (!date.ok())
-        return std::nullopt;
-    return std::chrono::sys_days{date} + std::chrono::hours{*hours} + std::chrono::minutes{*minutes} +
-           std::chrono::seconds{*seconds};
-}
-
-constexpr std::string_view trimmed(std::string_view text) noexcept {
-    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
-    return text.substr(0, text.find_last_not_of(" \t") + 1);
-}
-
-} // namespace detail
 
 /// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
 /// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
@@ -375,17 +162,6 @@ constexpr bool is_public_header(std::string_view name) noexcept {
             return true;
     }
     return false;
-}
-
-/// Returns `url` with `[redacted]` in place of what may be user information: all before the last `@`, unless
-/// the URL is a good one, which has none.
-inline std::string without_user_information(std::string_view url) {
-    const std::size_t at = url.rfind('@');
-    if (at == url.npos || split_url(url).fault.empty())
-        return std::string{url};
-    const std::size_t scheme = url.find("://");
-    const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;
-    return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
 }
 
 } // namespace detail

@@ -1,11 +1,11 @@
 #ifndef PROMPTLAYER_OUTBOX_HPP
 #define PROMPTLAYER_OUTBOX_HPP
 
-#include <promptlayer/client.hpp>
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
+#include <promptlayer/prepared_request.hpp>
+#include <promptlayer/result.hpp>
 #include <promptlayer/retry.hpp>
-#include <promptlayer/track_prompt.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
@@ -17,7 +17,6 @@
 #include <map>
 #include <optional>
 #include <set>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -328,66 +327,6 @@ public:
 
     /// Of paths and bodies.
     std::size_t bytes() const noexcept { return bytes_; }
-};
-
-/// Where a tracker keeps what it has queued until it is done, so that a crash does not lose it;
-/// `file_journal` is one. `add` is called by those who track, `done` (after the `add` of its request) and
-/// `tend` by the one that sends; at once, where a tracker has threads. What one throws is dropped, but for
-/// `add`.
-class journal {
-public:
-    struct entry {
-        outbox::id id = 0;
-        prepared_request request{};
-        std::chrono::milliseconds age{}; ///< since it was added
-    };
-
-    virtual ~journal() = default;
-
-    /// What was added and not done when the journal was opened, by ascending number. Called once, first.
-    virtual std::vector<entry> left() = 0;
-
-    /// The request is on record, or an error for the caller of `track_prompt`; it is delivered all the same.
-    virtual result<void> add(outbox::id which, const prepared_request& request) = 0;
-
-    /// The service has it, and that is about to be told; or it has ended otherwise, and that has been told.
-    /// Ignored for one that could not be added.
-    virtual void done(outbox::id which) = 0;
-
-    /// Called by whoever sends, again and again: upkeep that no caller of `track_prompt` is to wait for. When
-    /// to call again at the latest; none if that waits for `add` or `done`.
-    virtual std::optional<std::chrono::milliseconds> tend() = 0;
-};
-
-namespace detail {
-
-/// Calls what users have given; what it throws is dropped.
-template <class ActionT>
-void undisturbed(ActionT&& action) {
-    catching(action, [](const char*) { return true; });
-}
-
-template <class... ParametersT, class... ArgumentsT>
-void tell(const std::function<void(ParametersT...)>& callback, ArgumentsT&&... arguments) {
-    if (callback)
-        undisturbed([&] { callback(std::forward<ArgumentsT>(arguments)...); });
-}
-
-inline void restore(outbox& into, journal& from, outbox::time_point now) {
-    for (journal::entry& left : from.left())
-        into.restore(left.id, std::move(left.request), left.age, now);
-}
-
-} // namespace detail
-
-/// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
-struct tracker_callbacks {
-    /// The service has it.
-    std::function<void(outbox::id, const tracked&)> on_delivered{};
-    /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
-    std::function<void(const outbox::ended&)> on_failed{};
-    /// What was left when the tracker was destroyed without `close`. With a journal it is there, too.
-    std::function<void(std::vector<outbox::ended>)> on_undelivered{};
 };
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI

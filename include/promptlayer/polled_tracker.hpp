@@ -2,10 +2,17 @@
 #define PROMPTLAYER_POLLED_TRACKER_HPP
 
 #include <promptlayer/client.hpp>
+#include <promptlayer/codec.hpp>
+#include <promptlayer/config.hpp>
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/error.hpp>
+#include <promptlayer/journal.hpp>
 #include <promptlayer/outbox.hpp>
+#include <promptlayer/prepared_request.hpp>
+#include <promptlayer/result.hpp>
 #include <promptlayer/track_prompt.hpp>
+#include <promptlayer/tracker.hpp>
 #include <promptlayer/transport.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>

@@ -2,8 +2,8 @@
 #define PROMPTLAYER_SCHEMA_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/text.hpp>
 #include <promptlayer/error.hpp>
-#include <promptlayer/text.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 

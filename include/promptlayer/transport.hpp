@@ -4,18 +4,17 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
+#include <promptlayer/result.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
+#include <chrono>
 #include <concepts>
-#include <exception>
+#include <cstddef>
 #include <functional>
 #include <string>
 #include <type_traits>
 #include <utility>
-#ifndef PROMPTLAYER_NO_THREADS
-#include <mutex>
-#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -176,37 +175,8 @@ consteval bool is_transport() {
     return true;
 }
 
-#ifndef PROMPTLAYER_NO_THREADS
-using mutex = std::mutex;
-using lock = std::lock_guard<std::mutex>;
-#else
-struct mutex {};
-struct lock {
-    explicit lock(mutex&) noexcept {}
-};
-#endif
-
-/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
-/// that returns false.
-template <class ActionT, class OnThrowT>
-void catching(ActionT&& action, OnThrowT&& on_throw) {
-#if defined(__cpp_exceptions)
-    try {
-        action();
-    } catch (const std::exception& thrown) {
-        if (const char* const what = thrown.what(); !on_throw(what ? what : "unknown exception"))
-            throw;
-    } catch (...) {
-        if (!on_throw("unknown exception"))
-            throw;
-    }
-#else
-    action();
-    static_cast<void>(on_throw);
-#endif
-}
-
 } // namespace detail
+
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -2,9 +2,10 @@
 #define PROMPTLAYER_VALIDATE_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/redaction.hpp>
+#include <promptlayer/detail/text.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/schema.hpp>
-#include <promptlayer/text.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 

@@ -10,17 +10,33 @@ import sys
 # Lowest first: a part includes only parts above it.
 PARTS = [
     "detail/abi",
+    "result",
     "error",
-    "text",
+    "detail/text",
+    "detail/redaction",
     "schema",
     "validate",
+    "detail/json_writer",
+    "detail/json_reader",
+    "detail/service_error",
     "json",
+    "json_schema",
     "track_prompt",
+    "detail/url",
+    "detail/http_date",
     "http",
+    "detail/exceptions",
+    "detail/mutex",
     "transport",
+    "config",
+    "prepared_request",
+    "codec",
     "client",
     "retry",
+    "retrying_transport",
     "outbox",
+    "journal",
+    "tracker",
     "background_tracker",
     "polled_tracker",
     "testing/recording_transport",
@@ -107,9 +123,9 @@ def single_header():
     last = part(LAST, above, hoisted)
     boost = {header for header in hoisted if header.startswith("boost/")}
     includes = lambda headers: "\n".join(f"#include <{header}>" for header in sorted(headers))
-    version = re.search(r'\blibrary_version\b[^"]*"([^"]+)"', read("client"))
+    version = re.search(r'\blibrary_version\b[^"]*"([^"]+)"', read("config"))
     if not version:
-        sys.exit("client.hpp: holds no library_version")
+        sys.exit("config.hpp: holds no library_version")
     return TEMPLATE.format(
         version=version[1],
         push=pragmas("detail/push_macros"),

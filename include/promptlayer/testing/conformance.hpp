@@ -2,10 +2,11 @@
 #define PROMPTLAYER_TESTING_CONFORMANCE_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/exceptions.hpp>
+#include <promptlayer/detail/text.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
-#include <promptlayer/text.hpp>
 #include <promptlayer/transport.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>

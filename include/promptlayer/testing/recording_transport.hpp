@@ -2,6 +2,7 @@
 #define PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
 

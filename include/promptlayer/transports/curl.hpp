@@ -2,6 +2,7 @@
 #define PROMPTLAYER_TRANSPORTS_CURL_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
 

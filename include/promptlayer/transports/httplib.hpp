@@ -4,6 +4,7 @@
 #include <httplib.h> // before what else may include windows.h, and before the macros of that are set aside
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
 

@@ -2,6 +2,7 @@
 #define PROMPTLAYER_TRANSPORTS_WINHTTP_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/transport.hpp>
 
 #ifndef _WINSOCKAPI_

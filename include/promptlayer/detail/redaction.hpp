@@ -1,0 +1,152 @@
+#ifndef PROMPTLAYER_DETAIL_REDACTION_HPP
+#define PROMPTLAYER_DETAIL_REDACTION_HPP
+
+#include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/text.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
+
+/// Returns the value of a hexadecimal digit; 16 if it is none.
+constexpr unsigned hex_value(char c) noexcept {
+    const char lower = ascii_lower(c);
+    return c >= '0' && c <= '9'           ? static_cast<unsigned>(c - '0')
+           : lower >= 'a' && lower <= 'f' ? static_cast<unsigned>(lower - 'a' + 10)
+                                          : 16;
+}
+
+/// A character as text spells it: itself, percent-encoded, or with an escape of JSON.
+struct spelled_character {
+    char character;
+    std::size_t width; ///< in bytes
+};
+
+/// Reads one character off `text`, which is not empty.
+constexpr spelled_character spelled_at(std::string_view text) noexcept {
+    const auto hex_digits = [&](std::size_t from, std::size_t count) {
+        unsigned value = 0;
+        for (std::size_t i = from; i < from + count; ++i) {
+            const unsigned digit = i < text.size() ? hex_value(text[i]) : 16;
+            if (digit == 16 || value > 0xFF)
+                return 0x100u;
+            value = value * 16 + digit;
+        }
+        return value;
+    };
+    const unsigned code = text[0] == '%'            ? hex_digits(1, 2)
+                          : text.starts_with("\\u") ? hex_digits(2, 4)
+                                                    : 0x100;
+    if (code < 0x80)
+        return {static_cast<char>(code), text[0] == '%' ? 3u : 6u};
+    if (text.size() > 1 && text[0] == '\\' && (text[1] == '"' || text[1] == '\\' || text[1] == '/'))
+        return {text[1], 2};
+    return {text[0], 1};
+}
+
+/// Finds a secret in text, in any case, as it is, percent-encoded or with JSON's escapes. Of a secret of 8
+/// characters and more, its first 8 are enough; a shorter one is found only where it stands alone.
+class secret_finder {
+    static constexpr std::size_t long_enough = 8;
+
+    std::string_view secret_;
+
+    /// Returns how many bytes at the beginning of `text` spell the secret; 0 if they do not.
+    constexpr std::size_t spelled_by(std::string_view text, bool decode) const noexcept {
+        std::size_t used = 0, spelled = 0;
+        while (spelled < secret_.size() && used < text.size()) {
+            const auto [character, width] =
+                decode ? spelled_at(text.substr(used)) : spelled_character{text[used], 1};
+            if (ascii_lower(character) != ascii_lower(secret_[spelled]))
+                break;
+            used += width;
+            ++spelled;
+        }
+        return spelled >= std::min(secret_.size(), long_enough) ? used : 0;
+    }
+
+    static constexpr bool in_word(char c) noexcept {
+        return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z') || c == '_' ||
+               c == '-' || static_cast<unsigned char>(c) >= 0x80;
+    }
+
+public:
+    constexpr explicit secret_finder(std::string_view secret) noexcept : secret_(secret) {}
+
+    /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
+    constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+        for (; !secret_.empty() && from < text.size(); ++from) {
+            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%' && text[from] != '\\')
+                continue;
+            const std::string_view rest = text.substr(from);
+            const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
+            if (size != 0 &&
+                (secret_.size() >= long_enough ||
+                 ((from == 0 || !in_word(text[from - 1])) && (size == rest.size() || !in_word(rest[size])))))
+                return rest.substr(0, size);
+        }
+        return text.substr(text.size());
+    }
+};
+
+/// Returns the longest run of visible ASCII in a key, which may have been read with a line break or a BOM.
+constexpr std::string_view visible_run(std::string_view key) noexcept {
+    std::string_view longest;
+    while (!key.empty()) {
+        const auto end = std::find_if_not(key.begin(), key.end(), [](char c) { return c > ' ' && c <= '~'; });
+        const std::string_view run = key.substr(0, static_cast<std::size_t>(end - key.begin()));
+        longest = run.size() > longest.size() ? run : longest;
+        key.remove_prefix(std::min(run.size() + 1, key.size()));
+    }
+    return longest;
+}
+
+/// Returns `text` with `[redacted]` in place of each secret, as `secret_finder` finds it. `for_each_secret`
+/// calls what it is given with each. The text that is returned holds no secret: if the replacements form one,
+/// the whole text is dropped.
+template <class ForEachT>
+std::string redact_each(std::string text, ForEachT&& for_each_secret) {
+    const auto holds_secret = [&](std::string_view shown) {
+        bool holds = false;
+        for_each_secret(
+            [&](std::string_view secret) { holds = holds || !secret_finder{secret}.find(shown).empty(); });
+        return holds;
+    };
+    if (!holds_secret(text))
+        return text;
+    constexpr std::string_view replacement = "[redacted]";
+    const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
+    for_each_secret([&](std::string_view secret) {
+        const secret_finder finder{secret};
+        std::string out;
+        std::size_t from = 0;
+        for (std::string_view found; !(found = finder.find(text, from)).empty();) {
+            const auto at = static_cast<std::size_t>(found.data() - text.data());
+            out.append(text, from, at - from).append(mark);
+            from = at + found.size();
+        }
+        text = out.append(text, from);
+    });
+    return holds_secret(text) ? std::string{mark} : text;
+}
+
+/// The same for one secret.
+inline std::string redacted(std::string text, std::string_view secret) {
+    return redact_each(std::move(text), [=](auto action) { action(visible_run(secret)); });
+}
+
+} // namespace detail
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif
