@@ -413,9 +413,9 @@ int main(int argc, char** argv) {
     const int in_flight = arguments.number("--in-flight", 1, 256, 8);
     promptlayer::retry_policy retry;
     retry.max_attempts = static_cast<std::uint32_t>(arguments.number("--attempts", 1, 1000, 10));
-    retry.first_wait = std::chrono::duration_cast<milliseconds>(
+    retry.initial_delay = std::chrono::duration_cast<milliseconds>(
         std::chrono::duration<double>{arguments.number("--first-wait", 0.0, 60.0, 2.0)});
-    retry.longest_wait = seconds{60};
+    retry.max_delay = seconds{60};
 
     const std::string path = arguments.text("FILE", "");
     const bool standard = path == "-";
@@ -462,7 +462,7 @@ int main(int argc, char** argv) {
         config, promptlayer::curl_multi_transport{nullptr, in_flight},
         promptlayer::tracker_callbacks{
             .on_delivered =
-                [&](promptlayer::outbox::id id, const promptlayer::tracked&) {
+                [&](promptlayer::outbox::id id, const promptlayer::track_response&) {
                     given_up = 0;
                     lines.note(close(id), "tracked");
                 },
@@ -527,7 +527,7 @@ int main(int argc, char** argv) {
             break;
         tracker.poll(steady_clock::now(), static_cast<std::size_t>(in_flight));
         if (service)
-            service->forget_requests();
+            service->clear_requests();
         shown.show(lines, input.bytes, skipped);
         const milliseconds pause{turn > 0 ? 10 : 0};
         if (tracker.stats().in_flight > 0)

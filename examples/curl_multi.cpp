@@ -30,7 +30,7 @@ int main() {
             .request_id = request_id,
         };
         client.track_prompt(request,
-                            [&, request_id](const promptlayer::result<promptlayer::tracked>& tracked) {
+                            [&, request_id](const promptlayer::result<promptlayer::track_response>& tracked) {
                                 --to_be_answered;
                                 all_tracked = all_tracked && tracked;
                                 if (tracked)

@@ -89,7 +89,7 @@ int main() {
         .request_id = 12345,
     };
     bool all_tracked = true;
-    const auto report = [&](const promptlayer::result<promptlayer::tracked>& tracked) {
+    const auto report = [&](const promptlayer::result<promptlayer::track_response>& tracked) {
         all_tracked = all_tracked && tracked;
         if (tracked)
             std::cout << "tracked: " << tracked->message << '\n';

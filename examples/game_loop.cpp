@@ -24,13 +24,13 @@ using clock_type = std::chrono::steady_clock;
 using frames = std::chrono::duration<std::int64_t, std::ratio<1, 60>>;
 
 /// `luck` is less than 200.
-promptlayer::testing::scripted_answer unreliable_answer(bool down, unsigned luck) {
-    using ending = promptlayer::testing::scripted_answer::ending;
-    promptlayer::testing::scripted_answer answer; // 200, at once
+promptlayer::testing::scripted_response unreliable_answer(bool down, unsigned luck) {
+    using ending = promptlayer::testing::scripted_response::connection_ending;
+    promptlayer::testing::scripted_response answer; // 200, at once
     if (down || luck < 4)
-        answer.then = ending::reset_before_answer;
+        answer.ending = ending::reset_before_answer;
     else if (luck < 8)
-        answer.then = ending::close_midway;
+        answer.ending = ending::close_midway;
     else if (luck < 9)
         answer.response = {429, {{"Retry-After", "1"}}, ""};
     else if (luck < 20)
@@ -62,8 +62,8 @@ int main(int argc, char** argv) {
 
     // Short waits, since a demonstration ends soon; the defaults are made for a service and its bad days.
     promptlayer::outbox_settings limits;
-    limits.retry.first_wait = 50ms;
-    limits.retry.longest_wait = 400ms;
+    limits.retry.initial_delay = 50ms;
+    limits.retry.max_delay = 400ms;
     promptlayer::polled_tracker tracker{
         {.api_key = "no-key", .base_url = service.base_url(), .timeout = 1s},
         promptlayer::curl_multi_transport{},

@@ -485,7 +485,7 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 
 namespace detail {
 
-constexpr const char* sentence(errc code) noexcept {
+constexpr const char* message_for(errc code) noexcept {
     switch (code) {
     case errc::invalid_request: return "the request is not valid";
     case errc::invalid_config: return "the configuration is not valid";
@@ -509,7 +509,7 @@ constexpr const char* sentence(errc code) noexcept {
     return "unknown error";
 }
 
-constexpr const char* sentence(failure kind) noexcept {
+constexpr const char* message_for(failure kind) noexcept {
     switch (kind) {
     case failure::resolve: return "the host has no address";
     case failure::connect: return "no connection could be made";
@@ -522,7 +522,7 @@ constexpr const char* sentence(failure kind) noexcept {
     return "the transport failed";
 }
 
-inline std::string joined(const std::vector<violation>& violations) {
+inline std::string join(const std::vector<violation>& violations) {
     std::string text;
     for (const violation& v : violations)
         text.append(text.empty() ? "" : "; ").append(to_string(v));
@@ -534,28 +534,28 @@ inline std::string joined(const std::vector<violation>& violations) {
 inline std::string to_string(const error& e) {
     if (!e.message.empty())
         return e.message;
-    return e.violations.empty() ? detail::sentence(e.code) : detail::joined(e.violations);
+    return e.violations.empty() ? detail::message_for(e.code) : detail::join(e.violations);
 }
 
 namespace detail {
 
 /// What a JSON value is, for the sentences on `rule::type`.
-enum class kind { null, boolean, integer, number, string, array, object };
+enum class json_type { null, boolean, integer, number, string, array, object };
 
-constexpr const char* a_kind(kind k) noexcept {
-    switch (k) {
-    case kind::null: return "null";
-    case kind::boolean: return "a boolean";
-    case kind::integer: return "an integer";
-    case kind::number: return "a number";
-    case kind::string: return "a string";
-    case kind::array: return "an array";
-    case kind::object: break;
+constexpr const char* type_name(json_type type) noexcept {
+    switch (type) {
+    case json_type::null: return "null";
+    case json_type::boolean: return "a boolean";
+    case json_type::integer: return "an integer";
+    case json_type::number: return "a number";
+    case json_type::string: return "a string";
+    case json_type::array: return "an array";
+    case json_type::object: break;
     }
     return "an object";
 }
 
-inline std::string words(rule broken, std::uint64_t limit, std::uint64_t actual) {
+inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t actual) {
     const std::string has = ", has " + std::to_string(actual);
     const auto characters = [&] {
         return std::to_string(limit) + (limit == 1 ? " character" : " characters");
@@ -580,9 +580,9 @@ inline std::string words(rule broken, std::uint64_t limit, std::uint64_t actual)
     return {};
 }
 
-inline violation wrong_type(std::string path, kind expected, const char* found) {
+inline violation wrong_type(std::string path, json_type expected, const char* found) {
     std::string message = path.empty() ? "the body must be " : "must be ";
-    message.append(a_kind(expected)).append(", is ").append(found);
+    message.append(type_name(expected)).append(", is ").append(found);
     return {std::move(path), rule::type, 0, 0, std::move(message)};
 }
 
@@ -606,21 +606,21 @@ public:
 
     std::vector<violation> take() && {
         if (omitted_ != 0)
-            kept_.push_back({"", rule::omitted, most, omitted_, words(rule::omitted, most, omitted_)});
+            kept_.push_back({"", rule::omitted, most, omitted_, message_for(rule::omitted, most, omitted_)});
         return std::move(kept_);
     }
 };
 
 /// `invalid_request` and `invalid_config`: the violations are the sentence.
 inline error invalid(errc code, std::vector<violation> violations) {
-    error e{.code = code, .message = joined(violations)};
+    error e{.code = code, .message = join(violations)};
     e.violations = std::move(violations);
     return e;
 }
 
 inline error malformed_json(std::size_t offset, std::string_view what) {
     error e{.code = errc::malformed_json};
-    e.message = sentence(e.code) + std::string{": "}.append(what) + " at byte " + std::to_string(offset);
+    e.message = message_for(e.code) + std::string{": "}.append(what) + " at byte " + std::to_string(offset);
     e.offset = offset;
     return e;
 }
@@ -669,7 +669,7 @@ constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
 }
 
 /// Whether the bytes at `p`, 1 to 8, are all ASCII that JSON writes as it is. Not for constant expressions.
-inline bool all_plain(const char* p, std::size_t count) noexcept {
+inline bool is_plain_ascii(const char* p, std::size_t count) noexcept {
     std::uint64_t w = 0x2020202020202020; // spaces are plain
     if (count == sizeof w)
         std::memcpy(&w, p, sizeof w);
@@ -700,7 +700,7 @@ constexpr text_scan scan(std::string_view text) noexcept {
     while (p != end) {
         if (!std::is_constant_evaluated()) {
             const std::size_t count = std::min<std::size_t>(8, static_cast<std::size_t>(end - p));
-            if (detail::all_plain(p, count)) {
+            if (detail::is_plain_ascii(p, count)) {
                 found.code_points += count;
                 found.json_bytes += count;
                 p += count;
@@ -758,7 +758,7 @@ inline shown_code_point take_code_point(std::string_view& rest) noexcept {
 }
 
 /// Returns at most `most` code points of `text`, with JSON's escapes.
-inline std::string escaped(std::string_view text, std::size_t most = 64) {
+inline std::string json_escape(std::string_view text, std::size_t most = 64) {
     constexpr std::string_view hex = "0123456789abcdef";
     std::string out;
     for (; !text.empty() && most != 0; --most) {
@@ -780,7 +780,7 @@ inline std::string escaped(std::string_view text, std::size_t most = 64) {
 }
 
 /// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
-inline std::string readable(std::string_view text, std::size_t most_bytes) {
+inline std::string sanitize(std::string_view text, std::size_t most_bytes) {
     std::string out;
     out.reserve(std::min(text.size(), most_bytes));
     while (!text.empty()) {
@@ -811,7 +811,7 @@ constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexc
                       [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
 }
 
-constexpr std::string_view trimmed(std::string_view text) noexcept {
+constexpr std::string_view trim(std::string_view text) noexcept {
     text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
     return text.substr(0, text.find_last_not_of(" \t") + 1);
 }
@@ -952,7 +952,7 @@ std::string redact_each(std::string text, ForEachT&& for_each_secret) {
 }
 
 /// The same for one secret.
-inline std::string redacted(std::string text, std::string_view secret) {
+inline std::string redact(std::string text, std::string_view secret) {
     return redact_each(std::move(text), [=](auto action) { action(visible_run(secret)); });
 }
 
@@ -975,7 +975,7 @@ concept any_of = (std::same_as<T, OthersT> || ...);
 /// An integer type whose every value fits in `std::int64_t`; character types and bool are no integers here,
 /// as in `std::in_range`.
 template <class T>
-concept fitting_integer =
+concept int64_convertible =
     std::integral<T> && !any_of<T, bool, char, wchar_t, char8_t, char16_t, char32_t> &&
     (sizeof(T) < sizeof(std::int64_t) || (std::signed_integral<T> && sizeof(T) == sizeof(std::int64_t)));
 
@@ -996,7 +996,7 @@ class integer {
 
 public:
     constexpr integer() = default;
-    template <detail::fitting_integer T>
+    template <detail::int64_convertible T>
     constexpr integer(T value) noexcept : value_{value} {}
     constexpr operator std::int64_t() const noexcept { return value_; }
 };
@@ -1095,30 +1095,30 @@ consteval std::array<char, N + 2> json_key(const fixed_string<N>& name) {
 }
 
 template <class T>
-struct wrapped {
+struct member_traits {
     using type = T;
     static constexpr bool optional = false;
     static constexpr const T& get(const T& member) noexcept { return member; }
-    static constexpr T blank() { return T{}; }
+    static constexpr T make_empty() { return T{}; }
 };
 
 template <class T>
-struct wrapped<required<T>> : wrapped<T> {
-    static constexpr required<T> blank() { return T{}; }
+struct member_traits<required<T>> : member_traits<T> {
+    static constexpr required<T> make_empty() { return T{}; }
 };
 
 template <class OptionalT>
-struct wrapped_optional : wrapped<typename OptionalT::value_type> {
+struct optional_traits : member_traits<typename OptionalT::value_type> {
     static constexpr bool optional = true;
     static constexpr const auto& get(const OptionalT& member) noexcept { return *member; }
-    static constexpr OptionalT blank() noexcept { return std::nullopt; }
+    static constexpr OptionalT make_empty() noexcept { return std::nullopt; }
 };
 
 template <class T>
-struct wrapped<std::optional<T>> : wrapped_optional<std::optional<T>> {};
+struct member_traits<std::optional<T>> : optional_traits<std::optional<T>> {};
 
 template <class T>
-struct wrapped<promptlayer::optional<T>> : wrapped_optional<promptlayer::optional<T>> {};
+struct member_traits<promptlayer::optional<T>> : optional_traits<promptlayer::optional<T>> {};
 
 template <class T>
 concept text = std::convertible_to<const T&, std::string_view>;
@@ -1145,18 +1145,18 @@ template <class T>
 inline constexpr bool unique_names = text_map<T>;
 
 template <class T>
-consteval kind kind_of() {
+consteval json_type json_type_of() {
     if constexpr (std::same_as<T, bool>)
-        return kind::boolean;
+        return json_type::boolean;
     else if constexpr (std::same_as<T, integer>)
-        return kind::integer;
+        return json_type::integer;
     else if constexpr (text<T>)
-        return kind::string;
+        return json_type::string;
     else {
         static_assert(variables<T>,
                       "promptlayer: a member of a model is a bool, an integer, a string, or a range of "
                       "pairs of strings, where it may be absent in std::optional");
-        return kind::object;
+        return json_type::object;
     }
 }
 
@@ -1194,18 +1194,18 @@ struct max_length {
 template <detail::fixed_string NameV, auto MemberV, class... RulesT>
 struct field {
     using member_type = typename detail::member_of<decltype(MemberV)>::type;
-    using wrapped = detail::wrapped<member_type>;
-    using value_type = typename wrapped::type;
+    using member_traits = detail::member_traits<member_type>;
+    using value_type = typename member_traits::type;
 
     static constexpr std::string_view name = NameV;
     static constexpr auto key = detail::json_key(NameV); ///< `"name":`
     static constexpr auto member = MemberV;
-    static constexpr detail::kind kind = detail::kind_of<value_type>();
-    static constexpr bool required = !wrapped::optional && kind != detail::kind::object;
+    static constexpr detail::json_type type = detail::json_type_of<value_type>();
+    static constexpr bool required = !member_traits::optional && type != detail::json_type::object;
 
-    static_assert(sizeof...(RulesT) == 0 || kind == detail::kind::string,
+    static_assert(sizeof...(RulesT) == 0 || type == detail::json_type::string,
                   "promptlayer: min_length and max_length are rules on strings");
-    static_assert(kind != detail::kind::object || std::same_as<member_type, value_type>,
+    static_assert(type != detail::json_type::object || std::same_as<member_type, value_type>,
                   "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
     static_assert(scan(NameV).json_bytes == name.size(),
                   "promptlayer: the name of a member is one that JSON writes without escapes");
@@ -1213,16 +1213,16 @@ struct field {
     /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
     /// written.
     static constexpr bool present(const auto& model) noexcept {
-        if constexpr (wrapped::optional)
+        if constexpr (member_traits::optional)
             return (model.*MemberV).has_value();
-        else if constexpr (kind == detail::kind::object)
+        else if constexpr (type == detail::json_type::object)
             return std::ranges::begin(model.*MemberV) != std::ranges::end(model.*MemberV);
         else
             return true;
     }
 
     static constexpr const value_type& value(const auto& model) noexcept {
-        return wrapped::get(model.*MemberV);
+        return member_traits::get(model.*MemberV);
     }
 
     static constexpr void for_each_rule(auto&& action) { (action(RulesT{}), ...); }
@@ -1307,21 +1307,21 @@ template <class ModelT>
 using schema_of = typename checked_schema<ModelT>::type;
 
 template <class... ItemsT>
-constexpr auto blank_members(schema<ItemsT...>) {
-    [[maybe_unused]] const auto blank = []<class ItemT>(ItemT) {
+constexpr auto make_empty_members(schema<ItemsT...>) {
+    [[maybe_unused]] const auto make_empty = []<class ItemT>(ItemT) {
         if constexpr (is_field<ItemT>)
-            return std::tuple{ItemT::wrapped::blank()};
+            return std::tuple{ItemT::member_traits::make_empty()};
         else
             return std::tuple<>{};
     };
-    return std::tuple_cat(blank(ItemsT{})...);
+    return std::tuple_cat(make_empty(ItemsT{})...);
 }
 
 /// A model with nothing given yet, for a reader to fill in.
 template <class ModelT>
-constexpr ModelT blank() {
+constexpr ModelT make_empty() {
     return std::apply([](auto&&... members) { return ModelT{std::move(members)...}; },
-                      blank_members(schema_of<ModelT>{}));
+                      make_empty_members(schema_of<ModelT>{}));
 }
 
 } // namespace detail
@@ -1340,23 +1340,23 @@ inline constexpr std::size_t default_max_request_bytes = 8 * 1024 * 1024;
 namespace detail {
 
 /// Where in a request a rule is broken: nowhere, a member, or a name in a member's set of variables.
-struct place {
+struct location {
     std::string_view member{};
     const std::string_view* name = nullptr;
 };
 
 /// `secret` is taken out before a name is cut, so that no part of it is left.
-inline std::string path_of(const place& at, std::string_view secret) {
+inline std::string path_of(const location& at, std::string_view secret) {
     std::string path{at.member};
     if (at.name)
-        path.append("[\"").append(escaped(redacted(std::string{*at.name}, secret))).append("\"]");
-    return redacted(std::move(path), secret); // escapes and what stands around the name may form it
+        path.append("[\"").append(json_escape(redact(std::string{*at.name}, secret))).append("\"]");
+    return redact(std::move(path), secret); // escapes and what stands around the name may form it
 }
 
 /// A report for `is_valid`: is anything wrong?
-struct any_violation {
+struct violation_flag {
     bool found = false;
-    constexpr void add(rule, const place&, std::uint64_t, std::uint64_t) noexcept { found = true; }
+    constexpr void add(rule, const location&, std::uint64_t, std::uint64_t) noexcept { found = true; }
     constexpr void add_group(auto, std::uint64_t) noexcept { found = true; }
 };
 
@@ -1378,7 +1378,7 @@ inline void body_too_large() {}
 /// A report for `require_valid`: the first violation ends the constant expression.
 template <class ModelT>
 struct compile_time_report {
-    constexpr void add(rule broken, const place& at, std::uint64_t, std::uint64_t) const {
+    constexpr void add(rule broken, const location& at, std::uint64_t, std::uint64_t) const {
         if (broken == rule::max_bytes)
             body_too_large();
         schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
@@ -1408,16 +1408,16 @@ struct compile_time_report {
 };
 
 /// A report for people: every violation in words.
-struct every_violation {
+struct violation_collector {
     violation_list list{};
     std::string_view secret{}; ///< shown in no path
 
-    void add(rule broken, const place& at, std::uint64_t limit, std::uint64_t actual) {
+    void add(rule broken, const location& at, std::uint64_t limit, std::uint64_t actual) {
         list.add([&] {
-            return violation{path_of(at, secret), broken, limit, actual, words(broken, limit, actual)};
+            return violation{path_of(at, secret), broken, limit, actual, message_for(broken, limit, actual)};
         });
     }
-    void add_type(const place& at, kind expected, const char* found) {
+    void add_type(const location& at, json_type expected, const char* found) {
         list.add([&] { return wrong_type(path_of(at, secret), expected, found); });
     }
     template <class GroupT>
@@ -1431,7 +1431,7 @@ struct every_violation {
 };
 
 template <class ReportT>
-constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken, ReportT& report) {
+constexpr bool check_utf8(const text_scan& scanned, const location& at, rule broken, ReportT& report) {
     if (!scanned.valid_utf8)
         report.add(broken, at, 0, scanned.invalid_at);
     return scanned.valid_utf8;
@@ -1440,7 +1440,7 @@ constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken
 /// The rules on the string of one field.
 template <class FieldT, class ReportT>
 constexpr void check_text(const text_scan& scanned, ReportT& report) {
-    const place at{FieldT::name};
+    const location at{FieldT::name};
     if (!check_utf8(scanned, at, rule::utf8, report))
         return;
     FieldT::for_each_rule([&](auto the) {
@@ -1498,20 +1498,20 @@ constexpr void check_unique(const auto& variables, std::string_view member, Repo
     delete[] names;
 }
 
-/// The digits of `value`, in `room`.
-constexpr std::string_view decimal(std::int64_t value, char (&room)[20]) noexcept {
-    char* first = room + sizeof room;
+/// The digits of `value`, in `buffer`.
+constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexcept {
+    char* first = buffer + sizeof buffer;
     auto rest = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
     do
         *--first = static_cast<char>('0' + rest % 10);
     while (rest /= 10);
     if (value < 0)
         *--first = '-';
-    return {first, static_cast<std::size_t>(room + sizeof room - first)};
+    return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
 }
 
 /// An output that only measures.
-struct measure {
+struct size_counter {
     std::size_t bytes = 0;
     constexpr void put(std::string_view raw) noexcept { bytes += raw.size(); }
     constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
@@ -1527,7 +1527,7 @@ constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& repo
         const std::string_view text = variable.second;
         const text_scan scanned_name = scan(name);
         const text_scan scanned = scan(text);
-        const place at{FieldT::name, &name};
+        const location at{FieldT::name, &name};
         check_utf8(scanned_name, at, rule::name_utf8, report);
         check_utf8(scanned, at, rule::utf8, report);
         out.put({&separator, 1});
@@ -1553,12 +1553,12 @@ constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, Re
         separator = ',';
         out.put({FieldT::key.data(), FieldT::key.size()});
         const auto& value = field.value(model);
-        if constexpr (FieldT::kind == kind::boolean) {
+        if constexpr (FieldT::type == json_type::boolean) {
             out.put(value ? "true" : "false");
-        } else if constexpr (FieldT::kind == kind::integer) {
-            char room[20]{};
-            out.put(decimal(value, room));
-        } else if constexpr (FieldT::kind == kind::string) {
+        } else if constexpr (FieldT::type == json_type::integer) {
+            char buffer[20]{};
+            out.put(decimal(value, buffer));
+        } else if constexpr (FieldT::type == json_type::string) {
             const std::string_view text = value;
             const text_scan scanned = scan(text);
             check_text<FieldT>(scanned, report);
@@ -1581,8 +1581,8 @@ constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, Re
 template <class RequestT>
 [[nodiscard]] std::vector<violation> validate(const RequestT& request,
                                               std::size_t max_request_bytes = default_max_request_bytes) {
-    detail::measure size;
-    detail::every_violation report;
+    detail::size_counter size;
+    detail::violation_collector report;
     detail::walk(request, max_request_bytes, size, report);
     return std::move(report.list).take();
 }
@@ -1591,8 +1591,8 @@ template <class RequestT>
 template <class RequestT>
 [[nodiscard]] constexpr bool is_valid(const RequestT& request,
                                       std::size_t max_request_bytes = default_max_request_bytes) {
-    detail::measure size;
-    detail::any_violation report;
+    detail::size_counter size;
+    detail::violation_flag report;
     detail::walk(request, max_request_bytes, size, report);
     return !report.found;
 }
@@ -1603,7 +1603,7 @@ template <class RequestT>
 template <class RequestT>
 [[nodiscard]] consteval bool require_valid(const RequestT& request,
                                            std::size_t max_request_bytes = default_max_request_bytes) {
-    detail::measure size;
+    detail::size_counter size;
     detail::compile_time_report<RequestT> report;
     detail::walk(request, max_request_bytes, size, report);
     return true;
@@ -1663,7 +1663,7 @@ result<void> write_json(const RequestT& request, std::size_t max_bytes, std::str
     if (out.capacity() < 512) // else some standard libraries shrink it
         out.reserve(512);     // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
-    every_violation report;
+    violation_collector report;
     report.secret = secret;
     detail::walk(request, max_bytes, writer, report);
     if (report.list.empty())
@@ -1745,7 +1745,7 @@ inline integer_reading read_integer(std::string_view number) noexcept {
 inline constexpr std::size_t max_json_depth = 32;
 
 /// What a reader does with members that the schema does not have.
-enum class unknown_members { refused, ignored };
+enum class unknown_members { reject, ignore };
 
 /// Reads one model from the events of Boost.JSON's parser, which hands on the digits of numbers and repeated
 /// members.
@@ -1754,8 +1754,8 @@ class model_reader {
     using schema = schema_of<ModelT>;
     static constexpr std::size_t none = schema::size;
 
-    ModelT model_ = blank<ModelT>();
-    every_violation report_{};
+    ModelT model_ = make_empty<ModelT>();
+    violation_collector report_{};
     std::array<bool, schema::size> given_{};
     std::size_t depth_ = 0;     // of the value being read
     bool is_object_ = false;    // the outermost value
@@ -1780,10 +1780,10 @@ class model_reader {
                 known = index;
         });
         if (known == none) {
-            if constexpr (UnknownV == unknown_members::refused)
+            if constexpr (UnknownV == unknown_members::reject)
                 report_.list.add([&] {
-                    return violation{name.empty() ? "[\"\"]" : escaped(name), rule::unknown_member, 0, 0,
-                                     words(rule::unknown_member, 0, 0)};
+                    return violation{name.empty() ? "[\"\"]" : json_escape(name), rule::unknown_member, 0, 0,
+                                     message_for(rule::unknown_member, 0, 0)};
                 });
         } else if (given_[known]) {
             on_field(known, [&]<class FieldT>(FieldT) { report_.add(rule::unique, {FieldT::name}, 0, 0); });
@@ -1799,59 +1799,59 @@ class model_reader {
     }
 
     template <class FieldT>
-    void on_field_value(kind found, std::string_view text) {
-        if constexpr (FieldT::kind == kind::object) {
-            if (found == kind::object) {
+    void on_field_value(json_type found, std::string_view text) {
+        if constexpr (FieldT::type == json_type::object) {
+            if (found == json_type::object) {
                 in_variables_ = true;
                 return;
             }
-        } else if constexpr (FieldT::kind == kind::integer) {
-            if (found == kind::number) {
+        } else if constexpr (FieldT::type == json_type::integer) {
+            if (found == json_type::number) {
                 const integer_reading number = read_integer(text);
                 if (number.integral && number.fits)
                     store<FieldT>(integer{number.value});
                 else if (number.integral)
                     report_.add(rule::range, {FieldT::name}, 0, 0);
                 else
-                    report_.add_type({FieldT::name}, kind::integer, "a number with a fraction");
+                    report_.add_type({FieldT::name}, json_type::integer, "a number with a fraction");
                 return;
             }
-        } else if constexpr (FieldT::kind == kind::boolean) {
-            if (found == kind::boolean)
+        } else if constexpr (FieldT::type == json_type::boolean) {
+            if (found == json_type::boolean)
                 return store<FieldT>(!text.empty());
         } else {
             static_assert(!std::is_trivially_destructible_v<typename FieldT::value_type>,
                           "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
-            if (found == kind::string) {
+            if (found == json_type::string) {
                 check_text<FieldT>(scan(text), report_);
                 return store<FieldT>(typename FieldT::value_type{text});
             }
         }
-        report_.add_type({FieldT::name}, FieldT::kind, a_kind(found));
+        report_.add_type({FieldT::name}, FieldT::type, type_name(found));
     }
 
-    void on_variable(kind found, std::string_view text) {
+    void on_variable(json_type found, std::string_view text) {
         on_field(field_, [&]<class FieldT>(FieldT) {
-            if constexpr (FieldT::kind == kind::object) {
+            if constexpr (FieldT::type == json_type::object) {
                 const std::string_view name = name_;
-                const place at{FieldT::name, &name};
+                const location at{FieldT::name, &name};
                 static_assert(
                     unique_names<typename FieldT::value_type>,
                     "promptlayer: from_json needs a model that keeps variables in a map of strings");
                 if (!(model_.*FieldT::member).emplace(name_, text).second)
                     report_.add(rule::unique, at, 0, 0);
-                if (found != kind::string)
-                    report_.add_type(at, kind::string, a_kind(found));
+                if (found != json_type::string)
+                    report_.add_type(at, json_type::string, type_name(found));
             }
         });
     }
 
     // A boolean that is true comes with a text that is not empty.
-    bool on_value(kind found, std::string_view text = {}) {
+    bool on_value(json_type found, std::string_view text = {}) {
         if (depth_ == 0) {
-            is_object_ = found == kind::object;
+            is_object_ = found == json_type::object;
             if (!is_object_)
-                report_.add_type({}, kind::object, a_kind(found));
+                report_.add_type({}, json_type::object, type_name(found));
         } else if (depth_ == 1 && is_object_) {
             on_field(field_, [&]<class FieldT>(FieldT) { on_field_value<FieldT>(found, text); });
         } else if (depth_ == 2 && in_variables_) {
@@ -1866,7 +1866,7 @@ class model_reader {
     }
 
     /// The end of a string or number; its parts are used up.
-    bool whole(kind found, std::string_view last) {
+    bool whole(json_type found, std::string_view last) {
         if (buffer_.empty())
             return on_value(found, last);
         buffer_ += last;
@@ -1875,7 +1875,7 @@ class model_reader {
         return true;
     }
 
-    bool begin(kind found) {
+    bool begin(json_type found) {
         on_value(found);
         ++depth_;
         return true;
@@ -1902,7 +1902,7 @@ public:
         return std::move(model_);
     }
 
-    every_violation& report() noexcept { return report_; }
+    violation_collector& report() noexcept { return report_; }
 
     // The interface of boost::json::basic_parser's handler.
     using error_code = boost::json::error_code;
@@ -1915,9 +1915,9 @@ public:
 
     bool on_document_begin(error_code&) noexcept { return true; }
     bool on_document_end(error_code&) noexcept { return true; }
-    bool on_object_begin(error_code&) { return begin(kind::object); }
+    bool on_object_begin(error_code&) { return begin(json_type::object); }
     bool on_object_end(std::size_t, error_code&) noexcept { return end(); }
-    bool on_array_begin(error_code&) { return begin(kind::array); }
+    bool on_array_begin(error_code&) { return begin(json_type::array); }
     bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
     bool on_key_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
     bool on_key(json_text text, std::size_t, error_code&) {
@@ -1931,20 +1931,20 @@ public:
     }
     bool on_string_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
     bool on_string(json_text text, std::size_t, error_code&) {
-        return whole(kind::string, {text.data(), text.size()});
+        return whole(json_type::string, {text.data(), text.size()});
     }
     bool on_number_part(json_text text, error_code&) { return part({text.data(), text.size()}); }
     bool on_int64(std::int64_t, json_text text, error_code&) {
-        return whole(kind::number, {text.data(), text.size()});
+        return whole(json_type::number, {text.data(), text.size()});
     }
     bool on_uint64(std::uint64_t, json_text text, error_code&) {
-        return whole(kind::number, {text.data(), text.size()});
+        return whole(json_type::number, {text.data(), text.size()});
     }
     bool on_double(double, json_text text, error_code&) {
-        return whole(kind::number, {text.data(), text.size()});
+        return whole(json_type::number, {text.data(), text.size()});
     }
-    bool on_bool(bool value, error_code&) { return on_value(kind::boolean, value ? "true" : ""); }
-    bool on_null(error_code&) { return on_value(kind::null); }
+    bool on_bool(bool value, error_code&) { return on_value(json_type::boolean, value ? "true" : ""); }
+    bool on_null(error_code&) { return on_value(json_type::null); }
     bool on_comment_part(json_text, error_code&) noexcept { return true; }
     bool on_comment(json_text, error_code&) noexcept { return true; }
 };
@@ -2001,7 +2001,7 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
         if (const auto* const name = step.if_string()) {
             if (&step == steps->begin() && *name == "body")
                 continue;
-            const std::string safe = escaped(redacted({name->data(), name->size()}, secret));
+            const std::string safe = json_escape(redact({name->data(), name->size()}, secret));
             path += shown == 0 ? safe : "[\"" + safe + "\"]";
         } else if (step.is_int64()) {
             path += "[" + std::to_string(step.get_int64()) + "]";
@@ -2010,13 +2010,13 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
         }
         ++shown;
     }
-    return readable(path, max_service_text);
+    return sanitize(path, max_service_text);
 }
 
 /// Reads the body of a response that is not 200. Paths are without `secret`, text is as the service has it,
 /// but for control characters.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
-    service_message said;
+    service_message message;
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
     boost::json::error_code failed;
@@ -2024,40 +2024,40 @@ inline service_message read_service_message(std::string_view body, std::string_v
         boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
     const auto text_in = [&](const boost::json::value* value) -> std::string {
         const auto* const text = value ? value->if_string() : nullptr;
-        return text ? readable({text->data(), text->size()}, std::string_view::npos) : std::string{};
+        return text ? sanitize({text->data(), text->size()}, std::string_view::npos) : std::string{};
     };
     const auto* const object = failed ? nullptr : answer.if_object();
-    said.is_object = object != nullptr;
+    message.is_object = object != nullptr;
     if (!object)
-        return said;
+        return message;
     for (const char* const member : {"message", "error", "detail"}) {
         const boost::json::value* const value = object->if_contains(member);
         if (value && value->is_object())
-            said.text = text_in(value->get_object().if_contains("message"));
+            message.text = text_in(value->get_object().if_contains("message"));
         else
-            said.text = text_in(value);
-        if (said.text.find_first_not_of(' ') != said.text.npos)
+            message.text = text_in(value);
+        if (message.text.find_first_not_of(' ') != message.text.npos)
             break;
-        said.text.clear();
+        message.text.clear();
     }
     const boost::json::value* const detail = object->if_contains("detail");
     if (!detail || !detail->is_array())
-        return said;
+        return message;
     violation_list list;
     for (const boost::json::value& item : detail->get_array()) {
         const auto* const entry = item.if_object();
         const auto in_entry = [&](const char* member) {
             return entry ? entry->if_contains(member) : nullptr;
         };
-        std::string message = text_in(entry ? in_entry("msg") : &item);
-        if (message.empty())
-            message = text_in(in_entry("type"));
+        std::string text = text_in(entry ? in_entry("msg") : &item);
+        if (text.empty())
+            text = text_in(in_entry("type"));
         std::string path = path_of(in_entry("loc"), secret);
-        if (!path.empty() || !message.empty())
-            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(message)}; });
+        if (!path.empty() || !text.empty())
+            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(text)}; });
     }
-    said.violations = std::move(list).take();
-    return said;
+    message.violations = std::move(list).take();
+    return message;
 }
 
 } // namespace detail
@@ -2090,11 +2090,11 @@ result<std::string> to_json(const RequestT& request,
 template <class RequestT>
 result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
     if (text.size() > max_request_bytes) {
-        detail::every_violation report;
+        detail::violation_collector report;
         report.add(rule::max_bytes, {}, max_request_bytes, text.size());
         return detail::invalid(errc::invalid_request, std::move(report.list).take());
     }
-    return detail::read_json<RequestT, detail::unknown_members::refused>(text);
+    return detail::read_json<RequestT, detail::unknown_members::reject>(text);
 }
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
@@ -2117,9 +2117,9 @@ template <class ModelT>
         (list += list.empty() ? "" : ",") += std::move(item);
     };
     schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
-        std::string type = FieldT::kind == detail::kind::boolean   ? R"("type":"boolean")"
-                           : FieldT::kind == detail::kind::integer ? R"("type":"integer")"
-                           : FieldT::kind == detail::kind::string
+        std::string type = FieldT::type == detail::json_type::boolean   ? R"("type":"boolean")"
+                           : FieldT::type == detail::json_type::integer ? R"("type":"integer")"
+                           : FieldT::type == detail::json_type::string
                                ? R"("type":"string")"
                                : R"("type":"object","additionalProperties":{"type":"string"})";
         FieldT::for_each_rule(
@@ -2163,12 +2163,12 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The answer to `POST /rest/track-prompt` that says it was done. `decode` returns only those whose `success`
 /// is true.
-struct tracked {
+struct track_response {
     bool success = false;
     std::string message{}; ///< the service's words, UTF-8; control characters are replaced by spaces
 
-    using schema =
-        promptlayer::schema<field<"success", &tracked::success>, field<"message", &tracked::message>>;
+    using schema = promptlayer::schema<field<"success", &track_response::success>,
+                                       field<"message", &track_response::message>>;
 };
 
 /// The body of `POST /rest/track-prompt`: ties a prompt template to a request that was logged before. All
@@ -2182,7 +2182,7 @@ struct basic_track_prompt {
     optional<TextT> label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
 
     static constexpr std::string_view path = "/rest/track-prompt";
-    using reply = tracked;
+    using reply = track_response;
     using schema =
         promptlayer::schema<field<"prompt_name", &basic_track_prompt::prompt_name, min_length<1>>,
                             field<"prompt_input_variables", &basic_track_prompt::prompt_input_variables>,
@@ -2351,7 +2351,7 @@ inline bool is_host_name(std::string_view text) noexcept {
 
 /// An absolute `http` or `https` URL in parts, which refer to it.
 struct url_parts {
-    std::string_view fault{}; ///< why it is none, and the rest is not to be used; else empty
+    std::string_view error{}; ///< why it is none, and the rest is not to be used; else empty
     bool secure = false;
     std::string_view authority{}; ///< host and port, as they stand
     std::string_view host{};      ///< without the brackets of an IPv6 address
@@ -2361,38 +2361,38 @@ struct url_parts {
 };
 
 inline url_parts split_url(std::string_view url) noexcept {
-    const auto fault = [](std::string_view words) { return url_parts{.fault = words}; };
+    const auto fail = [](std::string_view message) { return url_parts{.error = message}; };
     if (!ascii_from('!', url))
-        return fault("must be visible ASCII without space, ?, # and backslash");
+        return fail("must be visible ASCII without space, ?, # and backslash");
     url_parts parts;
     const std::string_view scheme = url.substr(0, url.find("://"));
     parts.secure = equal_ignoring_case(scheme, "https");
     if (scheme.size() == url.size() || !(parts.secure || equal_ignoring_case(scheme, "http")))
-        return fault("must begin with https://, or http:// where the host is this machine");
+        return fail("must begin with https://, or http:// where the host is this machine");
     url.remove_prefix(scheme.size() + 3);
     const std::string_view authority = parts.authority = url.substr(0, url.find_first_of("/?#"));
     parts.target = url.substr(authority.size());
     if (authority.find('@') != authority.npos)
-        return fault("must not hold user information");
+        return fail("must not hold user information");
     const bool bracketed = authority.starts_with('[');
     const std::size_t name_end = std::min(authority.find(bracketed ? ']' : ':'), authority.size());
     parts.host = authority.substr(bracketed ? 1 : 0, name_end - (bracketed ? 1 : 0));
     if (bracketed) {
         const auto address = parse_ipv6(parts.host);
         if (!address || name_end == authority.size())
-            return fault("must have an IPv6 address (RFC 4291) in its brackets");
+            return fail("must have an IPv6 address (RFC 4291) in its brackets");
         parts.loopback = address->back() == 1 && std::count(address->begin(), address->end(), 0) == 15;
     } else if (const auto address = parse_ipv4(parts.host)) {
         parts.loopback = address->front() == 127;
     } else if (is_host_name(parts.host)) {
         parts.loopback = equal_ignoring_case(parts.host, "localhost");
     } else {
-        return fault("must name a host: letters, digits, hyphens and dots (RFC 1123), or an address");
+        return fail("must name a host: letters, digits, hyphens and dots (RFC 1123), or an address");
     }
     const std::string_view port = authority.substr(name_end + (bracketed ? 1 : 0));
     const auto number = port.empty() ? (parts.secure ? 443 : 80) : decimal_up_to(port.substr(1), 65535);
     if ((!port.empty() && port[0] != ':') || !number || *number == 0)
-        return fault("must have a port from 1 to 65535 or none");
+        return fail("must have a port from 1 to 65535 or none");
     parts.port = *number;
     return parts;
 }
@@ -2401,7 +2401,7 @@ inline url_parts split_url(std::string_view url) noexcept {
 /// the URL is a good one, which has none.
 inline std::string without_user_information(std::string_view url) {
     const std::size_t at = url.rfind('@');
-    if (at == url.npos || split_url(url).fault.empty())
+    if (at == url.npos || split_url(url).error.empty())
         return std::string{url};
     const std::size_t scheme = url.find("://");
     const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;
@@ -2422,7 +2422,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// All of `digits` as a number from 0; larger ones become the largest.
-inline std::optional<std::chrono::seconds::rep> whole_number(std::string_view digits) noexcept {
+inline std::optional<std::chrono::seconds::rep> parse_integer(std::string_view digits) noexcept {
     std::chrono::seconds::rep number = 0;
     const char* const end = digits.data() + digits.size();
     const auto [stop, ec] = std::from_chars(digits.data(), end, number);
@@ -2455,8 +2455,8 @@ inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) 
     }
     constexpr std::string_view months = "JanFebMarAprMayJunJulAugSepOctNovDec";
     const std::size_t month = part[2].size() == 3 ? months.find(part[2]) : months.npos;
-    const auto day = whole_number(part[1]), year = whole_number(part[3]), hours = whole_number(part[4]),
-               minutes = whole_number(part[5]), seconds = whole_number(part[6]);
+    const auto day = parse_integer(part[1]), year = parse_integer(part[3]), hours = parse_integer(part[4]),
+               minutes = parse_integer(part[5]), seconds = parse_integer(part[6]);
     if (month == months.npos || month % 3 != 0 || !day || !year || !hours || !minutes || !seconds ||
         *day > 31 || (part[3].size() != 2 && part[3].size() != 4) || *hours > 23 || *minutes > 59 ||
         *seconds > 60)
@@ -2518,8 +2518,8 @@ struct http_response {
 /// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
 /// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
 /// with a body. What a client makes of a valid config can be sent.
-[[nodiscard]] inline const char* unsendable(const http_request& request) noexcept {
-    if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
+[[nodiscard]] inline const char* invalid_reason(const http_request& request) noexcept {
+    if (!detail::split_url(request.url).error.empty() || request.url.find('#') != request.url.npos)
         return "the URL is not one of http or https that can be sent as it stands";
     if (!detail::is_token(request.method) || request.method == "CONNECT")
         return "the method is not one that can be sent";
@@ -2561,7 +2561,7 @@ const std::string* find_header(const std::vector<header>&&, std::string_view) = 
     const std::string* const asked = find_header(response.headers, "Retry-After");
     if (!asked)
         return std::nullopt;
-    if (const auto seconds = detail::whole_number(detail::trimmed(*asked)))
+    if (const auto seconds = detail::parse_integer(detail::trim(*asked)))
         return std::chrono::seconds{*seconds};
     const std::string* const now = find_header(response.headers, "Date");
     const auto until = detail::http_date(*asked);
@@ -2611,9 +2611,9 @@ void for_each_secret(std::string_view api_key, const std::vector<header>& header
 inline std::string shown_text(std::string_view text, std::string_view api_key,
                               const std::vector<header>& headers,
                               std::size_t most_bytes = std::string_view::npos) {
-    std::string shown = redact_each(readable(text, text.npos),
+    std::string shown = redact_each(sanitize(text, text.npos),
                                     [&](auto&& action) { for_each_secret(api_key, headers, action); });
-    return readable(shown, most_bytes); // a credential that is no UTF-8 may have cut a code point
+    return sanitize(shown, most_bytes); // a credential that is no UTF-8 may have cut a code point
 }
 
 /// Whether a request's header is one whose value may be printed.
@@ -2651,11 +2651,11 @@ inline std::string to_string(const http_request& request) {
 inline std::string to_string(const http_response& response) {
     std::string text = "HTTP " + std::to_string(response.status) + "\n";
     for (const header& h : response.headers)
-        text.append(detail::readable(h.name, 512))
+        text.append(detail::sanitize(h.name, 512))
             .append(": ")
-            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::readable(h.value, 512))
+            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::sanitize(h.value, 512))
             .append("\n");
-    return text + "\n" + detail::readable(response.body, 512);
+    return text + "\n" + detail::sanitize(response.body, 512);
 }
 
 template <class TraitsT>
@@ -2684,7 +2684,7 @@ namespace detail {
 /// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
 /// that returns false.
 template <class ActionT, class OnThrowT>
-void catching(ActionT&& action, OnThrowT&& on_throw) {
+void guard_exceptions(ActionT&& action, OnThrowT&& on_throw) {
 #if defined(__cpp_exceptions)
     try {
         action();
@@ -2951,8 +2951,8 @@ inline std::string_view url_fault(std::string_view url, bool allow_insecure_http
     if (url.find_first_of("?#\\") != url.npos)
         return "must be visible ASCII without space, ?, # and backslash";
     const url_parts parts = split_url(url);
-    if (!parts.fault.empty())
-        return parts.fault;
+    if (!parts.error.empty())
+        return parts.error;
     if (!parts.secure && !allow_insecure_http && !parts.loopback)
         return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
     return {};
@@ -2969,7 +2969,7 @@ inline std::string_view header_fault(const header& given) noexcept {
         if (equal_ignoring_case(given.name, own))
             return "is written by the library or the transport";
     }
-    if (!ascii_from(' ', given.value) || trimmed(given.value).size() != given.value.size())
+    if (!ascii_from(' ', given.value) || trim(given.value).size() != given.value.size())
         return "the value must be printable ASCII, without a space at either end";
     return {};
 }
@@ -3007,7 +3007,7 @@ inline std::string_view header_fault(const header& given) noexcept {
 /// for the API key wherever it stands, for user information in the URL and for the values of `headers`.
 inline std::string to_string(const config& settings) {
     const auto shown = [&](std::string_view text) {
-        return detail::redacted(detail::readable(text, text.npos), settings.api_key);
+        return detail::redact(detail::sanitize(text, text.npos), settings.api_key);
     };
     std::string text = "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
                        "\nbase_url: " + shown(detail::without_user_information(settings.base_url)) +
@@ -3083,7 +3083,7 @@ inline result<void> verdict(const config& settings) {
 }
 
 /// All of a request but its body. The config is known to be good.
-inline void address(const config& settings, std::string_view path, http_request& out) {
+inline void to_http(const config& settings, std::string_view path, http_request& out) {
     const std::string_view base = settings.base_url;
     out.method = "POST";
     (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
@@ -3122,7 +3122,7 @@ result<void> encode_with(const config& settings, const result<void>& verdict,
     if (!verdict)
         return verdict;
     out.body = call.request.body;
-    address(settings, call.request.path, out);
+    to_http(settings, call.request.path, out);
     return {};
 }
 
@@ -3134,7 +3134,7 @@ result<void> encode_with(const config& settings, const result<void>& verdict, co
                        ? detail::write_json(request, settings.max_request_bytes, out.body, settings.api_key)
                        : verdict;
     if (outcome)
-        address(settings, RequestT::path, out);
+        to_http(settings, RequestT::path, out);
     else
         clear(out);
     return outcome;
@@ -3148,7 +3148,7 @@ inline result<http_request> authorize(const config& settings, prepared_request r
         return std::move(good).error();
     http_request out;
     out.body = std::move(request.body);
-    detail::address(settings, request.path, out);
+    detail::to_http(settings, request.path, out);
     return out;
 }
 
@@ -3235,38 +3235,40 @@ inline std::string redirect_target(const config& settings, const http_response& 
 }
 
 /// An answer that is an error: the sentence of its code, the status, and what the service says.
-inline error answered(const config& settings, errc code, const http_response& response, std::string said) {
+inline error response_error(const config& settings, errc code, const http_response& response,
+                            std::string message) {
     error e{.code = code, .status = response.status};
-    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    e.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
     if (const std::string target = redirect_target(settings, response); !target.empty())
         e.message += ", redirects to " + target;
     e.message += ")";
-    if (!said.empty())
-        e.message += ": " + std::move(said);
+    if (!message.empty())
+        e.message += ": " + std::move(message);
     e.retry_after = retry_after(response);
     return e;
 }
 
-inline error failed_status(const config& settings, const http_response& response) {
-    service_message said;
+inline error status_error(const config& settings, const http_response& response) {
+    service_message message;
     if (response.body.size() <= settings.max_response_bytes)
-        said = read_service_message(response.body, settings.api_key);
-    if (!said.is_object)
-        said.text = excerpt(settings, response.body);
-    if (!said.violations.empty() && said.text.empty())
-        said.text = joined(said.violations);
-    for (violation& v : said.violations) {
+        message = read_service_message(response.body, settings.api_key);
+    if (!message.is_object)
+        message.text = excerpt(settings, response.body);
+    if (!message.violations.empty() && message.text.empty())
+        message.text = join(message.violations);
+    for (violation& v : message.violations) {
         v.path = shown_text(settings, v.path);
         v.message = shown_text(settings, v.message);
     }
-    error e = answered(settings, code_of(response.status), response, shown_text(settings, said.text));
-    e.violations = std::move(said.violations);
+    error e =
+        response_error(settings, code_of(response.status), response, shown_text(settings, message.text));
+    e.violations = std::move(message.violations);
     return e;
 }
 
-inline error no_answer(const config& settings, const transport_failure& failed) {
+inline error transport_error(const config& settings, const transport_failure& failed) {
     error e{.code = errc::transport};
-    e.message = sentence(e.code) + std::string{": "} + sentence(failed.kind);
+    e.message = message_for(e.code) + std::string{": "} + message_for(failed.kind);
     if (const auto why = shown_text(settings, failed.message); !why.empty())
         e.message += ": " + why;
     e.failure = failed.kind;
@@ -3284,18 +3286,18 @@ template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& settings, const http_response& response) {
     using reply = typename RequestT::reply;
     if (response.status != 200)
-        return detail::failed_status(settings, response);
+        return detail::status_error(settings, response);
     if (response.body.size() > settings.max_response_bytes)
-        return detail::answered(settings, errc::malformed_response, response,
-                                "more than " + std::to_string(settings.max_response_bytes) + " bytes");
-    auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
+        return detail::response_error(settings, errc::malformed_response, response,
+                                      "more than " + std::to_string(settings.max_response_bytes) + " bytes");
+    auto read = detail::read_json<reply, detail::unknown_members::ignore>(response.body, settings.api_key);
     if (!read) {
-        std::string said = detail::shown_text(settings, read.error().message);
+        std::string message = detail::shown_text(settings, read.error().message);
         if (read.error().code == errc::malformed_json) {
             const std::string shown = detail::excerpt(settings, response.body);
-            said += shown.empty() ? "" : ": " + shown;
+            message += shown.empty() ? "" : ": " + shown;
         }
-        error e = detail::answered(settings, errc::malformed_response, response, std::move(said));
+        error e = detail::response_error(settings, errc::malformed_response, response, std::move(message));
         e.violations = std::move(read.error().violations);
         for (violation& v : e.violations)
             v.path = detail::shown_text(settings, v.path);
@@ -3305,21 +3307,21 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
                       { read->success } -> std::convertible_to<bool>;
                   }) {
         if (!read->success) {
-            std::string said;
+            std::string message;
             if constexpr (requires {
                               { read->message } -> std::convertible_to<std::string>;
                           })
-                said = detail::shown_text(settings, read->message);
-            return detail::answered(settings, errc::rejected, response, std::move(said));
+                message = detail::shown_text(settings, read->message);
+            return detail::response_error(settings, errc::rejected, response, std::move(message));
         }
     }
     const auto whole = [&](std::string_view text) { return detail::shown_text(settings, text, text.npos); };
     reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
         auto& member = (*read).*FieldT::member;
-        if constexpr (FieldT::kind == detail::kind::string) {
+        if constexpr (FieldT::type == detail::json_type::string) {
             if (field.present(*read))
                 member = whole(field.value(*read));
-        } else if constexpr (FieldT::kind == detail::kind::object) {
+        } else if constexpr (FieldT::type == detail::json_type::object) {
             std::remove_reference_t<decltype(member)> clean;
             for (const auto& [name, text] : member)
                 clean.emplace(whole(name), whole(text));
@@ -3356,18 +3358,18 @@ inline error moved_from() { return {.code = errc::closed, .message = "the client
 
 /// One synchronous call.
 template <class T, class RequestT>
-result<typename RequestT::reply> call_over(T& transport, const settings& known, const RequestT& request) {
+result<typename RequestT::reply> send_sync(T& transport, const settings& known, const RequestT& request) {
     http_request http;
     if (auto encoded = encode_with(known.config, known.verdict, request, http); !encoded)
         return std::move(encoded).error();
     transport_result outcome = transport_failure{};
-    catching([&] { outcome = transport.send(http); },
-             [&](const char* what) {
-                 outcome = transport_failure{failure::other, what};
-                 return true;
-             });
+    guard_exceptions([&] { outcome = transport.send(http); },
+                     [&](const char* what) {
+                         outcome = transport_failure{failure::other, what};
+                         return true;
+                     });
     if (!outcome)
-        return no_answer(known.config, outcome.error());
+        return transport_error(known.config, outcome.error());
     return decode<RequestT>(known.config, *outcome);
 }
 
@@ -3386,7 +3388,7 @@ public:
     pending_call& operator=(const pending_call&) = delete;
 
     ~pending_call() {
-        catching(
+        guard_exceptions(
             [&] {
                 finish(transport_failure{failure::cancelled, "the transport let the request go"});
             },
@@ -3399,12 +3401,13 @@ public:
             return;
         HandlerT handler = std::move(*handler_);
         handler_.reset(); // the transport may keep the completion, and what the handler holds with it
-        catching(
+        guard_exceptions(
             [&] {
                 if (outcome)
                     handler(decode<RequestT>(settings_->config, *outcome));
                 else
-                    handler(result<typename RequestT::reply>{no_answer(settings_->config, outcome.error())});
+                    handler(result<typename RequestT::reply>{
+                        transport_error(settings_->config, outcome.error())});
             },
             [&](const char*) {
                 handler_threw_ = true;
@@ -3448,7 +3451,7 @@ public:
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
         if (!settings_)
             return detail::moved_from();
-        return detail::call_over(transport_, *settings_, request);
+        return detail::send_sync(transport_, *settings_, request);
     }
 
     /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread
@@ -3471,7 +3474,7 @@ public:
         }
         const auto pending =
             std::make_shared<detail::pending_call<RequestT, HandlerT>>(settings_, std::move(handler));
-        detail::catching(
+        detail::guard_exceptions(
             [&] {
                 transport_.send(std::move(http),
                                 [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
@@ -3484,7 +3487,7 @@ public:
 
     /// `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<tracked> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
+    result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         return call(request);
     }
 
@@ -3511,12 +3514,12 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 /// When a request that failed is sent again. The defaults are for callers who wait; see
 /// `background_retry_policy`.
 struct retry_policy {
-    std::uint32_t max_attempts = 5;                           ///< with the first one; 0 for no limit
-    std::chrono::milliseconds first_wait{2'000};              ///< the longest wait after the first attempt
-    std::chrono::milliseconds longest_wait{30'000};           ///< it doubles up to this
-    std::chrono::milliseconds longest_retry_after{3'600'000}; ///< what is heeded of a `Retry-After`
-    std::optional<std::chrono::milliseconds> max_age{}; ///< of a request at its last attempt; none for any
-    bool repeat_maybe_delivered = true; ///< whether a request that may have arrived is sent again
+    std::uint32_t max_attempts = 5;                       ///< with the first one; 0 for no limit
+    std::chrono::milliseconds initial_delay{2'000};       ///< the longest wait after the first attempt
+    std::chrono::milliseconds max_delay{30'000};          ///< it doubles up to this
+    std::chrono::milliseconds max_retry_after{3'600'000}; ///< what is heeded of a `Retry-After`
+    std::optional<std::chrono::milliseconds> max_age{};   ///< of a request at its last attempt; none for any
+    bool retry_maybe_delivered = true; ///< whether a request that may have arrived is sent again
 
     friend bool operator==(const retry_policy&, const retry_policy&) = default;
 };
@@ -3525,7 +3528,7 @@ struct retry_policy {
 inline retry_policy background_retry_policy() noexcept {
     retry_policy policy;
     policy.max_attempts = 0;
-    policy.longest_wait = std::chrono::minutes{5};
+    policy.max_delay = std::chrono::minutes{5};
     policy.max_age = std::chrono::hours{24};
     return policy;
 }
@@ -3547,7 +3550,7 @@ inline double within_unit(double number) noexcept {
 /// How long to wait before the next attempt, or none if there is to be none. Pure. A policy's waits count as
 /// a year at most.
 ///
-/// The wait is a random part ("full jitter") of 2 s, 4 s, 8 s, ... up to `longest_wait`. A `Retry-After` is
+/// The wait is a random part ("full jitter") of 2 s, 4 s, 8 s, ... up to `max_delay`. A `Retry-After` is
 /// the least wait, and the random part comes on top, so that clients that were told the same do not come back
 /// at the same moment.
 ///
@@ -3560,17 +3563,17 @@ retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attemp
            std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds none{0}, a_year = std::chrono::hours{24 * 365};
-    if (!failed.retryable() || (failed.maybe_delivered && !policy.repeat_maybe_delivered) ||
+    if (!failed.retryable() || (failed.maybe_delivered && !policy.retry_maybe_delivered) ||
         (policy.max_attempts != 0 && attempts >= policy.max_attempts))
         return std::nullopt;
-    const milliseconds longest = std::clamp(policy.longest_wait, none, a_year);
-    milliseconds most = std::clamp(policy.first_wait, none, longest);
+    const milliseconds longest = std::clamp(policy.max_delay, none, a_year);
+    milliseconds most = std::clamp(policy.initial_delay, none, longest);
     for (std::uint32_t doubled = 1; doubled < attempts && most > none && most < longest; ++doubled)
         most = most > longest / 2 ? longest : 2 * most;
     const double part = detail::within_unit(random);
     milliseconds wait{static_cast<milliseconds::rep>(part * static_cast<double>(most.count()))};
     if (failed.retry_after) {
-        const milliseconds cap = std::clamp(policy.longest_retry_after, none, a_year);
+        const milliseconds cap = std::clamp(policy.max_retry_after, none, a_year);
         const bool capped = *failed.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
         wait += capped ? cap : std::max<milliseconds>(*failed.retry_after, none);
     }
@@ -3625,8 +3628,9 @@ inline error retry_cause(const transport_result& outcome) {
 
 #ifndef PROMPTLAYER_NO_THREADS
 
-/// What `retrying` takes from its surroundings, for tests that do not wait. What is empty is the real thing.
-struct retry_environment {
+/// What `retrying_transport` takes from its surroundings, for tests that do not wait. What is empty is the
+/// real thing.
+struct retry_hooks {
     std::function<std::chrono::steady_clock::time_point()> now{};
     std::function<double()> random{};                       ///< uniform from 0 to 1
     std::function<void(std::chrono::milliseconds)> sleep{}; ///< not woken by `cancel`, unlike the real one
@@ -3639,13 +3643,13 @@ struct retry_environment {
 /// requests. `std::ref` has it refer to a transport, which must outlive it; it cannot be
 /// assigned to then.
 template <class T>
-class retrying {
+class retrying_transport {
     using transport_type = std::remove_reference_t<T>;
 
     static_assert(detail::is_transport<transport_type>());
-    static_assert(
-        Transport<transport_type> || !AsyncTransport<transport_type>,
-        "promptlayer: retrying takes a synchronous Transport; an asynchronous one is for a tracker");
+    static_assert(Transport<transport_type> || !AsyncTransport<transport_type>,
+                  "promptlayer: retrying_transport takes a synchronous Transport; an asynchronous one is for "
+                  "a tracker");
 
     struct waking {
         std::mutex mutex{};
@@ -3655,7 +3659,7 @@ class retrying {
 
     T transport_;
     retry_policy policy_;
-    retry_environment environment_;
+    retry_hooks environment_;
     std::unique_ptr<waking> waking_ = std::make_unique<waking>();
 
     std::chrono::steady_clock::time_point now() const {
@@ -3673,7 +3677,7 @@ class retrying {
     }
 
 public:
-    explicit retrying(T transport, retry_policy policy = {}, retry_environment environment = {})
+    explicit retrying_transport(T transport, retry_policy policy = {}, retry_hooks environment = {})
         : transport_(std::forward<T>(transport)), policy_(policy), environment_(std::move(environment)) {
         if (!environment_.random)
             environment_.random = detail::random_source();
@@ -3723,11 +3727,11 @@ public:
 };
 
 template <class T>
-retrying(T) -> retrying<std::unwrap_reference_t<T>>;
+retrying_transport(T) -> retrying_transport<std::unwrap_reference_t<T>>;
 template <class T>
-retrying(T, retry_policy) -> retrying<std::unwrap_reference_t<T>>;
+retrying_transport(T, retry_policy) -> retrying_transport<std::unwrap_reference_t<T>>;
 template <class T>
-retrying(T, retry_policy, retry_environment) -> retrying<std::unwrap_reference_t<T>>;
+retrying_transport(T, retry_policy, retry_hooks) -> retrying_transport<std::unwrap_reference_t<T>>;
 
 #endif
 
@@ -3782,7 +3786,7 @@ struct outbox_stats {
 /// - 401, 403, no TLS and a bad config hold up everyone until `resume()`, so that a wrong key does not burn
 ///   the queue; what was in flight at the last `resume()` holds up nobody. The request that met them goes
 ///   back to its place, and the attempt does not count. Nor does one that was cancelled, whose request waits
-///   for `retry_policy::first_wait`.
+///   for `retry_policy::initial_delay`.
 /// - Times are the caller's. A clock that jumps back counts as one that stood still; one that jumps forward
 ///   ends waits early, and may have a request given up for its age, but only after another attempt.
 class outbox {
@@ -3977,7 +3981,7 @@ public:
         }
         if (met.failure == failure::cancelled) {
             --held.attempts;
-            wait_until(now + settings_.retry.first_wait, found);
+            wait_until(now + settings_.retry.initial_delay, found);
             return std::nullopt;
         }
         const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - held.made);
@@ -3986,7 +3990,7 @@ public:
             retry_policy of_all = settings_.retry;
             of_all.max_attempts = 0;
             of_all.max_age.reset();
-            of_all.repeat_maybe_delivered = true;
+            of_all.retry_maybe_delivered = true;
             const auto all_wait = wait ? wait : retry_wait(of_all, met, held.attempts, random_(), {});
             nobody_before_ = std::max(nobody_before_, now + all_wait.value_or(std::chrono::milliseconds{0}));
         }
@@ -4099,7 +4103,7 @@ namespace detail {
 /// Calls what users have given; what it throws is dropped.
 template <class ActionT>
 void undisturbed(ActionT&& action) {
-    catching(action, [](const char*) { return true; });
+    guard_exceptions(action, [](const char*) { return true; });
 }
 
 template <class... ParametersT, class... ArgumentsT>
@@ -4118,7 +4122,7 @@ inline void restore(outbox& into, journal& from, outbox::time_point now) {
 /// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
 struct tracker_callbacks {
     /// The service has it.
-    std::function<void(outbox::id, const tracked&)> on_delivered{};
+    std::function<void(outbox::id, const track_response&)> on_delivered{};
     /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
     std::function<void(const outbox::ended&)> on_failed{};
     /// What was left when the tracker was destroyed without `close`. With a journal it is there, too.
@@ -4225,8 +4229,8 @@ class background_tracker {
         void send(std::unique_lock<std::mutex>& held, promptlayer::outbox::taken next) {
             const auto known = settings;
             held.unlock();
-            const result<tracked> outcome =
-                detail::call_over(transport, *known, detail::prepared_call<tracked>{std::move(next.request)});
+            const result<track_response> outcome = detail::send_sync(
+                transport, *known, detail::prepared_call<track_response>{std::move(next.request)});
             held.lock();
             auto end = outbox.complete(
                 next.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, clock::now());
@@ -4482,7 +4486,7 @@ class polled_tracker {
 
     struct arrival {
         outbox::id id;
-        result<tracked> outcome;
+        result<track_response> outcome;
     };
     struct arrivals {
         detail::mutex mutex{};
@@ -4539,8 +4543,8 @@ class polled_tracker {
             auto next = outbox_.take(now_);
             if (!next)
                 return;
-            client_->call(detail::prepared_call<tracked>{std::move(next->request)},
-                          [to = arrivals_, id = next->id](result<tracked> outcome) {
+            client_->call(detail::prepared_call<track_response>{std::move(next->request)},
+                          [to = arrivals_, id = next->id](result<track_response> outcome) {
                               const detail::lock held{to->mutex};
                               to->list.push_back({id, std::move(outcome)});
                           });

@@ -16,7 +16,7 @@ using pl::testing::recording_async_transport;
 
 namespace {
 
-using outcome = pl::result<pl::tracked>;
+using outcome = pl::result<pl::track_response>;
 
 pl::track_prompt good() { return {.prompt_name = "a", .request_id = 1}; }
 

@@ -40,7 +40,7 @@ pl::config with_key(const char* key = "pl_key") { return {.api_key = key}; }
 pl::background_settings at_once(std::uint32_t attempts = 0) {
     pl::background_settings made;
     made.outbox.retry.max_attempts = attempts;
-    made.outbox.retry.first_wait = made.outbox.retry.longest_wait = 0ms;
+    made.outbox.retry.initial_delay = made.outbox.retry.max_delay = 0ms;
     return made;
 }
 
@@ -59,7 +59,7 @@ struct record {
     }
     pl::tracker_callbacks callbacks() {
         return {.on_delivered =
-                    [this](pl::outbox::id id, const pl::tracked& tracked) {
+                    [this](pl::outbox::id id, const pl::track_response& tracked) {
                         add(std::to_string(id) + " " + tracked.message);
                     },
                 .on_failed =
@@ -123,7 +123,7 @@ TEST_CASE("background tracker: requests are delivered in order, and told on a th
     std::atomic<std::thread::id> teller{};
     auto callbacks = told.callbacks();
     callbacks.on_delivered = [&, tell = callbacks.on_delivered](pl::outbox::id id,
-                                                                const pl::tracked& tracked) {
+                                                                const pl::track_response& tracked) {
         teller = std::this_thread::get_id();
         tell(id, tracked);
     };
@@ -297,7 +297,7 @@ TEST_CASE("background tracker: a callback may call any member; flush and close d
     std::atomic<bool> flushed{true}, closed_empty{false};
     t.emplace(with_key(), pl::testing::recording_transport{},
               pl::tracker_callbacks{.on_delivered =
-                                        [&](pl::outbox::id, const pl::tracked&) {
+                                        [&](pl::outbox::id, const pl::track_response&) {
                                             if (++calls == 1) {
                                                 std::ignore = t->track_prompt(request());
                                                 std::ignore = t->track_prompt(request());
@@ -320,7 +320,7 @@ TEST_CASE("background tracker: eight threads track at once, and every request is
     std::atomic<int> delivered{0}, failed{0};
     pl::background_tracker t{with_key(),
                              pl::testing::recording_transport{},
-                             {.on_delivered = [&](pl::outbox::id, const pl::tracked&) { ++delivered; },
+                             {.on_delivered = [&](pl::outbox::id, const pl::track_response&) { ++delivered; },
                               .on_failed = [&](const pl::outbox::ended&) { ++failed; },
                               .on_undelivered = {}}};
     std::vector<std::thread> threads;

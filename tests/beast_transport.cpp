@@ -50,15 +50,15 @@ using promptlayer::failure;
 using promptlayer::header;
 using promptlayer::http_request;
 using promptlayer::http_response;
-using promptlayer::tracked;
+using promptlayer::track_response;
 using promptlayer::transport_failure;
 using promptlayer::transport_result;
 using promptlayer::testing::certificate;
 using promptlayer::testing::check_transport;
 using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_answer;
+using promptlayer::testing::scripted_response;
 using promptlayer::testing::tls_servers;
-using ending = scripted_answer::ending;
+using ending = scripted_response::connection_ending;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
 namespace asio = boost::asio;
@@ -184,15 +184,15 @@ transport_failure failure_of(transport_result outcome) {
     return std::move(outcome).error();
 }
 
-scripted_answer raw(std::string bytes, ending then = ending::close_unannounced) {
-    scripted_answer answer;
+scripted_response raw(std::string bytes, ending then = ending::close_unannounced) {
+    scripted_response answer;
     answer.raw = std::move(bytes);
-    answer.then = then;
+    answer.ending = then;
     return answer;
 }
 
-scripted_answer late() {
-    scripted_answer answer;
+scripted_response late() {
+    scripted_response answer;
     answer.delay = long_enough;
     return answer;
 }
@@ -492,8 +492,8 @@ TEST_CASE("beast: an idle connection that cannot be used any more takes no place
     loopback_server closes, one, other;
     fixture f{2};
     answer_of(f.send(to(one)));
-    scripted_answer last;
-    last.then = ending::close_unannounced;
+    scripted_response last;
+    last.ending = ending::close_unannounced;
     closes.respond(last);
     answer_of(f.send(to(closes)));
     std::this_thread::sleep_for(50ms); // until it is closed
@@ -649,7 +649,7 @@ TEST_CASE("beast: destroying the context with requests in flight ends them, in w
         ssl::context tls{ssl::context::tls_client};
         asio::io_context context;
         promptlayer::client client{config_of(server), beast_transport{context, tls}};
-        const auto count = [&](promptlayer::result<tracked> got) {
+        const auto count = [&](promptlayer::result<track_response> got) {
             CHECK((!got && got.error().failure == failure::cancelled));
             ++ended;
         };
@@ -840,11 +840,11 @@ TEST_CASE("beast: a client tracks over it with a handler, and errors of the serv
     config.api_key = "pl_wrong";
     promptlayer::client stranger{config, std::ref(f.transport)};
     int answered = 0;
-    client.track_prompt(sample, [&](promptlayer::result<tracked> got) {
+    client.track_prompt(sample, [&](promptlayer::result<track_response> got) {
         CHECK(got);
         ++answered;
     });
-    stranger.track_prompt(sample, [&](promptlayer::result<tracked> got) {
+    stranger.track_prompt(sample, [&](promptlayer::result<track_response> got) {
         REQUIRE_FALSE(got);
         CHECK(got.error().code == promptlayer::errc::unauthorized);
         ++answered;
@@ -858,14 +858,17 @@ TEST_CASE("beast: a client tracks with whatever token") {
     fixture f;
     promptlayer::client client{config_of(server), std::ref(f.transport)};
 
-    std::future<promptlayer::result<tracked>> future = async_track_prompt(client, sample, asio::use_future);
+    std::future<promptlayer::result<track_response>> future =
+        async_track_prompt(client, sample, asio::use_future);
     bool in_tuple = false;
     async_track_prompt(client, {.prompt_name = "a", .request_id = 1}, asio::as_tuple(asio::deferred))(
-        [&](std::tuple<promptlayer::result<tracked>> got) { in_tuple = std::get<0>(got).has_value(); });
+        [&](std::tuple<promptlayer::result<track_response>> got) {
+            in_tuple = std::get<0>(got).has_value();
+        });
     const promptlayer::track_prompt_view view{.prompt_name = "b", .request_id = 2};
     bool called = false;
     async_track_prompt(client, view,
-                       [&, only_moved = std::make_unique<int>()](promptlayer::result<tracked> got) {
+                       [&, only_moved = std::make_unique<int>()](promptlayer::result<track_response> got) {
                            called = got.has_value();
                        });
     auto deferred = async_track_prompt(client, sample, asio::deferred);
@@ -876,7 +879,7 @@ TEST_CASE("beast: a client tracks with whatever token") {
     CHECK(server.requests().size() == 3); // the deferred one is not started
 
     bool started = false;
-    std::move(deferred)([&](promptlayer::result<tracked> got) { started = got.has_value(); });
+    std::move(deferred)([&](promptlayer::result<track_response> got) { started = got.has_value(); });
     f.run();
     CHECK(started);
     CHECK(promptlayer::async_call(client, sample, asio::use_future).wait_for(0s) ==
@@ -894,11 +897,11 @@ TEST_CASE("beast: an operation completes on the executor of its token, else on t
         const auto strand = asio::make_strand(other);
         bool on_strand = false, on_transports = false;
         async_track_prompt(client, request,
-                           asio::bind_executor(strand, [&](promptlayer::result<tracked> got) {
+                           asio::bind_executor(strand, [&](promptlayer::result<track_response> got) {
                                CHECK(got.has_value() == (*name != '\0'));
                                on_strand = strand.running_in_this_thread();
                            }));
-        async_track_prompt(client, request, [&](promptlayer::result<tracked>) {
+        async_track_prompt(client, request, [&](promptlayer::result<track_response>) {
             on_transports = f.context.get_executor().running_in_this_thread();
         });
         CHECK_FALSE(on_strand);
@@ -939,7 +942,7 @@ TEST_CASE("beast: the completion is posted with the allocator of its token") {
     promptlayer::client client{config_of(server), std::ref(f.transport)};
     std::size_t allocations = 0;
     bool called = false;
-    const auto handler = [&](promptlayer::result<tracked> got) { called = got.has_value(); };
+    const auto handler = [&](promptlayer::result<track_response> got) { called = got.has_value(); };
     async_track_prompt(
         client, sample,
         asio::bind_executor(f.context, asio::bind_allocator(counting<std::byte>{allocations}, handler)));

@@ -55,7 +55,7 @@ using promptlayer::testing::check_transport;
 using promptlayer::testing::conformance_options;
 using promptlayer::testing::conformance_report;
 using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_answer;
+using promptlayer::testing::scripted_response;
 using promptlayer::testing::tls_servers;
 using promptlayer::testing::verdict;
 
@@ -265,14 +265,14 @@ private:
         read_.clear();
     }
 
-    bool readable(std::chrono::milliseconds time) const {
+    bool sanitize(std::chrono::milliseconds time) const {
         pollfd waited{socket_, POLLIN, 0};
         return ::poll(&waited, 1, static_cast<int>(time.count())) == 1;
     }
 
     /// Returns whether the connection was kept.
     bool connect(const std::string& port) {
-        const bool unasked = socket_ >= 0 && (!read_.empty() || readable(0ms));
+        const bool unasked = socket_ >= 0 && (!read_.empty() || sanitize(0ms));
         if (unasked && fault_ != fault::keeps_unasked_bytes)
             close();
         if (socket_ >= 0 && (port == port_ || fault_ == fault::ignores_the_port))
@@ -350,7 +350,7 @@ public:
                 return ended(failure::cancelled, fault_ == fault::keeps_after_cancel);
             if (std::chrono::steady_clock::now() >= end)
                 return ended(failure::timeout, fault_ == fault::keeps_after_timeout);
-            if (!readable(5ms))
+            if (!sanitize(5ms))
                 continue;
             std::array<char, 4096> buffer{};
             const auto size = ::recv(socket_, buffer.data(), buffer.size(), 0);
@@ -1274,7 +1274,7 @@ const case_result& only_case(const conformance_report& report) {
 std::set<std::string> that_can_run(std::set<std::string> cases) {
     static const bool has_ipv6 = [] {
         try {
-            const loopback_server server{[](const http_request&) { return scripted_answer{}; },
+            const loopback_server server{[](const http_request&) { return scripted_response{}; },
                                          boost::asio::ip::tcp::v6()};
             return true;
         } catch (const std::exception&) {

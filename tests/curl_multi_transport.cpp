@@ -46,7 +46,7 @@ using promptlayer::http_request;
 using promptlayer::transport_failure;
 using promptlayer::transport_result;
 using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_answer;
+using promptlayer::testing::scripted_response;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
 
@@ -78,8 +78,8 @@ http_request to(const loopback_server& server, std::string body = "{}") {
 http_request refused() { return to("no URL"); }
 
 /// Answers with the body of the request; one that is `never` far too late.
-scripted_answer echo(const http_request& request) {
-    scripted_answer answer;
+scripted_response echo(const http_request& request) {
+    scripted_response answer;
     answer.response.body = request.body;
     answer.delay = request.body == "never" ? 2 * long_enough : 20ms;
     return answer;
@@ -137,7 +137,7 @@ TEST_CASE("curl_multi: a client tracks over it, and errors of the service come b
     promptlayer::client client{config, curl_multi_transport{}};
     config.api_key = "pl_wrong";
     promptlayer::client stranger{config, std::ref(client.transport())};
-    std::vector<promptlayer::result<promptlayer::tracked>> kept, unauthorized;
+    std::vector<promptlayer::result<promptlayer::track_response>> kept, unauthorized;
     client.track_prompt({.prompt_name = "a", .request_id = 1}, [&](auto r) { kept.push_back(std::move(r)); });
     stranger.track_prompt({.prompt_name = "a", .request_id = 1},
                           [&](auto r) { unauthorized.push_back(std::move(r)); });
@@ -395,7 +395,7 @@ TEST_CASE("curl_multi: cancel from another thread at any moment leaves a transpo
 
 TEST_CASE("curl_multi: one that is destroyed lets its completions go, and a client says cancelled") {
     const loopback_server server{echo};
-    std::vector<promptlayer::result<promptlayer::tracked>> kept;
+    std::vector<promptlayer::result<promptlayer::track_response>> kept;
     {
         promptlayer::client client{{.api_key = "pl_key", .base_url = server.base_url()},
                                    curl_multi_transport{}};

@@ -52,8 +52,8 @@ using promptlayer::http_response;
 using promptlayer::transport_failure;
 using promptlayer::transport_result;
 using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_answer;
-using ending = scripted_answer::ending;
+using promptlayer::testing::scripted_response;
+using ending = scripted_response::connection_ending;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
 
@@ -89,28 +89,28 @@ transport_failure failure_of(transport_result outcome) {
     return std::move(outcome).error();
 }
 
-scripted_answer raw(std::string bytes, ending then = ending::close_unannounced) {
-    scripted_answer answer;
+scripted_response raw(std::string bytes, ending then = ending::close_unannounced) {
+    scripted_response answer;
     answer.raw = std::move(bytes);
-    answer.then = then;
+    answer.ending = then;
     return answer;
 }
 
-scripted_answer body(std::string bytes, ending then = ending::keep_alive) {
-    scripted_answer answer;
+scripted_response body(std::string bytes, ending then = ending::keep_alive) {
+    scripted_response answer;
     answer.response.body = std::move(bytes);
-    answer.then = then;
+    answer.ending = then;
     return answer;
 }
 
-scripted_answer only(ending then) {
-    scripted_answer answer;
-    answer.then = then;
+scripted_response only(ending then) {
+    scripted_response answer;
+    answer.ending = then;
     return answer;
 }
 
-scripted_answer late(std::chrono::milliseconds delay) {
-    scripted_answer answer;
+scripted_response late(std::chrono::milliseconds delay) {
+    scripted_response answer;
     answer.delay = delay;
     return answer;
 }
@@ -460,7 +460,7 @@ TEST_CASE("curl: no redirect is followed, whatever its status") {
     const loopback_server elsewhere;
     curl_transport transport;
     for (const int status : {301, 302, 303, 307, 308}) {
-        scripted_answer redirect;
+        scripted_response redirect;
         redirect.response = {status, {{"Location", elsewhere.base_url() + "/rest/track-prompt"}}, "moved"};
         server.respond(redirect);
         const http_response answer = answer_of(transport.send(to(server)));
@@ -476,7 +476,7 @@ TEST_CASE("curl: any status is an answer") {
     loopback_server server;
     curl_transport transport;
     for (const int status : {201, 204, 304, 400, 401, 404, 422, 429, 500, 503, 599}) {
-        scripted_answer answer;
+        scripted_response answer;
         answer.response = {status, {{"Retry-After", "3"}}, ""};
         server.respond(answer);
         const http_response received = answer_of(transport.send(to(server)));
@@ -565,7 +565,7 @@ TEST_CASE(
     for (std::size_t i = 0; i < content.size(); ++i)
         content[i] = static_cast<char>(i * 31 % 251);
     const auto received = [&](std::size_t most) {
-        scripted_answer answer = body(content);
+        scripted_response answer = body(content);
         answer.response.headers = {{"X-Kept", "1"}};
         server.respond(answer);
         http_request request = to(server);
@@ -631,7 +631,7 @@ TEST_CASE("curl: 101 is an answer, and its connection is not used again") {
 TEST_CASE("curl: a body that ends before its announced length is failure::reset, never a part of it") {
     loopback_server server;
     curl_transport transport;
-    const auto broken = [&](scripted_answer answer) {
+    const auto broken = [&](scripted_response answer) {
         server.respond(std::move(answer));
         const transport_failure failed = failure_of(transport.send(to(server)));
         CHECK(failed.kind == failure::reset);
@@ -687,7 +687,7 @@ TEST_CASE("curl: over https a body without a length is failure::reset, as it may
 TEST_CASE("curl: a connection that ends without an answer is failure::reset, maybe delivered, and not tried "
           "again when new") {
     loopback_server server;
-    for (const scripted_answer& end : {only(ending::reset_before_answer), raw("")}) {
+    for (const scripted_response& end : {only(ending::reset_before_answer), raw("")}) {
         server.respond(end);
         curl_transport transport;
         const transport_failure failed = failure_of(transport.send(to(server)));
@@ -748,7 +748,7 @@ TEST_CASE(
     curl_transport transport;
     http_request request = to(server);
     request.body = R"({"prompt_name":")" + std::string(300'000, 'x') + R"(","request_id":1})";
-    for (const scripted_answer& end : {only(ending::reset_before_answer), raw("")}) {
+    for (const scripted_response& end : {only(ending::reset_before_answer), raw("")}) {
         answer_of(transport.send(request));
         const std::size_t before = server.connections();
         server.respond(end);
@@ -942,7 +942,7 @@ TEST_CASE("curl: no answer in time is failure::timeout, maybe delivered") {
 
 TEST_CASE("curl: the timeout is for the whole exchange: an answer that trickles is cut off") {
     loopback_server server;
-    scripted_answer trickle = body(std::string(1000, 'x'));
+    scripted_response trickle = body(std::string(1000, 'x'));
     trickle.byte_delay = 20ms;
     server.respond(trickle);
     curl_transport transport;
@@ -999,7 +999,7 @@ TEST_CASE("curl: cancel ends the request in flight at once, and only that one") 
 TEST_CASE(
     "curl: a background tracker closes in its time while the server hangs, and gives back what is left") {
     loopback_server server;
-    scripted_answer hangs;
+    scripted_response hangs;
     hangs.delay = 1h;
     server.respond(hangs);
     promptlayer::background_tracker tracker{{.api_key = "pl_loopback", .base_url = server.base_url()},
@@ -1078,7 +1078,7 @@ TEST_CASE("curl: a function of the user's that throws is failure::other, not del
 
 TEST_CASE("curl: no cookie is kept") {
     loopback_server server;
-    scripted_answer answer;
+    scripted_response answer;
     answer.response.headers = {{"Set-Cookie", "session=1; Path=/"}};
     server.respond(answer);
     curl_transport transport;

@@ -16,7 +16,7 @@ constexpr const char* done = R"({"success":true,"message":"Tracked"})";
 
 pl::config settings() { return {.api_key = "pl_sesame"}; }
 
-pl::result<pl::tracked> answer(int status, std::string body) {
+pl::result<pl::track_response> answer(int status, std::string body) {
     return pl::decode(settings(), pl::http_response{status, {}, std::move(body)});
 }
 

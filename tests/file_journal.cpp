@@ -162,11 +162,12 @@ struct told_journal final : pl::journal {
 };
 
 pl::tracker_callbacks into(std::vector<std::string>& told) {
-    return {.on_delivered = [&](pl::outbox::id id,
-                                const pl::tracked&) { told.push_back("delivered " + std::to_string(id)); },
-            .on_failed =
-                [&](const pl::outbox::ended& ended) { told.push_back("failed " + std::to_string(ended.id)); },
-            .on_undelivered = {}};
+    return {
+        .on_delivered = [&](pl::outbox::id id,
+                            const pl::track_response&) { told.push_back("delivered " + std::to_string(id)); },
+        .on_failed =
+            [&](const pl::outbox::ended& ended) { told.push_back("failed " + std::to_string(ended.id)); },
+        .on_undelivered = {}};
 }
 
 /// Polls until nothing is pending; every request that was sent is answered.
@@ -1056,7 +1057,7 @@ TEST_CASE("journal: a background tracker does not wait for the journal where a r
     pl::testing::recording_transport recorded;
     recorded.respond(answer(503));
     pl::background_settings limits;
-    limits.outbox.retry.first_wait = 20ms;
+    limits.outbox.retry.initial_delay = 20ms;
     pl::background_tracker t{
         pl::config{.api_key = "pl_key"}, std::move(recorded), {}, limits, std::move(kept)};
     REQUIRE(t.track_prompt(request()));

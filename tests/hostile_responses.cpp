@@ -34,8 +34,8 @@ using namespace std::string_literals;
 using promptlayer::http_request;
 using promptlayer::transport_result;
 using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_answer;
-using ending = scripted_answer::ending;
+using promptlayer::testing::scripted_response;
+using ending = scripted_response::connection_ending;
 
 /// Sends a request and waits for its outcome.
 using sender = std::function<transport_result(const http_request&)>;
@@ -105,13 +105,13 @@ class hostile_server {
     const std::chrono::milliseconds hold_;
     loopback_server server_{[this](const http_request& request) { return answer(request); }};
 
-    scripted_answer answer(const http_request& request) const {
+    scripted_response answer(const http_request& request) const {
         std::size_t number = 0;
         std::from_chars(request.url.data() + 1, request.url.data() + request.url.size(), number);
         const response& chosen = responses_.at(number);
-        scripted_answer made;
+        scripted_response made;
         made.raw = chosen.bytes;
-        made.then = chosen.closes ? ending::close_unannounced : ending::keep_alive;
+        made.ending = chosen.closes ? ending::close_unannounced : ending::keep_alive;
         made.hold = chosen.closes ? 0ms : hold_;
         return made;
     }

@@ -122,7 +122,7 @@ bool can_be_sent(void (*change)(pl::http_request&)) {
     pl::http_request request{
         .method = "POST", .url = "https://host/path", .headers = {{"A", "b"}}, .body = "{}"};
     change(request);
-    return pl::unsendable(request) == nullptr;
+    return pl::invalid_reason(request) == nullptr;
 }
 
 } // namespace
@@ -130,7 +130,7 @@ bool can_be_sent(void (*change)(pl::http_request&)) {
 TEST_CASE("a URL is read into the parts that it has, as they stand") {
     const auto parts = [](std::string_view url) {
         const auto read = pl::detail::split_url(url);
-        REQUIRE(read.fault.empty());
+        REQUIRE(read.error.empty());
         return std::string{read.secure ? "s " : ""}.append(read.authority) + " " + std::string{read.host} +
                " " + std::to_string(read.port) + " " + std::string{read.target};
     };
@@ -237,7 +237,7 @@ TEST_CASE("printing a request shows no credential, wherever it stands, and no co
 
 TEST_CASE("a request can be sent as it stands if its URL is one of http or https with a host") {
     const auto with_url = [](const char* url) {
-        return pl::unsendable({.method = "POST", .url = url, .headers = {}, .body = ""}) == nullptr;
+        return pl::invalid_reason({.method = "POST", .url = url, .headers = {}, .body = ""}) == nullptr;
     };
     for (const char* const url : {"http://h", "HTTPS://h:443/", "https://[::1]:65535/a/../b",
                                   "http://127.0.0.1:1?q", "https://h/%2f;x=1?a=b&c=/?:@"})
@@ -278,17 +278,17 @@ TEST_CASE("a request can be sent as it stands if its method and headers are HTTP
     CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.method = "HEAD"; }));
     for (const char* const bad : {"", "A B", "A:", "A\r\nB", "A\x7F", "A\xC3", "(A)"}) {
         pl::http_request request{.method = bad, .url = "https://host/", .headers = {}, .body = ""};
-        CHECK_MESSAGE(pl::unsendable(request), bad);
+        CHECK_MESSAGE(pl::invalid_reason(request), bad);
         request.method = "POST";
         request.headers = {{bad, "b"}};
-        CHECK_MESSAGE(pl::unsendable(request), bad);
+        CHECK_MESSAGE(pl::invalid_reason(request), bad);
     }
     CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.method = "CONNECT"; }));
     for (const char control : {'\0', '\r', '\n', '\x1f', '\x7f'}) {
         pl::http_request request{
             .method = "POST", .url = "https://host/", .headers = {{"A", "b"}}, .body = ""};
         request.headers[0].value += control;
-        CHECK_MESSAGE(pl::unsendable(request), static_cast<int>(control));
+        CHECK_MESSAGE(pl::invalid_reason(request), static_cast<int>(control));
     }
     CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.headers[0] = {"content-length", "2"}; }));
     CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.headers[0] = {"Transfer-encoding", "chunked"}; }));

@@ -66,8 +66,8 @@ using promptlayer::httplib_transport;
 using promptlayer::transport_failure;
 using promptlayer::transport_result;
 using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_answer;
-using ending = scripted_answer::ending;
+using promptlayer::testing::scripted_response;
+using ending = scripted_response::connection_ending;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
 
@@ -105,15 +105,15 @@ transport_failure failure_of(transport_result outcome) {
     return std::move(outcome).error();
 }
 
-scripted_answer raw(std::string bytes, ending then = ending::close_unannounced) {
-    scripted_answer answer;
+scripted_response raw(std::string bytes, ending then = ending::close_unannounced) {
+    scripted_response answer;
     answer.raw = std::move(bytes);
-    answer.then = then;
+    answer.ending = then;
     return answer;
 }
 
-scripted_answer late(std::chrono::milliseconds delay) {
-    scripted_answer answer;
+scripted_response late(std::chrono::milliseconds delay) {
+    scripted_response answer;
     answer.delay = delay;
     return answer;
 }
@@ -403,7 +403,7 @@ TEST_CASE("httplib: the user's function does not change what the contract needs"
         client.set_keep_alive(false);
         client.set_read_timeout(1ms);
     }};
-    scripted_answer answer = late(20ms);
+    scripted_response answer = late(20ms);
     answer.response = {302, {{"Location", elsewhere.base_url()}, {"Content-Encoding", "gzip"}}, "not gzip"};
     server.respond(answer);
     CHECK(answer_of(transport.send(to(server))).body == "not gzip");
@@ -506,7 +506,7 @@ TEST_CASE("httplib: cancel ends the request in flight at once, and only that one
 
 TEST_CASE("httplib: a body that ends with the connection is not whole when the timeout ended that") {
     loopback_server server;
-    scripted_answer endless = raw("HTTP/1.1 200 OK\r\n\r\n" + std::string(100'000, 'x'));
+    scripted_response endless = raw("HTTP/1.1 200 OK\r\n\r\n" + std::string(100'000, 'x'));
     endless.byte_delay = 1ms;
     server.respond(endless);
     httplib_transport transport;
@@ -687,8 +687,8 @@ TEST_CASE("httplib: requests over TLS share a connection, and one that was close
     for (int i = 0; i < 3; ++i)
         CHECK(answer_of(transport.send(to(url + "/rest/track-prompt"))).status == 200);
     CHECK(server.connections() == 1);
-    scripted_answer closed;
-    closed.then = ending::close;
+    scripted_response closed;
+    closed.ending = ending::close;
     server.respond(closed);
     CHECK(answer_of(transport.send(to(url + "/rest/track-prompt"))).status == 200);
     CHECK(answer_of(transport.send(to(url + "/rest/track-prompt"))).status == 200);
@@ -739,7 +739,7 @@ TEST_CASE("httplib: a proxy that asks for a password is failure::connect, not de
     }
 }
 
-TEST_CASE("httplib: a TLS handshake that drips ends at the timeout, not delivered") {
+TEST_CASE("httplib: a TLS handshake that sends_slowly ends at the timeout, not delivered") {
     silent_listener listener;
     std::atomic<bool> done{false};
     std::thread dripping{[&] {

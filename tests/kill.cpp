@@ -31,7 +31,7 @@ extern char** environ;
 namespace {
 
 using namespace std::chrono_literals;
-using promptlayer::testing::scripted_answer;
+using promptlayer::testing::scripted_response;
 
 constexpr int kills = 200;
 
@@ -44,8 +44,8 @@ int track(const char* base_url, const char* journal, std::int64_t first) {
         return 1;
     }
     promptlayer::background_settings limits;
-    limits.outbox.retry.first_wait = 1ms;
-    limits.outbox.retry.longest_wait = 5ms;
+    limits.outbox.retry.initial_delay = 1ms;
+    limits.outbox.retry.max_delay = 5ms;
     promptlayer::background_tracker tracker{{.api_key = "key", .base_url = base_url},
                                             promptlayer::curl_transport{},
                                             {},
@@ -71,9 +71,9 @@ class service {
     promptlayer::testing::loopback_server server_{
         [this](const promptlayer::http_request& sent) { return answer(sent); }};
 
-    scripted_answer answer(const promptlayer::http_request& sent) {
+    scripted_response answer(const promptlayer::http_request& sent) {
         const std::lock_guard held{mutex_};
-        scripted_answer made;
+        scripted_response made;
         if (random_() % 16 == 0)
             made.response.status = 503;
         else if (!accepted_.insert(*promptlayer::from_json<promptlayer::track_prompt>(sent.body)->request_id)

@@ -30,8 +30,8 @@ using promptlayer::find_header;
 using promptlayer::header;
 using promptlayer::http_request;
 using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_answer;
-using ending = scripted_answer::ending;
+using promptlayer::testing::scripted_response;
+using ending = scripted_response::connection_ending;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
 
@@ -128,17 +128,17 @@ int judged(const std::string& answer, std::string* message = nullptr) {
     return status_of(answer);
 }
 
-scripted_answer raw(std::string bytes, ending then = ending::keep_alive) {
-    scripted_answer answer;
+scripted_response raw(std::string bytes, ending then = ending::keep_alive) {
+    scripted_response answer;
     answer.raw = std::move(bytes);
-    answer.then = then;
+    answer.ending = then;
     return answer;
 }
 
-scripted_answer answering(int status, ending then = ending::keep_alive) {
-    scripted_answer answer;
+scripted_response answering(int status, ending then = ending::keep_alive) {
+    scripted_response answer;
     answer.response = {status, {{"X-Scripted", "1"}}, "0123456789"};
-    answer.then = then;
+    answer.ending = then;
     return answer;
 }
 
@@ -233,7 +233,7 @@ TEST_CASE("loopback server: requests are kept as they arrived, in order, whateve
     CHECK(requests[1].method == "DELETE");
     CHECK(requests[1].url == "/x?y=z");
     CHECK_FALSE(find_header(requests[1].headers, "X-API-KEY"));
-    server.forget_requests();
+    server.clear_requests();
     CHECK(server.requests().empty());
     ask(server, {});
     CHECK(server.requests().size() == 1);
@@ -308,7 +308,7 @@ TEST_CASE(
     server.respond(answering(200));
     CHECK(ask(server, {.method = "HEAD", .body = ""})
               .ends_with("Content-Length: 10\r\nConnection: close\r\n\r\n"));
-    scripted_answer own;
+    scripted_response own;
     own.response = {200, {{"Content-Length", "99"}}, "short"};
     server.respond(own);
     CHECK(ask(server, {}) == "HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\nshort");
@@ -316,7 +316,7 @@ TEST_CASE(
 
 TEST_CASE("loopback server: a delayed answer comes after its delay, and others do not wait for it") {
     loopback_server server;
-    scripted_answer late = answering(200);
+    scripted_response late = answering(200);
     late.delay = 200ms;
     server.respond(late);
     const auto start = steady_clock::now();
@@ -331,7 +331,7 @@ TEST_CASE("loopback server: a delayed answer comes after its delay, and others d
 
 TEST_CASE("loopback server: an answer may come byte by byte") {
     loopback_server server;
-    scripted_answer trickle = raw("0123456789", ending::close);
+    scripted_response trickle = raw("0123456789", ending::close);
     trickle.byte_delay = 10ms;
     server.respond(trickle);
     const auto start = steady_clock::now();
@@ -342,7 +342,7 @@ TEST_CASE("loopback server: an answer may come byte by byte") {
 TEST_CASE("loopback server: each way for a connection to end is seen as such by the client") {
     loopback_server server;
     const std::string head = "HTTP/1.1 200 OK\r\nX-Scripted: 1\r\nContent-Length: 10\r\n";
-    const auto seen = [&](scripted_answer answer) {
+    const auto seen = [&](scripted_response answer) {
         server.respond(std::move(answer));
         connection to_server{server.port()};
         to_server.send(request{.close = false}.bytes());
@@ -364,7 +364,7 @@ TEST_CASE("loopback server: each way for a connection to end is seen as such by 
 TEST_CASE("loopback server: a connection is held for as long as told before it ends") {
     loopback_server server;
     for (const ending end : {ending::close_unannounced, ending::reset_midway}) {
-        scripted_answer held = raw("held", end);
+        scripted_response held = raw("held", end);
         held.hold = 200ms;
         server.respond(held);
         const auto start = steady_clock::now();
@@ -378,7 +378,7 @@ TEST_CASE("loopback server: a connection is held for as long as told before it e
 
 TEST_CASE("loopback server: a silent answer sends nothing and ends with its hold or with the peer") {
     loopback_server server;
-    scripted_answer silent = answering(200, ending::silent);
+    scripted_response silent = answering(200, ending::silent);
     silent.hold = 100ms;
     server.respond(silent);
     const auto start = steady_clock::now();
@@ -415,7 +415,7 @@ TEST_CASE("loopback server: a connection is open until the peer closes it, also 
 
 TEST_CASE("loopback server: a handler answers in place of the interface, after what is scripted") {
     loopback_server server{[](const http_request& asked) {
-        scripted_answer told;
+        scripted_response told;
         told.response = {299, {}, asked.method + " " + asked.url + " " + asked.body};
         return told;
     }};
@@ -449,7 +449,7 @@ TEST_CASE("loopback server: it stops at once while an answer is delayed and conn
     std::optional<connection> waiting;
     {
         loopback_server server;
-        scripted_answer late;
+        scripted_response late;
         late.delay = 60s;
         server.respond(late);
         idle.emplace(server.port());

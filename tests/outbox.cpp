@@ -178,7 +178,7 @@ TEST_CASE("outbox: 401, 403 and no TLS hold up everyone until resume; the attemp
 
 TEST_CASE("outbox: no answer and a 429 hold up everyone also where they are the end of their request") {
     for (const auto& why : {failed(pl::failure::connect), status(429, pl::errc::rate_limited)}) {
-        tested t{{.retry = {.max_attempts = 1, .first_wait = 2s}}};
+        tested t{{.retry = {.max_attempts = 1, .initial_delay = 2s}}};
         REQUIRE(t.push("a"));
         REQUIRE(t.push("b"));
         REQUIRE(t.take() == "a");

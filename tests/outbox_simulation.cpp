@@ -216,7 +216,7 @@ class simulation {
         if (why->failure == pl::failure::cancelled) {
             hold(!ended, "is kept where it was cancelled");
             --held.attempts;
-            held.due = time_ + settings_.retry.first_wait;
+            held.due = time_ + settings_.retry.initial_delay;
             return;
         }
         const auto wait =
@@ -225,7 +225,7 @@ class simulation {
             auto others = settings_.retry;
             others.max_attempts = 0;
             others.max_age.reset();
-            others.repeat_maybe_delivered = true;
+            others.retry_maybe_delivered = true;
             const auto all = pl::retry_wait(others, *why, held.attempts, next_random_, {});
             if (all)
                 nobody_before_ = std::max(nobody_before_, time_ + *all);

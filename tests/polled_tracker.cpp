@@ -31,7 +31,7 @@ struct tested {
     explicit tested(pl::outbox_settings limits = {}, pl::config config = {.api_key = "pl_key"})
         : t(std::move(config), {},
             {.on_delivered =
-                 [this](pl::outbox::id id, const pl::tracked& tracked) {
+                 [this](pl::outbox::id id, const pl::track_response& tracked) {
                      told.push_back(std::to_string(id) + " " + tracked.message);
                  },
              .on_failed =
@@ -114,7 +114,7 @@ TEST_CASE("polled tracker: what the transport completes on another thread, or wi
     });
     pl::polled_tracker other{{.api_key = "pl_key"},
                              at_once,
-                             {.on_delivered = [&](pl::outbox::id, const pl::tracked&) { ++delivered; },
+                             {.on_delivered = [&](pl::outbox::id, const pl::track_response&) { ++delivered; },
                               .on_failed = {},
                               .on_undelivered = {}}};
     CHECK(other.track_prompt(request()).has_value());
@@ -234,7 +234,7 @@ TEST_CASE("polled tracker: a callback may track, pause and ask, and a poll withi
     int delivered = 0;
     t.emplace(pl::config{.api_key = "pl_key"}, pl::testing::recording_async_transport{},
               pl::tracker_callbacks{.on_delivered =
-                                        [&](pl::outbox::id, const pl::tracked&) {
+                                        [&](pl::outbox::id, const pl::track_response&) {
                                             if (++delivered < 3)
                                                 std::ignore = t->track_prompt(request());
                                             CHECK(t->poll({}) == t->pending());

@@ -61,7 +61,9 @@ TEST_CASE("a recording moves with its script and requests") {
 TEST_CASE("the asynchronous one gives its script to the requests in the order they are completed") {
     pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
     std::vector<int> statuses;
-    const auto keep = [&](pl::result<pl::tracked> r) { statuses.push_back(r ? 200 : r.error().status); };
+    const auto keep = [&](pl::result<pl::track_response> r) {
+        statuses.push_back(r ? 200 : r.error().status);
+    };
     client.track_prompt(numbered(1), keep);
     client.track_prompt(numbered(2), keep);
     client.track_prompt(numbered(3), keep);
@@ -103,7 +105,7 @@ TEST_CASE("printing a recording shows the requests with the key redacted") {
     pl::client client{{.api_key = "pl_sesame"}, recording_transport{}};
     (void)client.track_prompt(numbered(1));
     pl::client asynchronous{{.api_key = "pl_sesame"}, recording_async_transport{}};
-    asynchronous.track_prompt(numbered(1), [](pl::result<pl::tracked>) {});
+    asynchronous.track_prompt(numbered(1), [](pl::result<pl::track_response>) {});
     std::ostringstream out, async_out;
     out << client.transport();
     async_out << asynchronous.transport();

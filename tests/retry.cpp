@@ -34,7 +34,7 @@ pl::error failed(pl::failure kind, bool maybe_delivered = false) {
     return e;
 }
 
-std::optional<milliseconds> longest_wait(std::uint32_t attempts, const pl::retry_policy& policy = {}) {
+std::optional<milliseconds> max_delay(std::uint32_t attempts, const pl::retry_policy& policy = {}) {
     return pl::retry_wait(policy, status(503), attempts, 1, 0ms);
 }
 
@@ -43,15 +43,16 @@ struct slept {
     std::vector<milliseconds> sleeps{};
     std::chrono::steady_clock::time_point now{};
 
-    pl::retrying<pl::testing::recording_transport> over(pl::retry_policy policy = {}, double random = 1) {
-        return pl::retrying{pl::testing::recording_transport{}, policy,
-                            pl::retry_environment{.now = [this] { return now; },
-                                                  .random = [random] { return random; },
-                                                  .sleep =
-                                                      [this](milliseconds wait) {
-                                                          sleeps.push_back(wait);
-                                                          now += wait;
-                                                      }}};
+    pl::retrying_transport<pl::testing::recording_transport> over(pl::retry_policy policy = {},
+                                                                  double random = 1) {
+        return pl::retrying_transport{pl::testing::recording_transport{}, policy,
+                                      pl::retry_hooks{.now = [this] { return now; },
+                                                      .random = [random] { return random; },
+                                                      .sleep =
+                                                          [this](milliseconds wait) {
+                                                              sleeps.push_back(wait);
+                                                              now += wait;
+                                                          }}};
     }
 };
 
@@ -60,15 +61,15 @@ pl::http_response answer(int code) { return {code, {}, ""}; }
 } // namespace
 
 TEST_CASE("retry: the longest wait doubles from 2 s to the policy's longest") {
-    CHECK(longest_wait(1) == 2s);
-    CHECK(longest_wait(2) == 4s);
-    CHECK(longest_wait(3) == 8s);
-    CHECK(longest_wait(4) == 16s);
+    CHECK(max_delay(1) == 2s);
+    CHECK(max_delay(2) == 4s);
+    CHECK(max_delay(3) == 8s);
+    CHECK(max_delay(4) == 16s);
     const pl::retry_policy background = pl::background_retry_policy();
-    CHECK(longest_wait(7, background) == 128s);
-    CHECK(longest_wait(8, background) == 256s);
-    CHECK(longest_wait(9, background) == 300s);
-    CHECK(longest_wait(std::numeric_limits<std::uint32_t>::max(), background) == 300s);
+    CHECK(max_delay(7, background) == 128s);
+    CHECK(max_delay(8, background) == 256s);
+    CHECK(max_delay(9, background) == 300s);
+    CHECK(max_delay(std::numeric_limits<std::uint32_t>::max(), background) == 300s);
 }
 
 TEST_CASE("retry: the wait is that part of the longest which the random number says, within 0 and 1") {
@@ -85,11 +86,11 @@ TEST_CASE("retry: the wait is that part of the longest which the random number s
 }
 
 TEST_CASE("retry: callers who wait have five attempts, trackers any number") {
-    CHECK(longest_wait(4));
-    CHECK_FALSE(longest_wait(5));
-    CHECK_FALSE(longest_wait(6));
-    CHECK(longest_wait(1'000'000, pl::background_retry_policy()));
-    CHECK_FALSE(longest_wait(1, {.max_attempts = 1}));
+    CHECK(max_delay(4));
+    CHECK_FALSE(max_delay(5));
+    CHECK_FALSE(max_delay(6));
+    CHECK(max_delay(1'000'000, pl::background_retry_policy()));
+    CHECK_FALSE(max_delay(1, {.max_attempts = 1}));
 }
 
 TEST_CASE("retry: what is retryable is sent again, and nothing else") {
@@ -102,7 +103,7 @@ TEST_CASE("retry: what is retryable is sent again, and nothing else") {
 }
 
 TEST_CASE("retry: what may have been delivered is sent again unless the policy says no") {
-    const pl::retry_policy once{.repeat_maybe_delivered = false};
+    const pl::retry_policy once{.retry_maybe_delivered = false};
     CHECK(pl::retry_wait({}, failed(pl::failure::timeout, true), 1, 1, 0ms));
     CHECK_FALSE(pl::retry_wait(once, failed(pl::failure::timeout, true), 1, 1, 0ms));
     CHECK(pl::retry_wait(once, failed(pl::failure::connect, false), 1, 1, 0ms));
@@ -119,8 +120,8 @@ TEST_CASE("retry: Retry-After is the least wait, up to an hour, with the random 
     CHECK(wait(3601s, 1) == 3602s);
     CHECK(wait(std::chrono::seconds::max(), 0) == 3600s);
     CHECK(wait(-5s, 0) == 0s);
-    CHECK(wait(1s, 0, {.longest_retry_after = 1500ms}) == 1s);
-    CHECK(wait(2s, 0, {.longest_retry_after = 1500ms}) == 1500ms);
+    CHECK(wait(1s, 0, {.max_retry_after = 1500ms}) == 1s);
+    CHECK(wait(2s, 0, {.max_retry_after = 1500ms}) == 1500ms);
 }
 
 TEST_CASE("retry: no attempt begins when a request is older than the policy allows") {
@@ -138,18 +139,18 @@ TEST_CASE("retry: no attempt begins when a request is older than the policy allo
 }
 
 TEST_CASE("retry: a policy out of all sense is no harm") {
-    CHECK(longest_wait(3, {.first_wait = -5s}) == 0ms);
-    CHECK(longest_wait(3, {.longest_wait = -5s}) == 0ms);
-    CHECK(longest_wait(1, {.first_wait = 60s}) == 30s);
+    CHECK(max_delay(3, {.initial_delay = -5s}) == 0ms);
+    CHECK(max_delay(3, {.max_delay = -5s}) == 0ms);
+    CHECK(max_delay(1, {.initial_delay = 60s}) == 30s);
     const pl::retry_policy forever{
-        .max_attempts = 0, .longest_wait = milliseconds::max(), .longest_retry_after = milliseconds::max()};
-    CHECK(longest_wait(100, forever) == 365 * 24h);
+        .max_attempts = 0, .max_delay = milliseconds::max(), .max_retry_after = milliseconds::max()};
+    CHECK(max_delay(100, forever) == 365 * 24h);
     CHECK(pl::retry_wait(forever, status(503, std::chrono::seconds::max()), 100, 1, 0ms) == 2 * 365 * 24h);
     CHECK_FALSE(pl::retry_wait({.max_age = -1s}, status(503), 1, 0, 0ms));
-    CHECK(longest_wait(0) == 2s);
+    CHECK(max_delay(0) == 2s);
 }
 
-TEST_CASE("retrying: the outcome is that of the last attempt, after the waits in between") {
+TEST_CASE("retrying_transport: the outcome is that of the last attempt, after the waits in between") {
     slept time;
     auto transport = time.over();
     transport.transport().respond(answer(503));
@@ -162,7 +163,7 @@ TEST_CASE("retrying: the outcome is that of the last attempt, after the waits in
     CHECK(transport.transport().requests().size() == 4);
 }
 
-TEST_CASE("retrying: what cannot be mended by sending again is returned at once") {
+TEST_CASE("retrying_transport: what cannot be mended by sending again is returned at once") {
     slept time;
     auto transport = time.over();
     for (const int code : {200, 400, 401, 403, 404, 422, 501}) {
@@ -174,7 +175,8 @@ TEST_CASE("retrying: what cannot be mended by sending again is returned at once"
     CHECK(time.sleeps.empty());
 }
 
-TEST_CASE("retrying: after the last attempt its outcome is returned, and the next request begins anew") {
+TEST_CASE(
+    "retrying_transport: after the last attempt its outcome is returned, and the next request begins anew") {
     slept time;
     auto transport = time.over({.max_attempts = 2});
     for (int i = 0; i < 3; ++i)
@@ -184,7 +186,7 @@ TEST_CASE("retrying: after the last attempt its outcome is returned, and the nex
     CHECK(time.sleeps == std::vector<milliseconds>{2s, 2s});
 }
 
-TEST_CASE("retrying: a failure was maybe delivered if any attempt was") {
+TEST_CASE("retrying_transport: a failure was maybe delivered if any attempt was") {
     slept time;
     auto transport = time.over({.max_attempts = 2});
     transport.transport().fail({pl::failure::timeout, ""});
@@ -198,7 +200,7 @@ TEST_CASE("retrying: a failure was maybe delivered if any attempt was") {
     CHECK_FALSE(transport.send({}).error().maybe_delivered);
 }
 
-TEST_CASE("retrying: the age of a request counts what its attempts and waits took") {
+TEST_CASE("retrying_transport: the age of a request counts what its attempts and waits took") {
     slept time;
     auto transport = time.over({.max_attempts = 0, .max_age = 10s});
     for (int i = 0; i < 10; ++i)
@@ -207,9 +209,9 @@ TEST_CASE("retrying: the age of a request counts what its attempts and waits too
     CHECK(time.sleeps == std::vector<milliseconds>{2s, 4s}); // 8 s more would be too much
 }
 
-TEST_CASE("retrying: what may have been delivered is not sent again where the policy says so") {
+TEST_CASE("retrying_transport: what may have been delivered is not sent again where the policy says so") {
     slept time;
-    auto transport = time.over({.repeat_maybe_delivered = false});
+    auto transport = time.over({.retry_maybe_delivered = false});
     transport.transport().fail({pl::failure::timeout, ""});
     CHECK(transport.send({}).error().kind == pl::failure::timeout);
     transport.transport().fail({pl::failure::connect, ""});
@@ -217,22 +219,22 @@ TEST_CASE("retrying: what may have been delivered is not sent again where the po
     CHECK(transport.transport().requests().size() == 3);
 }
 
-TEST_CASE("retrying: cancel is passed on to the transport") {
+TEST_CASE("retrying_transport: cancel is passed on to the transport") {
     struct counting {
         int* cancels;
         pl::transport_result send(const pl::http_request&) { return pl::http_response{200, {}, ""}; }
         void cancel() { ++*cancels; }
     };
     int cancels = 0;
-    pl::retrying transport{counting{&cancels}};
+    pl::retrying_transport transport{counting{&cancels}};
     transport.cancel();
     CHECK(cancels == 1);
 }
 
-TEST_CASE("retrying: cancel wakes the wait between two attempts, and leaves later requests alone") {
-    pl::retrying transport{pl::testing::recording_transport{},
-                           {.first_wait = 24h, .longest_wait = 24h},
-                           {.random = [] { return 1.0; }}};
+TEST_CASE("retrying_transport: cancel wakes the wait between two attempts, and leaves later requests alone") {
+    pl::retrying_transport transport{pl::testing::recording_transport{},
+                                     {.initial_delay = 24h, .max_delay = 24h},
+                                     {.random = [] { return 1.0; }}};
     transport.cancel(); // nothing is in flight: nothing happens
     transport.transport().respond(answer(503));
     std::atomic<bool> over{false};
@@ -257,7 +259,7 @@ TEST_CASE("retrying: cancel wakes the wait between two attempts, and leaves late
     CHECK(waits.send({})->status == 200);
 }
 
-TEST_CASE("retrying: a client tracks over it") {
+TEST_CASE("retrying_transport: a client tracks over it") {
     slept time;
     pl::client client{{.api_key = "pl_key"}, time.over()};
     client.transport().transport().respond({429, {{"Retry-After", "3"}}, ""});
@@ -265,22 +267,23 @@ TEST_CASE("retrying: a client tracks over it") {
     CHECK(time.sleeps == std::vector<milliseconds>{5s});
 }
 
-TEST_CASE("retrying: std::ref has it refer to a transport") {
+TEST_CASE("retrying_transport: std::ref has it refer to a transport") {
     pl::testing::recording_transport transport;
     transport.respond(answer(503));
-    pl::retrying retrying{
+    pl::retrying_transport retrying{
         std::ref(transport), pl::retry_policy{},
-        pl::retry_environment{.now = {}, .random = [] { return 0.0; }, .sleep = [](milliseconds) {}}};
-    static_assert(std::is_same_v<decltype(retrying), pl::retrying<pl::testing::recording_transport&>>);
+        pl::retry_hooks{.now = {}, .random = [] { return 0.0; }, .sleep = [](milliseconds) {}}};
+    static_assert(
+        std::is_same_v<decltype(retrying), pl::retrying_transport<pl::testing::recording_transport&>>);
     pl::client client{{.api_key = "pl_key"}, std::ref(retrying)};
     CHECK(client.track_prompt({.prompt_name = "a", .request_id = 1}).has_value());
     CHECK(transport.requests().size() == 2);
     CHECK(&retrying.transport() == &transport);
 }
 
-TEST_CASE("retrying: one that was moved from refuses requests and ignores cancel") {
-    pl::retrying retrying{pl::testing::recording_transport{}};
-    const pl::retrying other = std::move(retrying);
+TEST_CASE("retrying_transport: one that was moved from refuses requests and ignores cancel") {
+    pl::retrying_transport retrying{pl::testing::recording_transport{}};
+    const pl::retrying_transport other = std::move(retrying);
     retrying.cancel(); // moved from
     const pl::transport_result outcome = retrying.send({});
     CHECK(outcome.error().message == "the transport was moved from");

@@ -73,7 +73,7 @@ TEST_CASE("an asynchronous transport calls the handler") {
     promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
     int called = 0;
     client.track_prompt(request,
-                        [&](promptlayer::result<promptlayer::tracked> r) { called += r.has_value(); });
+                        [&](promptlayer::result<promptlayer::track_response> r) { called += r.has_value(); });
     client.transport().complete_all();
     CHECK(called == 1);
 }
@@ -83,7 +83,7 @@ TEST_CASE("the two pure halves of a client do no I/O") {
     promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
     promptlayer::http_response http_response{200, {}, R"({"success":true,"message":"Tracked"})"};
     promptlayer::result<promptlayer::http_request> out = promptlayer::encode(config, request);
-    promptlayer::result<promptlayer::tracked> in = promptlayer::decode(config, http_response);
+    promptlayer::result<promptlayer::track_response> in = promptlayer::decode(config, http_response);
     CHECK(out.has_value());
     CHECK(in.has_value());
     CHECK(promptlayer::decode(http_response).has_value());

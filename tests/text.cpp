@@ -94,7 +94,7 @@ TEST_CASE("scan finds every character that needs an escape at every place in a r
 }
 
 TEST_CASE("text for a person shows no control, reordering or invisible character") {
-    const auto shown = [](std::string_view text) { return promptlayer::detail::readable(text, text.npos); };
+    const auto shown = [](std::string_view text) { return promptlayer::detail::sanitize(text, text.npos); };
     for (const char* const hidden : {"\x01",
                                      "\x1b",
                                      "\x7f",
@@ -125,13 +125,13 @@ TEST_CASE("text for a person shows no control, reordering or invisible character
     for (const char* const visible : {" ", "~", "\xC2\xA0", "\xC3\xA9", "\xE2\x80\x8C", "\xE2\x80\x8D",
                                       "\xE2\x80\xA7", "\xE2\x80\xAF", "\xE2\x81\xB0", "\xF0\x9F\x98\x80"})
         CHECK_MESSAGE(shown(visible) == visible, visible);
-    CHECK(promptlayer::detail::escaped("a\x1b\xE2\x80\xAE\xF3\xA0\x80\x81\"") ==
+    CHECK(promptlayer::detail::json_escape("a\x1b\xE2\x80\xAE\xF3\xA0\x80\x81\"") ==
           R"(a\u001b\u202e\udb40\udc01\")");
 }
 
 TEST_CASE("a secret is redacted in any case, percent-encoded, and by its first 8 characters") {
     const auto shown = [](std::string_view text, std::string_view secret = "pl_secret_0123") {
-        return promptlayer::detail::redacted(std::string{text}, secret);
+        return promptlayer::detail::redact(std::string{text}, secret);
     };
     CHECK(shown("key pl_secret_0123!") == "key [redacted]!");
     CHECK(shown("pl_secret_0123pl_secret_0123") == "[redacted][redacted]");
@@ -157,7 +157,7 @@ TEST_CASE("a secret is redacted in any case, percent-encoded, and by its first 8
 
 TEST_CASE("a secret of less than 8 characters is redacted only where it stands alone") {
     const auto shown = [](std::string_view text, std::string_view secret) {
-        return promptlayer::detail::redacted(std::string{text}, secret);
+        return promptlayer::detail::redact(std::string{text}, secret);
     };
     CHECK(shown("the key k is unknown, (K)", "k") == "the key [redacted] is unknown, ([redacted])");
     CHECK(shown("k", "k") == "[redacted]");
@@ -169,7 +169,7 @@ TEST_CASE("a secret of less than 8 characters is redacted only where it stands a
 
 TEST_CASE("redaction leaves no secret and ends, also where the replacement would form it again") {
     const auto shown = [](std::string_view text, std::string_view secret) {
-        return promptlayer::detail::redacted(std::string{text}, secret);
+        return promptlayer::detail::redact(std::string{text}, secret);
     };
     CHECK(shown("my [redacted] x", "[redacted]") == "my  x");
     CHECK(shown("redacted", "redacted").empty());

@@ -42,7 +42,7 @@ using promptlayer::winhttp_transport;
 using promptlayer::testing::certificate;
 using promptlayer::testing::conformance_options;
 using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_answer;
+using promptlayer::testing::scripted_response;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
 
@@ -78,16 +78,16 @@ transport_failure failure_of(transport_result outcome) {
     return std::move(outcome).error();
 }
 
-scripted_answer late() {
-    scripted_answer answer;
+scripted_response late() {
+    scripted_response answer;
     answer.delay = long_enough;
     return answer;
 }
 
-scripted_answer closed(std::string bytes) {
-    scripted_answer answer;
+scripted_response closed(std::string bytes) {
+    scripted_response answer;
     answer.raw = std::move(bytes);
-    answer.then = scripted_answer::ending::close_unannounced;
+    answer.ending = scripted_response::connection_ending::close_unannounced;
     return answer;
 }
 
@@ -267,7 +267,7 @@ TEST_CASE("winhttp: what WinHTTP would send as something else is refused, and no
 
 TEST_CASE("winhttp: no cookie is kept") {
     loopback_server server;
-    scripted_answer answer;
+    scripted_response answer;
     answer.response.headers = {{"Set-Cookie", "session=1; Path=/"}};
     server.respond(answer);
     winhttp_transport transport;
@@ -285,7 +285,7 @@ TEST_CASE("winhttp: of a body that is too long, one byte more than allowed is re
     request.max_response_bytes = 100;
     for (const std::string framing :
          {"Content-Length: 1000000\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\nF4240\r\n"}) {
-        scripted_answer answer; // the rest of the body never comes: to wait for it would be a timeout
+        scripted_response answer; // the rest of the body never comes: to wait for it would be a timeout
         answer.raw = "HTTP/1.1 200 OK\r\n" + framing + std::string(1000, 'x');
         server.respond(answer);
         CHECK(answer_of(transport.send(request)).body == std::string(101, 'x'));

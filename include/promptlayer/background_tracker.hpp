@@ -119,8 +119,8 @@ class background_tracker {
         void send(std::unique_lock<std::mutex>& held, promptlayer::outbox::taken next) {
             const auto known = settings;
             held.unlock();
-            const result<tracked> outcome =
-                detail::call_over(transport, *known, detail::prepared_call<tracked>{std::move(next.request)});
+            const result<track_response> outcome = detail::send_sync(
+                transport, *known, detail::prepared_call<track_response>{std::move(next.request)});
             held.lock();
             auto end = outbox.complete(
                 next.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, clock::now());

@@ -37,18 +37,18 @@ inline error moved_from() { return {.code = errc::closed, .message = "the client
 
 /// One synchronous call.
 template <class T, class RequestT>
-result<typename RequestT::reply> call_over(T& transport, const settings& known, const RequestT& request) {
+result<typename RequestT::reply> send_sync(T& transport, const settings& known, const RequestT& request) {
     http_request http;
     if (auto encoded = encode_with(known.config, known.verdict, request, http); !encoded)
         return std::move(encoded).error();
     transport_result outcome = transport_failure{};
-    catching([&] { outcome = transport.send(http); },
-             [&](const char* what) {
-                 outcome = transport_failure{failure::other, what};
-                 return true;
-             });
+    guard_exceptions([&] { outcome = transport.send(http); },
+                     [&](const char* what) {
+                         outcome = transport_failure{failure::other, what};
+                         return true;
+                     });
     if (!outcome)
-        return no_answer(known.config, outcome.error());
+        return transport_error(known.config, outcome.error());
     return decode<RequestT>(known.config, *outcome);
 }
 
@@ -67,7 +67,7 @@ public:
     pending_call& operator=(const pending_call&) = delete;
 
     ~pending_call() {
-        catching(
+        guard_exceptions(
             [&] {
                 finish(transport_failure{failure::cancelled, "the transport let the request go"});
             },
@@ -80,12 +80,13 @@ public:
             return;
         HandlerT handler = std::move(*handler_);
         handler_.reset(); // the transport may keep the completion, and what the handler holds with it
-        catching(
+        guard_exceptions(
             [&] {
                 if (outcome)
                     handler(decode<RequestT>(settings_->config, *outcome));
                 else
-                    handler(result<typename RequestT::reply>{no_answer(settings_->config, outcome.error())});
+                    handler(result<typename RequestT::reply>{
+                        transport_error(settings_->config, outcome.error())});
             },
             [&](const char*) {
                 handler_threw_ = true;
@@ -129,7 +130,7 @@ public:
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
         if (!settings_)
             return detail::moved_from();
-        return detail::call_over(transport_, *settings_, request);
+        return detail::send_sync(transport_, *settings_, request);
     }
 
     /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread
@@ -152,7 +153,7 @@ public:
         }
         const auto pending =
             std::make_shared<detail::pending_call<RequestT, HandlerT>>(settings_, std::move(handler));
-        detail::catching(
+        detail::guard_exceptions(
             [&] {
                 transport_.send(std::move(http),
                                 [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
@@ -165,7 +166,7 @@ public:
 
     /// `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<tracked> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
+    result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         return call(request);
     }
 

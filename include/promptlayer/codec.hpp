@@ -58,7 +58,7 @@ inline result<void> verdict(const config& settings) {
 }
 
 /// All of a request but its body. The config is known to be good.
-inline void address(const config& settings, std::string_view path, http_request& out) {
+inline void to_http(const config& settings, std::string_view path, http_request& out) {
     const std::string_view base = settings.base_url;
     out.method = "POST";
     (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
@@ -97,7 +97,7 @@ result<void> encode_with(const config& settings, const result<void>& verdict,
     if (!verdict)
         return verdict;
     out.body = call.request.body;
-    address(settings, call.request.path, out);
+    to_http(settings, call.request.path, out);
     return {};
 }
 
@@ -109,7 +109,7 @@ result<void> encode_with(const config& settings, const result<void>& verdict, co
                        ? detail::write_json(request, settings.max_request_bytes, out.body, settings.api_key)
                        : verdict;
     if (outcome)
-        address(settings, RequestT::path, out);
+        to_http(settings, RequestT::path, out);
     else
         clear(out);
     return outcome;
@@ -123,7 +123,7 @@ inline result<http_request> authorize(const config& settings, prepared_request r
         return std::move(good).error();
     http_request out;
     out.body = std::move(request.body);
-    detail::address(settings, request.path, out);
+    detail::to_http(settings, request.path, out);
     return out;
 }
 
@@ -210,38 +210,40 @@ inline std::string redirect_target(const config& settings, const http_response& 
 }
 
 /// An answer that is an error: the sentence of its code, the status, and what the service says.
-inline error answered(const config& settings, errc code, const http_response& response, std::string said) {
+inline error response_error(const config& settings, errc code, const http_response& response,
+                            std::string message) {
     error e{.code = code, .status = response.status};
-    e.message = sentence(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    e.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
     if (const std::string target = redirect_target(settings, response); !target.empty())
         e.message += ", redirects to " + target;
     e.message += ")";
-    if (!said.empty())
-        e.message += ": " + std::move(said);
+    if (!message.empty())
+        e.message += ": " + std::move(message);
     e.retry_after = retry_after(response);
     return e;
 }
 
-inline error failed_status(const config& settings, const http_response& response) {
-    service_message said;
+inline error status_error(const config& settings, const http_response& response) {
+    service_message message;
     if (response.body.size() <= settings.max_response_bytes)
-        said = read_service_message(response.body, settings.api_key);
-    if (!said.is_object)
-        said.text = excerpt(settings, response.body);
-    if (!said.violations.empty() && said.text.empty())
-        said.text = joined(said.violations);
-    for (violation& v : said.violations) {
+        message = read_service_message(response.body, settings.api_key);
+    if (!message.is_object)
+        message.text = excerpt(settings, response.body);
+    if (!message.violations.empty() && message.text.empty())
+        message.text = join(message.violations);
+    for (violation& v : message.violations) {
         v.path = shown_text(settings, v.path);
         v.message = shown_text(settings, v.message);
     }
-    error e = answered(settings, code_of(response.status), response, shown_text(settings, said.text));
-    e.violations = std::move(said.violations);
+    error e =
+        response_error(settings, code_of(response.status), response, shown_text(settings, message.text));
+    e.violations = std::move(message.violations);
     return e;
 }
 
-inline error no_answer(const config& settings, const transport_failure& failed) {
+inline error transport_error(const config& settings, const transport_failure& failed) {
     error e{.code = errc::transport};
-    e.message = sentence(e.code) + std::string{": "} + sentence(failed.kind);
+    e.message = message_for(e.code) + std::string{": "} + message_for(failed.kind);
     if (const auto why = shown_text(settings, failed.message); !why.empty())
         e.message += ": " + why;
     e.failure = failed.kind;
@@ -259,18 +261,18 @@ template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& settings, const http_response& response) {
     using reply = typename RequestT::reply;
     if (response.status != 200)
-        return detail::failed_status(settings, response);
+        return detail::status_error(settings, response);
     if (response.body.size() > settings.max_response_bytes)
-        return detail::answered(settings, errc::malformed_response, response,
-                                "more than " + std::to_string(settings.max_response_bytes) + " bytes");
-    auto read = detail::read_json<reply, detail::unknown_members::ignored>(response.body, settings.api_key);
+        return detail::response_error(settings, errc::malformed_response, response,
+                                      "more than " + std::to_string(settings.max_response_bytes) + " bytes");
+    auto read = detail::read_json<reply, detail::unknown_members::ignore>(response.body, settings.api_key);
     if (!read) {
-        std::string said = detail::shown_text(settings, read.error().message);
+        std::string message = detail::shown_text(settings, read.error().message);
         if (read.error().code == errc::malformed_json) {
             const std::string shown = detail::excerpt(settings, response.body);
-            said += shown.empty() ? "" : ": " + shown;
+            message += shown.empty() ? "" : ": " + shown;
         }
-        error e = detail::answered(settings, errc::malformed_response, response, std::move(said));
+        error e = detail::response_error(settings, errc::malformed_response, response, std::move(message));
         e.violations = std::move(read.error().violations);
         for (violation& v : e.violations)
             v.path = detail::shown_text(settings, v.path);
@@ -280,21 +282,21 @@ result<typename RequestT::reply> decode(const config& settings, const http_respo
                       { read->success } -> std::convertible_to<bool>;
                   }) {
         if (!read->success) {
-            std::string said;
+            std::string message;
             if constexpr (requires {
                               { read->message } -> std::convertible_to<std::string>;
                           })
-                said = detail::shown_text(settings, read->message);
-            return detail::answered(settings, errc::rejected, response, std::move(said));
+                message = detail::shown_text(settings, read->message);
+            return detail::response_error(settings, errc::rejected, response, std::move(message));
         }
     }
     const auto whole = [&](std::string_view text) { return detail::shown_text(settings, text, text.npos); };
     reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
         auto& member = (*read).*FieldT::member;
-        if constexpr (FieldT::kind == detail::kind::string) {
+        if constexpr (FieldT::type == detail::json_type::string) {
             if (field.present(*read))
                 member = whole(field.value(*read));
-        } else if constexpr (FieldT::kind == detail::kind::object) {
+        } else if constexpr (FieldT::type == detail::json_type::object) {
             std::remove_reference_t<decltype(member)> clean;
             for (const auto& [name, text] : member)
                 clean.emplace(whole(name), whole(text));

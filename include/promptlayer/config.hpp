@@ -66,8 +66,8 @@ inline std::string_view url_fault(std::string_view url, bool allow_insecure_http
     if (url.find_first_of("?#\\") != url.npos)
         return "must be visible ASCII without space, ?, # and backslash";
     const url_parts parts = split_url(url);
-    if (!parts.fault.empty())
-        return parts.fault;
+    if (!parts.error.empty())
+        return parts.error;
     if (!parts.secure && !allow_insecure_http && !parts.loopback)
         return "must begin with https://: the host is not this machine, and allow_insecure_http is not set";
     return {};
@@ -84,7 +84,7 @@ inline std::string_view header_fault(const header& given) noexcept {
         if (equal_ignoring_case(given.name, own))
             return "is written by the library or the transport";
     }
-    if (!ascii_from(' ', given.value) || trimmed(given.value).size() != given.value.size())
+    if (!ascii_from(' ', given.value) || trim(given.value).size() != given.value.size())
         return "the value must be printable ASCII, without a space at either end";
     return {};
 }
@@ -122,7 +122,7 @@ inline std::string_view header_fault(const header& given) noexcept {
 /// for the API key wherever it stands, for user information in the URL and for the values of `headers`.
 inline std::string to_string(const config& settings) {
     const auto shown = [&](std::string_view text) {
-        return detail::redacted(detail::readable(text, text.npos), settings.api_key);
+        return detail::redact(detail::sanitize(text, text.npos), settings.api_key);
     };
     std::string text = "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
                        "\nbase_url: " + shown(detail::without_user_information(settings.base_url)) +

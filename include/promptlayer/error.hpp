@@ -133,7 +133,7 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 
 namespace detail {
 
-constexpr const char* sentence(errc code) noexcept {
+constexpr const char* message_for(errc code) noexcept {
     switch (code) {
     case errc::invalid_request: return "the request is not valid";
     case errc::invalid_config: return "the configuration is not valid";
@@ -157,7 +157,7 @@ constexpr const char* sentence(errc code) noexcept {
     return "unknown error";
 }
 
-constexpr const char* sentence(failure kind) noexcept {
+constexpr const char* message_for(failure kind) noexcept {
     switch (kind) {
     case failure::resolve: return "the host has no address";
     case failure::connect: return "no connection could be made";
@@ -170,7 +170,7 @@ constexpr const char* sentence(failure kind) noexcept {
     return "the transport failed";
 }
 
-inline std::string joined(const std::vector<violation>& violations) {
+inline std::string join(const std::vector<violation>& violations) {
     std::string text;
     for (const violation& v : violations)
         text.append(text.empty() ? "" : "; ").append(to_string(v));
@@ -182,28 +182,28 @@ inline std::string joined(const std::vector<violation>& violations) {
 inline std::string to_string(const error& e) {
     if (!e.message.empty())
         return e.message;
-    return e.violations.empty() ? detail::sentence(e.code) : detail::joined(e.violations);
+    return e.violations.empty() ? detail::message_for(e.code) : detail::join(e.violations);
 }
 
 namespace detail {
 
 /// What a JSON value is, for the sentences on `rule::type`.
-enum class kind { null, boolean, integer, number, string, array, object };
+enum class json_type { null, boolean, integer, number, string, array, object };
 
-constexpr const char* a_kind(kind k) noexcept {
-    switch (k) {
-    case kind::null: return "null";
-    case kind::boolean: return "a boolean";
-    case kind::integer: return "an integer";
-    case kind::number: return "a number";
-    case kind::string: return "a string";
-    case kind::array: return "an array";
-    case kind::object: break;
+constexpr const char* type_name(json_type type) noexcept {
+    switch (type) {
+    case json_type::null: return "null";
+    case json_type::boolean: return "a boolean";
+    case json_type::integer: return "an integer";
+    case json_type::number: return "a number";
+    case json_type::string: return "a string";
+    case json_type::array: return "an array";
+    case json_type::object: break;
     }
     return "an object";
 }
 
-inline std::string words(rule broken, std::uint64_t limit, std::uint64_t actual) {
+inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t actual) {
     const std::string has = ", has " + std::to_string(actual);
     const auto characters = [&] {
         return std::to_string(limit) + (limit == 1 ? " character" : " characters");
@@ -228,9 +228,9 @@ inline std::string words(rule broken, std::uint64_t limit, std::uint64_t actual)
     return {};
 }
 
-inline violation wrong_type(std::string path, kind expected, const char* found) {
+inline violation wrong_type(std::string path, json_type expected, const char* found) {
     std::string message = path.empty() ? "the body must be " : "must be ";
-    message.append(a_kind(expected)).append(", is ").append(found);
+    message.append(type_name(expected)).append(", is ").append(found);
     return {std::move(path), rule::type, 0, 0, std::move(message)};
 }
 
@@ -254,21 +254,21 @@ public:
 
     std::vector<violation> take() && {
         if (omitted_ != 0)
-            kept_.push_back({"", rule::omitted, most, omitted_, words(rule::omitted, most, omitted_)});
+            kept_.push_back({"", rule::omitted, most, omitted_, message_for(rule::omitted, most, omitted_)});
         return std::move(kept_);
     }
 };
 
 /// `invalid_request` and `invalid_config`: the violations are the sentence.
 inline error invalid(errc code, std::vector<violation> violations) {
-    error e{.code = code, .message = joined(violations)};
+    error e{.code = code, .message = join(violations)};
     e.violations = std::move(violations);
     return e;
 }
 
 inline error malformed_json(std::size_t offset, std::string_view what) {
     error e{.code = errc::malformed_json};
-    e.message = sentence(e.code) + std::string{": "}.append(what) + " at byte " + std::to_string(offset);
+    e.message = message_for(e.code) + std::string{": "}.append(what) + " at byte " + std::to_string(offset);
     e.offset = offset;
     return e;
 }

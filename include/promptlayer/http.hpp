@@ -57,8 +57,8 @@ struct http_response {
 /// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
 /// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
 /// with a body. What a client makes of a valid config can be sent.
-[[nodiscard]] inline const char* unsendable(const http_request& request) noexcept {
-    if (!detail::split_url(request.url).fault.empty() || request.url.find('#') != request.url.npos)
+[[nodiscard]] inline const char* invalid_reason(const http_request& request) noexcept {
+    if (!detail::split_url(request.url).error.empty() || request.url.find('#') != request.url.npos)
         return "the URL is not one of http or https that can be sent as it stands";
     if (!detail::is_token(request.method) || request.method == "CONNECT")
         return "the method is not one that can be sent";
@@ -100,7 +100,7 @@ const std::string* find_header(const std::vector<header>&&, std::string_view) = 
     const std::string* const asked = find_header(response.headers, "Retry-After");
     if (!asked)
         return std::nullopt;
-    if (const auto seconds = detail::whole_number(detail::trimmed(*asked)))
+    if (const auto seconds = detail::parse_integer(detail::trim(*asked)))
         return std::chrono::seconds{*seconds};
     const std::string* const now = find_header(response.headers, "Date");
     const auto until = detail::http_date(*asked);
@@ -150,9 +150,9 @@ void for_each_secret(std::string_view api_key, const std::vector<header>& header
 inline std::string shown_text(std::string_view text, std::string_view api_key,
                               const std::vector<header>& headers,
                               std::size_t most_bytes = std::string_view::npos) {
-    std::string shown = redact_each(readable(text, text.npos),
+    std::string shown = redact_each(sanitize(text, text.npos),
                                     [&](auto&& action) { for_each_secret(api_key, headers, action); });
-    return readable(shown, most_bytes); // a credential that is no UTF-8 may have cut a code point
+    return sanitize(shown, most_bytes); // a credential that is no UTF-8 may have cut a code point
 }
 
 /// Whether a request's header is one whose value may be printed.
@@ -190,11 +190,11 @@ inline std::string to_string(const http_request& request) {
 inline std::string to_string(const http_response& response) {
     std::string text = "HTTP " + std::to_string(response.status) + "\n";
     for (const header& h : response.headers)
-        text.append(detail::readable(h.name, 512))
+        text.append(detail::sanitize(h.name, 512))
             .append(": ")
-            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::readable(h.value, 512))
+            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::sanitize(h.value, 512))
             .append("\n");
-    return text + "\n" + detail::readable(response.body, 512);
+    return text + "\n" + detail::sanitize(response.body, 512);
 }
 
 template <class TraitsT>

@@ -36,11 +36,11 @@ result<std::string> to_json(const RequestT& request,
 template <class RequestT>
 result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
     if (text.size() > max_request_bytes) {
-        detail::every_violation report;
+        detail::violation_collector report;
         report.add(rule::max_bytes, {}, max_request_bytes, text.size());
         return detail::invalid(errc::invalid_request, std::move(report.list).take());
     }
-    return detail::read_json<RequestT, detail::unknown_members::refused>(text);
+    return detail::read_json<RequestT, detail::unknown_members::reject>(text);
 }
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI

@@ -25,9 +25,9 @@ template <class ModelT>
         (list += list.empty() ? "" : ",") += std::move(item);
     };
     schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
-        std::string type = FieldT::kind == detail::kind::boolean   ? R"("type":"boolean")"
-                           : FieldT::kind == detail::kind::integer ? R"("type":"integer")"
-                           : FieldT::kind == detail::kind::string
+        std::string type = FieldT::type == detail::json_type::boolean   ? R"("type":"boolean")"
+                           : FieldT::type == detail::json_type::integer ? R"("type":"integer")"
+                           : FieldT::type == detail::json_type::string
                                ? R"("type":"string")"
                                : R"("type":"object","additionalProperties":{"type":"string"})";
         FieldT::for_each_rule(

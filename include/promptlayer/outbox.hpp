@@ -64,7 +64,7 @@ struct outbox_stats {
 /// - 401, 403, no TLS and a bad config hold up everyone until `resume()`, so that a wrong key does not burn
 ///   the queue; what was in flight at the last `resume()` holds up nobody. The request that met them goes
 ///   back to its place, and the attempt does not count. Nor does one that was cancelled, whose request waits
-///   for `retry_policy::first_wait`.
+///   for `retry_policy::initial_delay`.
 /// - Times are the caller's. A clock that jumps back counts as one that stood still; one that jumps forward
 ///   ends waits early, and may have a request given up for its age, but only after another attempt.
 class outbox {
@@ -259,7 +259,7 @@ public:
         }
         if (met.failure == failure::cancelled) {
             --held.attempts;
-            wait_until(now + settings_.retry.first_wait, found);
+            wait_until(now + settings_.retry.initial_delay, found);
             return std::nullopt;
         }
         const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - held.made);
@@ -268,7 +268,7 @@ public:
             retry_policy of_all = settings_.retry;
             of_all.max_attempts = 0;
             of_all.max_age.reset();
-            of_all.repeat_maybe_delivered = true;
+            of_all.retry_maybe_delivered = true;
             const auto all_wait = wait ? wait : retry_wait(of_all, met, held.attempts, random_(), {});
             nobody_before_ = std::max(nobody_before_, now + all_wait.value_or(std::chrono::milliseconds{0}));
         }

@@ -43,7 +43,7 @@ class polled_tracker {
 
     struct arrival {
         outbox::id id;
-        result<tracked> outcome;
+        result<track_response> outcome;
     };
     struct arrivals {
         detail::mutex mutex{};
@@ -100,8 +100,8 @@ class polled_tracker {
             auto next = outbox_.take(now_);
             if (!next)
                 return;
-            client_->call(detail::prepared_call<tracked>{std::move(next->request)},
-                          [to = arrivals_, id = next->id](result<tracked> outcome) {
+            client_->call(detail::prepared_call<track_response>{std::move(next->request)},
+                          [to = arrivals_, id = next->id](result<track_response> outcome) {
                               const detail::lock held{to->mutex};
                               to->list.push_back({id, std::move(outcome)});
                           });

@@ -19,12 +19,12 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 /// When a request that failed is sent again. The defaults are for callers who wait; see
 /// `background_retry_policy`.
 struct retry_policy {
-    std::uint32_t max_attempts = 5;                           ///< with the first one; 0 for no limit
-    std::chrono::milliseconds first_wait{2'000};              ///< the longest wait after the first attempt
-    std::chrono::milliseconds longest_wait{30'000};           ///< it doubles up to this
-    std::chrono::milliseconds longest_retry_after{3'600'000}; ///< what is heeded of a `Retry-After`
-    std::optional<std::chrono::milliseconds> max_age{}; ///< of a request at its last attempt; none for any
-    bool repeat_maybe_delivered = true; ///< whether a request that may have arrived is sent again
+    std::uint32_t max_attempts = 5;                       ///< with the first one; 0 for no limit
+    std::chrono::milliseconds initial_delay{2'000};       ///< the longest wait after the first attempt
+    std::chrono::milliseconds max_delay{30'000};          ///< it doubles up to this
+    std::chrono::milliseconds max_retry_after{3'600'000}; ///< what is heeded of a `Retry-After`
+    std::optional<std::chrono::milliseconds> max_age{};   ///< of a request at its last attempt; none for any
+    bool retry_maybe_delivered = true; ///< whether a request that may have arrived is sent again
 
     friend bool operator==(const retry_policy&, const retry_policy&) = default;
 };
@@ -33,7 +33,7 @@ struct retry_policy {
 inline retry_policy background_retry_policy() noexcept {
     retry_policy policy;
     policy.max_attempts = 0;
-    policy.longest_wait = std::chrono::minutes{5};
+    policy.max_delay = std::chrono::minutes{5};
     policy.max_age = std::chrono::hours{24};
     return policy;
 }
@@ -55,7 +55,7 @@ inline double within_unit(double number) noexcept {
 /// How long to wait before the next attempt, or none if there is to be none. Pure. A policy's waits count as
 /// a year at most.
 ///
-/// The wait is a random part ("full jitter") of 2 s, 4 s, 8 s, ... up to `longest_wait`. A `Retry-After` is
+/// The wait is a random part ("full jitter") of 2 s, 4 s, 8 s, ... up to `max_delay`. A `Retry-After` is
 /// the least wait, and the random part comes on top, so that clients that were told the same do not come back
 /// at the same moment.
 ///
@@ -68,17 +68,17 @@ retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attemp
            std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds none{0}, a_year = std::chrono::hours{24 * 365};
-    if (!failed.retryable() || (failed.maybe_delivered && !policy.repeat_maybe_delivered) ||
+    if (!failed.retryable() || (failed.maybe_delivered && !policy.retry_maybe_delivered) ||
         (policy.max_attempts != 0 && attempts >= policy.max_attempts))
         return std::nullopt;
-    const milliseconds longest = std::clamp(policy.longest_wait, none, a_year);
-    milliseconds most = std::clamp(policy.first_wait, none, longest);
+    const milliseconds longest = std::clamp(policy.max_delay, none, a_year);
+    milliseconds most = std::clamp(policy.initial_delay, none, longest);
     for (std::uint32_t doubled = 1; doubled < attempts && most > none && most < longest; ++doubled)
         most = most > longest / 2 ? longest : 2 * most;
     const double part = detail::within_unit(random);
     milliseconds wait{static_cast<milliseconds::rep>(part * static_cast<double>(most.count()))};
     if (failed.retry_after) {
-        const milliseconds cap = std::clamp(policy.longest_retry_after, none, a_year);
+        const milliseconds cap = std::clamp(policy.max_retry_after, none, a_year);
         const bool capped = *failed.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
         wait += capped ? cap : std::max<milliseconds>(*failed.retry_after, none);
     }

@@ -43,8 +43,9 @@ inline error retry_cause(const transport_result& outcome) {
 
 #ifndef PROMPTLAYER_NO_THREADS
 
-/// What `retrying` takes from its surroundings, for tests that do not wait. What is empty is the real thing.
-struct retry_environment {
+/// What `retrying_transport` takes from its surroundings, for tests that do not wait. What is empty is the
+/// real thing.
+struct retry_hooks {
     std::function<std::chrono::steady_clock::time_point()> now{};
     std::function<double()> random{};                       ///< uniform from 0 to 1
     std::function<void(std::chrono::milliseconds)> sleep{}; ///< not woken by `cancel`, unlike the real one
@@ -57,13 +58,13 @@ struct retry_environment {
 /// requests. `std::ref` has it refer to a transport, which must outlive it; it cannot be
 /// assigned to then.
 template <class T>
-class retrying {
+class retrying_transport {
     using transport_type = std::remove_reference_t<T>;
 
     static_assert(detail::is_transport<transport_type>());
-    static_assert(
-        Transport<transport_type> || !AsyncTransport<transport_type>,
-        "promptlayer: retrying takes a synchronous Transport; an asynchronous one is for a tracker");
+    static_assert(Transport<transport_type> || !AsyncTransport<transport_type>,
+                  "promptlayer: retrying_transport takes a synchronous Transport; an asynchronous one is for "
+                  "a tracker");
 
     struct waking {
         std::mutex mutex{};
@@ -73,7 +74,7 @@ class retrying {
 
     T transport_;
     retry_policy policy_;
-    retry_environment environment_;
+    retry_hooks environment_;
     std::unique_ptr<waking> waking_ = std::make_unique<waking>();
 
     std::chrono::steady_clock::time_point now() const {
@@ -91,7 +92,7 @@ class retrying {
     }
 
 public:
-    explicit retrying(T transport, retry_policy policy = {}, retry_environment environment = {})
+    explicit retrying_transport(T transport, retry_policy policy = {}, retry_hooks environment = {})
         : transport_(std::forward<T>(transport)), policy_(policy), environment_(std::move(environment)) {
         if (!environment_.random)
             environment_.random = detail::random_source();
@@ -141,11 +142,11 @@ public:
 };
 
 template <class T>
-retrying(T) -> retrying<std::unwrap_reference_t<T>>;
+retrying_transport(T) -> retrying_transport<std::unwrap_reference_t<T>>;
 template <class T>
-retrying(T, retry_policy) -> retrying<std::unwrap_reference_t<T>>;
+retrying_transport(T, retry_policy) -> retrying_transport<std::unwrap_reference_t<T>>;
 template <class T>
-retrying(T, retry_policy, retry_environment) -> retrying<std::unwrap_reference_t<T>>;
+retrying_transport(T, retry_policy, retry_hooks) -> retrying_transport<std::unwrap_reference_t<T>>;
 
 #endif
 

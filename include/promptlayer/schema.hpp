@@ -30,7 +30,7 @@ concept any_of = (std::same_as<T, OthersT> || ...);
 /// An integer type whose every value fits in `std::int64_t`; character types and bool are no integers here,
 /// as in `std::in_range`.
 template <class T>
-concept fitting_integer =
+concept int64_convertible =
     std::integral<T> && !any_of<T, bool, char, wchar_t, char8_t, char16_t, char32_t> &&
     (sizeof(T) < sizeof(std::int64_t) || (std::signed_integral<T> && sizeof(T) == sizeof(std::int64_t)));
 
@@ -51,7 +51,7 @@ class integer {
 
 public:
     constexpr integer() = default;
-    template <detail::fitting_integer T>
+    template <detail::int64_convertible T>
     constexpr integer(T value) noexcept : value_{value} {}
     constexpr operator std::int64_t() const noexcept { return value_; }
 };
@@ -150,30 +150,30 @@ consteval std::array<char, N + 2> json_key(const fixed_string<N>& name) {
 }
 
 template <class T>
-struct wrapped {
+struct member_traits {
     using type = T;
     static constexpr bool optional = false;
     static constexpr const T& get(const T& member) noexcept { return member; }
-    static constexpr T blank() { return T{}; }
+    static constexpr T make_empty() { return T{}; }
 };
 
 template <class T>
-struct wrapped<required<T>> : wrapped<T> {
-    static constexpr required<T> blank() { return T{}; }
+struct member_traits<required<T>> : member_traits<T> {
+    static constexpr required<T> make_empty() { return T{}; }
 };
 
 template <class OptionalT>
-struct wrapped_optional : wrapped<typename OptionalT::value_type> {
+struct optional_traits : member_traits<typename OptionalT::value_type> {
     static constexpr bool optional = true;
     static constexpr const auto& get(const OptionalT& member) noexcept { return *member; }
-    static constexpr OptionalT blank() noexcept { return std::nullopt; }
+    static constexpr OptionalT make_empty() noexcept { return std::nullopt; }
 };
 
 template <class T>
-struct wrapped<std::optional<T>> : wrapped_optional<std::optional<T>> {};
+struct member_traits<std::optional<T>> : optional_traits<std::optional<T>> {};
 
 template <class T>
-struct wrapped<promptlayer::optional<T>> : wrapped_optional<promptlayer::optional<T>> {};
+struct member_traits<promptlayer::optional<T>> : optional_traits<promptlayer::optional<T>> {};
 
 template <class T>
 concept text = std::convertible_to<const T&, std::string_view>;
@@ -200,18 +200,18 @@ template <class T>
 inline constexpr bool unique_names = text_map<T>;
 
 template <class T>
-consteval kind kind_of() {
+consteval json_type json_type_of() {
     if constexpr (std::same_as<T, bool>)
-        return kind::boolean;
+        return json_type::boolean;
     else if constexpr (std::same_as<T, integer>)
-        return kind::integer;
+        return json_type::integer;
     else if constexpr (text<T>)
-        return kind::string;
+        return json_type::string;
     else {
         static_assert(variables<T>,
                       "promptlayer: a member of a model is a bool, an integer, a string, or a range of "
                       "pairs of strings, where it may be absent in std::optional");
-        return kind::object;
+        return json_type::object;
     }
 }
 
@@ -249,18 +249,18 @@ struct max_length {
 template <detail::fixed_string NameV, auto MemberV, class... RulesT>
 struct field {
     using member_type = typename detail::member_of<decltype(MemberV)>::type;
-    using wrapped = detail::wrapped<member_type>;
-    using value_type = typename wrapped::type;
+    using member_traits = detail::member_traits<member_type>;
+    using value_type = typename member_traits::type;
 
     static constexpr std::string_view name = NameV;
     static constexpr auto key = detail::json_key(NameV); ///< `"name":`
     static constexpr auto member = MemberV;
-    static constexpr detail::kind kind = detail::kind_of<value_type>();
-    static constexpr bool required = !wrapped::optional && kind != detail::kind::object;
+    static constexpr detail::json_type type = detail::json_type_of<value_type>();
+    static constexpr bool required = !member_traits::optional && type != detail::json_type::object;
 
-    static_assert(sizeof...(RulesT) == 0 || kind == detail::kind::string,
+    static_assert(sizeof...(RulesT) == 0 || type == detail::json_type::string,
                   "promptlayer: min_length and max_length are rules on strings");
-    static_assert(kind != detail::kind::object || std::same_as<member_type, value_type>,
+    static_assert(type != detail::json_type::object || std::same_as<member_type, value_type>,
                   "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
     static_assert(scan(NameV).json_bytes == name.size(),
                   "promptlayer: the name of a member is one that JSON writes without escapes");
@@ -268,16 +268,16 @@ struct field {
     /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
     /// written.
     static constexpr bool present(const auto& model) noexcept {
-        if constexpr (wrapped::optional)
+        if constexpr (member_traits::optional)
             return (model.*MemberV).has_value();
-        else if constexpr (kind == detail::kind::object)
+        else if constexpr (type == detail::json_type::object)
             return std::ranges::begin(model.*MemberV) != std::ranges::end(model.*MemberV);
         else
             return true;
     }
 
     static constexpr const value_type& value(const auto& model) noexcept {
-        return wrapped::get(model.*MemberV);
+        return member_traits::get(model.*MemberV);
     }
 
     static constexpr void for_each_rule(auto&& action) { (action(RulesT{}), ...); }
@@ -362,21 +362,21 @@ template <class ModelT>
 using schema_of = typename checked_schema<ModelT>::type;
 
 template <class... ItemsT>
-constexpr auto blank_members(schema<ItemsT...>) {
-    [[maybe_unused]] const auto blank = []<class ItemT>(ItemT) {
+constexpr auto make_empty_members(schema<ItemsT...>) {
+    [[maybe_unused]] const auto make_empty = []<class ItemT>(ItemT) {
         if constexpr (is_field<ItemT>)
-            return std::tuple{ItemT::wrapped::blank()};
+            return std::tuple{ItemT::member_traits::make_empty()};
         else
             return std::tuple<>{};
     };
-    return std::tuple_cat(blank(ItemsT{})...);
+    return std::tuple_cat(make_empty(ItemsT{})...);
 }
 
 /// A model with nothing given yet, for a reader to fill in.
 template <class ModelT>
-constexpr ModelT blank() {
+constexpr ModelT make_empty() {
     return std::apply([](auto&&... members) { return ModelT{std::move(members)...}; },
-                      blank_members(schema_of<ModelT>{}));
+                      make_empty_members(schema_of<ModelT>{}));
 }
 
 } // namespace detail

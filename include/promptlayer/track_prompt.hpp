@@ -18,12 +18,12 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The answer to `POST /rest/track-prompt` that says it was done. `decode` returns only those whose `success`
 /// is true.
-struct tracked {
+struct track_response {
     bool success = false;
     std::string message{}; ///< the service's words, UTF-8; control characters are replaced by spaces
 
-    using schema =
-        promptlayer::schema<field<"success", &tracked::success>, field<"message", &tracked::message>>;
+    using schema = promptlayer::schema<field<"success", &track_response::success>,
+                                       field<"message", &track_response::message>>;
 };
 
 /// The body of `POST /rest/track-prompt`: ties a prompt template to a request that was logged before. All
@@ -37,7 +37,7 @@ struct basic_track_prompt {
     optional<TextT> label{}; ///< the label of the version, 1 to 512 code points; not together with `version`
 
     static constexpr std::string_view path = "/rest/track-prompt";
-    using reply = tracked;
+    using reply = track_response;
     using schema =
         promptlayer::schema<field<"prompt_name", &basic_track_prompt::prompt_name, min_length<1>>,
                             field<"prompt_input_variables", &basic_track_prompt::prompt_input_variables>,

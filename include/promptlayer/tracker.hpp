@@ -20,7 +20,7 @@ namespace detail {
 /// Calls what users have given; what it throws is dropped.
 template <class ActionT>
 void undisturbed(ActionT&& action) {
-    catching(action, [](const char*) { return true; });
+    guard_exceptions(action, [](const char*) { return true; });
 }
 
 template <class... ParametersT, class... ArgumentsT>
@@ -39,7 +39,7 @@ inline void restore(outbox& into, journal& from, outbox::time_point now) {
 /// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
 struct tracker_callbacks {
     /// The service has it.
-    std::function<void(outbox::id, const tracked&)> on_delivered{};
+    std::function<void(outbox::id, const track_response&)> on_delivered{};
     /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
     std::function<void(const outbox::ended&)> on_failed{};
     /// What was left when the tracker was destroyed without `close`. With a journal it is there, too.

@@ -27,23 +27,23 @@ inline constexpr std::size_t default_max_request_bytes = 8 * 1024 * 1024;
 namespace detail {
 
 /// Where in a request a rule is broken: nowhere, a member, or a name in a member's set of variables.
-struct place {
+struct location {
     std::string_view member{};
     const std::string_view* name = nullptr;
 };
 
 /// `secret` is taken out before a name is cut, so that no part of it is left.
-inline std::string path_of(const place& at, std::string_view secret) {
+inline std::string path_of(const location& at, std::string_view secret) {
     std::string path{at.member};
     if (at.name)
-        path.append("[\"").append(escaped(redacted(std::string{*at.name}, secret))).append("\"]");
-    return redacted(std::move(path), secret); // escapes and what stands around the name may form it
+        path.append("[\"").append(json_escape(redact(std::string{*at.name}, secret))).append("\"]");
+    return redact(std::move(path), secret); // escapes and what stands around the name may form it
 }
 
 /// A report for `is_valid`: is anything wrong?
-struct any_violation {
+struct violation_flag {
     bool found = false;
-    constexpr void add(rule, const place&, std::uint64_t, std::uint64_t) noexcept { found = true; }
+    constexpr void add(rule, const location&, std::uint64_t, std::uint64_t) noexcept { found = true; }
     constexpr void add_group(auto, std::uint64_t) noexcept { found = true; }
 };
 
@@ -65,7 +65,7 @@ inline void body_too_large() {}
 /// A report for `require_valid`: the first violation ends the constant expression.
 template <class ModelT>
 struct compile_time_report {
-    constexpr void add(rule broken, const place& at, std::uint64_t, std::uint64_t) const {
+    constexpr void add(rule broken, const location& at, std::uint64_t, std::uint64_t) const {
         if (broken == rule::max_bytes)
             body_too_large();
         schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
@@ -95,16 +95,16 @@ struct compile_time_report {
 };
 
 /// A report for people: every violation in words.
-struct every_violation {
+struct violation_collector {
     violation_list list{};
     std::string_view secret{}; ///< shown in no path
 
-    void add(rule broken, const place& at, std::uint64_t limit, std::uint64_t actual) {
+    void add(rule broken, const location& at, std::uint64_t limit, std::uint64_t actual) {
         list.add([&] {
-            return violation{path_of(at, secret), broken, limit, actual, words(broken, limit, actual)};
+            return violation{path_of(at, secret), broken, limit, actual, message_for(broken, limit, actual)};
         });
     }
-    void add_type(const place& at, kind expected, const char* found) {
+    void add_type(const location& at, json_type expected, const char* found) {
         list.add([&] { return wrong_type(path_of(at, secret), expected, found); });
     }
     template <class GroupT>
@@ -118,7 +118,7 @@ struct every_violation {
 };
 
 template <class ReportT>
-constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken, ReportT& report) {
+constexpr bool check_utf8(const text_scan& scanned, const location& at, rule broken, ReportT& report) {
     if (!scanned.valid_utf8)
         report.add(broken, at, 0, scanned.invalid_at);
     return scanned.valid_utf8;
@@ -127,7 +127,7 @@ constexpr bool check_utf8(const text_scan& scanned, const place& at, rule broken
 /// The rules on the string of one field.
 template <class FieldT, class ReportT>
 constexpr void check_text(const text_scan& scanned, ReportT& report) {
-    const place at{FieldT::name};
+    const location at{FieldT::name};
     if (!check_utf8(scanned, at, rule::utf8, report))
         return;
     FieldT::for_each_rule([&](auto the) {
@@ -185,20 +185,20 @@ constexpr void check_unique(const auto& variables, std::string_view member, Repo
     delete[] names;
 }
 
-/// The digits of `value`, in `room`.
-constexpr std::string_view decimal(std::int64_t value, char (&room)[20]) noexcept {
-    char* first = room + sizeof room;
+/// The digits of `value`, in `buffer`.
+constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexcept {
+    char* first = buffer + sizeof buffer;
     auto rest = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
     do
         *--first = static_cast<char>('0' + rest % 10);
     while (rest /= 10);
     if (value < 0)
         *--first = '-';
-    return {first, static_cast<std::size_t>(room + sizeof room - first)};
+    return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
 }
 
 /// An output that only measures.
-struct measure {
+struct size_counter {
     std::size_t bytes = 0;
     constexpr void put(std::string_view raw) noexcept { bytes += raw.size(); }
     constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
@@ -214,7 +214,7 @@ constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& repo
         const std::string_view text = variable.second;
         const text_scan scanned_name = scan(name);
         const text_scan scanned = scan(text);
-        const place at{FieldT::name, &name};
+        const location at{FieldT::name, &name};
         check_utf8(scanned_name, at, rule::name_utf8, report);
         check_utf8(scanned, at, rule::utf8, report);
         out.put({&separator, 1});
@@ -240,12 +240,12 @@ constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, Re
         separator = ',';
         out.put({FieldT::key.data(), FieldT::key.size()});
         const auto& value = field.value(model);
-        if constexpr (FieldT::kind == kind::boolean) {
+        if constexpr (FieldT::type == json_type::boolean) {
             out.put(value ? "true" : "false");
-        } else if constexpr (FieldT::kind == kind::integer) {
-            char room[20]{};
-            out.put(decimal(value, room));
-        } else if constexpr (FieldT::kind == kind::string) {
+        } else if constexpr (FieldT::type == json_type::integer) {
+            char buffer[20]{};
+            out.put(decimal(value, buffer));
+        } else if constexpr (FieldT::type == json_type::string) {
             const std::string_view text = value;
             const text_scan scanned = scan(text);
             check_text<FieldT>(scanned, report);
@@ -268,8 +268,8 @@ constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, Re
 template <class RequestT>
 [[nodiscard]] std::vector<violation> validate(const RequestT& request,
                                               std::size_t max_request_bytes = default_max_request_bytes) {
-    detail::measure size;
-    detail::every_violation report;
+    detail::size_counter size;
+    detail::violation_collector report;
     detail::walk(request, max_request_bytes, size, report);
     return std::move(report.list).take();
 }
@@ -278,8 +278,8 @@ template <class RequestT>
 template <class RequestT>
 [[nodiscard]] constexpr bool is_valid(const RequestT& request,
                                       std::size_t max_request_bytes = default_max_request_bytes) {
-    detail::measure size;
-    detail::any_violation report;
+    detail::size_counter size;
+    detail::violation_flag report;
     detail::walk(request, max_request_bytes, size, report);
     return !report.found;
 }
@@ -290,7 +290,7 @@ template <class RequestT>
 template <class RequestT>
 [[nodiscard]] consteval bool require_valid(const RequestT& request,
                                            std::size_t max_request_bytes = default_max_request_bytes) {
-    detail::measure size;
+    detail::size_counter size;
     detail::compile_time_report<RequestT> report;
     detail::walk(request, max_request_bytes, size, report);
     return true;

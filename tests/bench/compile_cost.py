@@ -59,7 +59,7 @@ struct ticket {
     std::optional<promptlayer::integer> priority{};
 
     static constexpr std::string_view path = "/made-up/tickets";
-    using reply = promptlayer::tracked;
+    using reply = promptlayer::track_response;
     using schema = promptlayer::schema<promptlayer::field<"title", &ticket::title, promptlayer::min_length<1>>,
                                        promptlayer::field<"priority", &ticket::priority>>;
 };

@@ -5,8 +5,8 @@
 
 void track(promptlayer::testing::recording_transport& transport) {
 #if defined(FIXED)
-    promptlayer::retrying retrying{std::ref(transport)};
+    promptlayer::retrying_transport retrying{std::ref(transport)};
 #else
-    promptlayer::retrying retrying{std::cref(transport)};
+    promptlayer::retrying_transport retrying{std::cref(transport)};
 #endif
 }

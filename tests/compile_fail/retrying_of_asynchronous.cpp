@@ -1,10 +1,10 @@
-// expect: promptlayer: retrying takes a synchronous Transport; an asynchronous one is for a tracker
+// expect: promptlayer: retrying_transport takes a synchronous Transport; an asynchronous one is for a tracker
 #include <promptlayer.hpp>
 
 void track() {
 #if defined(FIXED)
-    promptlayer::retrying retrying{promptlayer::testing::recording_transport{}};
+    promptlayer::retrying_transport retrying_transport{promptlayer::testing::recording_transport{}};
 #else
-    promptlayer::retrying retrying{promptlayer::testing::recording_async_transport{}};
+    promptlayer::retrying_transport retrying_transport{promptlayer::testing::recording_async_transport{}};
 #endif
 }

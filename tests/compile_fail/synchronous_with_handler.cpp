@@ -7,6 +7,6 @@ void call(promptlayer::client<promptlayer::testing::recording_transport>& client
     static_cast<void>(client.track_prompt({.prompt_name = "a", .request_id = 1}));
 #else
     client.track_prompt({.prompt_name = "a", .request_id = 1},
-                        [](promptlayer::result<promptlayer::tracked>) {});
+                        [](promptlayer::result<promptlayer::track_response>) {});
 #endif
 }

@@ -40,8 +40,9 @@ void sends_over_an_asynchronous_recording_transport() {
     promptlayer::client client{{.api_key = "pl_key"}, promptlayer::testing::recording_async_transport{}};
     int called = 0;
     for (int i = 0; i < 3; ++i)
-        client.track_prompt({.prompt_name = "a", .request_id = 1},
-                            [&](promptlayer::result<promptlayer::tracked> r) { called += r.has_value(); });
+        client.track_prompt(
+            {.prompt_name = "a", .request_id = 1},
+            [&](promptlayer::result<promptlayer::track_response> r) { called += r.has_value(); });
     expect(client.transport().complete_all() == 3 && called == 3, "three requests are completed");
 }
 

@@ -14,7 +14,7 @@ namespace detail {
 /// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
 /// that returns false.
 template <class ActionT, class OnThrowT>
-void catching(ActionT&& action, OnThrowT&& on_throw) {
+void guard_exceptions(ActionT&& action, OnThrowT&& on_throw) {
 #if defined(__cpp_exceptions)
     try {
         action();

@@ -21,7 +21,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// All of `digits` as a number from 0; larger ones become the largest.
-inline std::optional<std::chrono::seconds::rep> whole_number(std::string_view digits) noexcept {
+inline std::optional<std::chrono::seconds::rep> parse_integer(std::string_view digits) noexcept {
     std::chrono::seconds::rep number = 0;
     const char* const end = digits.data() + digits.size();
     const auto [stop, ec] = std::from_chars(digits.data(), end, number);
@@ -54,8 +54,8 @@ inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) 
     }
     constexpr std::string_view months = "JanFebMarAprMayJunJulAugSepOctNovDec";
     const std::size_t month = part[2].size() == 3 ? months.find(part[2]) : months.npos;
-    const auto day = whole_number(part[1]), year = whole_number(part[3]), hours = whole_number(part[4]),
-               minutes = whole_number(part[5]), seconds = whole_number(part[6]);
+    const auto day = parse_integer(part[1]), year = parse_integer(part[3]), hours = parse_integer(part[4]),
+               minutes = parse_integer(part[5]), seconds = parse_integer(part[6]);
     if (month == months.npos || month % 3 != 0 || !day || !year || !hours || !minutes || !seconds ||
         *day > 31 || (part[3].size() != 2 && part[3].size() != 4) || *hours > 23 || *minutes > 59 ||
         *seconds > 60)

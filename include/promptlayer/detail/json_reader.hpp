@@ -86,7 +86,7 @@ inline integer_reading read_integer(std::string_view number) noexcept {
 inline constexpr std::size_t max_json_depth = 32;
 
 /// What a reader does with members that the schema does not have.
-enum class unknown_members { refused, ignored };
+enum class unknown_members { reject, ignore };
 
 /// Reads one model from the events of Boost.JSON's parser, which hands on the digits of numbers and repeated
 /// members.
@@ -95,8 +95,8 @@ class model_reader {
     using schema = schema_of<ModelT>;
     static constexpr std::size_t none = schema::size;
 
-    ModelT model_ = blank<ModelT>();
-    every_violation report_{};
+    ModelT model_ = make_empty<ModelT>();
+    violation_collector report_{};
     std::array<bool, schema::size> given_{};
     std::size_t depth_ = 0;     // of the value being read
     bool is_object_ = false;    // the outermost value
@@ -121,10 +121,10 @@ class model_reader {
                 known = index;
         });
         if (known == none) {
-            if constexpr (UnknownV == unknown_members::refused)
+            if constexpr (UnknownV == unknown_members::reject)
                 report_.list.add([&] {
-                    return violation{name.empty() ? "[\"\"]" : escaped(name), rule::unknown_member, 0, 0,
-                                     words(rule::unknown_member, 0, 0)};
+                    return violation{name.empty() ? "[\"\"]" : json_escape(name), rule::unknown_member, 0, 0,
+                                     message_for(rule::unknown_member, 0, 0)};
                 });
         } else if (given_[known]) {
             on_field(known, [&]<class FieldT>(FieldT) { report_.add(rule::unique, {FieldT::name}, 0, 0); });
@@ -140,59 +140,59 @@ class model_reader {
     }
 
     template <class FieldT>
-    void on_field_value(kind found, std::string_view text) {
-        if constexpr (FieldT::kind == kind::object) {
-            if (found == kind::object) {
+    void on_field_value(json_type found, std::string_view text) {
+        if constexpr (FieldT::type == json_type::object) {
+            if (found == json_type::object) {
                 in_variables_ = true;
                 return;
             }
-        } else if constexpr (FieldT::kind == kind::integer) {
-            if (found == kind::number) {
+        } else if constexpr (FieldT::type == json_type::integer) {
+            if (found == json_type::number) {
                 const integer_reading number = read_integer(text);
                 if (number.integral && number.fits)
                     store<FieldT>(integer{number.value});
                 else if (number.integral)
                     report_.add(rule::range, {FieldT::name}, 0, 0);
                 else
-                    report_.add_type({FieldT::name}, kind::integer, "a number with a fraction");
+                    report_.add_type({FieldT::name}, json_type::integer, "a number with a fraction");
                 return;
             }
-        } else if constexpr (FieldT::kind == kind::boolean) {
-            if (found == kind::boolean)
+        } else if constexpr (FieldT::type == json_type::boolean) {
+            if (found == json_type::boolean)
                 return store<FieldT>(!text.empty());
         } else {
             static_assert(!std::is_trivially_destructible_v<typename FieldT::value_type>,
                           "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
-            if (found == kind::string) {
+            if (found == json_type::string) {
                 check_text<FieldT>(scan(text), report_);
                 return store<FieldT>(typename FieldT::value_type{text});
             }
         }
-        report_.add_type({FieldT::name}, FieldT::kind, a_kind(found));
+        report_.add_type({FieldT::name}, FieldT::type, type_name(found));
     }
 
-    void on_variable(kind found, std::string_view text) {
+    void on_variable(json_type found, std::string_view text) {
         on_field(field_, [&]<class FieldT>(FieldT) {
-            if constexpr (FieldT::kind == kind::object) {
+            if constexpr (FieldT::type == json_type::object) {
                 const std::string_view name = name_;
-                const place at{FieldT::name, &name};
+                const location at{FieldT::name, &name};
                 static_assert(
                     unique_names<typename FieldT::value_type>,
                     "promptlayer: from_json needs a model that keeps variables in a map of strings");
                 if (!(model_.*FieldT::member).emplace(name_, text).second)
                     report_.add(rule::unique, at, 0, 0);
-                if (found != kind::string)
-                    report_.add_type(at, kind::string, a_kind(found));
+                if (found != json_type::string)
+                    report_.add_type(at, json_type::string, type_name(found));
             }
         });
     }
 
     // A boolean that is true comes with a text that is not empty.
-    bool on_value(kind found, std::string_view text = {}) {
+    bool on_value(json_type found, std::string_view text = {}) {
         if (depth_ == 0) {
-            is_object_ = found == kind::object;
+            is_object_ = found == json_type::object;
             if (!is_object_)
-                report_.add_type({}, kind::object, a_kind(found));
+                report_.add_type({}, json_type::object, type_name(found));
         } else if (depth_ == 1 && is_object_) {
             on_field(field_, [&]<class FieldT>(FieldT) { on_field_value<FieldT>(found, text); });
         } else if (depth_ == 2 && in_variables_) {
@@ -207,7 +207,7 @@ class model_reader {
     }
 
     /// The end of a string or number; its parts are used up.
-    bool whole(kind found, std::string_view last) {
+    bool whole(json_type found, std::string_view last) {
         if (buffer_.empty())
             return on_value(found, last);
         buffer_ += last;
@@ -216,7 +216,7 @@ class model_reader {
         return true;
     }
 
-    bool begin(kind found) {
+    bool begin(json_type found) {
         on_value(found);
         ++depth_;
         return true;
@@ -243,7 +243,7 @@ public:
         return std::move(model_);
     }
 
-    every_violation& report() noexcept { return report_; }
+    violation_collector& report() noexcept { return report_; }
 
     // The interface of boost::json::basic_parser's handler.
     using error_code = boost::json::error_code;
@@ -256,9 +256,9 @@ public:
 
     bool on_document_begin(error_code&) noexcept { return true; }
     bool on_document_end(error_code&) noexcept { return true; }
-    bool on_object_begin(error_code&) { return begin(kind::object); }
+    bool on_object_begin(error_code&) { return begin(json_type::object); }
     bool on_object_end(std::size_t, error_code&) noexcept { return end(); }
-    bool on_array_begin(error_code&) { return begin(kind::array); }
+    bool on_array_begin(error_code&) { return begin(json_type::array); }
     bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
     bool on_key_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
     bool on_key(json_text text, std::size_t, error_code&) {
@@ -272,20 +272,20 @@ public:
     }
     bool on_string_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
     bool on_string(json_text text, std::size_t, error_code&) {
-        return whole(kind::string, {text.data(), text.size()});
+        return whole(json_type::string, {text.data(), text.size()});
     }
     bool on_number_part(json_text text, error_code&) { return part({text.data(), text.size()}); }
     bool on_int64(std::int64_t, json_text text, error_code&) {
-        return whole(kind::number, {text.data(), text.size()});
+        return whole(json_type::number, {text.data(), text.size()});
     }
     bool on_uint64(std::uint64_t, json_text text, error_code&) {
-        return whole(kind::number, {text.data(), text.size()});
+        return whole(json_type::number, {text.data(), text.size()});
     }
     bool on_double(double, json_text text, error_code&) {
-        return whole(kind::number, {text.data(), text.size()});
+        return whole(json_type::number, {text.data(), text.size()});
     }
-    bool on_bool(bool value, error_code&) { return on_value(kind::boolean, value ? "true" : ""); }
-    bool on_null(error_code&) { return on_value(kind::null); }
+    bool on_bool(bool value, error_code&) { return on_value(json_type::boolean, value ? "true" : ""); }
+    bool on_null(error_code&) { return on_value(json_type::null); }
     bool on_comment_part(json_text, error_code&) noexcept { return true; }
     bool on_comment(json_text, error_code&) noexcept { return true; }
 };

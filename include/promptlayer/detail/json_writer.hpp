@@ -64,7 +64,7 @@ result<void> write_json(const RequestT& request, std::size_t max_bytes, std::str
     if (out.capacity() < 512) // else some standard libraries shrink it
         out.reserve(512);     // a body of usual size in one allocation
     json_writer writer{out, max_bytes};
-    every_violation report;
+    violation_collector report;
     report.secret = secret;
     detail::walk(request, max_bytes, writer, report);
     if (report.list.empty())

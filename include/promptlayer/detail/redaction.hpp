@@ -139,7 +139,7 @@ std::string redact_each(std::string text, ForEachT&& for_each_secret) {
 }
 
 /// The same for one secret.
-inline std::string redacted(std::string text, std::string_view secret) {
+inline std::string redact(std::string text, std::string_view secret) {
     return redact_each(std::move(text), [=](auto action) { action(visible_run(secret)); });
 }
 

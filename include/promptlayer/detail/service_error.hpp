@@ -45,7 +45,7 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
         if (const auto* const name = step.if_string()) {
             if (&step == steps->begin() && *name == "body")
                 continue;
-            const std::string safe = escaped(redacted({name->data(), name->size()}, secret));
+            const std::string safe = json_escape(redact({name->data(), name->size()}, secret));
             path += shown == 0 ? safe : "[\"" + safe + "\"]";
         } else if (step.is_int64()) {
             path += "[" + std::to_string(step.get_int64()) + "]";
@@ -54,13 +54,13 @@ inline std::string path_of(const boost::json::value* loc, std::string_view secre
         }
         ++shown;
     }
-    return readable(path, max_service_text);
+    return sanitize(path, max_service_text);
 }
 
 /// Reads the body of a response that is not 200. Paths are without `secret`, text is as the service has it,
 /// but for control characters.
 inline service_message read_service_message(std::string_view body, std::string_view secret) {
-    service_message said;
+    service_message message;
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
     boost::json::error_code failed;
@@ -68,40 +68,40 @@ inline service_message read_service_message(std::string_view body, std::string_v
         boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
     const auto text_in = [&](const boost::json::value* value) -> std::string {
         const auto* const text = value ? value->if_string() : nullptr;
-        return text ? readable({text->data(), text->size()}, std::string_view::npos) : std::string{};
+        return text ? sanitize({text->data(), text->size()}, std::string_view::npos) : std::string{};
     };
     const auto* const object = failed ? nullptr : answer.if_object();
-    said.is_object = object != nullptr;
+    message.is_object = object != nullptr;
     if (!object)
-        return said;
+        return message;
     for (const char* const member : {"message", "error", "detail"}) {
         const boost::json::value* const value = object->if_contains(member);
         if (value && value->is_object())
-            said.text = text_in(value->get_object().if_contains("message"));
+            message.text = text_in(value->get_object().if_contains("message"));
         else
-            said.text = text_in(value);
-        if (said.text.find_first_not_of(' ') != said.text.npos)
+            message.text = text_in(value);
+        if (message.text.find_first_not_of(' ') != message.text.npos)
             break;
-        said.text.clear();
+        message.text.clear();
     }
     const boost::json::value* const detail = object->if_contains("detail");
     if (!detail || !detail->is_array())
-        return said;
+        return message;
     violation_list list;
     for (const boost::json::value& item : detail->get_array()) {
         const auto* const entry = item.if_object();
         const auto in_entry = [&](const char* member) {
             return entry ? entry->if_contains(member) : nullptr;
         };
-        std::string message = text_in(entry ? in_entry("msg") : &item);
-        if (message.empty())
-            message = text_in(in_entry("type"));
+        std::string text = text_in(entry ? in_entry("msg") : &item);
+        if (text.empty())
+            text = text_in(in_entry("type"));
         std::string path = path_of(in_entry("loc"), secret);
-        if (!path.empty() || !message.empty())
-            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(message)}; });
+        if (!path.empty() || !text.empty())
+            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(text)}; });
     }
-    said.violations = std::move(list).take();
-    return said;
+    message.violations = std::move(list).take();
+    return message;
 }
 
 } // namespace detail

@@ -49,7 +49,7 @@ constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
 }
 
 /// Whether the bytes at `p`, 1 to 8, are all ASCII that JSON writes as it is. Not for constant expressions.
-inline bool all_plain(const char* p, std::size_t count) noexcept {
+inline bool is_plain_ascii(const char* p, std::size_t count) noexcept {
     std::uint64_t w = 0x2020202020202020; // spaces are plain
     if (count == sizeof w)
         std::memcpy(&w, p, sizeof w);
@@ -80,7 +80,7 @@ constexpr text_scan scan(std::string_view text) noexcept {
     while (p != end) {
         if (!std::is_constant_evaluated()) {
             const std::size_t count = std::min<std::size_t>(8, static_cast<std::size_t>(end - p));
-            if (detail::all_plain(p, count)) {
+            if (detail::is_plain_ascii(p, count)) {
                 found.code_points += count;
                 found.json_bytes += count;
                 p += count;
@@ -138,7 +138,7 @@ inline shown_code_point take_code_point(std::string_view& rest) noexcept {
 }
 
 /// Returns at most `most` code points of `text`, with JSON's escapes.
-inline std::string escaped(std::string_view text, std::size_t most = 64) {
+inline std::string json_escape(std::string_view text, std::size_t most = 64) {
     constexpr std::string_view hex = "0123456789abcdef";
     std::string out;
     for (; !text.empty() && most != 0; --most) {
@@ -160,7 +160,7 @@ inline std::string escaped(std::string_view text, std::size_t most = 64) {
 }
 
 /// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
-inline std::string readable(std::string_view text, std::size_t most_bytes) {
+inline std::string sanitize(std::string_view text, std::size_t most_bytes) {
     std::string out;
     out.reserve(std::min(text.size(), most_bytes));
     while (!text.empty()) {
@@ -191,7 +191,7 @@ constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexc
                       [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
 }
 
-constexpr std::string_view trimmed(std::string_view text) noexcept {
+constexpr std::string_view trim(std::string_view text) noexcept {
     text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
     return text.substr(0, text.find_last_not_of(" \t") + 1);
 }

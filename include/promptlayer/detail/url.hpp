@@ -123,7 +123,7 @@ inline bool is_host_name(std::string_view text) noexcept {
 
 /// An absolute `http` or `https` URL in parts, which refer to it.
 struct url_parts {
-    std::string_view fault{}; ///< why it is none, and the rest is not to be used; else empty
+    std::string_view error{}; ///< why it is none, and the rest is not to be used; else empty
     bool secure = false;
     std::string_view authority{}; ///< host and port, as they stand
     std::string_view host{};      ///< without the brackets of an IPv6 address
@@ -133,38 +133,38 @@ struct url_parts {
 };
 
 inline url_parts split_url(std::string_view url) noexcept {
-    const auto fault = [](std::string_view words) { return url_parts{.fault = words}; };
+    const auto fail = [](std::string_view message) { return url_parts{.error = message}; };
     if (!ascii_from('!', url))
-        return fault("must be visible ASCII without space, ?, # and backslash");
+        return fail("must be visible ASCII without space, ?, # and backslash");
     url_parts parts;
     const std::string_view scheme = url.substr(0, url.find("://"));
     parts.secure = equal_ignoring_case(scheme, "https");
     if (scheme.size() == url.size() || !(parts.secure || equal_ignoring_case(scheme, "http")))
-        return fault("must begin with https://, or http:// where the host is this machine");
+        return fail("must begin with https://, or http:// where the host is this machine");
     url.remove_prefix(scheme.size() + 3);
     const std::string_view authority = parts.authority = url.substr(0, url.find_first_of("/?#"));
     parts.target = url.substr(authority.size());
     if (authority.find('@') != authority.npos)
-        return fault("must not hold user information");
+        return fail("must not hold user information");
     const bool bracketed = authority.starts_with('[');
     const std::size_t name_end = std::min(authority.find(bracketed ? ']' : ':'), authority.size());
     parts.host = authority.substr(bracketed ? 1 : 0, name_end - (bracketed ? 1 : 0));
     if (bracketed) {
         const auto address = parse_ipv6(parts.host);
         if (!address || name_end == authority.size())
-            return fault("must have an IPv6 address (RFC 4291) in its brackets");
+            return fail("must have an IPv6 address (RFC 4291) in its brackets");
         parts.loopback = address->back() == 1 && std::count(address->begin(), address->end(), 0) == 15;
     } else if (const auto address = parse_ipv4(parts.host)) {
         parts.loopback = address->front() == 127;
     } else if (is_host_name(parts.host)) {
         parts.loopback = equal_ignoring_case(parts.host, "localhost");
     } else {
-        return fault("must name a host: letters, digits, hyphens and dots (RFC 1123), or an address");
+        return fail("must name a host: letters, digits, hyphens and dots (RFC 1123), or an address");
     }
     const std::string_view port = authority.substr(name_end + (bracketed ? 1 : 0));
     const auto number = port.empty() ? (parts.secure ? 443 : 80) : decimal_up_to(port.substr(1), 65535);
     if ((!port.empty() && port[0] != ':') || !number || *number == 0)
-        return fault("must have a port from 1 to 65535 or none");
+        return fail("must have a port from 1 to 65535 or none");
     parts.port = *number;
     return parts;
 }
@@ -173,7 +173,7 @@ inline url_parts split_url(std::string_view url) noexcept {
 /// the URL is a good one, which has none.
 inline std::string without_user_information(std::string_view url) {
     const std::size_t at = url.rfind('@');
-    if (at == url.npos || split_url(url).fault.empty())
+    if (at == url.npos || split_url(url).error.empty())
         return std::string{url};
     const std::size_t scheme = url.find("://");
     const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;

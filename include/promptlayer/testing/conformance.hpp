@@ -129,10 +129,10 @@ namespace detail {
 /// The transport that is checked, whatever its type. `send` waits for the outcome.
 struct transport_under_test {
     std::function<transport_result(const http_request&)> send{};
-    std::function<void()> cancel{};                          // empty if it has none
-    std::function<void(http_request, completion)> start{};   // empty if it is synchronous
-    std::function<std::size_t()> completed_again{};          // how often a completion was not the first
-    std::function<void(std::chrono::milliseconds)> settle{}; // lets time pass; turns the loop meanwhile
+    std::function<void()> cancel{};                           // empty if it has none
+    std::function<void(http_request, completion)> start{};    // empty if it is synchronous
+    std::function<std::size_t()> completed_again{};           // how often a completion was not the first
+    std::function<void(std::chrono::milliseconds)> run_for{}; // lets time pass; turns the loop meanwhile
     bool thread_safe = false;
 };
 
@@ -167,7 +167,7 @@ struct broken {
 struct late : broken {};
 
 /// Thrown where a case cannot be run: why.
-struct not_run {
+struct skipped_case {
     std::string why;
 };
 
@@ -178,30 +178,30 @@ inline const char* name_of(failure kind) {
     return place < std::size(names) ? names[place] : "(no value of it)";
 }
 
-inline std::string in_words(const transport_result& outcome) {
+inline std::string describe(const transport_result& outcome) {
     if (outcome)
         return "it returned the status " + std::to_string(outcome->status) + " with a body of " +
                std::to_string(outcome->body.size()) + " bytes";
     const transport_failure& failed = outcome.error();
     return std::string{"it returned failure::"} + name_of(failed.kind) +
            (failed.maybe_delivered ? ", maybe delivered" : ", not delivered") + " (" +
-           readable(failed.message, 200) + ")";
+           sanitize(failed.message, 200) + ")";
 }
 
 /// Runs an action of the transport's; what it throws breaks the contract.
 template <class ActionT>
 void no_throw(ActionT&& action) {
-    catching(action, [](const char* what) -> bool {
-        throw broken{"it threw an exception: " + readable(what, 200), "a transport does not throw",
+    guard_exceptions(action, [](const char* what) -> bool {
+        throw broken{"it threw an exception: " + sanitize(what, 200), "a transport does not throw",
                      "catch what your HTTP client throws and return a failure::other"};
     });
 }
 
 using loopback_server = testing::loopback_server;
-using scripted_answer = testing::scripted_answer;
-using ending = scripted_answer::ending;
+using scripted_response = testing::scripted_response;
+using ending = scripted_response::connection_ending;
 
-/// The cases of the contract, each a member that throws `broken` or `not_run`, or returns.
+/// The cases of the contract, each a member that throws `broken` or `skipped_case`, or returns.
 class conformance {
     using milliseconds = std::chrono::milliseconds;
     using steady_clock = std::chrono::steady_clock;
@@ -230,31 +230,31 @@ class conformance {
         return request;
     }
 
-    static scripted_answer answer(int status, std::vector<header> headers = {}, std::string body = "{}") {
-        scripted_answer made;
+    static scripted_response answer(int status, std::vector<header> headers = {}, std::string body = "{}") {
+        scripted_response made;
         made.hold = std::chrono::seconds{5}; // for a transport that waits for the end of the connection
         made.response = {status, std::move(headers), std::move(body)};
         return made;
     }
 
-    static scripted_answer raw(std::string bytes, ending then = ending::close_unannounced) {
-        scripted_answer made;
+    static scripted_response raw(std::string bytes, ending then = ending::close_unannounced) {
+        scripted_response made;
         made.raw = std::move(bytes);
-        made.then = then;
+        made.ending = then;
         made.hold = std::chrono::seconds{then == ending::keep_alive ? 5 : 0};
         return made;
     }
 
-    static scripted_answer only(ending then, milliseconds hold = {}) {
-        scripted_answer made = answer(200, {}, "half of this is missing");
-        made.then = then;
+    static scripted_response only(ending then, milliseconds hold = {}) {
+        scripted_response made = answer(200, {}, "half of this is missing");
+        made.ending = then;
         made.hold = hold;
         return made;
     }
 
     /// Answers with the request's own body, after a second if that is "late".
-    static scripted_answer echo_late(const http_request& request) {
-        scripted_answer told = echo(request);
+    static scripted_response echo_late(const http_request& request) {
+        scripted_response told = echo(request);
         told.delay = milliseconds{request.body == "late" ? 1'000 : 0};
         return told;
     }
@@ -297,7 +297,7 @@ class conformance {
 
     static http_response answered(transport_result outcome, int status) {
         if (!outcome || outcome->status != status)
-            break_off(in_words(outcome) + " where the server answered " + std::to_string(status));
+            break_off(describe(outcome) + " where the server answered " + std::to_string(status));
         return *std::move(outcome);
     }
 
@@ -305,7 +305,7 @@ class conformance {
                        std::optional<bool> maybe_delivered) {
         if (outcome || std::find(kinds.begin(), kinds.end(), outcome.error().kind) == kinds.end() ||
             (maybe_delivered && outcome.error().maybe_delivered != *maybe_delivered))
-            break_off(in_words(outcome));
+            break_off(describe(outcome));
     }
 
     static void arrived(std::size_t times, std::size_t expected = 1) {
@@ -349,8 +349,8 @@ class conformance {
     static void same_headers(const std::vector<header>& got, const std::vector<header>& expected) {
         for (const header& h : expected) {
             if (values(got, h.name) != values(expected, h.name))
-                break_off("of " + h.name + " came \"" + readable(values(got, h.name), 200) +
-                          "\" in place of \"" + readable(values(expected, h.name), 200) + "\"");
+                break_off("of " + h.name + " came \"" + sanitize(values(got, h.name), 200) +
+                          "\" in place of \"" + sanitize(values(expected, h.name), 200) + "\"");
         }
     }
 
@@ -366,7 +366,7 @@ class conformance {
         while (!condition()) {
             if (steady_clock::now() > until)
                 return false;
-            transport_.settle(milliseconds{1});
+            transport_.run_for(milliseconds{1});
         }
         return true;
     }
@@ -380,7 +380,7 @@ class conformance {
     }
 
     /// Sends one request to a server that does as told, and returns what came; the request went once.
-    http_response exchanged(const scripted_answer& told) const {
+    http_response exchanged(const scripted_response& told) const {
         const loopback_server server{[&](const http_request&) { return told; }};
         http_response response = answered(transport_.send(request_to(server.base_url() + "/")),
                                           told.raw ? 200 : told.response.status);
@@ -388,7 +388,7 @@ class conformance {
         return response;
     }
 
-    void fails_with(const scripted_answer& told, std::initializer_list<failure> kinds) const {
+    void fails_with(const scripted_response& told, std::initializer_list<failure> kinds) const {
         const loopback_server server{[&](const http_request&) { return told; }};
         failed(transport_.send(request_to(server.base_url() + "/")), kinds, true);
         arrived_once(server);
@@ -402,7 +402,7 @@ class conformance {
         const auto start = steady_clock::now();
         const transport_result outcome = transport_.send(request);
         const auto took = std::chrono::duration_cast<milliseconds>(steady_clock::now() - start);
-        const std::string when = in_words(outcome) + " after " + std::to_string(took.count()) +
+        const std::string when = describe(outcome) + " after " + std::to_string(took.count()) +
                                  " ms of a timeout of " + std::to_string(short_time.count()) + " ms";
         if (took > longer()) // the server has ended the connection meanwhile
             throw late{{when}};
@@ -410,7 +410,7 @@ class conformance {
             break_off(when);
         if (maybe_delivered && !outcome && outcome.error().kind == failure::timeout &&
             outcome.error().maybe_delivered != *maybe_delivered)
-            throw broken{in_words(outcome), "what was sent before the timeout is maybe delivered",
+            throw broken{describe(outcome), "what was sent before the timeout is maybe delivered",
                          "set maybe_delivered, or leave it as transport_failure has it for a timeout"};
         failed(outcome, {failure::timeout}, maybe_delivered);
         if (took > short_time + slack_)
@@ -420,7 +420,7 @@ class conformance {
     milliseconds longer() const { return short_time + slack_ + milliseconds{1'000}; }
 
     /// A body that goes on beyond a limit and then halts: the outcome has to be there before the end.
-    void gives_up(scripted_answer told) const {
+    void gives_up(scripted_response told) const {
         told.hold = slack_ + milliseconds{1'500};
         const loopback_server server{[&](const http_request&) { return told; }};
         http_request request = request_to(server.base_url() + "/");
@@ -428,7 +428,7 @@ class conformance {
         const auto start = steady_clock::now();
         const transport_result outcome = transport_.send(request);
         if (steady_clock::now() - start > told.hold)
-            break_off(in_words(outcome) + ", but only when no more of the body came");
+            break_off(describe(outcome) + ", but only when no more of the body came");
         longer_than_limit(outcome);
     }
 
@@ -436,11 +436,11 @@ class conformance {
         if (outcome ? outcome->status != 200 || outcome->body.size() <= small_limit ||
                           outcome->body.size() >= far_more
                     : !outcome.error().maybe_delivered)
-            break_off(in_words(outcome) + " where the limit was " + std::to_string(small_limit) + " bytes");
+            break_off(describe(outcome) + " where the limit was " + std::to_string(small_limit) + " bytes");
     }
 
     /// A server that answers a request with its own body.
-    static scripted_answer echo(const http_request& request) { return answer(200, {}, request.body); }
+    static scripted_response echo(const http_request& request) { return answer(200, {}, request.body); }
 
     /// Starts a request; its outcome goes to that place.
     void start(const std::shared_ptr<in_flight>& state, std::size_t place, http_request request) const {
@@ -451,7 +451,7 @@ class conformance {
 
     std::shared_ptr<in_flight> places(std::size_t count) const {
         if (!transport_.start)
-            throw not_run{"the transport is synchronous"};
+            throw skipped_case{"the transport is synchronous"};
         return std::make_shared<in_flight>(count);
     }
 
@@ -494,7 +494,7 @@ class conformance {
         const loopback_server server{echo};
         answered(transport_.send(request_to(server.base_url() + target)), 200);
         if (arrived_once(server).url != target)
-            break_off("the target " + target + " arrived as " + readable(server.requests()[0].url, 200));
+            break_off("the target " + target + " arrived as " + sanitize(server.requests()[0].url, 200));
     }
 
     void headers_arrive(const std::vector<header>& headers) const {
@@ -542,7 +542,7 @@ class conformance {
                 const std::vector<header> needed{
                     {"Host", ""}, {"Content-Length", ""}, {"Connection", ""}, {"Keep-Alive", ""}};
                 if (!find_header(request.headers, h.name) && !find_header(needed, h.name))
-                    break_off("it added " + readable(h.name, 200) + ": " + readable(h.value, 200) +
+                    break_off("it added " + sanitize(h.name, 200) + ": " + sanitize(h.value, 200) +
                               " to a body of " + std::to_string(size) + " bytes");
             }
         }
@@ -580,7 +580,7 @@ class conformance {
         try {
             server.emplace(echo, tcp::v6());
         } catch (const boost::system::system_error& failed) {
-            throw not_run{std::string{"this machine has no IPv6: "} + failed.what()};
+            throw skipped_case{std::string{"this machine has no IPv6: "} + failed.what()};
         }
         echoes(*server, "six");
         same_headers(arrived_once(*server).headers, {{"Host", server->base_url().substr(7)}});
@@ -614,14 +614,14 @@ class conformance {
     void body_of_1_mi() const { body(filler(1024 * 1024)); }
     void body_of_all_bytes() const { body(all_bytes() + "\r\n\r\n" + all_bytes()); }
 
-    void unsendable() const {
+    void invalid_reason() const {
         const loopback_server server{[](const http_request&) { return answer(200); }};
         const std::string url = server.base_url() + "/";
         const auto refused = [&](const std::string& what, const http_request& request) {
             const transport_result outcome = transport_.send(request);
             if (outcome || outcome.error().kind != failure::other || outcome.error().maybe_delivered ||
                 !server.requests().empty())
-                break_off("of " + what + " " + in_words(outcome));
+                break_off("of " + what + " " + describe(outcome));
         };
         for (const std::string& bytes : {std::string{"a\r\nX-Injected: b"}, std::string{"a\nb"},
                                          std::string{"a\rb"}, std::string{"a\0b", 3}}) {
@@ -677,7 +677,7 @@ class conformance {
                 const http_response response =
                     answered(transport_.send(request_to(server.base_url() + "/")), status);
                 arrived_once(server);
-                server.forget_requests();
+                server.clear_requests();
                 same_body(response.body, "said");
                 same_headers(response.headers, tempting);
             }
@@ -815,8 +815,8 @@ class conformance {
     }
 
     void body_far_too_long() const {
-        scripted_answer told = answer(200, {}, filler(2 * far_more));
-        told.then = ending::close_midway;
+        scripted_response told = answer(200, {}, filler(2 * far_more));
+        told.ending = ending::close_midway;
         gives_up(std::move(told));
     }
 
@@ -898,24 +898,24 @@ class conformance {
         echoes(server, "next");
     }
 
-    void drips(std::string bytes, milliseconds pause) const {
+    void sends_slowly(std::string bytes, milliseconds pause) const {
         bytes.resize(static_cast<std::size_t>(longer() / pause), 'x');
         const loopback_server server{[&](const http_request&) {
-            scripted_answer dripping = raw(bytes);
+            scripted_response dripping = raw(bytes);
             dripping.byte_delay = pause;
             return dripping;
         }};
         times_out(server.base_url() + "/", true);
     }
-    void dripping_answer() const { drips("HTTP/1.1 200 OK\r\n", milliseconds{1'000}); }
-    void headers_without_end() const { drips("HTTP/1.1 200 OK\r\nX-Endless: ", milliseconds{5}); }
+    void dripping_answer() const { sends_slowly("HTTP/1.1 200 OK\r\n", milliseconds{1'000}); }
+    void headers_without_end() const { sends_slowly("HTTP/1.1 200 OK\r\nX-Endless: ", milliseconds{5}); }
 
     void dripping_body() const {
-        drips("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", milliseconds{5});
+        sends_slowly("HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n", milliseconds{5});
     }
 
     /// A peer that the system connects to, but that neither reads nor says anything, and goes in the end.
-    void deaf_peer(const std::string& scheme, const std::string& body) const {
+    void unresponsive_peer(const std::string& scheme, const std::string& body) const {
         boost::asio::io_context context;
         tcp::acceptor acceptor{context};
         acceptor.open(tcp::v4());
@@ -933,12 +933,12 @@ class conformance {
         times_out(url, std::nullopt, body);
     }
 
-    void peer_that_does_not_read() const { deaf_peer("http://", filler(2 * far_more)); }
+    void peer_that_does_not_read() const { unresponsive_peer("http://", filler(2 * far_more)); }
 
     void handshake_that_does_not_come() const {
         if (!options_.tls)
             throw no_tls();
-        deaf_peer("https://", "{}");
+        unresponsive_peer("https://", "{}");
     }
 
     // ---- Failures
@@ -951,7 +951,7 @@ class conformance {
     void unknown_host() const {
         const transport_result outcome = transport_.send(request_to("http://promptlayer.invalid/"));
         if (!outcome && outcome.error().kind == failure::timeout && !outcome.error().maybe_delivered)
-            throw not_run{"the resolver of this machine does not answer"};
+            throw skipped_case{"the resolver of this machine does not answer"};
         failed(outcome, {failure::resolve}, false);
     }
 
@@ -1019,20 +1019,20 @@ class conformance {
     void kept_connection_closed() const {
         for (int round = 0; round < 5; ++round) {
             const loopback_server server{[](const http_request& request) {
-                scripted_answer told = echo(request);
-                told.then = ending::close_unannounced;
+                scripted_response told = echo(request);
+                told.ending = ending::close_unannounced;
                 told.hold = {};
                 return told;
             }};
             echoes(server, "first");
             becomes([&] { return server.ended_connections() != 0; });
-            transport_.settle(milliseconds{10}); // the loop sees it
+            transport_.run_for(milliseconds{10}); // the loop sees it
             const transport_result outcome = transport_.send(request_to(server.base_url() + "/", "second"));
             const std::vector<http_request> requests = server.requests();
             if (outcome)
                 same_body(outcome->body, "second");
             if (outcome ? requests.size() != 2 : outcome.error().maybe_delivered || requests.size() != 1)
-                break_off(in_words(outcome) + " and the server had " + std::to_string(requests.size()) +
+                break_off(describe(outcome) + " and the server had " + std::to_string(requests.size()) +
                           " requests");
         }
     }
@@ -1049,7 +1049,7 @@ class conformance {
 
     void eight_threads() const {
         if (!transport_.thread_safe)
-            throw not_run{"the transport does not say that it is thread_safe"};
+            throw skipped_case{"the transport does not say that it is thread_safe"};
         const loopback_server server{echo};
         const auto state = std::make_shared<in_flight>(8 * 25);
         std::vector<std::future<void>> threads;
@@ -1099,10 +1099,10 @@ class conformance {
 
     void can_cancel() const {
         if (!transport_.cancel)
-            throw not_run{"the transport has no cancel()"};
+            throw skipped_case{"the transport has no cancel()"};
     }
 
-    void cancels(const scripted_answer& told, milliseconds pause = {}) const {
+    void cancels(const scripted_response& told, milliseconds pause = {}) const {
         const loopback_server server{[&](const http_request&) { return told; }};
         const auto [outcome, took] = cancelled(server, pause);
         failed(outcome, {failure::cancelled}, true);
@@ -1124,7 +1124,7 @@ class conformance {
         can_cancel();
         for (const char* const begun :
              {"HTTP/1.1 200 OK\r\nContent-Le", "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf of"}) {
-            scripted_answer told = raw(begun);
+            scripted_response told = raw(begun);
             told.hold = milliseconds{3'000};
             cancels(told, milliseconds{30}); // the answer arrives meanwhile
         }
@@ -1145,7 +1145,7 @@ class conformance {
             [](const http_request&) { return only(ending::silent, milliseconds{3'000}); }};
         for (std::size_t i = 0; i < state->outcomes.size(); ++i)
             start(state, i, request_to(server.base_url() + "/"));
-        transport_.settle(milliseconds{20});
+        transport_.run_for(milliseconds{20});
         no_throw(transport_.cancel);
         wait(state);
         for (const auto& outcome : state->outcomes)
@@ -1167,7 +1167,7 @@ class conformance {
     void many_in_flight() const {
         const auto state = places(50);
         const loopback_server server{[&](const http_request& request) {
-            scripted_answer late = echo(request);
+            scripted_response late = echo(request);
             late.delay = milliseconds{20};
             return late;
         }};
@@ -1240,18 +1240,18 @@ class conformance {
         start(ended, 2, request_to("no URL"));
         wait(ended);
         start(cancelled, 0, request_to(server.base_url() + "/", "late"));
-        transport_.settle(milliseconds{20});
+        transport_.run_for(milliseconds{20});
         if (transport_.cancel)
             no_throw(transport_.cancel);
         wait(cancelled);
-        transport_.settle(milliseconds{50});
+        transport_.run_for(milliseconds{50});
         if (const std::size_t again = transport_.completed_again())
             break_off("it called a completion again, " + std::to_string(again) + " times in all");
     }
 
     // ---- TLS
 
-    static not_run no_tls() { return {"conformance_options::tls is not given"}; }
+    static skipped_case no_tls() { return {"conformance_options::tls is not given"}; }
 
     std::string tls_url(testing::certificate shown, const loopback_server& server) const {
         if (!options_.tls)
@@ -1270,7 +1270,7 @@ class conformance {
     void refuses(testing::certificate shown) const {
         const loopback_server server{echo};
         const transport_result outcome = transport_.send(request_to(tls_url(shown, server)));
-        transport_.settle(milliseconds{50}); // what was sent arrives
+        transport_.run_for(milliseconds{50}); // what was sent arrives
         if (!server.requests().empty())
             break_off("the request and its API key went to a server that is not to be trusted");
         failed(outcome, {failure::tls}, false);
@@ -1278,7 +1278,7 @@ class conformance {
 
     void tls_body_cut() const {
         const loopback_server server{[](const http_request&) {
-            scripted_answer told =
+            scripted_response told =
                 raw("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of", ending::reset_midway);
             told.hold = milliseconds{50}; // what was sent arrives
             return told;
@@ -1366,7 +1366,7 @@ class conformance {
             {"body of 1 MiB", &c::body_of_1_mi, as_it_stands, "write until everything is written"},
             {"body of all byte values", &c::body_of_all_bytes, as_it_stands,
              "pass data and size on, not a C string, and convert nothing"},
-            {"request that cannot be sent", &c::unsendable,
+            {"request that cannot be sent", &c::invalid_reason,
              "what cannot be sent as it stands is refused with failure::other, not delivered",
              "refuse URLs that your HTTP client cannot read and control characters in headers"},
             {"100 Continue before the answer", &c::continue_100, final_one, go_on},
@@ -1483,7 +1483,7 @@ class conformance {
         };
         try {
             if (const auto skipped = options_.skip.find(one.name); skipped != options_.skip.end())
-                throw not_run{skipped->second};
+                throw skipped_case{skipped->second};
             for (int left = 4; left >= 0; --left) { // the machine may be busy
                 try {
                     (this->*one.run)();
@@ -1493,10 +1493,10 @@ class conformance {
                         throw;
                 }
             }
-            transport_.settle(milliseconds{0});
+            transport_.run_for(milliseconds{0});
         } catch (const broken& what) {
             fail(what);
-        } catch (const not_run& what) {
+        } catch (const skipped_case& what) {
             skip(what.why);
         } catch (const std::exception& what) { // no port, no thread, ...
             result.verdict = testing::verdict::failed;
@@ -1591,7 +1591,7 @@ conformance_report check_transport(T&& transport, const conformance_options& opt
         promptlayer::detail::no_throw([&] { outcome.emplace(transport.send(request)); });
         return *std::move(outcome);
     };
-    described.settle = [](std::chrono::milliseconds time) { std::this_thread::sleep_for(time); };
+    described.run_for = [](std::chrono::milliseconds time) { std::this_thread::sleep_for(time); };
     return promptlayer::detail::conformance{described, options}.run();
 }
 
@@ -1614,7 +1614,7 @@ conformance_report check_transport(T&& transport, TurnT turn, const conformance_
                            [counted](transport_result outcome) { (*counted)(std::move(outcome)); });
         });
     };
-    described.settle = [&turn](std::chrono::milliseconds time) {
+    described.run_for = [&turn](std::chrono::milliseconds time) {
         const auto until = std::chrono::steady_clock::now() + time;
         do {
             no_throw(turn);
@@ -1629,7 +1629,7 @@ conformance_report check_transport(T&& transport, TurnT turn, const conformance_
             if (std::chrono::steady_clock::now() > until)
                 throw broken{"a request was not completed", "a completion is called exactly once",
                              "complete a request whatever becomes of it"};
-            described.settle(std::chrono::milliseconds{0});
+            described.run_for(std::chrono::milliseconds{0});
         }
         return *std::move(state->outcomes[0]);
     };

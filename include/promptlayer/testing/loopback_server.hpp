@@ -44,9 +44,9 @@
 namespace promptlayer::inline PROMPTLAYER_ABI::testing {
 
 /// What a `loopback_server` does about one request, in place of what the interface would have it do.
-struct scripted_answer {
+struct scripted_response {
     /// What becomes of the connection.
-    enum class ending {
+    enum class connection_ending {
         keep_alive,          ///< stays open for the next request, unless this one says `Connection: close`
         close,               ///< answers with `Connection: close`, and closes
         close_unannounced,   ///< answers as if it stayed open, and closes
@@ -61,7 +61,7 @@ struct scripted_answer {
     std::optional<std::string> raw{};       ///< bytes to send as they are, in place of `response`
     std::chrono::milliseconds delay{};      ///< from the request's arrival to the first byte of the answer
     std::chrono::milliseconds byte_delay{}; ///< before each further byte; 0 sends all at once
-    ending then = ending::keep_alive;
+    connection_ending ending = connection_ending::keep_alive;
     /// From the last byte to that ending. A connection that is kept alive is closed if no further request has
     /// arrived by then; with 0 it stays.
     std::chrono::milliseconds hold{};
@@ -78,7 +78,7 @@ struct scripted_answer {
 class loopback_server {
 public:
     /// What to do about a request. Called on the server's own thread; does not throw.
-    using handler = std::function<scripted_answer(const http_request&)>;
+    using handler = std::function<scripted_response(const http_request&)>;
 
 private:
     using tcp = boost::asio::ip::tcp;
@@ -89,34 +89,33 @@ private:
         const handler answer;
         mutable std::mutex mutex{};
         std::vector<http_request> requests{};
-        std::deque<scripted_answer> script{};
+        std::deque<scripted_response> script{};
         std::size_t connections = 0, open = 0, ended = 0;
     };
 
-    static scripted_answer answer(int status, bool success, std::string_view message) {
-        scripted_answer made;
+    static scripted_response answer(int status, bool success, std::string_view message) {
+        scripted_response made;
         made.response = {status, {{"Content-Type", "application/json"}}, ""};
         made.response.body =
             boost::json::serialize(boost::json::object{{"success", success}, {"message", message}});
         return made;
     }
 
-    static scripted_answer refusal(int status, std::string_view message) {
+    static scripted_response refusal(int status, std::string_view message) {
         return answer(status, false, message);
     }
 
     static bool is_json(const std::string* content_type) {
         const std::string_view type = content_type ? *content_type : std::string_view{};
-        return detail::equal_ignoring_case(detail::trimmed(type.substr(0, type.find(';'))),
-                                           "application/json");
+        return detail::equal_ignoring_case(detail::trim(type.substr(0, type.find(';'))), "application/json");
     }
 
     /// What the interface has to say to a request.
-    static scripted_answer verdict(const http_request& request, std::string_view api_key) {
+    static scripted_response verdict(const http_request& request, std::string_view api_key) {
         if (std::string_view{request.url}.substr(0, request.url.find('?')) != track_prompt::path)
             return refusal(404, "Not Found");
         if (request.method != "POST") {
-            scripted_answer made = refusal(405, "Method Not Allowed");
+            scripted_response made = refusal(405, "Method Not Allowed");
             made.response.headers.push_back({"Allow", "POST"});
             return made;
         }
@@ -132,7 +131,7 @@ private:
 
     /// One connection; keeps itself alive by the handler that it waits for.
     class session : public std::enable_shared_from_this<session> {
-        using ending = scripted_answer::ending;
+        using ending = scripted_response::connection_ending;
         using error_code = boost::system::error_code;
         using request_parser = boost::beast::http::request_parser<boost::beast::http::string_body>;
 
@@ -142,7 +141,7 @@ private:
         boost::beast::flat_buffer buffer_{};
         std::optional<request_parser> parser_{};
         std::array<char, 16384> discarded_{};
-        scripted_answer answer_{};
+        scripted_response answer_{};
         std::string out_{};
 
         /// A handler that does nothing if the operation failed: the connection ends when nothing waits any
@@ -172,12 +171,12 @@ private:
             return request;
         }
 
-        scripted_answer answer_to(const http_request& request) {
+        scripted_response answer_to(const http_request& request) {
             {
                 const std::lock_guard held{shared_.mutex};
                 shared_.requests.push_back(request);
                 if (!shared_.script.empty()) {
-                    scripted_answer next = std::move(shared_.script.front());
+                    scripted_response next = std::move(shared_.script.front());
                     shared_.script.pop_front();
                     return next;
                 }
@@ -200,13 +199,13 @@ private:
             if (failed) {
                 answer_ = failed == http::error::body_limit ? refusal(413, "Content Too Large")
                                                             : refusal(400, "this is no HTTP request");
-                answer_.then = ending::close;
+                answer_.ending = ending::close;
             } else {
                 answer_ = answer_to(arrived());
-                if (answer_.then == ending::keep_alive && !parser_->keep_alive())
-                    answer_.then = ending::close;
+                if (answer_.ending == ending::keep_alive && !parser_->keep_alive())
+                    answer_.ending = ending::close;
             }
-            if (answer_.then == ending::silent) {
+            if (answer_.ending == ending::silent) {
                 discard();
                 return after(answer_.hold, [](session& s) { s.shut_down(); });
             }
@@ -226,16 +225,17 @@ private:
             if (!bodiless && !find_header(response.headers, "Content-Length") &&
                 !find_header(response.headers, "Transfer-Encoding"))
                 text.append("Content-Length: ").append(std::to_string(response.body.size())).append("\r\n");
-            if (answer_.then == ending::close)
+            if (answer_.ending == ending::close)
                 text.append("Connection: close\r\n");
             text.append("\r\n");
-            const bool half = answer_.then == ending::close_midway || answer_.then == ending::reset_midway;
+            const bool half =
+                answer_.ending == ending::close_midway || answer_.ending == ending::reset_midway;
             return text.append(response.body, 0,
                                head || bodiless ? 0 : response.body.size() / (half ? 2 : 1));
         }
 
         void write(std::size_t from) {
-            if (answer_.then == ending::reset_before_answer)
+            if (answer_.ending == ending::reset_before_answer)
                 return reset();
             const bool at_once = answer_.byte_delay == std::chrono::milliseconds{0};
             const std::size_t count = at_once || from == out_.size() ? out_.size() - from : 1;
@@ -246,7 +246,7 @@ private:
         void wrote(std::size_t count) {
             if (count < out_.size()) {
                 after(answer_.byte_delay, [count](session& s) { s.write(count); });
-            } else if (answer_.then == ending::keep_alive) {
+            } else if (answer_.ending == ending::keep_alive) {
                 read();
                 if (answer_.hold > std::chrono::milliseconds{0})
                     after(answer_.hold, [](session& s) { s.close(); });
@@ -256,7 +256,7 @@ private:
         }
 
         void end() {
-            if (answer_.then == ending::reset_midway)
+            if (answer_.ending == ending::reset_midway)
                 return reset();
             shut_down();
             discard();
@@ -382,7 +382,7 @@ public:
     }
 
     /// The next request that arrives whole and has no answer yet gets this one, whatever it asks for.
-    void respond(scripted_answer answer) {
+    void respond(scripted_response answer) {
         const std::lock_guard held{shared_.mutex};
         shared_.script.push_back(std::move(answer));
     }
@@ -395,7 +395,7 @@ public:
     }
 
     /// Lets go of those so far, which a server that runs for long would pile up.
-    void forget_requests() {
+    void clear_requests() {
         const std::lock_guard held{shared_.mutex};
         shared_.requests.clear();
     }

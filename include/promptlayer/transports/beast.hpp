@@ -387,7 +387,7 @@ public:
         const auto refuse = [&](failure kind, const char* why) {
             finish(transport_failure{kind, why, false});
         };
-        if (const char* const why = unsendable(request_))
+        if (const char* const why = invalid_reason(request_))
             return refuse(failure::other, why);
         if (request_.timeout <= std::chrono::milliseconds{0})
             return refuse(failure::timeout, "the request allows no time");

@@ -30,9 +30,9 @@ namespace detail {
 
 /// Runs what must not throw into C; whether it ran to its end.
 template <class ActionT>
-bool ran_to_end(ActionT&& action) {
+bool call_noexcept(ActionT&& action) {
     bool whole = true;
-    catching(action, [&](const char*) {
+    guard_exceptions(action, [&](const char*) {
         whole = false;
         return true;
     });
@@ -123,13 +123,13 @@ class curl_exchange {
     http_response response_{};
     std::optional<chunked_body> chunks_{};
     std::size_t header_bytes_ = 0;
-    bool in_headers_ = false;        // between a status line and the empty line
-    bool headers_done_ = false;      // those of the final answer; what follows are trailers
-    bool too_long_ = false;          // the body is, and one byte more than allowed is held
-    bool has_chunks_ = false;        // the version of HTTP has
-    bool stale_ = false;             // the kept connection was, and the request was not sent
-    const char* stopped_ = nullptr;  // why the transfer was stopped here
-    char detail_[CURL_ERROR_SIZE]{}; // libcurl's words
+    bool in_headers_ = false;            // between a status line and the empty line
+    bool headers_done_ = false;          // those of the final answer; what follows are trailers
+    bool over_limit_ = false;            // the body is, and one byte more than allowed is held
+    bool has_chunks_ = false;            // the version of HTTP has
+    bool stale_ = false;                 // the kept connection was, and the request was not sent
+    const char* abort_reason_ = nullptr; // why the transfer was stopped here
+    char detail_[CURL_ERROR_SIZE]{};     // libcurl's words
 
     long info(CURLINFO which) const noexcept {
         long value = 0;
@@ -145,12 +145,12 @@ class curl_exchange {
     bool has_body() const noexcept { return status() != 204 && status() != 304 && request_.method != "HEAD"; }
 
     /// Whether the body goes until the connection ends, which over TLS libcurl does not tell from a cut.
-    bool until_cut() const {
+    bool is_close_delimited() const {
         return secure() && http_1() && has_body() && !has("Content-Length") && !has("Transfer-Encoding");
     }
 
     bool stop(const char* why) noexcept {
-        stopped_ = why;
+        abort_reason_ = why;
         return false;
     }
 
@@ -180,11 +180,11 @@ class curl_exchange {
                 chunks_.emplace();
         } else if ((line[0] == ' ' || line[0] == '\t') && !headers.empty()) { // goes on with the line before
             valid = valid && is_field_text(line);
-            headers.back().value.append(" ").append(trimmed(line));
+            headers.back().value.append(" ").append(trim(line));
         } else if (valid = valid && is_field_line(line); valid) {
             const std::size_t colon = line.find(':');
             headers.push_back(
-                {std::string{line.substr(0, colon)}, std::string{trimmed(line.substr(colon + 1))}});
+                {std::string{line.substr(0, colon)}, std::string{trim(line.substr(colon + 1))}});
         }
         // After a 101 libcurl would wait for another response.
         return valid ? !switches_protocol() : stop("the headers of the response are invalid");
@@ -195,23 +195,23 @@ class curl_exchange {
         response_.body.append(part.substr(0, room));
         if (part.size() > room) {
             response_.body.push_back(part[room]);
-            too_long_ = true;
+            over_limit_ = true;
         }
-        return !too_long_;
+        return !over_limit_;
     }
 
     bool take_body(std::string_view part) {
         if (!chunks_)
             return take_content(part);
         chunks_->take(part, [this](std::string_view content) { return take_content(content); });
-        return chunks_->broken() ? stop("the response has invalid chunks") : !too_long_;
+        return chunks_->broken() ? stop("the response has invalid chunks") : !over_limit_;
     }
 
     template <bool (curl_exchange::*TakeV)(std::string_view)>
     static std::size_t receive(char* data, std::size_t, std::size_t size, void* self) noexcept {
         auto& exchange = *static_cast<curl_exchange*>(self);
         bool taken = false;
-        return ran_to_end([&] { taken = (exchange.*TakeV)({data, size}); }) && taken ? size : 0;
+        return call_noexcept([&] { taken = (exchange.*TakeV)({data, size}); }) && taken ? size : 0;
     }
 
     /// Called when there is a connection, before the request goes out.
@@ -289,7 +289,7 @@ class curl_exchange {
             lines_ = longer ? longer : lines_;
         };
         for (const header& h : request_.headers) // libcurl sends nothing for "Name:", and "Name:" for "Name;"
-            add(trimmed(h.value).empty() ? h.name + ";" : h.name + ": " + h.value);
+            add(trim(h.value).empty() ? h.name + ";" : h.name + ": " + h.value);
         for (const char* const name : {"Accept", "Content-Type", "Expect"}) {
             if (!find_header(request_.headers, name))
                 add(std::string{name} + ":"); // not libcurl's own either
@@ -319,7 +319,7 @@ public:
     /// Gives the request to libcurl, which has it until this is destroyed; or why it cannot be sent.
     std::optional<transport_failure> start(const std::function<void(CURL*)>& configure) {
         const auto unsent = [](failure kind, const char* why) { return transport_failure{kind, why, false}; };
-        if (const char* const why = unsendable(request_))
+        if (const char* const why = invalid_reason(request_))
             return unsent(failure::other, why);
         if (request_.timeout <= std::chrono::milliseconds{0})
             return unsent(failure::timeout, "the request allows no time");
@@ -327,7 +327,7 @@ public:
             return unsent(failure::other, "libcurl cannot be initialised");
         if (const CURLcode code = prepare(); code != CURLE_OK)
             return unsent(failure_of(code), curl_easy_strerror(code));
-        if (configure && !ran_to_end([&] { configure(easy_); }))
+        if (configure && !call_noexcept([&] { configure(easy_); }))
             return unsent(failure::other, "the function that configures the transport threw");
         if (const CURLMcode code = curl_multi_add_handle(connections_.multi, easy_); code != CURLM_OK)
             return unsent(failure::other, curl_multi_strerror(code));
@@ -366,16 +366,16 @@ public:
 
     /// What the request came to when libcurl was done with it.
     transport_result outcome(CURLcode code) {
-        if (code != CURLE_OK && stopped_)
-            return failed(failure::other, stopped_);
-        if (code != CURLE_OK && !too_long_ && !switches_protocol())
+        if (code != CURLE_OK && abort_reason_)
+            return failed(failure::other, abort_reason_);
+        if (code != CURLE_OK && !over_limit_ && !switches_protocol())
             return failed(reset_in_handshake(code) ? failure::reset : failure_of(code),
                           *detail_ ? detail_ : curl_easy_strerror(code));
         if (!headers_done_)
             return failed(failure::reset, "the connection ended within the headers");
-        if (chunks_ && !chunks_->whole() && !too_long_)
+        if (chunks_ && !chunks_->whole() && !over_limit_)
             return failed(failure::reset, "the connection ended within the chunks");
-        if (code == CURLE_OK && until_cut())
+        if (code == CURLE_OK && is_close_delimited())
             return failed(failure::reset, "over https a body without a length may have been cut");
         if (code == CURLE_OK && secure() && connections_.one_at_a_time)
             drop_if_unasked();

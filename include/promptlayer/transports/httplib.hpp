@@ -129,7 +129,7 @@ class httplib_answer {
     std::optional<std::uint64_t> length_{};
     bool begun_ = false;
     bool until_close_ = false;
-    bool too_long_ = false; // and one byte more than allowed is held
+    bool over_limit_ = false; // and one byte more than allowed is held
     const char* wrong_ = nullptr;
 
     void take_head(const httplib::Response& response) {
@@ -149,9 +149,9 @@ class httplib_answer {
         response_.body.append(piece.substr(0, room));
         if (piece.size() > room) {
             response_.body.push_back(piece[room]);
-            too_long_ = true;
+            over_limit_ = true;
         }
-        return !too_long_;
+        return !over_limit_;
     }
 
     /// What the header says, of which there may be several if they agree.
@@ -228,7 +228,7 @@ public:
         const auto broken = [](failure kind, const char* why) { return transport_failure{kind, why, true}; };
         if (wrong_ || (chunks_ && chunks_->broken()))
             return broken(failure::other, wrong_ ? wrong_ : "the answer has broken chunks");
-        if (too_long_ || (chunks_ && chunks_->whole()))
+        if (over_limit_ || (chunks_ && chunks_->whole()))
             return std::move(response_);
         if (!answered)
             return std::nullopt;
@@ -393,7 +393,7 @@ class httplib_session {
                 begun = true;
                 std::string lines;
                 for (const header& h : request.headers)
-                    lines.append(h.name).append(": ").append(trimmed(h.value)).append("\r\n");
+                    lines.append(h.name).append(": ").append(trim(h.value)).append("\r\n");
                 for (const auto& [name, value] : headers) {
                     bool unwanted = find_header(request.headers, name) != nullptr;
                     for (const char* own :
@@ -452,7 +452,7 @@ class httplib_session {
         sent.method = request.method;
         sent.path.append(url.target.starts_with('/') ? "" : "/").append(url.target);
         for (const header& h : request.headers)
-            sent.headers.emplace(h.name, std::string{trimmed(h.value)});
+            sent.headers.emplace(h.name, std::string{trim(h.value)});
         if (!find_header(request.headers, "Host"))
             sent.headers.emplace("Host", std::string{url.authority});
         if (!request.body.empty()) { // not as `body`, to which httplib would add a Content-Type
@@ -534,12 +534,12 @@ public:
         const httplib_sigpipe_guard guard;
         bool called = false;
         transport_result outcome = transport_failure{};
-        catching([&] { outcome = exchange(request, url, configure, called); },
-                 [&](const char* what) {
-                     client_.reset(); // whatever state that has left it in
-                     outcome = transport_failure{failure::other, what, called};
-                     return true;
-                 });
+        guard_exceptions([&] { outcome = exchange(request, url, configure, called); },
+                         [&](const char* what) {
+                             client_.reset(); // whatever state that has left it in
+                             outcome = transport_failure{failure::other, what, called};
+                             return true;
+                         });
         end();
         if (!client_ || !client_->is_socket_open())
             set_connection(INVALID_SOCKET);
@@ -599,7 +599,7 @@ public:
         const auto unsent = [](failure kind, const char* why) { return transport_failure{kind, why, false}; };
         if (!session_)
             return unsent(failure::other, "the transport was moved from");
-        if (const char* const why = unsendable(request))
+        if (const char* const why = invalid_reason(request))
             return unsent(failure::other, why);
         if (request.timeout <= std::chrono::milliseconds{0})
             return unsent(failure::timeout, "the request allows no time");

@@ -44,11 +44,11 @@ inline const char* winhttp_unsendable(const http_request& request) noexcept {
         return "a header holds what is not ASCII";
     if (request.body.size() > std::numeric_limits<DWORD>::max())
         return "the body exceeds 4 GiB";
-    return unsendable(request);
+    return invalid_reason(request);
 }
 
 /// ASCII as WinHTTP takes it.
-inline std::wstring widened(std::string_view ascii) { return {ascii.begin(), ascii.end()}; }
+inline std::wstring to_wide(std::string_view ascii) { return {ascii.begin(), ascii.end()}; }
 
 struct winhttp_error {
     failure kind;
@@ -244,15 +244,15 @@ class winhttp_call {
     DWORD open() {
         const url_parts url = split_url(request_.url);
         const bool bracketed = url.authority.starts_with('[');
-        const std::wstring host = widened(url.authority.substr(0, url.host.size() + (bracketed ? 2 : 0)));
-        std::wstring target = widened(url.target);
+        const std::wstring host = to_wide(url.authority.substr(0, url.host.size() + (bracketed ? 2 : 0)));
+        std::wstring target = to_wide(url.target);
         if (!target.starts_with(L'/'))
             target.insert(0, 1, L'/');
         const auto& session = url.secure ? sessions_.secure : sessions_.plain;
         connection_.reset(
             WinHttpConnect(session.get(), host.c_str(), static_cast<INTERNET_PORT>(url.port), 0));
         if (connection_)
-            handle_.reset(WinHttpOpenRequest(connection_.get(), widened(request_.method).c_str(),
+            handle_.reset(WinHttpOpenRequest(connection_.get(), to_wide(request_.method).c_str(),
                                              target.c_str(), nullptr, nullptr, nullptr,
                                              static_cast<DWORD>(WINHTTP_FLAG_ESCAPE_DISABLE |
                                                                 WINHTTP_FLAG_ESCAPE_DISABLE_QUERY |
@@ -291,7 +291,7 @@ class winhttp_call {
         const std::string& method = request_.method;
         if (request_.body.empty() && (method == "POST" || method == "PUT" || method == "PATCH"))
             add("Content-Length", "0"); // that of a body WinHTTP adds
-        const std::wstring wide = widened(lines);
+        const std::wstring wide = to_wide(lines);
         const auto count = static_cast<DWORD>(wide.size());
         return wide.empty() || WinHttpAddRequestHeaders(handle, wide.c_str(), count, WINHTTP_ADDREQ_FLAG_ADD)
                    ? ERROR_SUCCESS
@@ -327,7 +327,7 @@ class winhttp_call {
                     return ERROR_WINHTTP_INVALID_SERVER_RESPONSE;
                 if (name.size() != line.size())
                     response.headers.push_back(
-                        {std::string{name}, std::string{trimmed(line.substr(name.size() + 1))}});
+                        {std::string{name}, std::string{trim(line.substr(name.size() + 1))}});
             }
             rest.remove_prefix(std::min(line.size() + 2, rest.size()));
         }
@@ -454,11 +454,11 @@ public:
             return unsent(failure::other, "WinHTTP cannot be opened");
         detail::winhttp_call call{*sessions_, request};
         transport_result outcome = transport_failure{};
-        detail::catching([&] { outcome = call.run(configure_); },
-                         [&](const char* what) {
-                             outcome = call.failed(failure::other, what);
-                             return true;
-                         });
+        detail::guard_exceptions([&] { outcome = call.run(configure_); },
+                                 [&](const char* what) {
+                                     outcome = call.failed(failure::other, what);
+                                     return true;
+                                 });
         return outcome;
     }
 

@@ -86,7 +86,7 @@ class chunked_body {
                                                                                         : part::broken;
         const char* const end = line.data() + line.size();
         const auto [stop, ec] = std::from_chars(line.data(), end, left_, 16);
-        const std::string_view rest = trimmed({stop, end});
+        const std::string_view rest = trim({stop, end});
         if (ec != std::errc{} || !(rest.empty() || rest.starts_with(';')) || !is_field_text(rest))
             return part::broken;
         return left_ == 0 ? part::trailer : part::data;
