@@ -1,6 +1,6 @@
 // promptlayer 0.1.0: a client for PromptLayer's track-prompt, in one header
 // SPDX-License-Identifier: BSL-1.0
-// Generated from the parts in include/promptlayer by tests/scripts/make_single_header.py; do not edit.
+// Generated from the parts in include/promptlayer by tests/headers/make_single_header.py; do not edit.
 // Needs Boost.JSON 1.81 or later: link boost_json, or put `#include <boost/json/src.hpp>` in one source file.
 
 #ifndef PROMPTLAYER_SINGLE_HEADER_HPP

@@ -12,8 +12,8 @@ import sys
 import tempfile
 
 compiler = sys.argv[1:]
-mixed = pathlib.Path(__file__).resolve().parents[1] / "mixed"
-include = mixed.parents[1] / "include"
+mixed = pathlib.Path(__file__).resolve().parent / "mixed"
+include = mixed.parents[2] / "include"
 
 AXES = [
     {"exceptions": [], "no_exceptions": ["-fno-exceptions"]},
@@ -63,7 +63,7 @@ def meaning(name):
 
 
 def every_pair_works():
-    common = [compiled("main.cpp", "main"), compiled("../throw_exception.cpp", "throw_exception", "-fno-exceptions")]
+    common = [compiled("main.cpp", "main"), compiled("../../support/throw_exception.cpp", "throw_exception", "-fno-exceptions")]
     parts = {name: compiled("part.cpp", name, f'-DPART="{name}"', *flags) for name, flags in modes()}
     for first, second in itertools.permutations(parts, 2):
         done = linked(work / "program", parts[first], parts[second], *common)

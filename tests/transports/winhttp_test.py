@@ -21,7 +21,7 @@ import threading
 compiler, wine, *further = sys.argv[1:]
 root = pathlib.Path(__file__).resolve().parents[2]
 tests = root / "tests"
-sources = [tests / name for name in ("main.cpp", "boost_json_src.cpp", "winhttp_transport.cpp")]
+sources = [tests / name for name in ("support/main.cpp", "support/boost_json_src.cpp", "transports/winhttp_transport.cpp")]
 sources += [pathlib.Path(name).resolve() for name in further]
 example = root / "examples" / "winhttp.cpp"
 flags = [
@@ -53,7 +53,7 @@ def build(work):
         objects = dict(zip([example, *sources], workers.map(compiled, [example, *sources])))
     shown = objects.pop(example)
     run(compiler, *objects.values(), *libraries, "-o", work / "tests.exe")
-    run(compiler, shown, objects[tests / "boost_json_src.cpp"], *libraries, "-o", work / "example.exe")
+    run(compiler, shown, objects[tests / "support" / "boost_json_src.cpp"], *libraries, "-o", work / "example.exe")
 
 
 def make_certificates(work):

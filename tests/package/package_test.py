@@ -13,7 +13,7 @@ import tempfile
 
 meson, *compiler = sys.argv[1:]
 root = pathlib.Path(__file__).resolve().parents[2]
-consumer = root / "tests" / "package"
+consumer = root / "tests" / "package" / "consumer"
 environment = {**os.environ, "CXX": " ".join(compiler)}
 environment.pop("DESTDIR", None)
 

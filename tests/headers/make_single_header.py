@@ -50,7 +50,7 @@ INCLUDE = pathlib.Path(__file__).resolve().parents[2] / "include"
 TEMPLATE = """\
 // promptlayer {version}: a client for PromptLayer's track-prompt, in one header
 // SPDX-License-Identifier: BSL-1.0
-// Generated from the parts in include/promptlayer by tests/scripts/make_single_header.py; do not edit.
+// Generated from the parts in include/promptlayer by tests/headers/make_single_header.py; do not edit.
 // Needs Boost.JSON 1.81 or later: link boost_json, or put `#include <boost/json/src.hpp>` in one source file.
 
 #ifndef PROMPTLAYER_SINGLE_HEADER_HPP
@@ -155,7 +155,7 @@ def main():
         sys.stdout.writelines(
             difflib.unified_diff(found.splitlines(True), made.splitlines(True), str(given.output), "made from the parts")
         )
-        sys.exit(f"{given.output} is stale. Run: python3 tests/scripts/make_single_header.py")
+        sys.exit(f"{given.output} is stale. Run: python3 tests/headers/make_single_header.py")
 
 
 main()
