@@ -3,6 +3,8 @@
 
 #include <promptlayer/detail/abi.hpp>
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+
 #include <cstdio>
 #include <cstdlib>
 
@@ -12,12 +14,12 @@
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Ends the program, with a sentence on standard error, because the caller broke a rule of the interface. A
-/// program that defines `PROMPTLAYER_ASSERT(condition)`, in all its files, has it called with a condition
-/// that is false. If that throws, the program goes on. Its declaration says [[noreturn]], which may be a
-/// macro here.
-inline void misuse(const char* sentence) {
-    std::fputs(sentence, stderr);
+/// Ends the program, with a message on standard error, because the caller broke a rule of the interface.
+/// If a program defines `PROMPTLAYER_ASSERT(condition)`, in all its files, this calls it with a condition
+/// that is false. If that throws, the program goes on. The declaration in `result.hpp` says [[noreturn]],
+/// which may be a macro here.
+PROMPTLAYER_DECL void misuse(const char* message) {
+    std::fputs(message, stderr);
 #if defined(PROMPTLAYER_ASSERT)
     const bool interface_is_used_as_promised = false;
     PROMPTLAYER_ASSERT(interface_is_used_as_promised);
@@ -28,5 +30,7 @@ inline void misuse(const char* sentence) {
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
 
 #endif
