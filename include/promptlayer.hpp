@@ -1350,15 +1350,15 @@ struct field {
 
     /// Returns the value of the member. For a set of variables, returns only whether it is not empty.
     static constexpr detail::member_value load(const auto& model) noexcept {
-        const member_type& member = model.*MemberV;
+        const member_type& stored = model.*MemberV;
         if constexpr (type == detail::json_type::object) {
-            return {.is_given = !(std::begin(member) == std::end(member))};
+            return {.is_given = !(std::begin(stored) == std::end(stored))};
         } else {
             if constexpr (member_traits::optional) {
-                if (!member.has_value())
+                if (!stored.has_value())
                     return {};
             }
-            const value_type& value = member_traits::get(member);
+            const value_type& value = member_traits::get(stored);
             if constexpr (type == detail::json_type::string)
                 return {.is_given = true, .text = value};
             else
@@ -1378,7 +1378,9 @@ struct field {
     /// True if the member owns its text, so that a value can be stored from JSON.
     static constexpr bool is_owner = [] {
         if constexpr (type == detail::json_type::object)
-            return requires(member_type & member) { member.emplace(std::string_view{}, std::string_view{}); };
+            return requires(member_type & variables) {
+                variables.emplace(std::string_view{}, std::string_view{});
+            };
         else
             return type != detail::json_type::string || !std::is_trivially_destructible_v<value_type>;
     }();
@@ -1405,13 +1407,13 @@ struct field {
                 };
         } else if constexpr (is_owner) {
             info.store = [](void* model, const detail::member_value& value) {
-                member_type& member = static_cast<ModelT*>(model)->*MemberV;
+                member_type& stored = static_cast<ModelT*>(model)->*MemberV;
                 if constexpr (type == detail::json_type::string)
-                    member = value_type{value.text};
+                    stored = value_type{value.text};
                 else if constexpr (type == detail::json_type::boolean)
-                    member = value.integer != 0;
+                    stored = value.integer != 0;
                 else
-                    member = integer{value.integer};
+                    stored = integer{value.integer};
             };
         }
         return info;
@@ -3032,31 +3034,35 @@ PROMPTLAYER_DECL std::string to_string(const http_response& response) {
 #define PROMPTLAYER_DETAIL_EXCEPTIONS_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
-/// that returns false.
+/// Returns what `action` returns. Where exceptions exist and one escapes, returns what `on_throw` returns for
+/// its text.
 template <class ActionT, class OnThrowT>
-void guard_exceptions(ActionT&& action, OnThrowT&& on_throw) {
+auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action()) {
 #if defined(__cpp_exceptions)
     try {
-        action();
+        return action();
     } catch (const std::exception& thrown) {
-        if (const char* const what = thrown.what(); !on_throw(what ? what : "unknown exception"))
-            throw;
+        const char* const text = thrown.what();
+        return on_throw(text ? text : "unknown exception");
     } catch (...) {
-        if (!on_throw("unknown exception"))
-            throw;
+        return on_throw("unknown exception");
     }
 #else
-    action();
     static_cast<void>(on_throw);
+    return action();
+#endif
+}
+
+/// Throws the present exception once more. For `on_throw` of `guard_exceptions`.
+inline void rethrow() {
+#if defined(__cpp_exceptions)
+    throw;
 #endif
 }
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -4013,31 +4019,40 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 PROMPTLAYER_DECL error moved_from();
+PROMPTLAYER_DECL transport_failure exception_failure(const char* text);
 
-/// Sends a request. An exception is a `failure::other`, where exceptions exist.
+/// A synchronous transport of unknown type.
+struct transport_reference {
+    const void* object;
+    transport_result (*send)(const void* object, const http_request& request); ///< does not throw
+};
+
 template <class T>
-transport_result send_noexcept(T& transport, const http_request& request) {
-    transport_result outcome = transport_failure{};
-    guard_exceptions([&] { outcome = transport.send(request); },
-                     [&](const char* what) {
-                         outcome = transport_failure{failure::other, what};
-                         return true;
-                     });
-    return outcome;
+transport_reference refer_to_transport(T& transport) noexcept {
+    const auto send = [](const void* object, const http_request& request) {
+        return guard_exceptions(
+            [&]() -> transport_result {
+                return const_cast<T*>(static_cast<const T*>(object))->send(request);
+            },
+            [](const char* text) -> transport_result { return exception_failure(text); });
+    };
+    return {std::addressof(transport), send};
 }
 
-template <class ReplyT>
-result<ReplyT> reply_of(const encoder& codec, const transport_result& outcome) {
-    if (!outcome)
-        return transport_error(codec.config(), outcome.error());
-    return decode_reply<ReplyT>(codec.config(), *outcome);
-}
+/// Sends a request that is ready, and reads its reply, which has empty members. Returns nullopt if that
+/// succeeds.
+PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply);
 
-/// Sends a request that is ready, and waits for its reply.
-template <class ReplyT, class T>
-result<ReplyT> send_sync(T& transport, const encoder& codec, const http_request& request) {
-    return reply_of<ReplyT>(codec, send_noexcept(transport, request));
-}
+/// Does the same for a request that is not written yet. `codec` is null if the client was moved from.
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+                                                model_reference request, transport_reference transport,
+                                                const model_info& info, void* reply);
+
+/// Reads a reply from the outcome of a request.
+PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
+                                                     const model_info& info, void* reply);
 
 /// One asynchronous call. Calls the handler exactly once.
 template <class ReplyT, class HandlerT>
@@ -4058,7 +4073,7 @@ public:
             [&] {
                 finish(transport_failure{failure::cancelled, "the transport dropped the request"});
             },
-            [](const char*) { return true; });
+            [](const char*) {});
     }
 
     /// Ignores every outcome except the first.
@@ -4067,11 +4082,18 @@ public:
             return;
         HandlerT handler = std::move(*handler_);
         handler_.reset(); // the transport may keep the completion, and with it what the handler owns
-        guard_exceptions([&] { handler(reply_of<ReplyT>(*encoder_, outcome)); },
-                         [&](const char*) {
-                             handler_threw_ = true;
-                             return false;
-                         });
+        guard_exceptions(
+            [&] {
+                ReplyT reply = make_empty<ReplyT>();
+                if (auto failed = decode_outcome(*encoder_, outcome, info<ReplyT>(), &reply))
+                    handler(result<ReplyT>{*std::move(failed)});
+                else
+                    handler(result<ReplyT>{std::move(reply)});
+            },
+            [&](const char*) {
+                handler_threw_ = true;
+                rethrow();
+            });
     }
 
     bool handler_threw() const noexcept { return handler_threw_; }
@@ -4087,9 +4109,10 @@ void send_async(T& transport, std::shared_ptr<const encoder> codec, http_request
             transport.send(std::move(request),
                            [pending](const transport_result& outcome) { pending->finish(outcome); });
         },
-        [&](const char* what) {
-            pending->finish(transport_failure{failure::other, what});
-            return !pending->handler_threw();
+        [&](const char* text) {
+            pending->finish(exception_failure(text));
+            if (pending->handler_threw())
+                rethrow();
         });
 }
 
@@ -4125,12 +4148,14 @@ public:
     result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
-        if (!encoder_)
-            return detail::moved_from();
-        http_request http;
-        if (auto encoded = encoder_->encode(request, http); !encoded)
-            return std::move(encoded).error();
-        return detail::send_sync<typename RequestT::reply>(transport_, *encoder_, http);
+        using reply_type = typename RequestT::reply;
+        static_assert(detail::is_readable<reply_type>());
+        reply_type reply = detail::make_empty<reply_type>();
+        if (auto failed =
+                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
+                                  detail::refer_to_transport(transport_), detail::info<reply_type>(), &reply))
+            return *std::move(failed);
+        return reply;
     }
 
     /// Sends one request without waiting. Calls `handler(result<reply>)` exactly once, on the thread on which
@@ -4174,6 +4199,34 @@ client(config, T) -> client<std::unwrap_reference_t<T>>;
 namespace detail {
 
 PROMPTLAYER_DECL error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
+
+PROMPTLAYER_DECL transport_failure exception_failure(const char* text) { return {failure::other, text}; }
+
+PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
+                                                     const model_info& info, void* reply) {
+    if (!outcome)
+        return transport_error(codec.config(), outcome.error());
+    return decode_any(codec.config(), *outcome, info, reply);
+}
+
+PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply) {
+    return decode_outcome(codec, transport.send(transport.object, request), info, reply);
+}
+
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+                                                model_reference request, transport_reference transport,
+                                                const model_info& info, void* reply) {
+    if (!codec)
+        return moved_from();
+    if (codec->config_error())
+        return codec->config_error();
+    http_request http;
+    if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
+        return std::move(encoded).error();
+    return send_sync(*codec, http, transport, info, reply);
+}
 
 } // namespace detail
 
@@ -4780,7 +4833,7 @@ namespace detail {
 /// Calls what users have given; what it throws is dropped.
 template <class ActionT>
 void undisturbed(ActionT&& action) {
-    guard_exceptions(action, [](const char*) { return true; });
+    guard_exceptions([&] { action(); }, [](const char*) {});
 }
 
 template <class... ParametersT, class... ArgumentsT>
@@ -4923,7 +4976,11 @@ class background_tracker {
             const auto http = current.authorize(std::move(request));
             if (!http)
                 return http.error();
-            return detail::send_sync<track_response>(transport, current, *http);
+            track_response response;
+            if (auto failed = detail::send_sync(current, *http, detail::refer_to_transport(transport),
+                                                detail::info<track_response>(), &response))
+                return *std::move(failed);
+            return response;
         }
 
         void work() {

@@ -136,7 +136,11 @@ class background_tracker {
             const auto http = current.authorize(std::move(request));
             if (!http)
                 return http.error();
-            return detail::send_sync<track_response>(transport, current, *http);
+            track_response response;
+            if (auto failed = detail::send_sync(current, *http, detail::refer_to_transport(transport),
+                                                detail::info<track_response>(), &response))
+                return *std::move(failed);
+            return response;
         }
 
         void work() {

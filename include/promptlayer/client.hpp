@@ -20,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -28,31 +29,40 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 PROMPTLAYER_DECL error moved_from();
+PROMPTLAYER_DECL transport_failure exception_failure(const char* text);
 
-/// Sends a request. An exception is a `failure::other`, where exceptions exist.
+/// A synchronous transport of unknown type.
+struct transport_reference {
+    const void* object;
+    transport_result (*send)(const void* object, const http_request& request); ///< does not throw
+};
+
 template <class T>
-transport_result send_noexcept(T& transport, const http_request& request) {
-    transport_result outcome = transport_failure{};
-    guard_exceptions([&] { outcome = transport.send(request); },
-                     [&](const char* what) {
-                         outcome = transport_failure{failure::other, what};
-                         return true;
-                     });
-    return outcome;
+transport_reference refer_to_transport(T& transport) noexcept {
+    const auto send = [](const void* object, const http_request& request) {
+        return guard_exceptions(
+            [&]() -> transport_result {
+                return const_cast<T*>(static_cast<const T*>(object))->send(request);
+            },
+            [](const char* text) -> transport_result { return exception_failure(text); });
+    };
+    return {std::addressof(transport), send};
 }
 
-template <class ReplyT>
-result<ReplyT> reply_of(const encoder& codec, const transport_result& outcome) {
-    if (!outcome)
-        return transport_error(codec.config(), outcome.error());
-    return decode_reply<ReplyT>(codec.config(), *outcome);
-}
+/// Sends a request that is ready, and reads its reply, which has empty members. Returns nullopt if that
+/// succeeds.
+PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply);
 
-/// Sends a request that is ready, and waits for its reply.
-template <class ReplyT, class T>
-result<ReplyT> send_sync(T& transport, const encoder& codec, const http_request& request) {
-    return reply_of<ReplyT>(codec, send_noexcept(transport, request));
-}
+/// Does the same for a request that is not written yet. `codec` is null if the client was moved from.
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+                                                model_reference request, transport_reference transport,
+                                                const model_info& info, void* reply);
+
+/// Reads a reply from the outcome of a request.
+PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
+                                                     const model_info& info, void* reply);
 
 /// One asynchronous call. Calls the handler exactly once.
 template <class ReplyT, class HandlerT>
@@ -73,7 +83,7 @@ public:
             [&] {
                 finish(transport_failure{failure::cancelled, "the transport dropped the request"});
             },
-            [](const char*) { return true; });
+            [](const char*) {});
     }
 
     /// Ignores every outcome except the first.
@@ -82,11 +92,18 @@ public:
             return;
         HandlerT handler = std::move(*handler_);
         handler_.reset(); // the transport may keep the completion, and with it what the handler owns
-        guard_exceptions([&] { handler(reply_of<ReplyT>(*encoder_, outcome)); },
-                         [&](const char*) {
-                             handler_threw_ = true;
-                             return false;
-                         });
+        guard_exceptions(
+            [&] {
+                ReplyT reply = make_empty<ReplyT>();
+                if (auto failed = decode_outcome(*encoder_, outcome, info<ReplyT>(), &reply))
+                    handler(result<ReplyT>{*std::move(failed)});
+                else
+                    handler(result<ReplyT>{std::move(reply)});
+            },
+            [&](const char*) {
+                handler_threw_ = true;
+                rethrow();
+            });
     }
 
     bool handler_threw() const noexcept { return handler_threw_; }
@@ -102,9 +119,10 @@ void send_async(T& transport, std::shared_ptr<const encoder> codec, http_request
             transport.send(std::move(request),
                            [pending](const transport_result& outcome) { pending->finish(outcome); });
         },
-        [&](const char* what) {
-            pending->finish(transport_failure{failure::other, what});
-            return !pending->handler_threw();
+        [&](const char* text) {
+            pending->finish(exception_failure(text));
+            if (pending->handler_threw())
+                rethrow();
         });
 }
 
@@ -140,12 +158,14 @@ public:
     result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
-        if (!encoder_)
-            return detail::moved_from();
-        http_request http;
-        if (auto encoded = encoder_->encode(request, http); !encoded)
-            return std::move(encoded).error();
-        return detail::send_sync<typename RequestT::reply>(transport_, *encoder_, http);
+        using reply_type = typename RequestT::reply;
+        static_assert(detail::is_readable<reply_type>());
+        reply_type reply = detail::make_empty<reply_type>();
+        if (auto failed =
+                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
+                                  detail::refer_to_transport(transport_), detail::info<reply_type>(), &reply))
+            return *std::move(failed);
+        return reply;
     }
 
     /// Sends one request without waiting. Calls `handler(result<reply>)` exactly once, on the thread on which
@@ -189,6 +209,34 @@ client(config, T) -> client<std::unwrap_reference_t<T>>;
 namespace detail {
 
 PROMPTLAYER_DECL error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
+
+PROMPTLAYER_DECL transport_failure exception_failure(const char* text) { return {failure::other, text}; }
+
+PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
+                                                     const model_info& info, void* reply) {
+    if (!outcome)
+        return transport_error(codec.config(), outcome.error());
+    return decode_any(codec.config(), *outcome, info, reply);
+}
+
+PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply) {
+    return decode_outcome(codec, transport.send(transport.object, request), info, reply);
+}
+
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+                                                model_reference request, transport_reference transport,
+                                                const model_info& info, void* reply) {
+    if (!codec)
+        return moved_from();
+    if (codec->config_error())
+        return codec->config_error();
+    http_request http;
+    if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
+        return std::move(encoded).error();
+    return send_sync(*codec, http, transport, info, reply);
+}
 
 } // namespace detail
 

@@ -269,15 +269,15 @@ struct field {
 
     /// Returns the value of the member. For a set of variables, returns only whether it is not empty.
     static constexpr detail::member_value load(const auto& model) noexcept {
-        const member_type& member = model.*MemberV;
+        const member_type& stored = model.*MemberV;
         if constexpr (type == detail::json_type::object) {
-            return {.is_given = !(std::begin(member) == std::end(member))};
+            return {.is_given = !(std::begin(stored) == std::end(stored))};
         } else {
             if constexpr (member_traits::optional) {
-                if (!member.has_value())
+                if (!stored.has_value())
                     return {};
             }
-            const value_type& value = member_traits::get(member);
+            const value_type& value = member_traits::get(stored);
             if constexpr (type == detail::json_type::string)
                 return {.is_given = true, .text = value};
             else
@@ -297,7 +297,9 @@ struct field {
     /// True if the member owns its text, so that a value can be stored from JSON.
     static constexpr bool is_owner = [] {
         if constexpr (type == detail::json_type::object)
-            return requires(member_type & member) { member.emplace(std::string_view{}, std::string_view{}); };
+            return requires(member_type & variables) {
+                variables.emplace(std::string_view{}, std::string_view{});
+            };
         else
             return type != detail::json_type::string || !std::is_trivially_destructible_v<value_type>;
     }();
@@ -324,13 +326,13 @@ struct field {
                 };
         } else if constexpr (is_owner) {
             info.store = [](void* model, const detail::member_value& value) {
-                member_type& member = static_cast<ModelT*>(model)->*MemberV;
+                member_type& stored = static_cast<ModelT*>(model)->*MemberV;
                 if constexpr (type == detail::json_type::string)
-                    member = value_type{value.text};
+                    stored = value_type{value.text};
                 else if constexpr (type == detail::json_type::boolean)
-                    member = value.integer != 0;
+                    stored = value.integer != 0;
                 else
-                    member = integer{value.integer};
+                    stored = integer{value.integer};
             };
         }
         return info;
