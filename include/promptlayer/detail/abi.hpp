@@ -5,10 +5,13 @@
 
 #include <version>
 
-// The inline namespace of the library. It names every setting that changes a class or the meaning of a
-// function, so that source files with different settings share a program without sharing these. Passing a
-// type of the library from one to the other does not link. A class of the user that holds such a type must
-// not pass either; no linker notices that.
+// The inline namespace of the library. Its name contains each setting that changes a class or the meaning of
+// a function.
+//
+// - Source files with different settings can be linked into one program; each has its own classes and
+//   functions.
+// - A call that passes a type of the library between such files does not link.
+// - A user's class that contains a type of the library must not be passed either. No linker reports this.
 #if defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
 #define PROMPTLAYER_SETTINGS v0
 #elif defined(__cpp_exceptions)
@@ -19,7 +22,7 @@
 #define PROMPTLAYER_SETTINGS v0_no_exceptions_no_threads
 #endif
 
-// Settings of libstdc++ that change its containers and strings, and with them the classes that hold these.
+// Settings of libstdc++ that change its containers and strings, and so the library's classes.
 #if defined(_GLIBCXX_DEBUG)
 #define PROMPTLAYER_ABI PROMPTLAYER_SETTINGS::inline debug_containers
 #elif defined(_GLIBCXX_USE_CXX11_ABI) && !_GLIBCXX_USE_CXX11_ABI
@@ -28,7 +31,7 @@
 #define PROMPTLAYER_ABI PROMPTLAYER_SETTINGS
 #endif
 
-// Puts the namespace also into the name of a function that has a type of the library as its result only.
+// Adds the namespace to the symbol of each function in which a type of the library is only the return type.
 #if defined(__GNUC__)
 namespace promptlayer {
 inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
