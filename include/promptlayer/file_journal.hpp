@@ -2,7 +2,6 @@
 #define PROMPTLAYER_FILE_JOURNAL_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/journal.hpp>

@@ -4,7 +4,6 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
-#include <promptlayer/result.hpp>
 #include <promptlayer/retry.hpp>
 #include <promptlayer/transport.hpp>
 
