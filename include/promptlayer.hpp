@@ -4959,8 +4959,7 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 #ifndef PROMPTLAYER_DETAIL_MISUSE_HPP
 #define PROMPTLAYER_DETAIL_MISUSE_HPP
 
-// This header is not enclosed in push_macros.hpp and pop_macros.hpp, because PROMPTLAYER_ASSERT may use
-// macros of the program.
+// The macros are restored before the function, because PROMPTLAYER_ASSERT may use macros of the program.
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {

@@ -331,9 +331,8 @@ struct file_journal_settings {
 ///   POSIX its mode is 0600; on Windows it has the permissions of its folder.
 /// - Each record has a length and a CRC-32. When the journal is opened, a torn record at the end is cut off,
 ///   and a damaged record is skipped and counted. All other records are kept.
-/// - The tracker's thread, or `poll`, compacts the file: it copies the pending requests to a new file. It
-/// does
-///   so when ended requests take up more than half of the file and 64 KiB, or earlier as the file nears
+/// - The tracker's thread, or `poll`, compacts the file: it copies the pending requests to a new file. This
+///   happens when ended requests take up more than half of the file and 64 KiB, or earlier as the file nears
 ///   `max_bytes`. The file is emptied at once when no request is pending.
 /// - A child of `fork` shares the lock until it ends or executes another program.
 ///

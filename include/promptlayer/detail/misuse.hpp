@@ -3,11 +3,13 @@
 
 #include <promptlayer/detail/abi.hpp>
 
+#include <promptlayer/detail/push_macros.hpp>
+
 #include <cstdio>
 #include <cstdlib>
 
-// This header is not enclosed in push_macros.hpp and pop_macros.hpp, because PROMPTLAYER_ASSERT may use
-// macros of the program.
+// The macros are restored before the function, because PROMPTLAYER_ASSERT may use macros of the program.
+#include <promptlayer/detail/pop_macros.hpp>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
