@@ -57,7 +57,7 @@ inline double within_unit(double number) noexcept {
 /// - The wait is random ("full jitter"), from 0 to 2 s, 4 s, 8 s, ... up to `max_delay`.
 /// - A `Retry-After` is added to the random wait. Clients that were sent the same `Retry-After` thus return
 ///   at different moments.
-/// - Each duration of the policy counts as at most a year.
+/// - `initial_delay`, `max_delay` and `max_retry_after` count as at most a year.
 ///
 /// `cause` is the error of the last attempt. `attempts` counts the attempts so far, from 1. `random` is
 /// uniform from 0 to 1; a number outside counts as the nearer end, a NaN as 0. `age` is the time since the
