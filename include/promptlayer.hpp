@@ -3807,8 +3807,9 @@ struct outbox_stats {
 /// - Due requests are taken in the order in which they were pushed.
 /// - After a 429 or a transport failure no request is sent for a time, because the next would fail as well.
 ///   After any other `retryable()` error only the failed request waits. `retry_wait` returns the time.
-/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`, so that a wrong key does
-///   not use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
+/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. A wrong key thus does
+/// not
+///   use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
 ///   failed request keeps its place, and the attempt does not count.
 /// - After `failure::cancelled` the request waits for `retry_policy::initial_delay`, and the attempt does not
 ///   count.
