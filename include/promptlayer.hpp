@@ -242,10 +242,13 @@
 #define PROMPTLAYER_DECL
 #endif
 
-// The inline namespace of the library. It names every setting that changes a class or the meaning of a
-// function, so that source files with different settings share a program without sharing these. Passing a
-// type of the library from one to the other does not link. A class of the user that holds such a type must
-// not pass either; no linker notices that.
+// The inline namespace of the library. Its name contains each setting that changes a class or the meaning of
+// a function.
+//
+// - Source files with different settings can be linked into one program, unless only some are header-only;
+//   each setting has its own classes and functions.
+// - A call that passes a type of the library between such files does not link.
+// - A user's class that contains a type of the library must not be passed either. No linker reports this.
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION) && defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
 #define PROMPTLAYER_SETTINGS v0_compiled
 #elif defined(PROMPTLAYER_SEPARATE_COMPILATION) && defined(__cpp_exceptions)
@@ -309,11 +312,11 @@ __asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_c
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -322,7 +325,6 @@ __asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_c
 #include <map>
 #include <memory>
 #include <optional>
-#include <random>
 #include <set>
 #include <span>
 #include <string>
@@ -340,6 +342,7 @@ __asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_c
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <limits>
 #include <system_error>
 #endif
@@ -4241,20 +4244,21 @@ PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::strin
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// When a request that failed is sent again. The defaults are for callers who wait; see
+/// When a failed request is sent again. The defaults suit a caller that waits for the response; trackers use
 /// `background_retry_policy`.
 struct retry_policy {
-    std::uint32_t max_attempts = 5;                       ///< with the first one; 0 for no limit
-    std::chrono::milliseconds initial_delay{2'000};       ///< the longest wait after the first attempt
-    std::chrono::milliseconds max_delay{30'000};          ///< it doubles up to this
-    std::chrono::milliseconds max_retry_after{3'600'000}; ///< what is heeded of a `Retry-After`
-    std::optional<std::chrono::milliseconds> max_age{};   ///< of a request at its last attempt; none for any
-    bool retry_maybe_delivered = true; ///< whether a request that may have arrived is sent again
+    std::uint32_t max_attempts = 5;                       ///< counts the first attempt; 0: no limit
+    std::chrono::milliseconds initial_delay{2'000};       ///< the longest random wait after the first attempt
+    std::chrono::milliseconds max_delay{30'000};          ///< the longest random wait after any attempt
+    std::chrono::milliseconds max_retry_after{3'600'000}; ///< a longer `Retry-After` counts as this
+    std::optional<std::chrono::milliseconds> max_age{};   ///< no attempt begins later; nullopt: no limit
+    bool retry_maybe_delivered = true; ///< whether to repeat a request that may have been delivered
 
     friend bool operator==(const retry_policy&, const retry_policy&) = default;
 };
 
-/// For trackers, where nobody waits: no limit of attempts, up to 5 minutes apart, for 24 hours.
+/// Returns the policy of trackers, where nobody waits: attempts without limit, up to 5 minutes apart, for 24
+/// hours.
 inline retry_policy background_retry_policy() noexcept {
     retry_policy policy;
     policy.max_attempts = 0;
@@ -4265,60 +4269,77 @@ inline retry_policy background_retry_policy() noexcept {
 
 namespace detail {
 
-/// Returns the nearest number from 0 to 1; 0 for a NaN. Decides by the bits, whose order is that of the
-/// numbers from 0 to infinity: with -ffast-math, a comparison with a NaN may have any result.
+/// Returns the nearest number from 0 to 1; 0 for a NaN. Compares the bits, because -ffast-math allows any
+/// result for a comparison with a NaN. From 0 to infinity, bits have the order of their numbers.
 inline double within_unit(double number) noexcept {
     constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
-    std::uint64_t bits = 0;
-    static_assert(sizeof bits == sizeof number);
-    std::memcpy(&bits, &number, sizeof bits);
+    const auto bits = std::bit_cast<std::uint64_t>(number);
     return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
 }
 
 } // namespace detail
 
-/// How long to wait before the next attempt, or none if there is to be none. Pure. A policy's waits count as
-/// a year at most.
+/// Returns how long to wait before the next attempt; nullopt if there must not be another. A pure function.
 ///
-/// The wait is a random part ("full jitter") of 2 s, 4 s, 8 s, ... up to `max_delay`. A `Retry-After` is
-/// the least wait, and the random part comes on top, so that clients that were told the same do not come back
-/// at the same moment.
+/// - Only a `retryable()` error is retried.
+/// - The wait is random ("full jitter"), from 0 to 2 s, 4 s, 8 s, ... up to `max_delay`.
+/// - A `Retry-After` is added to the random wait. Clients that were sent the same `Retry-After` thus return
+///   at different moments.
+/// - `initial_delay`, `max_delay` and `max_retry_after` count as at most a year.
 ///
-/// - `failed`: what the last attempt came to. What is sent again is what is `retryable()`, nothing else.
-/// - `attempts`: how many there have been, 1 or more.
-/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end, a NaN as 0.
-/// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
+/// `cause` is the error of the last attempt. `attempts` counts the attempts so far, from 1. `random` is
+/// uniform from 0 to 1; a number outside counts as the nearer end, a NaN as 0. `age` is the time since the
+/// request was created; a negative age, after a clock was set back, counts as 0.
 [[nodiscard]] inline std::optional<std::chrono::milliseconds>
-retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attempts, double random,
+retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempts, double random,
            std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
-    constexpr milliseconds none{0}, a_year = std::chrono::hours{24 * 365};
-    if (!failed.retryable() || (failed.maybe_delivered && !policy.retry_maybe_delivered) ||
+    constexpr milliseconds zero{0}, year = std::chrono::hours{24 * 365};
+    if (!cause.retryable() || (cause.maybe_delivered && !policy.retry_maybe_delivered) ||
         (policy.max_attempts != 0 && attempts >= policy.max_attempts))
         return std::nullopt;
-    const milliseconds longest = std::clamp(policy.max_delay, none, a_year);
-    milliseconds most = std::clamp(policy.initial_delay, none, longest);
-    for (std::uint32_t doubled = 1; doubled < attempts && most > none && most < longest; ++doubled)
-        most = most > longest / 2 ? longest : 2 * most;
-    const double part = detail::within_unit(random);
-    milliseconds wait{static_cast<milliseconds::rep>(part * static_cast<double>(most.count()))};
-    if (failed.retry_after) {
-        const milliseconds cap = std::clamp(policy.max_retry_after, none, a_year);
-        const bool capped = *failed.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
-        wait += capped ? cap : std::max<milliseconds>(*failed.retry_after, none);
+    const milliseconds max_delay = std::clamp(policy.max_delay, zero, year);
+    milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
+    for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
+        range = range > max_delay / 2 ? max_delay : 2 * range;
+    milliseconds wait{
+        static_cast<milliseconds::rep>(detail::within_unit(random) * static_cast<double>(range.count()))};
+    if (cause.retry_after) {
+        const milliseconds cap = std::clamp(policy.max_retry_after, zero, year);
+        const bool capped = *cause.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
+        wait += capped ? cap : std::max<milliseconds>(*cause.retry_after, zero);
     }
-    if (policy.max_age && (age > *policy.max_age || wait > *policy.max_age - std::max(age, none)))
+    if (policy.max_age && (age > *policy.max_age || wait > *policy.max_age - std::max(age, zero)))
         return std::nullopt;
     return wait;
 }
 
 namespace detail {
 
-/// Uniform from 0 up to 1, from a generator that the system has seeded.
+/// Returns the output function of SplitMix64: each bit of the argument changes half the bits of the result.
+constexpr std::uint64_t mix_bits(std::uint64_t bits) noexcept {
+    bits = (bits ^ (bits >> 30)) * 0xBF58'476D'1CE4'E5B9;
+    bits = (bits ^ (bits >> 27)) * 0x94D0'49BB'1331'11EB;
+    return bits ^ (bits >> 31);
+}
+
+/// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
+/// whoever sees a few numbers can predict the others. The seed differs between
+///
+/// - generators of a process: by a counter;
+/// - processes and machines: by two clocks, and by addresses, which most systems choose at random.
 inline std::function<double()> random_source() {
-    std::random_device seed;
-    return [engine = std::minstd_rand{seed()}]() mutable {
-        return std::uniform_real_distribution<double>{0, 1}(engine);
+    static std::atomic<std::uint32_t> count{0};
+    std::uint64_t state = count.fetch_add(1, std::memory_order_relaxed);
+    const std::uint64_t parts[] = {
+        static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()),
+        static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()),
+        reinterpret_cast<std::uintptr_t>(&state), reinterpret_cast<std::uintptr_t>(&random_source)};
+    for (const std::uint64_t part : parts)
+        state = mix_bits(state) ^ part;
+    return [state = mix_bits(state)]() mutable {
+        state += 0x9E37'79B9'7F4A'7C15;
+        return static_cast<double>(mix_bits(state) >> 11) * 0x1p-53; // a double has 53 bits
     };
 }
 
@@ -4338,100 +4359,102 @@ inline std::function<double()> random_source() {
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
+#ifndef PROMPTLAYER_NO_THREADS
+
 namespace detail {
 
-/// As much of an error as the decision to send again needs.
+/// Returns what `retry_wait` needs to know of an outcome.
 inline error retry_cause(const transport_result& outcome) {
-    error e{.code = errc::transport};
+    error cause{.code = errc::transport};
     if (outcome) {
-        e.code = errc::unexpected_status;
-        e.status = outcome->status;
-        e.retry_after = retry_after(*outcome);
+        cause.code = errc::unexpected_status;
+        cause.status = outcome->status;
+        cause.retry_after = retry_after(*outcome);
     } else {
-        e.failure = outcome.error().kind;
-        e.maybe_delivered = outcome.error().maybe_delivered;
+        cause.failure = outcome.error().kind;
+        cause.maybe_delivered = outcome.error().maybe_delivered;
     }
-    return e;
+    return cause;
 }
 
 } // namespace detail
 
-#ifndef PROMPTLAYER_NO_THREADS
-
-/// What `retrying_transport` takes from its surroundings, for tests that do not wait. What is empty is the
-/// real thing.
+/// Replaces the clock, the random numbers and the sleep of a `retrying_transport`, for tests in virtual time.
+/// An empty member stands for the real clock, generator or sleep.
 struct retry_hooks {
     std::function<std::chrono::steady_clock::time_point()> now{};
     std::function<double()> random{};                       ///< uniform from 0 to 1
-    std::function<void(std::chrono::milliseconds)> sleep{}; ///< not woken by `cancel`, unlike the real one
+    std::function<void(std::chrono::milliseconds)> sleep{}; ///< not ended by `cancel`, unlike the real sleep
 };
 
-/// A `Transport` that sends a request again, as the policy has it, over one that does not: for callers who
-/// wait. The outcome is that of the last attempt. `http_request::timeout` is for each attempt.
+/// A `Transport` that sends each request through another, and repeats it after the waits of a `retry_policy`.
+/// For callers that wait. The outcome is that of the last attempt. `http_request::timeout` limits each
+/// attempt.
 ///
-/// One request at a time, whatever `T` allows; `cancel` alone may be called from any thread. Movable between
-/// requests. `std::ref` has it refer to a transport, which must outlive it; it cannot be
-/// assigned to then.
-template <class T>
+/// Sends one request at a time, even if `TransportT` is thread-safe. Any thread may call `cancel`. May be
+/// moved between requests. Constructed from `std::ref`, it refers to a transport, which must outlive it; then
+/// it is not assignable.
+template <class TransportT>
 class retrying_transport {
-    using transport_type = std::remove_reference_t<T>;
+    using transport_type = std::remove_reference_t<TransportT>;
 
     static_assert(detail::is_transport<transport_type>());
     static_assert(Transport<transport_type> || !AsyncTransport<transport_type>,
-                  "promptlayer: retrying_transport takes a synchronous Transport; an asynchronous one is for "
-                  "a tracker");
+                  "promptlayer: retrying_transport takes a synchronous Transport; use an AsyncTransport "
+                  "with a tracker");
 
-    struct waking {
+    struct cancellation {
         std::mutex mutex{};
-        std::condition_variable changed{};
-        bool cancelled = false;
+        std::condition_variable condition{};
+        bool requested = false;
     };
 
-    T transport_;
+    TransportT transport_;
     retry_policy policy_;
-    retry_hooks environment_;
-    std::unique_ptr<waking> waking_ = std::make_unique<waking>();
+    retry_hooks hooks_;
+    std::unique_ptr<cancellation> cancellation_ = std::make_unique<cancellation>();
 
     std::chrono::steady_clock::time_point now() const {
-        return environment_.now ? environment_.now() : std::chrono::steady_clock::now();
+        return hooks_.now ? hooks_.now() : std::chrono::steady_clock::now();
     }
 
-    /// Whether the wish to cancel came before or meanwhile.
+    /// Sleeps until `wait` has passed or `cancel` is called. Returns whether `cancel` was called since the
+    /// request began.
     bool sleep(std::chrono::milliseconds wait) {
-        if (environment_.sleep)
-            environment_.sleep(wait);
-        std::unique_lock held{waking_->mutex};
-        if (!environment_.sleep)
-            waking_->changed.wait_for(held, wait, [&] { return waking_->cancelled; });
-        return waking_->cancelled;
+        if (hooks_.sleep)
+            hooks_.sleep(wait);
+        std::unique_lock guard{cancellation_->mutex};
+        if (!hooks_.sleep)
+            cancellation_->condition.wait_for(guard, wait, [&] { return cancellation_->requested; });
+        return cancellation_->requested;
     }
 
 public:
-    explicit retrying_transport(T transport, retry_policy policy = {}, retry_hooks environment = {})
-        : transport_(std::forward<T>(transport)), policy_(policy), environment_(std::move(environment)) {
-        if (!environment_.random)
-            environment_.random = detail::random_source();
+    explicit retrying_transport(TransportT transport, retry_policy policy = {}, retry_hooks hooks = {})
+        : transport_(std::forward<TransportT>(transport)), policy_(policy), hooks_(std::move(hooks)) {
+        if (!hooks_.random)
+            hooks_.random = detail::random_source();
     }
 
     transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
-        if (!waking_)
+        if (!cancellation_)
             return transport_failure{failure::other, "the transport was moved from", false};
         {
-            const std::lock_guard held{waking_->mutex};
-            waking_->cancelled = false;
+            const std::lock_guard guard{cancellation_->mutex};
+            cancellation_->requested = false;
         }
-        const auto begun = now();
+        const auto start = now();
         bool maybe_delivered = false; // by any attempt
         for (std::uint32_t attempts = 1;; ++attempts) {
             transport_result outcome = transport_.send(request);
             maybe_delivered = maybe_delivered || outcome || outcome.error().maybe_delivered;
             if (!outcome)
                 outcome.error().maybe_delivered = maybe_delivered;
-            const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now() - begun);
+            const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now() - start);
             const auto wait =
-                retry_wait(policy_, detail::retry_cause(outcome), attempts, environment_.random(), age);
+                retry_wait(policy_, detail::retry_cause(outcome), attempts, hooks_.random(), age);
             if (!wait)
                 return outcome;
             if (sleep(*wait))
@@ -4440,28 +4463,28 @@ public:
         }
     }
 
-    /// Ends the request in flight, while it is sent or while the next attempt is waited for, with
-    /// `failure::cancelled`; later ones are not affected. An attempt is ended only where `T` can be
-    /// cancelled.
+    /// Ends the request in flight with `failure::cancelled`: a wait between attempts at once, an attempt only
+    /// if `TransportT` has `cancel`. Does not affect later requests.
     void cancel() noexcept {
-        if (!waking_)
+        if (!cancellation_)
             return;
         {
-            const std::lock_guard held{waking_->mutex};
-            waking_->cancelled = true;
-            waking_->changed.notify_all();
+            const std::lock_guard guard{cancellation_->mutex};
+            cancellation_->requested = true;
+            cancellation_->condition.notify_all();
         }
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
     }
 };
 
-template <class T>
-retrying_transport(T) -> retrying_transport<std::unwrap_reference_t<T>>;
-template <class T>
-retrying_transport(T, retry_policy) -> retrying_transport<std::unwrap_reference_t<T>>;
-template <class T>
-retrying_transport(T, retry_policy, retry_hooks) -> retrying_transport<std::unwrap_reference_t<T>>;
+template <class TransportT>
+retrying_transport(TransportT) -> retrying_transport<std::unwrap_reference_t<TransportT>>;
+template <class TransportT>
+retrying_transport(TransportT, retry_policy) -> retrying_transport<std::unwrap_reference_t<TransportT>>;
+template <class TransportT>
+retrying_transport(TransportT, retry_policy, retry_hooks)
+    -> retrying_transport<std::unwrap_reference_t<TransportT>>;
 
 #endif
 
@@ -4474,25 +4497,25 @@ retrying_transport(T, retry_policy, retry_hooks) -> retrying_transport<std::unwr
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The limits of an `outbox`, and what it does where they are met.
+/// The limits of an `outbox`.
 struct outbox_settings {
-    std::size_t max_requests = 10'000;        ///< that wait or are in flight
-    std::size_t max_bytes = 16 * 1024 * 1024; ///< of their paths and bodies
+    std::size_t max_requests = 10'000;        ///< waiting and in flight
+    std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
     std::size_t max_in_flight = 4;
-    bool drop_oldest = false; ///< when full: drops the oldest that wait, rather than refuse the new one
+    bool drop_oldest = false; ///< a full outbox drops the oldest waiting requests, not the new request
     retry_policy retry = background_retry_policy();
 };
 
-/// How a request that was pushed ended.
+/// The outcome of a request.
 enum class fate {
-    delivered,   ///< the service has it
-    refused,     ///< the service has answered that it will not have it
-    gave_up,     ///< no further attempt is to be made
-    dropped,     ///< for a newer one, when the outbox was full
-    handed_back, ///< by `drain`
+    delivered,   ///< The service accepted the request.
+    refused,     ///< The service rejected the request for good.
+    gave_up,     ///< The policy allows no further attempt.
+    dropped,     ///< The outbox was full and dropped the request for a newer one.
+    handed_back, ///< `drain` returned the request.
 };
 
-/// Counts of requests since the outbox was made. At any moment `pushed` is the sum of those after it.
+/// Counts of requests since the outbox was constructed. `pushed` is always the sum of the other counts.
 struct outbox_stats {
     std::uint64_t pushed = 0;
     std::size_t waiting = 0;
@@ -4506,73 +4529,79 @@ struct outbox_stats {
     friend bool operator==(const outbox_stats&, const outbox_stats&) = default;
 };
 
-/// Requests on their way to the service: queue, schedule and limits, without a thread, a clock or a socket.
-/// Whoever runs it pushes requests, takes those whose time has come, sends them, and tells what they came to.
-/// Never holds the API key. For one thread at a time.
+/// A queue of requests with schedule, limits and retry, as a state machine without thread, clock or socket.
 ///
-/// - Those whose time has come are taken in the order in which they were pushed.
-/// - A 429, or no answer, holds up everyone, since it would meet the next one too; any other error that is
-///   `retryable()` holds up only its own request. For how long: `retry_wait`.
-/// - 401, 403, no TLS and a bad config hold up everyone until `resume()`, so that a wrong key does not burn
-///   the queue; what was in flight at the last `resume()` holds up nobody. The request that met them goes
-///   back to its place, and the attempt does not count. Nor does one that was cancelled, whose request waits
-///   for `retry_policy::initial_delay`.
-/// - Times are the caller's. A clock that jumps back counts as one that stood still; one that jumps forward
-///   ends waits early, and may have a request given up for its age, but only after another attempt.
+/// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
+/// contains the API key. One thread at a time may use it.
+///
+/// - Due requests are taken in the order in which they were pushed.
+/// - After a 429 or a transport failure no request is sent for a time, because the next would fail as well.
+///   After any other `retryable()` error only the failed request waits. `retry_wait` returns the time.
+/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. A wrong key thus does
+/// not
+///   use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
+///   failed request keeps its place, and the attempt does not count.
+/// - After `failure::cancelled` the request waits for `retry_policy::initial_delay`, and the attempt does not
+///   count.
+/// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
+///   early. It may also exceed the maximum age of a request, which then fails after one more attempt.
 class outbox {
 public:
     using time_point = std::chrono::steady_clock::time_point;
-    using id = std::uint64_t; ///< larger for those pushed later, never 0
+    using id = std::uint64_t; ///< from 1, ascending in the order of the pushes
 
+    /// A request that is to be sent now.
     struct taken {
         outbox::id id = 0;
         prepared_request request{};
     };
 
+    /// A request that has ended, and its outcome.
     struct ended {
         outbox::id id = 0;
         prepared_request request{};
         promptlayer::fate fate = fate::delivered;
-        std::optional<error> why{}; ///< the last error that the request met
+        std::optional<error> why{}; ///< the error of the last attempt, if it failed
     };
 
+    /// The result of `push`.
     struct pushed {
         outbox::id id = 0;
-        std::vector<ended> dropped{}; ///< to make room
+        std::vector<ended> dropped{}; ///< the requests dropped to make room
     };
 
 private:
-    struct entry {
+    struct queue_entry {
         prepared_request request{};
-        time_point made{};
+        time_point created{};
         time_point due{};
         std::uint32_t attempts = 0;
-        std::uint64_t era = 0; // when it was taken
+        std::uint64_t era = 0; // the value of `era_` when the request was taken
         std::optional<error> why{};
     };
 
     outbox_settings settings_;
     std::function<double()> random_;
-    std::map<id, entry> entries_{};               // all that have not ended
-    std::set<id> ready_{};                        // those that wait, and whose own time has come
-    std::set<std::pair<time_point, id>> later_{}; // those whose own time comes
+    std::map<id, queue_entry> entries_{};         // all requests that have not ended
+    std::set<id> ready_{};                        // waiting, due
+    std::set<std::pair<time_point, id>> later_{}; // waiting, not due yet
     std::set<id> in_flight_{};
     std::size_t bytes_ = 0;
     id last_id_ = 0;
     outbox_stats stats_{};
     time_point nobody_before_ = time_point::min();
-    std::uint64_t era_ = 0; // how often somebody has resumed
+    std::uint64_t era_ = 0; // number of calls of `resume`
     bool paused_ = false;
     bool sealed_ = false;
     std::optional<error> paused_by_{};
-    std::optional<time_point> seen_{};          // the caller's time at the last call
-    std::chrono::steady_clock::duration lag_{}; // what the caller's clock has jumped back
+    std::optional<time_point> seen_{};          // argument of the last call
+    std::chrono::steady_clock::duration lag_{}; // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
 
-    /// The caller's time, but never less than before.
+    /// Returns the caller's time, corrected so that it never decreases.
     time_point steady(time_point now) {
         if (seen_ && now < *seen_)
             lag_ += *seen_ - now;
@@ -4587,8 +4616,8 @@ private:
         }
     }
 
-    std::uint64_t& count_of(fate end) noexcept {
-        switch (end) {
+    std::uint64_t& count_of(fate outcome) noexcept {
+        switch (outcome) {
         case fate::delivered: return stats_.delivered;
         case fate::refused: return stats_.refused;
         case fate::gave_up: return stats_.gave_up;
@@ -4598,22 +4627,22 @@ private:
         return stats_.handed_back;
     }
 
-    /// Takes an entry out of all containers.
-    ended end(std::map<id, entry>::iterator found, fate how) {
-        auto& [which, held] = *found;
-        ready_.erase(which);
-        later_.erase({held.due, which});
-        in_flight_.erase(which);
-        bytes_ -= size_of(held.request);
-        ++count_of(how);
-        ended made{which, std::move(held.request), how, std::move(held.why)};
-        entries_.erase(found);
-        return made;
+    /// Removes an entry from all containers.
+    ended end(std::map<id, queue_entry>::iterator position, fate outcome) {
+        auto& [number, entry] = *position;
+        ready_.erase(number);
+        later_.erase({entry.due, number});
+        in_flight_.erase(number);
+        bytes_ -= size_of(entry.request);
+        ++count_of(outcome);
+        ended request{number, std::move(entry.request), outcome, std::move(entry.why)};
+        entries_.erase(position);
+        return request;
     }
 
-    void wait_until(time_point due, std::map<id, entry>::iterator found) {
-        found->second.due = due;
-        later_.insert({due, found->first});
+    void wait_until(time_point due, std::map<id, queue_entry>::iterator position) {
+        position->second.due = due;
+        later_.insert({due, position->first});
     }
 
     bool has_room_for(std::size_t size, std::size_t freed_requests, std::size_t freed_bytes) const noexcept {
@@ -4627,52 +4656,53 @@ private:
     }
 
 public:
-    /// `random` is uniform from 0 to 1; one is made if it is empty.
+    /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
     explicit outbox(outbox_settings settings = {}, std::function<double()> random = {})
         : settings_(settings), random_(random ? std::move(random) : detail::random_source()) {}
 
-    /// Queues a request that `prepare` has made; `queue_full`, or `closed` once it is sealed. Nothing is
-    /// dropped for one that would not fit even so.
+    /// Queues a request from `prepare`. Returns `queue_full` if the request does not fit, and `closed` after
+    /// `seal`. With `drop_oldest`, nothing is dropped if the request would not fit even then.
     result<pushed> push(prepared_request request, time_point now) {
         if (sealed_)
-            return error{.code = errc::closed, .message = "the outbox is sealed"};
+            return error{.code = errc::closed, .message = "the outbox is closed"};
         now = steady(now);
         const std::size_t size = size_of(request);
         std::vector<id> oldest;
         std::size_t freed = 0;
-        for (auto found = entries_.begin();
-             settings_.drop_oldest && found != entries_.end() && !has_room_for(size, oldest.size(), freed);
-             ++found) {
-            if (in_flight_.contains(found->first))
+        for (auto position = entries_.begin();
+             settings_.drop_oldest && position != entries_.end() && !has_room_for(size, oldest.size(), freed);
+             ++position) {
+            if (in_flight_.contains(position->first))
                 continue;
-            oldest.push_back(found->first);
-            freed += size_of(found->second.request);
+            oldest.push_back(position->first);
+            freed += size_of(position->second.request);
         }
         if (!has_room_for(size, oldest.size(), freed))
             return error{.code = errc::queue_full, .message = "the outbox is full"};
-        pushed made{++last_id_, {}};
-        for (const id dropped : oldest)
-            made.dropped.push_back(end(entries_.find(dropped), fate::dropped));
-        entries_.emplace(made.id, entry{.request = std::move(request), .made = now, .due = now, .why = {}});
-        ready_.insert(made.id);
+        pushed push_result{++last_id_, {}};
+        for (const id number : oldest)
+            push_result.dropped.push_back(end(entries_.find(number), fate::dropped));
+        entries_.emplace(push_result.id,
+                         queue_entry{.request = std::move(request), .created = now, .due = now, .why = {}});
+        ready_.insert(push_result.id);
         bytes_ += size;
         ++stats_.pushed;
-        return made;
+        return push_result;
     }
 
-    /// Queues what a journal kept, under its number, whatever the limits. The numbers ascend, and come before
-    /// any `push`.
-    void restore(id which, prepared_request request, std::chrono::milliseconds age, time_point now) {
+    /// Queues a request from a journal under its old number, whatever the limits. The numbers must ascend,
+    /// and all calls must precede the first `push`.
+    void restore(id number, prepared_request request, std::chrono::milliseconds age, time_point now) {
         now = steady(now);
         bytes_ += size_of(request);
-        entries_.emplace(which,
-                         entry{.request = std::move(request), .made = now - age, .due = now, .why = {}});
-        ready_.insert(which);
-        last_id_ = which;
+        entries_.emplace(
+            number, queue_entry{.request = std::move(request), .created = now - age, .due = now, .why = {}});
+        ready_.insert(number);
+        last_id_ = number;
         ++stats_.pushed;
     }
 
-    /// A request to be sent now, which is in flight then; none if none is due or may be sent.
+    /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
     [[nodiscard]] std::optional<taken> take(time_point now) {
         now = steady(now);
         if (paused_ || paused_by_ || now < nobody_before_ || in_flight_.size() >= settings_.max_in_flight)
@@ -4683,101 +4713,105 @@ public:
         const id next = *ready_.begin();
         ready_.erase(ready_.begin());
         in_flight_.insert(next);
-        entry& held = entries_.find(next)->second;
-        ++held.attempts;
-        held.era = era_;
-        return taken{next, held.request};
+        queue_entry& entry = entries_.find(next)->second;
+        ++entry.attempts;
+        entry.era = era_;
+        return taken{next, entry.request};
     }
 
-    /// What a request that was taken came to: `why` is empty if the service has it. The request, if that was
-    /// its end. Ignored for one that is not in flight, such as one that is completed again or was drained.
-    std::optional<ended> complete(id which, std::optional<error> why, time_point now) {
+    /// Reports the result of an attempt: an empty `why` if the request was delivered, else its error. Returns
+    /// the request if it has ended, else nullopt. Ignores a number that is not in flight, such as that of a
+    /// request that is already completed or drained.
+    std::optional<ended> complete(id number, std::optional<error> why, time_point now) {
         now = steady(now);
-        if (in_flight_.erase(which) == 0)
+        if (in_flight_.erase(number) == 0)
             return std::nullopt;
-        const auto found = entries_.find(which);
-        entry& held = found->second;
-        held.why = std::move(why);
-        if (!held.why)
-            return end(found, fate::delivered);
-        const error& met = *held.why;
-        if (met.failure == failure::tls || met.status == 401 || met.status == 403 ||
-            met.code == errc::invalid_config) {
-            if (held.era == era_) // or it was sent with what has been replaced since
-                paused_by_ = met;
-            --held.attempts;
-            ready_.insert(which);
-            return std::nullopt;
-        }
-        if (met.failure == failure::cancelled) {
-            --held.attempts;
-            wait_until(now + settings_.retry.initial_delay, found);
+        const auto position = entries_.find(number);
+        queue_entry& entry = position->second;
+        entry.why = std::move(why);
+        if (!entry.why)
+            return end(position, fate::delivered);
+        const error& cause = *entry.why;
+        if (cause.failure == failure::tls || cause.status == 401 || cause.status == 403 ||
+            cause.code == errc::invalid_config) {
+            if (entry.era == era_) // otherwise `resume` has replaced the key or config of this attempt
+                paused_by_ = cause;
+            --entry.attempts;
+            ready_.insert(number);
             return std::nullopt;
         }
-        const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - held.made);
-        const auto wait = retry_wait(settings_.retry, met, held.attempts, random_(), age);
-        if (met.failure || met.status == 429) { // also where it is the end of this one
-            retry_policy of_all = settings_.retry;
-            of_all.max_attempts = 0;
-            of_all.max_age.reset();
-            of_all.retry_maybe_delivered = true;
-            const auto all_wait = wait ? wait : retry_wait(of_all, met, held.attempts, random_(), {});
-            nobody_before_ = std::max(nobody_before_, now + all_wait.value_or(std::chrono::milliseconds{0}));
+        if (cause.failure == failure::cancelled) {
+            --entry.attempts;
+            wait_until(now + settings_.retry.initial_delay, position);
+            return std::nullopt;
+        }
+        const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - entry.created);
+        const auto wait = retry_wait(settings_.retry, cause, entry.attempts, random_(), age);
+        if (cause.failure || cause.status == 429) { // all requests wait, also if this request ends
+            retry_policy unlimited = settings_.retry;
+            unlimited.max_attempts = 0;
+            unlimited.max_age.reset();
+            unlimited.retry_maybe_delivered = true;
+            const auto common_wait =
+                wait ? wait : retry_wait(unlimited, cause, entry.attempts, random_(), {});
+            nobody_before_ =
+                std::max(nobody_before_, now + common_wait.value_or(std::chrono::milliseconds{0}));
         }
         if (!wait)
-            return end(found, is_refusal(met.code) ? fate::refused : fate::gave_up);
-        wait_until(now + *wait, found);
+            return end(position, is_refusal(cause.code) ? fate::refused : fate::gave_up);
+        wait_until(now + *wait, position);
         return std::nullopt;
     }
 
-    /// When `take` may give a request, if nothing else happens until then; not later than `now` if it may at
-    /// once. None if that waits for `push`, `complete` or `resume`.
+    /// Returns when `take` may next return a request if nothing else happens until then; at most `now` if a
+    /// request is due. Returns nullopt if `take` returns nothing before `push`, `complete` or `resume`.
     std::optional<time_point> next_due(time_point now) {
         const time_point steady_now = steady(now);
         if (paused_ || paused_by_ || in_flight_.size() >= settings_.max_in_flight ||
             (ready_.empty() && later_.empty()))
             return std::nullopt;
-        const time_point own = ready_.empty() ? later_.begin()->first : steady_now;
-        return std::max(own, nobody_before_) - lag_;
+        const time_point earliest = ready_.empty() ? later_.begin()->first : steady_now;
+        return std::max(earliest, nobody_before_) - lag_;
     }
 
-    /// Nothing is taken until `resume`. What is in flight goes on.
+    /// Makes `take` return nothing until `resume`. Requests in flight continue.
     void pause() noexcept { paused_ = true; }
 
-    /// Ends a pause, also one that an answer has brought about, as after a new key.
+    /// Ends every pause, also the pause after an error; called when the key or config has been replaced.
     void resume() noexcept {
         ++era_;
         paused_ = false;
         paused_by_.reset();
     }
 
+    /// Returns whether `pause` or an error has paused the outbox.
     bool paused() const noexcept { return paused_ || paused_by_; }
 
-    /// The error that holds up everyone until `resume`, if one does.
+    /// Returns the error that paused the outbox; nullopt if no error did.
     const std::optional<error>& paused_by() const noexcept { return paused_by_; }
 
-    /// From now on `push` is refused.
+    /// Stops accepting requests: `push` returns `closed` from now on.
     void seal() noexcept { sealed_ = true; }
 
-    /// Seals it and gives back all that has not ended, in the order of the pushes; what is in flight too,
-    /// whose completion is then ignored.
+    /// Calls `seal`, removes all requests that have not ended and returns them in the order of the pushes.
+    /// The requests in flight are among them; their later `complete` is ignored.
     [[nodiscard]] std::vector<ended> drain() {
         seal();
-        std::vector<ended> left;
-        left.reserve(entries_.size());
+        std::vector<ended> undelivered;
+        undelivered.reserve(entries_.size());
         while (!entries_.empty())
-            left.push_back(end(entries_.begin(), fate::handed_back));
-        return left;
+            undelivered.push_back(end(entries_.begin(), fate::handed_back));
+        return undelivered;
     }
 
     outbox_stats stats() const noexcept {
-        outbox_stats now = stats_;
-        now.in_flight = in_flight_.size();
-        now.waiting = entries_.size() - in_flight_.size();
-        return now;
+        outbox_stats stats = stats_;
+        stats.in_flight = in_flight_.size();
+        stats.waiting = entries_.size() - in_flight_.size();
+        return stats;
     }
 
-    /// Of paths and bodies.
+    /// Returns the size of all paths and bodies.
     std::size_t bytes() const noexcept { return bytes_; }
 };
 
@@ -4790,32 +4824,37 @@ public:
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Where a tracker keeps what it has queued until it is done, so that a crash does not lose it;
-/// `file_journal` is one. `add` is called by those who track, `done` (after the `add` of its request) and
-/// `tend` by the one that sends; at once, where a tracker has threads. What one throws is dropped, but for
-/// `add`.
+/// Keeps the requests of a tracker until they have ended, so that a crash does not lose them. `file_journal`
+/// is the implementation in a file.
+///
+/// - The threads that track call `add`; the thread that sends calls the other functions. The calls may be
+///   concurrent if the tracker has threads.
+/// - `done` for a request is called after `add` for it has returned.
+/// - The tracker ignores an exception from `done` or `tend`.
 class journal {
 public:
     struct entry {
         outbox::id id = 0;
         prepared_request request{};
-        std::chrono::milliseconds age{}; ///< since it was added
+        std::chrono::milliseconds age{}; ///< since `add`
     };
 
     virtual ~journal() = default;
 
-    /// What was added and not done when the journal was opened, by ascending number. Called once, first.
+    /// Returns the requests that were added and had not ended when the journal was opened, by ascending
+    /// number. Called once, before every other function.
     virtual std::vector<entry> left() = 0;
 
-    /// The request is on record, or an error for the caller of `track_prompt`; it is delivered all the same.
-    virtual result<void> add(outbox::id which, const prepared_request& request) = 0;
+    /// Records a request. An error is returned to the caller of `track_prompt`; the tracker sends the request
+    /// all the same.
+    virtual result<void> add(outbox::id number, const prepared_request& request) = 0;
 
-    /// The service has it, and that is about to be told; or it has ended otherwise, and that has been told.
-    /// Ignored for one that could not be added.
-    virtual void done(outbox::id which) = 0;
+    /// Removes a request that has ended. A delivered request is removed before its callback is called, any
+    /// other request after that. Ignores a request that could not be added.
+    virtual void done(outbox::id number) = 0;
 
-    /// Called by whoever sends, again and again: upkeep that no caller of `track_prompt` is to wait for. When
-    /// to call again at the latest; none if that waits for `add` or `done`.
+    /// Does the upkeep that no caller of `track_prompt` waits for. Called repeatedly. Returns after how long
+    /// at the latest the next call is needed; nullopt if none is needed before `add` or `done`.
     virtual std::optional<std::chrono::milliseconds> tend() = 0;
 };
 
@@ -5653,16 +5692,18 @@ inline constexpr bool is_printable<testing::recording_async_transport> = true;
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-// Not between push_macros.hpp and pop_macros.hpp, because PROMPTLAYER_ASSERT may be written with the
-// program's own macros.
+// The function stands after pop_macros.hpp, because PROMPTLAYER_ASSERT may be written with the program's own
+// macros.
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Ends the program, with a message on standard error, because the caller broke a rule of the interface.
-/// If a program defines `PROMPTLAYER_ASSERT(condition)`, in all its files, this calls it with a condition
-/// that is false. If that throws, the program goes on. The declaration in `result.hpp` says [[noreturn]],
-/// which may be a macro here.
+/// Writes `message` to standard error and ends the program, because the caller broke a rule of the interface.
+///
+/// A program may define `PROMPTLAYER_ASSERT(condition)`, in all its files. It is called with a false
+/// condition before the program ends. If it throws, the program continues.
+///
+/// Only the declaration in result.hpp is [[noreturn]], because `noreturn` may be a macro here.
 PROMPTLAYER_DECL void misuse(const char* message) {
     std::fputs(message, stderr);
 #if defined(PROMPTLAYER_ASSERT)

@@ -487,7 +487,7 @@ TEST_CASE("journal: a path that names no file is refused, and no lock file is ma
     for (const fs::path& path : {fs::path{}, in.path, in.path / "", fs::path{"."}, fs::path{".."}}) {
         const auto refused = pl::file_journal::open(path);
         REQUIRE_FALSE(refused);
-        CHECK(refused.error().message.find("is no file") != std::string::npos);
+        CHECK(refused.error().message.find("is not a file") != std::string::npos);
     }
     fs::current_path(before);
     CHECK(fs::is_empty(in.path));
@@ -525,7 +525,7 @@ TEST_CASE("journal: it says when it is to be tended next, by the time of day, al
 TEST_CASE("journal: what is no file is refused") {
     const folder in;
     REQUIRE(::mkfifo(in.file().c_str(), 0600) == 0);
-    CHECK(pl::file_journal::open(in.file()).error().message.find("is no file") != std::string::npos);
+    CHECK(pl::file_journal::open(in.file()).error().message.find("is not a file") != std::string::npos);
     CHECK_FALSE(pl::file_journal::open("/dev/zero"));
 }
 
@@ -719,7 +719,7 @@ TEST_CASE("journal: a file that cannot be found, read or cut is an error and sta
     read_fault.fail(EIO);
     CHECK(refused(in.file()).find("cannot be opened: ") != std::string::npos);
     truncate_fault.fail(EIO);
-    CHECK(refused(in.file()).find("cannot be cut: ") != std::string::npos);
+    CHECK(refused(in.file()).find("cannot be truncated: ") != std::string::npos);
     CHECK(in.text() == before);
     CHECK(left_in(in) == "1 a");
 }

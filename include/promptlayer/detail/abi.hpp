@@ -21,10 +21,13 @@
 #define PROMPTLAYER_DECL
 #endif
 
-// The inline namespace of the library. It names every setting that changes a class or the meaning of a
-// function, so that source files with different settings share a program without sharing these. Passing a
-// type of the library from one to the other does not link. A class of the user that holds such a type must
-// not pass either; no linker notices that.
+// The inline namespace of the library. Its name contains each setting that changes a class or the meaning of
+// a function.
+//
+// - Source files with different settings can be linked into one program, unless only some are header-only;
+//   each setting has its own classes and functions.
+// - A call that passes a type of the library between such files does not link.
+// - A user's class that contains a type of the library must not be passed either. No linker reports this.
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION) && defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
 #define PROMPTLAYER_SETTINGS v0_compiled
 #elif defined(PROMPTLAYER_SEPARATE_COMPILATION) && defined(__cpp_exceptions)
