@@ -292,7 +292,7 @@ TEST_CASE("background tracker: one that is destroyed hands back what it has") {
 }
 
 TEST_CASE("background tracker: a callback may call any member; flush and close do not wait there") {
-    std::optional<pl::background_tracker<pl::testing::recording_transport>> t;
+    std::optional<pl::background_tracker> t;
     std::atomic<int> calls{0};
     std::atomic<bool> flushed{true}, closed_empty{false};
     t.emplace(with_key(), pl::testing::recording_transport{},
@@ -361,7 +361,7 @@ TEST_CASE("background tracker: a thousand starts and stops under load lose nothi
 TEST_CASE("background tracker: in a child of fork every call says closed, and the parent delivers") {
     gated_transport gated;
     const auto gate = gated.at;
-    std::optional<pl::background_tracker<gated_transport>> t;
+    std::optional<pl::background_tracker> t;
     t.emplace(with_key(), gated);
     std::ignore = t->track_prompt(request());
     gate->await_sent(1);
