@@ -4528,8 +4528,8 @@ PROMPTLAYER_DECL void cancellable_sleep::reset() {
 }
 
 PROMPTLAYER_DECL bool cancellable_sleep::sleep(std::chrono::milliseconds duration) {
-    std::unique_lock lock{state_->mutex};
-    return state_->condition.wait_for(lock, duration, [&] { return state_->is_cancelled; });
+    std::unique_lock guard{state_->mutex};
+    return state_->condition.wait_for(guard, duration, [&] { return state_->is_cancelled; });
 }
 
 PROMPTLAYER_DECL void cancellable_sleep::cancel() noexcept {
@@ -5153,15 +5153,15 @@ class background_state {
         undisturbed([&] { journal_->done(number); });
     }
 
-    void report(std::unique_lock<std::mutex>& lock) {
+    void report(std::unique_lock<std::mutex>& guard) {
         while (!to_report_.empty()) {
             const auto reported = std::exchange(to_report_, {});
-            lock.unlock();
+            guard.unlock();
             for (const ended& request : reported) {
                 tell(callbacks_.on_failed, request);
                 mark_done(request.id);
             }
-            lock.lock();
+            guard.lock();
         }
     }
 
@@ -5172,38 +5172,38 @@ class background_state {
         return send_sync(codec, *http, transport_.reference, info<track_response>(), &response);
     }
 
-    void deliver(std::unique_lock<std::mutex>& lock, outbox::taken request) {
+    void deliver(std::unique_lock<std::mutex>& guard, outbox::taken request) {
         const auto codec = encoder_;
         track_response response;
-        lock.unlock();
+        guard.unlock();
         const std::optional<error> failed = send(*codec, std::move(request.request), response);
-        lock.lock();
+        guard.lock();
         auto end = outbox_.complete(request.id, failed, clock::now());
         if (end && failed)
             to_report_.push_back(*std::move(end));
         if (!end || failed)
             return;
-        lock.unlock();
+        guard.unlock();
         mark_done(request.id);
         tell(callbacks_.on_delivered, request.id, response);
-        lock.lock();
+        guard.lock();
     }
 
     void work() {
-        std::unique_lock lock{mutex_};
+        std::unique_lock guard{mutex_};
         while (true) {
             busy_ = true;
             std::optional<std::chrono::milliseconds> upkeep_after;
             if (journal_) {
                 added_ = false;
-                lock.unlock();
+                guard.unlock();
                 undisturbed([&] { upkeep_after = journal_->tend(); });
-                lock.lock();
+                guard.lock();
             }
-            report(lock);
+            report(guard);
             auto next = ending_ ? std::nullopt : outbox_.take(clock::now());
             if (next) {
-                deliver(lock, *std::move(next));
+                deliver(guard, *std::move(next));
                 continue;
             }
             busy_ = false;
@@ -5216,9 +5216,9 @@ class background_state {
             if (upkeep_after)
                 due = std::min(due.value_or(clock::time_point::max()), clock::now() + bounded(*upkeep_after));
             if (due)
-                changed_.wait_until(lock, *due);
+                changed_.wait_until(guard, *due);
             else
-                changed_.wait(lock);
+                changed_.wait(guard);
         }
         gone_ = true;
         changed_.notify_all();
@@ -5287,28 +5287,28 @@ public:
     }
 
     bool flush(std::chrono::milliseconds timeout) {
-        std::unique_lock lock{mutex_};
+        std::unique_lock guard{mutex_};
         if (!is_own_thread())
-            changed_.wait_for(lock, bounded(timeout), [&] { return is_idle() || gone_; });
+            changed_.wait_for(guard, bounded(timeout), [&] { return is_idle() || gone_; });
         const outbox_stats counts = outbox_.stats();
         return counts.waiting == 0 && counts.in_flight == 0 && to_report_.empty();
     }
 
     std::vector<ended> close(std::chrono::milliseconds timeout) {
-        std::unique_lock lock{mutex_};
+        std::unique_lock guard{mutex_};
         outbox_.seal();
         if (is_own_thread())
             return {};
-        changed_.wait_for(lock, bounded(timeout), [&] { return is_idle() || gone_; });
+        changed_.wait_for(guard, bounded(timeout), [&] { return is_idle() || gone_; });
         ending_ = true;
         changed_.notify_all();
         while (!gone_) {
             if (transport_.cancel) {
-                lock.unlock();
+                guard.unlock();
                 transport_.cancel(transport_.object.get()); // repeated, in case a request has just begun
-                lock.lock();
+                guard.lock();
             }
-            changed_.wait_for(lock, std::chrono::milliseconds{10}, [&] { return gone_; });
+            changed_.wait_for(guard, std::chrono::milliseconds{10}, [&] { return gone_; });
         }
         return outbox_.drain();
     }

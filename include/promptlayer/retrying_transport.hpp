@@ -173,8 +173,8 @@ PROMPTLAYER_DECL void cancellable_sleep::reset() {
 }
 
 PROMPTLAYER_DECL bool cancellable_sleep::sleep(std::chrono::milliseconds duration) {
-    std::unique_lock lock{state_->mutex};
-    return state_->condition.wait_for(lock, duration, [&] { return state_->is_cancelled; });
+    std::unique_lock guard{state_->mutex};
+    return state_->condition.wait_for(guard, duration, [&] { return state_->is_cancelled; });
 }
 
 PROMPTLAYER_DECL void cancellable_sleep::cancel() noexcept {
