@@ -39,7 +39,7 @@ int main() {
     promptlayer::config config = promptlayer::config_from_environment();
     std::optional<promptlayer::testing::loopback_server> service;
     if (config.api_key.empty()) {
-        std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process answers.\n";
+        std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n";
         config.api_key = "no-key";
         config.base_url = service.emplace(config.api_key).base_url();
     }
