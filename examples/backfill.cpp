@@ -11,9 +11,12 @@
 // - PROMPTLAYER_API_KEY is the API key. PROMPTLAYER_BASE_URL is the address of the service, if it is not
 //   https://api.promptlayer.com. FILE.progress belongs to one service.
 //
-// exit status: 0 every line has been tracked, 1 this run rejected a line, 2 the configuration or a file
-// cannot be used, 3 stopped by SIGINT, SIGTERM or an error that affects every request, such as a wrong API
-// key
+// exit status:
+//
+// - 0: every line is tracked.
+// - 1: this run rejected a line.
+// - 2: the configuration or a file cannot be used.
+// - 3: stopped by SIGINT, by SIGTERM, or by an error that affects every request, such as a wrong API key.
 
 #include <promptlayer.hpp>
 #include <promptlayer/transports/curl_multi.hpp>

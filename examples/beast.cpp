@@ -1,4 +1,5 @@
-// Tracks prompts from coroutines on Boost.Asio, several at the same time.
+// Tracks several prompts at the same time from coroutines on Boost.Asio. Without PROMPTLAYER_API_KEY, a
+// service inside this process responds.
 
 #include <promptlayer.hpp>
 #include <promptlayer/asio.hpp>
@@ -45,7 +46,7 @@ int main() {
     }
 
     asio::ssl::context tls{asio::ssl::context::tls_client};
-    tls.set_default_verify_paths(); // trust whom the system trusts
+    tls.set_default_verify_paths(); // trusts the certificate authorities of the system
     asio::io_context context;
     beast_client client{config, promptlayer::beast_transport{context, tls}};
 

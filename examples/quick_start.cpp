@@ -1,5 +1,5 @@
-// Tracks one prompt through a transport of your own. This transport prints the request and answers it, so
-// nothing leaves the process.
+// Tracks one prompt through a transport of your own. This transport prints the request and returns a
+// response, so nothing leaves the process.
 
 #include <promptlayer.hpp>
 
