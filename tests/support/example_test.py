@@ -192,7 +192,7 @@ def test_bad_configs():
     for key in (SECRET, None):
         what = f"http:// to another host is rejected, {'a' if key else 'no'} key"
         run(what, code=2, err=[insecure], key=key, base_url="http://example.com")
-    run("http:// to a host whose name begins like a loopback address is rejected", code=2, err=[insecure], base_url="http://127.0.0.1.example.com")
+    run("http:// to a host with a loopback address as its prefix is rejected", code=2, err=[insecure], base_url="http://127.0.0.1.example.com")
     run(
         "two invalid members of the config are reported",
         code=2,
