@@ -778,9 +778,10 @@ PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
     const char* const end = p + text.size();
     while (p != end) {
         if (end - p >= 8 && is_plain_ascii(p)) {
-            scanned.code_points += 8;
-            scanned.json_bytes += 8;
-            p += 8;
+            const std::size_t plain = end - p >= 16 && is_plain_ascii(p + 8) ? 16 : 8;
+            scanned.code_points += plain;
+            scanned.json_bytes += plain;
+            p += plain;
             continue;
         }
         // At most one block of 8 bytes, in which something is not plain.
@@ -889,6 +890,9 @@ PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_byt
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
+/// Returns true if `text` contains a secret, as `redact` finds it.
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets);
+
 /// Replaces each secret in `text` by `[redacted]`: in any case, as it is, percent-encoded, or with JSON's
 /// escapes. The first 8 characters of a longer secret are enough; a shorter secret is found only as a whole
 /// word. The returned text holds no secret: if the replacements form one, nothing of the text is left.
@@ -965,8 +969,10 @@ public:
 
     /// Returns the first part of `text`, from `from` on, that spells the secret; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+        const char first = secret_.empty() ? '\0' : ascii_lower(secret_[0]);
         for (; !secret_.empty() && from < text.size(); ++from) {
-            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%' && text[from] != '\\')
+            const char c = text[from];
+            if (c != '%' && c != '\\' && ascii_lower(c) != first)
                 continue;
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
@@ -991,16 +997,16 @@ constexpr std::string_view visible_run(std::string_view key) noexcept {
     return longest;
 }
 
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets) {
+    return std::any_of(secrets.begin(), secrets.end(),
+                       [&](std::string_view secret) { return !secret_finder{secret}.find(text).empty(); });
+}
+
 PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets) {
-    const auto holds_secret = [&](std::string_view shown) {
-        return std::any_of(secrets.begin(), secrets.end(), [&](std::string_view secret) {
-            return !secret_finder{secret}.find(shown).empty();
-        });
-    };
-    if (!holds_secret(text))
+    if (!holds_secret(text, secrets))
         return text;
     constexpr std::string_view replacement = "[redacted]";
-    const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
+    const std::string_view mark = holds_secret(replacement, secrets) ? std::string_view{} : replacement;
     for (const std::string_view secret : secrets) {
         const secret_finder finder{secret};
         std::string out;
@@ -1012,7 +1018,7 @@ PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::str
         }
         text = out.append(text, from);
     }
-    return holds_secret(text) ? std::string{mark} : text;
+    return holds_secret(text, secrets) ? std::string{mark} : text;
 }
 
 PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key) {
@@ -1991,6 +1997,7 @@ class json_writer {
         if (json.size() > sizeof buffer_ - size_) {
             flush();
             if (json.size() > sizeof buffer_) {
+                out_.reserve(out_.size() + json.size() + sizeof buffer_); // often all that follows
                 out_.append(json);
                 return;
             }
@@ -1999,27 +2006,33 @@ class json_writer {
         size_ += json.size();
     }
 
-    void append_escaped(std::string_view text) {
+    /// Appends text of which JSON needs `size` bytes.
+    void append_escaped(std::string_view text, std::size_t size) {
         constexpr std::string_view hex = "0123456789abcdef", controls = "btn?fr";
-        while (!text.empty()) {
-            std::size_t run = 0;
-            while (run < text.size() && json_length(text[run]) == 1)
-                ++run;
-            append(text.substr(0, run));
-            text.remove_prefix(run);
-            if (text.empty())
-                return;
-            const char c = text[0];
-            text.remove_prefix(1);
-            if (json_length(c) == 6) {
-                const auto code = static_cast<unsigned char>(c);
-                const char escape[] = {'\\', 'u', '0', '0', hex[code >> 4], hex[code & 15]};
-                append({escape, sizeof escape});
-            } else {
-                const bool is_control = c >= '\b' && c <= '\r';
-                const char escape[] = {'\\', is_control ? controls[static_cast<std::size_t>(c - '\b')] : c};
-                append({escape, sizeof escape});
+        const bool fits = size <= sizeof buffer_ - size_;
+        if (!fits)
+            flush();
+        const std::size_t start = out_.size();
+        if (!fits) {
+            out_.reserve(start + size + sizeof buffer_);
+            out_.resize(start + size);
+        }
+        char* out = fits ? buffer_ + size_ : out_.data() + start;
+        size_ += fits ? size : 0;
+        for (const char c : text) {
+            const std::size_t length = json_length(c);
+            if (length == 1) {
+                *out++ = c;
+                continue;
             }
+            *out++ = '\\';
+            if (length == 2) {
+                const bool is_control = c >= '\b' && c <= '\r';
+                *out++ = is_control ? controls[static_cast<std::size_t>(c - '\b')] : c;
+                continue;
+            }
+            for (const char digit : {'u', '0', '0', hex[static_cast<unsigned char>(c) >> 4], hex[c & 15]})
+                *out++ = digit;
         }
     }
 
@@ -2044,7 +2057,7 @@ public:
         if (scanned.json_bytes == text.size())
             append(text);
         else
-            append_escaped(text);
+            append_escaped(text, scanned.json_bytes);
         append("\"");
     }
 
@@ -2926,11 +2939,18 @@ inline std::vector<std::string_view> secrets_of(std::string_view api_key,
     return secrets;
 }
 
+/// Returns true if `text` may be shown as it is: visible ASCII without secrets.
+inline bool is_harmless(std::string_view text, const std::vector<std::string_view>& secrets) {
+    return ascii_from(' ', text) && !holds_secret(text, secrets);
+}
+
 /// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
 inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
                               std::size_t max_bytes = std::string_view::npos) {
-    const std::string shown = redact(sanitize(text, text.npos), secrets);
-    return sanitize(shown, max_bytes); // a credential that is not UTF-8 may have cut a code point
+    std::string shown = sanitize(text, text.npos);
+    if (holds_secret(shown, secrets)) // which, if it is not UTF-8, may have cut a code point
+        shown = sanitize(redact(std::move(shown), secrets), text.npos);
+    return shown.size() <= max_bytes ? shown : sanitize(shown, max_bytes);
 }
 
 /// Returns true if the value of a request's header may be printed.
@@ -3542,7 +3562,10 @@ class reply_reader {
         } else {
             const std::string_view text = value.get_string();
             check_text(field, scan(text), report_);
-            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+            if (is_harmless(text, secrets_))
+                field.store(reply_, {.is_given = true, .text = text});
+            else
+                field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
         }
     }
 
@@ -3942,17 +3965,16 @@ inline error status_error(const config& config, const http_response& response,
 
 /// Returns the message of a reply whose `success` is false; nullopt for any other reply.
 inline std::optional<std::string> rejection_of(const model_info& info, const void* reply) {
-    bool is_rejection = false;
-    std::string message;
+    member_value success, message;
     for (const field_info& field : info.fields) {
-        if (field.name() == "success" && field.type == json_type::boolean) {
-            const member_value success = field.load(reply);
-            is_rejection = success.is_given && success.integer == 0;
-        }
-        if (field.name() == "message" && field.type == json_type::string)
-            message = field.load(reply).text;
+        if (field.type == json_type::boolean && field.name() == "success")
+            success = field.load(reply);
+        else if (field.type == json_type::string && field.name() == "message")
+            message = field.load(reply);
     }
-    return is_rejection ? std::optional{std::move(message)} : std::nullopt;
+    if (!success.is_given || success.integer != 0)
+        return std::nullopt;
+    return std::string{message.text};
 }
 
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
