@@ -2,7 +2,7 @@
 // --help.
 
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
 #include <promptlayer/transports/curl_multi.hpp>
 
 #include <boost/json.hpp>
@@ -443,7 +443,7 @@ int main(int argc, char** argv) {
 
     ledger lines{has_key ? config.base_url : "a service inside the process", progress_path, rejects_path};
     line_reader input{file};
-    std::optional<promptlayer::testing::loopback_server> service;
+    std::optional<promptlayer::testing::loopback_service> service;
     if (!has_key) {
         std::cerr << "PROMPTLAYER_API_KEY is not set: a service inside this process answers.\n";
         config.base_url = service.emplace(config.api_key).base_url();

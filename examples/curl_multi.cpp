@@ -1,7 +1,7 @@
 // Tracks several prompts at once from a loop that never waits, such as that of a game.
 
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
 #include <promptlayer/transports/curl_multi.hpp>
 
 #include <chrono>
@@ -13,7 +13,7 @@
 
 int main() {
     promptlayer::config config = promptlayer::config_from_environment();
-    std::optional<promptlayer::testing::loopback_server> service;
+    std::optional<promptlayer::testing::loopback_service> service;
     if (config.api_key.empty()) {
         std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process answers.\n";
         config.api_key = "no-key";

@@ -2,7 +2,7 @@
 // more
 
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transports/curl_multi.hpp>
 
 #include <algorithm>
@@ -28,7 +28,7 @@ promptlayer::testing::scripted_response unreliable_answer(bool down, unsigned lu
     using ending = promptlayer::testing::scripted_response::connection_ending;
     promptlayer::testing::scripted_response answer; // 200, at once
     if (down || luck < 4)
-        answer.ending = ending::reset_before_answer;
+        answer.ending = ending::reset_before_response;
     else if (luck < 8)
         answer.ending = ending::close_midway;
     else if (luck < 9)
@@ -55,7 +55,7 @@ int main(int argc, char** argv) {
     const int end = 60 * seconds; // of the scene
 
     std::atomic<bool> down{false};
-    const promptlayer::testing::loopback_server service{
+    const promptlayer::testing::scripted_server service{
         [&down, random = std::mt19937{1}](const promptlayer::http_request&) mutable {
             return unreliable_answer(down, static_cast<unsigned>(random() % 200));
         }};

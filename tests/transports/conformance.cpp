@@ -54,8 +54,8 @@ using promptlayer::testing::case_result;
 using promptlayer::testing::check_transport;
 using promptlayer::testing::conformance_options;
 using promptlayer::testing::conformance_report;
-using promptlayer::testing::loopback_server;
 using promptlayer::testing::scripted_response;
+using promptlayer::testing::scripted_server;
 using promptlayer::testing::tls_servers;
 using promptlayer::testing::verdict;
 
@@ -1274,7 +1274,7 @@ const case_result& only_case(const conformance_report& report) {
 std::set<std::string> that_can_run(std::set<std::string> cases) {
     static const bool has_ipv6 = [] {
         try {
-            const loopback_server server{[](const http_request&) { return scripted_response{}; },
+            const scripted_server server{[](const http_request&) { return scripted_response{}; },
                                          boost::asio::ip::tcp::v6()};
             return true;
         } catch (const std::exception&) {

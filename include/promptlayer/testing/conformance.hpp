@@ -6,7 +6,7 @@
 #include <promptlayer/detail/text.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transport.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
@@ -197,7 +197,7 @@ void no_throw(ActionT&& action) {
     });
 }
 
-using loopback_server = testing::loopback_server;
+using scripted_server = testing::scripted_server;
 using scripted_response = testing::scripted_response;
 using ending = scripted_response::connection_ending;
 
@@ -315,13 +315,13 @@ class conformance {
                          "turn off retries, authentication and redirects in your HTTP client"};
     }
 
-    static http_request arrived_once(const loopback_server& server) {
+    static http_request arrived_once(const scripted_server& server) {
         std::vector<http_request> requests = server.requests();
         arrived(requests.size());
         return std::move(requests[0]);
     }
 
-    static std::size_t arrived_with(const loopback_server& server, std::string_view body) {
+    static std::size_t arrived_with(const scripted_server& server, std::string_view body) {
         const std::vector<http_request> requests = server.requests();
         return static_cast<std::size_t>(std::count_if(
             requests.begin(), requests.end(), [=](const http_request& one) { return one.body == body; }));
@@ -355,7 +355,7 @@ class conformance {
     }
 
     /// Sends a request with that body, which is what comes back.
-    void echoes(const loopback_server& server, const std::string& body) const {
+    void echoes(const scripted_server& server, const std::string& body) const {
         same_body(answered(transport_.send(request_to(server.base_url() + "/", body)), 200).body, body);
     }
 
@@ -372,7 +372,7 @@ class conformance {
     }
 
     /// Refused as what cannot be sent; so may methods other than POST be. Returns whether it was.
-    static bool refused(const loopback_server& server, const transport_result& outcome) {
+    static bool refused(const scripted_server& server, const transport_result& outcome) {
         if (!server.requests().empty())
             return false;
         failed(outcome, {failure::other}, false);
@@ -381,7 +381,7 @@ class conformance {
 
     /// Sends one request to a server that does as told, and returns what came; the request went once.
     http_response exchanged(const scripted_response& told) const {
-        const loopback_server server{[&](const http_request&) { return told; }};
+        const scripted_server server{[&](const http_request&) { return told; }};
         http_response response = answered(transport_.send(request_to(server.base_url() + "/")),
                                           told.raw ? 200 : told.response.status);
         arrived_once(server);
@@ -389,7 +389,7 @@ class conformance {
     }
 
     void fails_with(const scripted_response& told, std::initializer_list<failure> kinds) const {
-        const loopback_server server{[&](const http_request&) { return told; }};
+        const scripted_server server{[&](const http_request&) { return told; }};
         failed(transport_.send(request_to(server.base_url() + "/")), kinds, true);
         arrived_once(server);
     }
@@ -422,7 +422,7 @@ class conformance {
     /// A body that goes on beyond a limit and then halts: the outcome has to be there before the end.
     void gives_up(scripted_response told) const {
         told.hold = slack_ + milliseconds{1'500};
-        const loopback_server server{[&](const http_request&) { return told; }};
+        const scripted_server server{[&](const http_request&) { return told; }};
         http_request request = request_to(server.base_url() + "/");
         request.max_response_bytes = small_limit;
         const auto start = steady_clock::now();
@@ -471,7 +471,7 @@ class conformance {
     // ---- The request
 
     void method() const {
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         http_request request = request_to(server.base_url() + "/");
         answered(transport_.send(request), 200);
         if (arrived_once(server).method != "POST")
@@ -491,14 +491,14 @@ class conformance {
 
     void target() const {
         const std::string target = "/rest/a%2Fb%20c/../;v=1/~x//?q=%7e&r=a+b&empty=&s=/?:@!$'()*,";
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         answered(transport_.send(request_to(server.base_url() + target)), 200);
         if (arrived_once(server).url != target)
             break_off("the target " + target + " arrived as " + sanitize(server.requests()[0].url, 200));
     }
 
     void headers_arrive(const std::vector<header>& headers) const {
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         http_request request = request_to(server.base_url() + "/");
         request.headers = headers;
         answered(transport_.send(request), 200);
@@ -524,7 +524,7 @@ class conformance {
         const std::vector<header> given{{"Content-Type", "application/json"},
                                         {"Accept", "application/json"},
                                         {"User-Agent", "conformance/1"}};
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         http_request request = request_to(server.base_url() + "/");
         request.headers = given;
         answered(transport_.send(request), 200);
@@ -535,7 +535,7 @@ class conformance {
 
     void added_headers() const {
         for (const std::size_t size : {std::size_t{2}, 2 * far_more / 4}) {
-            const loopback_server server{[](const http_request&) { return answer(200); }};
+            const scripted_server server{[](const http_request&) { return answer(200); }};
             const http_request request = request_to(server.base_url() + "/", filler(size));
             answered(transport_.send(request), 200);
             for (const header& h : arrived_once(server).headers) {
@@ -549,7 +549,7 @@ class conformance {
     }
 
     void headers_of_each_request() const {
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         http_request first = request_to(server.base_url() + "/"), second = first;
         first.headers.push_back({"X-First", "1"});
         second.headers = {{"X-API-KEY", "pl_other"}, {"X-Second", "2"}};
@@ -565,9 +565,9 @@ class conformance {
     }
 
     void two_servers() const {
-        const loopback_server one{echo}, other{echo};
+        const scripted_server one{echo}, other{echo};
         for (std::size_t round = 1; round <= 3; ++round) {
-            for (const loopback_server* const server : {&one, &other}) {
+            for (const scripted_server* const server : {&one, &other}) {
                 echoes(*server, "here");
                 if (server->requests().size() != round)
                     break_off("a request and its API key went to the server of an earlier request");
@@ -576,7 +576,7 @@ class conformance {
     }
 
     void ipv6() const {
-        std::optional<loopback_server> server;
+        std::optional<scripted_server> server;
         try {
             server.emplace(echo, tcp::v6());
         } catch (const boost::system::system_error& failed) {
@@ -587,7 +587,7 @@ class conformance {
     }
 
     void head() const {
-        const loopback_server server{[](const http_request&) {
+        const scripted_server server{[](const http_request&) {
             return answer(200, {{"X-Kept", "1"}}, "not sent after HEAD");
         }};
         http_request request = request_to(server.base_url() + "/", "");
@@ -602,7 +602,7 @@ class conformance {
     }
 
     void body(std::string bytes) const {
-        const loopback_server server{[](const http_request&) { return answer(200); }};
+        const scripted_server server{[](const http_request&) { return answer(200); }};
         answered(transport_.send(request_to(server.base_url() + "/", bytes)), 200);
         const http_request arrived = arrived_once(server);
         same_body(arrived.body, bytes);
@@ -615,7 +615,7 @@ class conformance {
     void body_of_all_bytes() const { body(all_bytes() + "\r\n\r\n" + all_bytes()); }
 
     void invalid_reason() const {
-        const loopback_server server{[](const http_request&) { return answer(200); }};
+        const scripted_server server{[](const http_request&) { return answer(200); }};
         const std::string url = server.base_url() + "/";
         const auto refused = [&](const std::string& what, const http_request& request) {
             const transport_result outcome = transport_.send(request);
@@ -667,7 +667,7 @@ class conformance {
                                            {"WWW-Authenticate", "Basic realm=\"x\""},
                                            {"Proxy-Authenticate", "Basic realm=\"x\""}};
         std::atomic<int> told{0};
-        loopback_server server{[&](const http_request&) { return answer(told, tempting, "said"); }};
+        scripted_server server{[&](const http_request&) { return answer(told, tempting, "said"); }};
         // All that are registered; those of 3xx and those without a body have cases of their own
         static constexpr std::pair<int, int> ranges[] = {{200, 203}, {206, 208}, {226, 226}, {400, 431},
                                                          {451, 451}, {500, 511}, {599, 599}};
@@ -746,7 +746,7 @@ class conformance {
 
     void cookies() const {
         const std::vector<header> set{{"Set-Cookie", "session=1; Path=/"}, {"Set-Cookie", "other=2"}};
-        const loopback_server server{[&](const http_request&) { return answer(200, set); }};
+        const scripted_server server{[&](const http_request&) { return answer(200, set); }};
         for (int i = 0; i < 2; ++i)
             same_headers(answered(transport_.send(request_to(server.base_url() + "/")), 200).headers, set);
         for (const http_request& request : server.requests()) {
@@ -757,7 +757,7 @@ class conformance {
 
     void cache() const {
         for (const char* const method : {"POST", "GET"}) {
-            const loopback_server server{[](const http_request&) {
+            const scripted_server server{[](const http_request&) {
                 return answer(200, {{"Cache-Control", "public, max-age=3600"},
                                     {"ETag", "\"1\""},
                                     {"Last-Modified", "Sun, 06 Nov 1994 08:49:37 GMT"}});
@@ -776,8 +776,8 @@ class conformance {
         }
     }
 
-    void redirect(int status, const std::string& there, const loopback_server& elsewhere) const {
-        const loopback_server server{[&](const http_request& request) {
+    void redirect(int status, const std::string& there, const scripted_server& elsewhere) const {
+        const scripted_server server{[&](const http_request& request) {
             return request.url == "/" ? answer(status, {{"Location", there}}, "moved") : echo(request);
         }};
         const transport_result outcome = transport_.send(request_to(server.base_url() + "/"));
@@ -789,7 +789,7 @@ class conformance {
     }
 
     void redirects() const {
-        const loopback_server elsewhere{echo};
+        const scripted_server elsewhere{echo};
         for (const int status : {301, 302, 303, 307, 308, 300, 304, 305, 306, 399, 201, 202}) {
             redirect(status, elsewhere.base_url() + "/rest/track-prompt", elsewhere);
             redirect(status, "/rest/track-prompt", elsewhere);
@@ -797,7 +797,7 @@ class conformance {
     }
 
     void limit_met() const {
-        const loopback_server server{
+        const scripted_server server{
             [](const http_request&) { return answer(200, {}, filler(small_limit)); }};
         http_request request = request_to(server.base_url() + "/");
         request.max_response_bytes = small_limit;
@@ -805,7 +805,7 @@ class conformance {
     }
 
     void limit_exceeded() const {
-        const loopback_server server{
+        const scripted_server server{
             [](const http_request&) { return answer(200, {}, filler(small_limit + 1)); }};
         http_request request = request_to(server.base_url() + "/");
         request.max_response_bytes = small_limit;
@@ -826,7 +826,7 @@ class conformance {
 
     void until_close_far_too_long() const {
         gives_up(raw("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + filler(far_more)));
-        const loopback_server server{[](const http_request&) {
+        const scripted_server server{[](const http_request&) {
             return raw("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + filler(small_limit + 1));
         }};
         http_request request = request_to(server.base_url() + "/");
@@ -835,7 +835,7 @@ class conformance {
     }
 
     void largest_values() const {
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         http_request request = request_to(server.base_url() + "/", "echo");
         request.timeout = milliseconds::max();
         request.max_response_bytes = std::numeric_limits<std::size_t>::max();
@@ -845,7 +845,7 @@ class conformance {
     // ---- Time
 
     void no_answer() const {
-        const loopback_server server{[&](const http_request&) { return only(ending::silent, longer()); }};
+        const scripted_server server{[&](const http_request&) { return only(ending::silent, longer()); }};
         times_out(server.base_url() + "/", true);
         arrived(server.requests().size());
     }
@@ -863,7 +863,7 @@ class conformance {
     void many_short_timeouts() const {
         static constexpr int count = 20, some = 5;
         static constexpr milliseconds timeout{40};
-        const loopback_server server{[&](const http_request&) { return only(ending::silent, longer()); }};
+        const scripted_server server{[&](const http_request&) { return only(ending::silent, longer()); }};
         http_request request = request_to(server.base_url() + "/");
         request.timeout = timeout;
         const long descriptor = next_descriptor();
@@ -891,7 +891,7 @@ class conformance {
     }
 
     void request_after_timeout() const {
-        const loopback_server server{echo_late};
+        const scripted_server server{echo_late};
         http_request request = request_to(server.base_url() + "/", "late");
         request.timeout = milliseconds{50};
         static_cast<void>(transport_.send(request)); // has cases of its own
@@ -900,7 +900,7 @@ class conformance {
 
     void sends_slowly(std::string bytes, milliseconds pause) const {
         bytes.resize(static_cast<std::size_t>(longer() / pause), 'x');
-        const loopback_server server{[&](const http_request&) {
+        const scripted_server server{[&](const http_request&) {
             scripted_response dripping = raw(bytes);
             dripping.byte_delay = pause;
             return dripping;
@@ -955,7 +955,7 @@ class conformance {
         failed(outcome, {failure::resolve}, false);
     }
 
-    void reset_before_answer() const { fails_with(only(ending::reset_before_answer), {failure::reset}); }
+    void reset_before_answer() const { fails_with(only(ending::reset_before_response), {failure::reset}); }
 
     void end_within_headers() const {
         fails_with(raw("HTTP/1.1 200 OK\r\nContent-Le"), {failure::reset});
@@ -982,7 +982,7 @@ class conformance {
 
     void unasked_bytes() const {
         const std::string head = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n";
-        const loopback_server server{[&](const http_request& request) {
+        const scripted_server server{[&](const http_request& request) {
             return request.body == "first" ? raw(head + "first" + head + "other", ending::keep_alive)
                                            : echo(request);
         }};
@@ -996,7 +996,7 @@ class conformance {
 
     void connection_ended_by_answer() const {
         for (const char* const head : {"HTTP/1.1 200 OK\r\nConnection: close", "HTTP/1.0 200 OK"}) {
-            const loopback_server server{[&](const http_request& request) {
+            const scripted_server server{[&](const http_request& request) {
                 return raw(std::string{head} + "\r\nContent-Length: 3\r\n\r\n" + request.body,
                            ending::keep_alive);
             }};
@@ -1008,7 +1008,7 @@ class conformance {
     }
 
     void kept_connection_cut() const {
-        const loopback_server server{[](const http_request& request) {
+        const scripted_server server{[](const http_request& request) {
             return request.body == "first" ? echo(request) : raw("HTTP/1.1 200 OK\r\nContent-Le");
         }};
         echoes(server, "first");
@@ -1018,7 +1018,7 @@ class conformance {
 
     void kept_connection_closed() const {
         for (int round = 0; round < 5; ++round) {
-            const loopback_server server{[](const http_request& request) {
+            const scripted_server server{[](const http_request& request) {
                 scripted_response told = echo(request);
                 told.ending = ending::close_unannounced;
                 told.hold = {};
@@ -1038,7 +1038,7 @@ class conformance {
     }
 
     void thousand_requests() const {
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         for (int i = 0; i < 1'000; ++i)
             same_body(
                 answered(transport_.send(request_to(server.base_url() + "/", std::to_string(i))), 200).body,
@@ -1050,7 +1050,7 @@ class conformance {
     void eight_threads() const {
         if (!transport_.thread_safe)
             throw skipped_case{"the transport does not say that it is thread_safe"};
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         const auto state = std::make_shared<in_flight>(8 * 25);
         std::vector<std::future<void>> threads;
         for (std::size_t begin = 0; begin < state->outcomes.size(); begin += 25) {
@@ -1074,7 +1074,7 @@ class conformance {
 
     /// Sends a request and cancels it a while after it has arrived. Returns the outcome, and how long after
     /// `cancel()` it came.
-    std::pair<transport_result, milliseconds> cancelled(const loopback_server& server,
+    std::pair<transport_result, milliseconds> cancelled(const scripted_server& server,
                                                         milliseconds pause = {}) const {
         std::atomic<bool> over{false};
         std::future<steady_clock::time_point> cancelled = std::async(std::launch::async, [&] {
@@ -1103,7 +1103,7 @@ class conformance {
     }
 
     void cancels(const scripted_response& told, milliseconds pause = {}) const {
-        const loopback_server server{[&](const http_request&) { return told; }};
+        const scripted_server server{[&](const http_request&) { return told; }};
         const auto [outcome, took] = cancelled(server, pause);
         failed(outcome, {failure::cancelled}, true);
         if (took > milliseconds{100})
@@ -1116,7 +1116,7 @@ class conformance {
         cancels(only(ending::silent, milliseconds{3'000}));
         if (transport_.start)
             cancel_of_many();
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         echoes(server, "next");
     }
 
@@ -1132,7 +1132,7 @@ class conformance {
 
     void request_after_cancel() const {
         can_cancel();
-        const loopback_server server{echo_late};
+        const scripted_server server{echo_late};
         static_cast<void>(cancelled(server)); // has cases of its own
         echoes(server, "next");
     }
@@ -1141,7 +1141,7 @@ class conformance {
 
     void cancel_of_many() const {
         const auto state = places(3);
-        const loopback_server server{
+        const scripted_server server{
             [](const http_request&) { return only(ending::silent, milliseconds{3'000}); }};
         for (std::size_t i = 0; i < state->outcomes.size(); ++i)
             start(state, i, request_to(server.base_url() + "/"));
@@ -1154,7 +1154,7 @@ class conformance {
 
     void send_does_not_block() const {
         const auto state = places(1);
-        const loopback_server server{echo_late};
+        const scripted_server server{echo_late};
         const auto begun = steady_clock::now();
         start(state, 0, request_to(server.base_url() + "/", "late"));
         const auto took = steady_clock::now() - begun;
@@ -1166,7 +1166,7 @@ class conformance {
 
     void many_in_flight() const {
         const auto state = places(50);
-        const loopback_server server{[&](const http_request& request) {
+        const scripted_server server{[&](const http_request& request) {
             scripted_response late = echo(request);
             late.delay = milliseconds{20};
             return late;
@@ -1179,7 +1179,7 @@ class conformance {
 
     void timeouts_of_many() const {
         const auto state = places(10);
-        const loopback_server server{[&](const http_request&) { return only(ending::silent, longer()); }};
+        const scripted_server server{[&](const http_request&) { return only(ending::silent, longer()); }};
         const auto begun = steady_clock::now();
         for (std::size_t i = 0; i < state->outcomes.size(); ++i) {
             http_request request = request_to(server.base_url() + "/");
@@ -1197,7 +1197,7 @@ class conformance {
 
     void send_from_completion() const {
         const auto state = places(2);
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         struct next_request { // the completion may outlive this case, and what it throws would meet the
                               // transport
             std::mutex mutex{};
@@ -1234,7 +1234,7 @@ class conformance {
     void completes_once() const {
         const auto ended = places(3), cancelled = places(1);
         const refusing_port refusing;
-        const loopback_server server{echo_late};
+        const scripted_server server{echo_late};
         start(ended, 0, request_to(server.base_url() + "/"));
         start(ended, 1, request_to(refusing.url()));
         start(ended, 2, request_to("no URL"));
@@ -1253,14 +1253,14 @@ class conformance {
 
     static skipped_case no_tls() { return {"conformance_options::tls is not given"}; }
 
-    std::string tls_url(testing::certificate shown, const loopback_server& server) const {
+    std::string tls_url(testing::certificate shown, const scripted_server& server) const {
         if (!options_.tls)
             throw no_tls();
         return options_.tls(shown, server.port()) + "/";
     }
 
     void good_certificate() const {
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         const std::string body = filler(100'000);
         const std::string url = tls_url(testing::certificate::good, server);
         same_body(answered(transport_.send(request_to(url, body)), 200).body, body);
@@ -1268,7 +1268,7 @@ class conformance {
     }
 
     void refuses(testing::certificate shown) const {
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         const transport_result outcome = transport_.send(request_to(tls_url(shown, server)));
         transport_.run_for(milliseconds{50}); // what was sent arrives
         if (!server.requests().empty())
@@ -1277,7 +1277,7 @@ class conformance {
     }
 
     void tls_body_cut() const {
-        const loopback_server server{[](const http_request&) {
+        const scripted_server server{[](const http_request&) {
             scripted_response told =
                 raw("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhalf of", ending::reset_midway);
             told.hold = milliseconds{50}; // what was sent arrives
