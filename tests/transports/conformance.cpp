@@ -1,5 +1,5 @@
-// The conformance kit is right about a right transport (each adapter's tests), and about wrong ones: here is
-// one for every case, and the cases that find it.
+// The tests of each adapter show that correct transports pass the conformance kit. Here, for every case of
+// the kit there is a wrong transport, with the cases that find it.
 
 #include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/conformance_tls.hpp>
@@ -74,7 +74,7 @@ struct wrong_transport {
 
 /// Sets the authority of the kit's TLS servers, and what else is to be configured.
 configuration trusting(const tls_servers& tls, configuration more = {}) {
-    return [pem = tls.authority(), more](CURL* easy) {
+    return [pem = tls.ca_certificate(), more](CURL* easy) {
         curl_blob blob{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
         if (more)
@@ -214,10 +214,10 @@ struct hand_made_transport {
             const bool in_body = answer.find("\r\n\r\n") != answer.npos;
             if (!ready(POLLIN, (clock != clock::from_first_byte || !answer.empty()) &&
                                    (clock != clock::until_body || !in_body)))
-                return transport_failure{failure::timeout, "no answer"};
+                return transport_failure{failure::timeout, "times out without a response"};
             const auto size = ::recv(handle, buffer.data(), buffer.size(), 0);
             if (size < 0)
-                return transport_failure{failure::reset, "no answer"};
+                return transport_failure{failure::reset, "times out without a response"};
             if (size == 0)
                 return http_response{200, {}, answer};
             if (clock == clock::from_first_byte && answer.empty())
@@ -229,8 +229,9 @@ struct hand_made_transport {
 
 check timed(enum hand_made_transport::clock clock) {
     return [=](conformance_options options) {
-        options.only = {"no answer", "dripping answer", "dripping headers without end", "dripping body",
-                        "peer that does not read"};
+        options.only = {"times out without a response", "times out while the status line arrives slowly",
+                        "times out while headers arrive without end",
+                        "times out while the body arrives slowly", "times out if the server does not read"};
         return check_transport(hand_made_transport{clock}, options);
     };
 }
@@ -374,16 +375,16 @@ public:
 
 check by_hand(hand_made_client::fault fault) {
     return [=](conformance_options options) {
-        options.only = {"cancel",
-                        "cancel within the answer",
-                        "connection that the answer ends",
-                        "kept connection cut within the answer",
-                        "kept connection that was closed",
-                        "many short timeouts",
-                        "request after a cancel",
-                        "request after a timeout",
-                        "two servers in turn",
-                        "unasked bytes on a kept connection"};
+        options.only = {"cancels the requests in flight",
+                        "cancels within the response",
+                        "reuses no connection that a response ends",
+                        "sends once if a kept connection is cut",
+                        "replaces a kept connection that was closed",
+                        "closes the connection after a timeout",
+                        "sends the next request after a cancel",
+                        "sends the next request after a timeout",
+                        "sends each request to its own server",
+                        "ignores bytes after a response"};
         return check_transport(hand_made_client{fault}, options);
     };
 }
@@ -470,106 +471,106 @@ const std::vector<wrong>& wrong_transports() {
     static const std::vector<wrong> all{
         {"sends every request as a POST",
          request_with([](http_request& r) { r.method = "POST"; }),
-         {"method", "request that cannot be sent", "HEAD"}},
+         {"sends the method as it stands", "refuses a request that cannot be sent", "expects no body after HEAD"}},
         {"sends a PUT as a POST",
          request_with([](http_request& r) { r.method = r.method == "PUT" ? "POST" : r.method; }),
-         {"method"}},
+         {"sends the method as it stands"}},
         {"refuses a PUT as if it might have arrived",
          around([](curl_transport& right, const http_request& r) {
              return r.method == "POST" ? right.send(r) : transport_failure{failure::other, "no POST"};
          }),
-         {"method", "request that cannot be sent", "HEAD", "cache"}},
+         {"sends the method as it stands", "refuses a request that cannot be sent", "expects no body after HEAD", "keeps no cache"}},
         {"normalises the URL",
          request_with([](http_request& r) {
              if (const auto at = r.url.find("%7e"); at != r.url.npos)
                  r.url.replace(at, 3, "~");
          }),
-         {"path and query"}},
+         {"sends the path and query as they stand"}},
         {"holds headers in a map",
          request_with([](http_request& r) { last_of_each(r.headers); }),
-         {"headers"}},
+         {"sends every header as it stands"}},
         {"sends header values as ASCII",
          request_with([](http_request& r) {
              for (header& h : r.headers)
                  std::replace_if(
                      h.value.begin(), h.value.end(), [](char c) { return c < 0; }, '?');
          }),
-         {"high bytes in a header"}},
+         {"sends header values as bytes"}},
         {"adds its own Accept",
          request_with([](http_request& r) {
              r.headers.push_back({"Accept", "*/*"});
          }),
-         {"no header twice", "headers that are added"}},
+         {"sends no header twice", "adds no other header"}},
         {"adds its own Content-Type",
          request_with([](http_request& r) {
              r.headers.push_back({"content-type", "text/plain"});
          }),
-         {"no header twice", "headers of each request"}},
+         {"sends no header twice", "sends each request with its own headers"}},
         {"sends {} for an empty body",
          request_with([](http_request& r) { r.body = r.body.empty() ? "{}" : r.body; }),
-         {"body of 0 bytes"}},
+         {"sends a body of 0 bytes"}},
         {"leaves out a body of one byte",
          request_with([](http_request& r) {
              r.body = r.body.size() == 1 && r.body < "0" ? "" : r.body == "x" ? "" : r.body;
          }),
-         {"body of 1 byte"}},
+         {"sends a body of 1 byte"}},
         {"has a length of 16 bits",
          request_with([](http_request& r) {
              if (r.body.size() == 65'536)
                  r.body.clear();
          }),
-         {"body of 64 KiB"}},
+         {"sends a body of 64 KiB"}},
         {"sends a body up to a buffer's end",
          request_with([](http_request& r) {
              r.body.resize(
                  std::min<std::size_t>(r.body.size(), r.body.size() > 2'000'000 ? r.body.size() : 1'000'000));
          }),
-         {"body of 1 MiB"}},
+         {"sends a body of 1 MiB"}},
         {"sends a body up to a NUL",
          request_with([](http_request& r) { r.body = r.body.c_str(); }),
-         {"body of all byte values"}},
+         {"sends a body of all byte values"}},
         {"sends what it can of a header",
          request_with([](http_request& r) {
              for (header& h : r.headers)
                  std::replace(h.value.begin(), h.value.end(), '\r', ' '),
                      std::replace(h.value.begin(), h.value.end(), '\n', ' ');
          }),
-         {"request that cannot be sent"}},
+         {"refuses a request that cannot be sent"}},
         {"throws where a request cannot be sent",
          outcome_with([](transport_result& outcome) {
              if (!outcome && outcome.error().kind == failure::other && !outcome.error().maybe_delivered)
                  throw std::runtime_error{outcome.error().message};
          }),
-         {"request that cannot be sent"}},
+         {"refuses a request that cannot be sent"}},
         {"throws what is no exception",
          failure_with([](const transport_failure& failed) -> transport_failure {
              throw static_cast<int>(failed.kind);
          }),
-         {"request that cannot be sent", "no answer", "dripping answer", "dripping headers without end", "dripping body", "peer that does not read", "refused port", "unknown host", "reset before the answer", "end within the headers", "reset within the body", "body shorter than Content-Length", "chunked body cut short", "garbage in place of HTTP", "cancel", "TLS: handshake that does not come", "TLS: self-signed certificate", "TLS: certificate of another host", "TLS: expired certificate", "TLS: unknown authority", "TLS: body until close, cut", "cancel within the answer", "kept connection cut within the answer", "many short timeouts", "request after a cancel", "request after a timeout"}},
+         {"refuses a request that cannot be sent", "times out without a response", "times out while the status line arrives slowly", "times out while headers arrive without end", "times out while the body arrives slowly", "times out if the server does not read", "reports a refused connection", "reports an unknown host", "reports a reset before the response", "reports a response cut within its headers", "reports a reset within the body", "reports a body shorter than Content-Length", "reports a chunked body cut short", "reports a response that is not HTTP", "cancels the requests in flight", "TLS: times out without a handshake", "TLS: rejects a self-signed certificate", "TLS: rejects a certificate of another host", "TLS: rejects an expired certificate", "TLS: rejects an unknown CA", "TLS: reports a body cut without close_notify", "cancels within the response", "sends once if a kept connection is cut", "closes the connection after a timeout", "sends the next request after a cancel", "sends the next request after a timeout"}},
         {"cuts what it sends at a NUL",
          request_with([](http_request& r) {
              for (header& h : r.headers)
                  h.value = h.value.c_str();
          }),
-         {"request that cannot be sent"}},
+         {"refuses a request that cannot be sent"}},
         {"leaves what is not HTTP's out of a header's name",
          request_with([](http_request& r) {
              for (header& h : r.headers)
                  std::erase_if(h.name, [](char c) { return c < '!' || c == ':'; });
          }),
-         {"request that cannot be sent"}},
+         {"refuses a request that cannot be sent"}},
         {"says that there is no connection to what is no URL",
          failure_with([](transport_failure failed) {
              if (failed.kind == failure::other && !failed.maybe_delivered)
                  failed.kind = failure::connect;
              return failed;
          }),
-         {"request that cannot be sent"}},
+         {"refuses a request that cannot be sent"}},
         {"leaves out empty headers of a request",
          request_with([](http_request& r) {
              std::erase_if(r.headers, [](const header& h) { return h.value.empty(); });
          }),
-         {"headers"}},
+         {"sends every header as it stands"}},
         {"sends no Content-Length without a body",
          [](conformance_options options) {
              tls_servers tls;
@@ -584,31 +585,31 @@ const std::vector<wrong>& wrong_transports() {
              return check_transport(
                  wrong_transport<decltype(around_it)>{curl_transport{trusting(tls)}, around_it}, options);
          },
-         {"body of 0 bytes", "HEAD"}},
+         {"sends a body of 0 bytes", "expects no body after HEAD"}},
         {"returns the headers of a 200 only",
          answer_with([](http_response& r) {
              if (r.status != 200)
                  r.headers.clear();
          }),
-         {"statuses", "answers without a body", "redirects"}},
+         {"returns a response of any status", "returns a response without a body", "follows no redirect"}},
         {"returns the body of a 200 only",
          answer_with([](http_response& r) {
              if (r.status >= 400)
                  r.body.clear();
          }),
-         {"statuses"}},
+         {"returns a response of any status"}},
         {"tries again where a gateway failed",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              return outcome && (outcome->status == 408 || outcome->status == 502) ? right.send(r) : outcome;
          }),
-         {"statuses"}},
+         {"returns a response of any status"}},
         {"takes an empty chunked body for a cut one",
          outcome_with([](transport_result& outcome) {
              if (outcome && outcome->body.empty() && find_header(outcome->headers, "Transfer-Encoding"))
                  outcome = transport_failure{failure::reset, "no body"};
          }),
-         {"chunked body"}},
+         {"decodes a chunked body"}},
         {"follows redirects on the same host",
          around([](curl_transport& right, http_request r) {
              transport_result outcome = right.send(r);
@@ -619,33 +620,33 @@ const std::vector<wrong>& wrong_transports() {
              r.url = r.url.substr(0, r.url.size() - 1) + *there;
              return right.send(r);
          }),
-         {"redirects"}},
+         {"follows no redirect"}},
         {"times out at once where time is short",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              if (r.timeout < 2s)
                  return transport_failure{failure::timeout, "no time"};
              return right.send(r);
          }),
-         {"no answer", "dripping answer", "dripping headers without end", "dripping body", "peer that does not read", "TLS: handshake that does not come", "many short timeouts"}},
+         {"times out without a response", "times out while the status line arrives slowly", "times out while headers arrive without end", "times out while the body arrives slowly", "times out if the server does not read", "TLS: times out without a handshake", "closes the connection after a timeout"}},
         {"says of every failure that the request may have arrived",
          failure_with([](transport_failure failed) {
              failed.maybe_delivered = true;
              return failed;
          }),
-         {"request that cannot be sent", "refused port", "unknown host", "TLS: self-signed certificate",
-          "TLS: certificate of another host", "TLS: expired certificate", "TLS: unknown authority"}},
+         {"refuses a request that cannot be sent", "reports a refused connection", "reports an unknown host", "TLS: rejects a self-signed certificate",
+          "TLS: rejects a certificate of another host", "TLS: rejects an expired certificate", "TLS: rejects an unknown CA"}},
         {"says that what was cancelled was not delivered",
          failure_with([](transport_failure failed) {
              failed.maybe_delivered = failed.maybe_delivered && failed.kind != failure::cancelled;
              return failed;
          }),
-         {"cancel", "cancel within the answer"}},
+         {"cancels the requests in flight", "cancels within the response"}},
         {"has no timeout for https",
          request_with([](http_request& r) {
              if (r.url.starts_with("https"))
                  r.timeout = 1h;
          }),
-         {"TLS: handshake that does not come"}},
+         {"TLS: times out without a handshake"}},
         {"says that an answer that is too long was not delivered",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
@@ -653,7 +654,7 @@ const std::vector<wrong>& wrong_transports() {
                  return transport_failure{failure::other, "too long", false};
              return outcome;
          }),
-         {"body longer than the limit", "body far longer than the limit", "chunked body far longer than the limit", "body until close, longer than the limit"}},
+         {"stops at a body longer than the limit", "stops at a body far longer than the limit", "stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"returns no status of an answer that is too long",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
@@ -661,7 +662,7 @@ const std::vector<wrong>& wrong_transports() {
                  outcome->status = 0;
              return outcome;
          }),
-         {"body longer than the limit", "body far longer than the limit", "chunked body far longer than the limit", "body until close, longer than the limit"}},
+         {"stops at a body longer than the limit", "stops at a body far longer than the limit", "stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"says that a request on a kept connection was not delivered, when it was",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
@@ -669,7 +670,7 @@ const std::vector<wrong>& wrong_transports() {
                  return transport_failure{failure::connect, "the connection ended"};
              return outcome;
          }),
-         {"kept connection that was closed", "kept connection cut within the answer"}},
+         {"replaces a kept connection that was closed", "sends once if a kept connection is cut"}},
         {"cancels the first of many",
          [](const conformance_options& options) {
              const auto in_flight = std::make_shared<int>(0);
@@ -683,148 +684,148 @@ const std::vector<wrong>& wrong_transports() {
                  });
              })(options);
          },
-         {"cancel"}},
+         {"cancels the requests in flight"}},
         {"returns 100 as the answer",
          answer_with([](http_response& r) {
              if (r.body == "after 100")
                  r = {100, {}, ""};
          }),
-         {"100 Continue before the answer"}},
+         {"skips 100 Continue"}},
         {"knows no interim answer but 100",
          answer_with([](http_response& r) {
              if (r.body == "after 103")
                  r = {103, {}, ""};
          }),
-         {"103 Early Hints before the answer"}},
+         {"skips 103 Early Hints"}},
         {"takes the service's errors for failures",
          outcome_with([](transport_result& outcome) {
              if (outcome && outcome->status >= 500)
                  outcome = transport_failure{failure::other, "server error"};
          }),
-         {"statuses"}},
+         {"returns a response of any status"}},
         {"tries again where the service is busy",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              return outcome && outcome->status == 503 ? right.send(r) : outcome;
          }),
-         {"statuses"}},
+         {"returns a response of any status"}},
         {"waits for a body that 204 has not",
          outcome_with([](transport_result& outcome) {
              if (outcome && (outcome->status == 204 || outcome->status == 304))
                  outcome = transport_failure{failure::timeout, "no body"};
          }),
-         {"answers without a body", "redirects"}},
+         {"returns a response without a body", "follows no redirect"}},
         {"has a buffer for a header",
          answer_with([](http_response& r) {
              for (header& h : r.headers)
                  h.value.resize(std::min<std::size_t>(h.value.size(), 1024));
          }),
-         {"long header of the answer"}},
+         {"returns a long response header"}},
         {"leaves out empty headers",
          answer_with([](http_response& r) {
              std::erase_if(r.headers, [](const header& h) { return h.value.empty(); });
          }),
-         {"empty header of the answer"}},
+         {"returns an empty response header"}},
         {"returns headers in a map",
          answer_with([](http_response& r) { last_of_each(r.headers); }),
-         {"headers of the answer", "cookies", "order of the answer's headers"}},
+         {"returns every response header", "keeps no cookies", "returns response headers in order"}},
         {"leaves the chunked coding on",
          answer_with([](http_response& r) {
              if (find_header(r.headers, "Transfer-Encoding"))
                  r.body = r.body.empty() ? "0\r\n\r\n" : "D\r\n" + r.body + "\r\n0\r\n\r\n";
          }),
-         {"chunked body"}},
+         {"decodes a chunked body"}},
         {"needs a length",
          outcome_with([](transport_result& outcome) {
              if (outcome && outcome->status == 200 && !find_header(outcome->headers, "Content-Length") &&
                  !find_header(outcome->headers, "Transfer-Encoding"))
                  outcome = transport_failure{failure::reset, "no length"};
          }),
-         {"body until close"}},
+         {"reads a body until the connection closes"}},
         {"returns a body up to a NUL",
          answer_with([](http_response& r) { r.body = r.body.c_str(); }),
-         {"body with NUL", "body with a Content-Encoding"}},
+         {"returns a body with NUL bytes", "returns an encoded body as it came"}},
         {"follows redirects",
          configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 1L); }),
-         {"redirects"}},
+         {"follows no redirect"}},
         {"knows no timeout",
          request_with([](http_request& r) { r.timeout = 1h; }),
-         {"no answer", "dripping answer", "dripping headers without end", "dripping body", "peer that does not read", "TLS: handshake that does not come", "many short timeouts"}},
+         {"times out without a response", "times out while the status line arrives slowly", "times out while headers arrive without end", "times out while the body arrives slowly", "times out if the server does not read", "TLS: times out without a handshake", "closes the connection after a timeout"}},
         {"has a timeout for the answer, once it has begun",
          timed(hand_made_transport::clock::from_first_byte),
-         {"no answer"}},
+         {"times out without a response"}},
         {"has a timeout for each byte",
          timed(hand_made_transport::clock::each_wait),
-         {"dripping answer", "dripping headers without end", "dripping body"}},
-        {"has a timeout for the headers", timed(hand_made_transport::clock::until_body), {"dripping body"}},
+         {"times out while the status line arrives slowly", "times out while headers arrive without end", "times out while the body arrives slowly"}},
+        {"has a timeout for the headers", timed(hand_made_transport::clock::until_body), {"times out while the body arrives slowly"}},
         {"has a timeout once the request is sent",
          timed(hand_made_transport::clock::from_sent),
-         {"peer that does not read"}},
+         {"times out if the server does not read"}},
         {"says that a timeout was not delivered",
          failure_with([](transport_failure failed) {
              failed.maybe_delivered = failed.maybe_delivered && failed.kind != failure::timeout;
              return failed;
          }),
-         {"no answer", "dripping answer", "dripping headers without end", "dripping body"}},
+         {"times out without a response", "times out while the status line arrives slowly", "times out while headers arrive without end", "times out while the body arrives slowly"}},
         {"cannot tell a refused port",
          failure_with([](transport_failure failed) {
              return failed.kind == failure::connect ? transport_failure{failure::other, failed.message}
                                                     : failed;
          }),
-         {"refused port"}},
+         {"reports a refused connection"}},
         {"cannot tell an unknown host",
          failure_with([](transport_failure failed) {
              failed.kind = failed.kind == failure::resolve ? failure::connect : failed.kind;
              return failed;
          }),
-         {"unknown host"}},
+         {"reports an unknown host"}},
         {"sends again where no answer came",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              return !outcome && says(outcome.error(), "reset by peer") ? right.send(r) : outcome;
          }),
-         {"reset before the answer", "reset within the body"}},
+         {"reports a reset before the response", "reports a reset within the body"}},
         {"takes a reset for a connection that was not made",
          failure_with([](transport_failure failed) {
              return says(failed, "reset by peer") ? transport_failure{failure::connect, failed.message}
                                                   : failed;
          }),
-         {"reset before the answer", "reset within the body"}},
+         {"reports a reset before the response", "reports a reset within the body"}},
         {"does not look for the end of the headers",
          failure_with([](const transport_failure& failed) -> transport_result {
              if (says(failed, "within the headers"))
                  return http_response{200, {}, ""};
              return failed;
          }),
-         {"end within the headers", "kept connection cut within the answer"}},
+         {"reports a response cut within its headers", "sends once if a kept connection is cut"}},
         {"takes the end of the connection for the end of the body",
          failure_with([](const transport_failure& failed) -> transport_result {
              if (says(failed, "bytes remaining to read"))
                  return http_response{200, {}, "half of th"};
              return failed;
          }),
-         {"body shorter than Content-Length"}},
+         {"reports a body shorter than Content-Length"}},
         {"returns what came before a reset",
          failure_with([](const transport_failure& failed) -> transport_result {
              if (says(failed, "reset by peer"))
                  return http_response{200, {}, "half of th"};
              return failed;
          }),
-         {"reset before the answer", "reset within the body"}},
+         {"reports a reset before the response", "reports a reset within the body"}},
         {"does not look for the last chunk",
          failure_with([](const transport_failure& failed) -> transport_result {
              if (says(failed, "outstanding read data"))
                  return http_response{200, {}, "abc"};
              return failed;
          }),
-         {"chunked body cut short"}},
+         {"reports a chunked body cut short"}},
         {"takes anything for an answer",
          failure_with([](const transport_failure& failed) -> transport_result {
              if (failed.kind == failure::other && failed.maybe_delivered)
                  return http_response{200, {}, ""};
              return failed;
          }),
-         {"garbage in place of HTTP"}},
+         {"reports a response that is not HTTP"}},
         {"has a limit one too low",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
@@ -832,7 +833,7 @@ const std::vector<wrong>& wrong_transports() {
                  return transport_failure{failure::other, "too long"};
              return outcome;
          }),
-         {"body as long as the limit"}},
+         {"returns a body as long as the limit"}},
         {"cuts a body that is one byte too long",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
@@ -842,7 +843,7 @@ const std::vector<wrong>& wrong_transports() {
                  outcome->body.resize(r.max_response_bytes);
              return outcome;
          }),
-         {"body longer than the limit"}},
+         {"stops at a body longer than the limit"}},
         {"cuts the body at the limit",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
@@ -850,7 +851,7 @@ const std::vector<wrong>& wrong_transports() {
                  outcome->body.resize(r.max_response_bytes);
              return outcome;
          }),
-         {"body longer than the limit", "body far longer than the limit", "chunked body far longer than the limit", "body until close, longer than the limit"}},
+         {"stops at a body longer than the limit", "stops at a body far longer than the limit", "stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"looks at the limit when all has come",
          around([](curl_transport& right, http_request r) -> transport_result {
              const std::size_t limit =
@@ -860,7 +861,7 @@ const std::vector<wrong>& wrong_transports() {
                  return transport_failure{failure::other, "too long"};
              return outcome;
          }),
-         {"body far longer than the limit", "chunked body far longer than the limit", "body until close, longer than the limit"}},
+         {"stops at a body far longer than the limit", "stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"looks for the limit in Content-Length alone",
          around([](curl_transport& right, http_request r) -> transport_result {
              const std::size_t limit = r.max_response_bytes;
@@ -870,59 +871,59 @@ const std::vector<wrong>& wrong_transports() {
              std::this_thread::sleep_for(4s);
              return outcome;
          }),
-         {"chunked body far longer than the limit", "body until close, longer than the limit"}},
+         {"stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"adds to the timeout",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              if (r.timeout > std::chrono::milliseconds::max() - 1s)
                  return transport_failure{failure::timeout, "passed long ago", false};
              return right.send(r);
          }),
-         {"longest timeout, largest limit"}},
+         {"accepts the largest timeout and limit"}},
         {"adds to the limit",
          request_with([](http_request& r) { r.max_response_bytes += 1; }),
-         {"longest timeout, largest limit"}},
+         {"accepts the largest timeout and limit"}},
         {"does not look at a kept connection before it uses it",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              if (r.body == "second")
                  return transport_failure{failure::reset, "the connection ended"};
              return right.send(r);
          }),
-         {"kept connection that was closed", "kept connection cut within the answer"}},
+         {"replaces a kept connection that was closed", "sends once if a kept connection is cut"}},
         {"makes a connection for each request",
          configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_FORBID_REUSE, 1L); }),
-         {"1,000 requests in a row"}},
+         {"keeps connections for 1,000 requests"}},
         {"says that it is thread_safe, and is not",
          [](conformance_options options) {
-             options.only = {"8 threads at once", "1,000 requests in a row", "cancel"};
+             options.only = {"sends from 8 threads at once", "keeps connections for 1,000 requests", "cancels the requests in flight"};
              return check_transport(unguarded_transport{}, options);
          },
-         {"8 threads at once"}},
-        {"does not cancel", cancelled_by([](curl_transport&, std::atomic<int>&) {}), {"cancel", "cancel within the answer"}},
+         {"sends from 8 threads at once"}},
+        {"does not cancel", cancelled_by([](curl_transport&, std::atomic<int>&) {}), {"cancels the requests in flight", "cancels within the response"}},
         {"cancels late",
          cancelled_by([](curl_transport& right, std::atomic<int>&) {
              std::this_thread::sleep_for(200ms);
              right.cancel();
          }),
-         {"cancel", "cancel within the answer"}},
+         {"cancels the requests in flight", "cancels within the response"}},
         {"remembers a cancel",
          cancelled_by([](curl_transport& right, std::atomic<int>& wishes) {
              ++wishes;
              right.cancel();
          }),
-         {"cancel", "request after a cancel"}},
+         {"cancels the requests in flight", "sends the next request after a cancel"}},
         {"cannot tell that it was cancelled",
          failure_with([](transport_failure failed) {
              failed.kind = failed.kind == failure::cancelled ? failure::other : failed.kind;
              return failed;
          }),
-         {"cancel", "cancel within the answer"}},
+         {"cancels the requests in flight", "cancels within the response"}},
         {"waits for the answer in send",
          async_around([](curl_multi_transport& right, http_request r, completion done) {
              right.send(std::move(r), std::move(done));
              while (right.poll(1ms) != 0) {
              }
          }),
-         {"cancel", "send does not block", "timeouts of many in flight"}},
+         {"cancels the requests in flight", "returns from send without waiting", "times out many requests in flight"}},
         {"mixes completions up",
          [](const conformance_options& options) {
              const auto held = std::make_shared<std::vector<completion>>();
@@ -935,7 +936,7 @@ const std::vector<wrong>& wrong_transports() {
                  });
              })(options);
          },
-         {"many in flight"}},
+         {"completes many requests in flight"}},
         {"loses a request that is sent from a completion",
          [](const conformance_options& options) {
              const auto completing = std::make_shared<bool>(false);
@@ -949,7 +950,7 @@ const std::vector<wrong>& wrong_transports() {
                  });
              })(options);
          },
-         {"send from a completion"}},
+         {"sends from a completion"}},
         {"completes twice",
          async_around([](curl_multi_transport& right, http_request r, completion done) {
              right.send(std::move(r), [=](transport_result outcome) {
@@ -957,14 +958,14 @@ const std::vector<wrong>& wrong_transports() {
                  done(std::move(outcome));
              });
          }),
-         {"completes once"}},
+         {"completes each request once"}},
         {"completes in send, and again where a request cannot be sent",
          async_around([](curl_multi_transport& right, http_request r, completion done) {
              if (!r.url.starts_with("http"))
                  done(transport_failure{failure::other, "no URL", false});
              right.send(std::move(r), std::move(done));
          }),
-         {"completes once"}},
+         {"completes each request once"}},
         {"does not complete what is cancelled",
          async_around([](curl_multi_transport& right, http_request r, completion done) {
              right.send(std::move(r), [=](transport_result outcome) {
@@ -976,7 +977,7 @@ const std::vector<wrong>& wrong_transports() {
                  forgotten.push_back(done);
              });
          }),
-         {"cancel", "completes once", "cancel within the answer", "request after a cancel"}},
+         {"cancels the requests in flight", "completes each request once", "cancels within the response", "sends the next request after a cancel"}},
         // What it adds, keeps or remembers
         {"sends again where no answer came within a third of the timeout",
          around([](curl_transport& right, http_request r) {
@@ -985,7 +986,7 @@ const std::vector<wrong>& wrong_transports() {
              r.timeout = timeout - r.timeout;
              return !outcome && outcome.error().kind == failure::timeout ? right.send(r) : outcome;
          }),
-         {"no answer"}},
+         {"times out without a response"}},
         {"cuts a body that ends with the connection at the limit",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
@@ -995,13 +996,13 @@ const std::vector<wrong>& wrong_transports() {
                  outcome->body.resize(r.max_response_bytes);
              return outcome;
          }),
-         {"body until close, longer than the limit"}},
+         {"stops at an unframed body longer than the limit"}},
         {"rounds timeouts up to whole seconds",
          request_with([](http_request& r) {
              if (r.timeout < 1h)
                  r.timeout = std::chrono::ceil<std::chrono::seconds>(r.timeout);
          }),
-         {"many short timeouts"}},
+         {"closes the connection after a timeout"}},
         {"waits longer with each timeout",
          remembering<std::atomic<int>>(
              [](std::atomic<int>& timeouts, curl_transport& right, const http_request& r) {
@@ -1010,7 +1011,7 @@ const std::vector<wrong>& wrong_transports() {
                      std::this_thread::sleep_for(50ms * timeouts++);
                  return outcome;
              }),
-         {"many short timeouts"}},
+         {"closes the connection after a timeout"}},
         {"has a cookie jar",
          remembering<std::map<std::string, std::string>>(
              [](auto& cookies, curl_transport& right, http_request r) {
@@ -1022,7 +1023,7 @@ const std::vector<wrong>& wrong_transports() {
                      cookies[r.url] = set->substr(0, set->find(';'));
                  return outcome;
              }),
-         {"cookies"}},
+         {"keeps no cookies"}},
         {"has a cache",
          remembering<std::map<std::string, http_response>>(
              [](auto& cache, curl_transport& right, const http_request& r) -> transport_result {
@@ -1034,7 +1035,7 @@ const std::vector<wrong>& wrong_transports() {
                      cache[key] = *outcome;
                  return outcome;
              }),
-         {"cache"}},
+         {"keeps no cache"}},
         {"asks whether what it has is still good",
          remembering<std::map<std::string, std::string>>(
              [](auto& tags, curl_transport& right, http_request r) {
@@ -1045,7 +1046,7 @@ const std::vector<wrong>& wrong_transports() {
                      tags[r.url] = *tag;
                  return outcome;
              }),
-         {"cache"}},
+         {"keeps no cache"}},
         {"sends the headers of earlier requests too",
          remembering<std::map<std::string, std::vector<header>>>(
              [](auto& sessions, curl_transport& right, http_request r) {
@@ -1060,7 +1061,7 @@ const std::vector<wrong>& wrong_transports() {
                  }
                  return right.send(r);
              }),
-         {"headers of each request"}},
+         {"sends each request with its own headers"}},
         {"sends the key of the first request with each",
          remembering<std::map<std::string, std::string>>(
              [](auto& keys, curl_transport& right, http_request r) {
@@ -1070,28 +1071,28 @@ const std::vector<wrong>& wrong_transports() {
                  }
                  return right.send(r);
              }),
-         {"headers of each request"}},
+         {"sends each request with its own headers"}},
         {"adds Accept-Encoding and unpacks",
          configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, ""); }),
-         {"headers that are added", "body with a Content-Encoding"}},
+         {"adds no other header", "returns an encoded body as it came"}},
         {"unpacks what it did not ask for",
          answer_with([](http_response& r) {
              if (find_header(r.headers, "Content-Encoding"))
                  r.body = "{}";
          }),
-         {"body with a Content-Encoding"}},
+         {"returns an encoded body as it came"}},
         {"adds a name of its own",
          request_with([](http_request& r) {
              if (!find_header(r.headers, "User-Agent"))
                  r.headers.push_back({"User-Agent", "in-house/1"});
          }),
-         {"headers that are added"}},
+         {"adds no other header"}},
         {"asks before it sends a large body",
          request_with([](http_request& r) {
              if (r.body.size() > 1'000'000)
                  r.headers.push_back({"Expect", "100-continue"});
          }),
-         {"headers that are added"}},
+         {"adds no other header"}},
         {"follows 300 to any host",
          around([](curl_transport& right, http_request r) {
              transport_result outcome = right.send(r);
@@ -1102,7 +1103,7 @@ const std::vector<wrong>& wrong_transports() {
              r.url = *there;
              return right.send(r);
          }),
-         {"redirects"}},
+         {"follows no redirect"}},
         {"fetches what a 202 refers to",
          around([](curl_transport& right, http_request r) {
              transport_result outcome = right.send(r);
@@ -1110,19 +1111,19 @@ const std::vector<wrong>& wrong_transports() {
                  return right.send(r);
              return outcome;
          }),
-         {"redirects"}},
+         {"follows no redirect"}},
         {"sends again on 504 and 421",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              return outcome && (outcome->status == 504 || outcome->status == 421) ? right.send(r) : outcome;
          }),
-         {"statuses"}},
+         {"returns a response of any status"}},
         {"sorts the headers of the answer",
          answer_with([](http_response& r) {
              std::stable_sort(r.headers.begin(), r.headers.end(),
                               [](const header& a, const header& b) { return a.name < b.name; });
          }),
-         {"order of the answer's headers"}},
+         {"returns response headers in order"}},
         {"waits for a body of HEAD",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
@@ -1130,14 +1131,14 @@ const std::vector<wrong>& wrong_transports() {
                  return transport_failure{failure::timeout, "no body"};
              return outcome;
          }),
-         {"HEAD"}},
+         {"expects no body after HEAD"}},
         {"looks for the port behind the first colon",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              if (r.url.find("//[") != r.url.npos)
                  return transport_failure{failure::other, "no port", false};
              return right.send(r);
          }),
-         {"IPv6"}},
+         {"connects to an IPv6 address"}},
         {"takes the end of a TLS connection for the end of the body",
          around([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
@@ -1145,34 +1146,34 @@ const std::vector<wrong>& wrong_transports() {
                  return http_response{200, {}, "half of"};
              return outcome;
          }),
-         {"TLS: body until close, cut"}},
+         {"TLS: reports a body cut without close_notify"}},
         {"keeps a connection after a timeout",
          by_hand(hand_made_client::fault::keeps_after_timeout),
-         {"request after a timeout"}},
+         {"sends the next request after a timeout"}},
         {"keeps a connection after a cancel",
          by_hand(hand_made_client::fault::keeps_after_cancel),
-         {"request after a cancel"}},
+         {"sends the next request after a cancel"}},
         {"does not close a connection after a timeout",
          by_hand(hand_made_client::fault::forgets_to_close),
-         {"many short timeouts"}},
+         {"closes the connection after a timeout"}},
         {"takes unasked bytes for the next answer",
          by_hand(hand_made_client::fault::keeps_unasked_bytes),
-         {"unasked bytes on a kept connection"}},
+         {"ignores bytes after a response"}},
         {"keeps a connection that the answer ends",
          by_hand(hand_made_client::fault::ignores_connection_close),
-         {"connection that the answer ends"}},
+         {"reuses no connection that a response ends"}},
         {"has one connection for all servers",
          by_hand(hand_made_client::fault::ignores_the_port),
-         {"two servers in turn"}},
+         {"sends each request to its own server"}},
         {"sends again when a kept connection ends within the answer",
          by_hand(hand_made_client::fault::sends_again),
-         {"kept connection cut within the answer"}},
+         {"sends once if a kept connection is cut"}},
         {"cannot be cancelled within the answer",
          by_hand(hand_made_client::fault::cancels_until_the_answer_begins),
-         {"cancel within the answer"}},
+         {"cancels within the response"}},
         {"counts the time from when a request's turn comes",
          [](conformance_options options) {
-             options.only = {"many in flight", "timeouts of many in flight"};
+             options.only = {"completes many requests in flight", "times out many requests in flight"};
              const auto waiting = std::make_shared<std::deque<std::function<void()>>>();
              return async_around([=](curl_multi_transport& right, http_request r, completion done) {
                  waiting->push_back([=, &right] {
@@ -1187,33 +1188,33 @@ const std::vector<wrong>& wrong_transports() {
                      waiting->front()();
              })(options);
          },
-         {"timeouts of many in flight"}},
+         {"times out many requests in flight"}},
         {"trusts nobody",
          configured([](CURL* easy) {
              curl_blob none{const_cast<char*>(""), 0, CURL_BLOB_COPY};
              curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &none);
          }),
-         {"TLS: good certificate", "TLS: handshake that does not come", "TLS: body until close, cut"}},
+         {"TLS: accepts a good certificate", "TLS: times out without a handshake", "TLS: reports a body cut without close_notify"}},
         {"trusts everybody",
          configured([](CURL* easy) {
              curl_easy_setopt(easy, CURLOPT_SSL_VERIFYPEER, 0L);
              curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L);
          }),
-         {"TLS: self-signed certificate", "TLS: certificate of another host", "TLS: expired certificate",
-          "TLS: unknown authority"}},
+         {"TLS: rejects a self-signed certificate", "TLS: rejects a certificate of another host", "TLS: rejects an expired certificate",
+          "TLS: rejects an unknown CA"}},
         {"trusts who signed for himself",
          tolerating<X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT>(),
-         {"TLS: self-signed certificate"}},
+         {"TLS: rejects a self-signed certificate"}},
         {"does not look at the certificate's host",
          configured([](CURL* easy) { curl_easy_setopt(easy, CURLOPT_SSL_VERIFYHOST, 0L); }),
-         {"TLS: certificate of another host"}},
+         {"TLS: rejects a certificate of another host"}},
         {"does not look at the certificate's dates",
          tolerating<X509_V_ERR_CERT_HAS_EXPIRED>(),
-         {"TLS: expired certificate"}},
+         {"TLS: rejects an expired certificate"}},
         {"does not look who signed",
          tolerating<X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY,
                     X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE>(),
-         {"TLS: unknown authority"}},
+         {"TLS: rejects an unknown CA"}},
         {"sends before it looks at the certificate",
          around([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
@@ -1226,8 +1227,8 @@ const std::vector<wrong>& wrong_transports() {
              }
              return outcome;
          }),
-         {"TLS: self-signed certificate", "TLS: certificate of another host", "TLS: expired certificate",
-          "TLS: unknown authority"}},
+         {"TLS: rejects a self-signed certificate", "TLS: rejects a certificate of another host", "TLS: rejects an expired certificate",
+          "TLS: rejects an unknown CA"}},
     };
     return all;
 }
@@ -1282,7 +1283,7 @@ std::set<std::string> that_can_run(std::set<std::string> cases) {
         }
     }();
     if (!has_ipv6)
-        cases.erase("IPv6");
+        cases.erase("connects to an IPv6 address");
     return cases;
 }
 
@@ -1333,10 +1334,10 @@ TEST_CASE("conformance: a transport that leaks a descriptor with each timeout is
             leaked.push_back(::dup(STDERR_FILENO));
         return outcome;
     });
-    const auto report = check_transport(leaks, {.only = {"many short timeouts"}});
+    const auto report = check_transport(leaks, {.only = {"closes the connection after a timeout"}});
     for (const int one : leaked)
         ::close(one);
-    CHECK(only_case(report).text.starts_with("it left at least 20 descriptors open"));
+    CHECK(only_case(report).text.starts_with("The transport left at least 20 descriptors open"));
 }
 
 TEST_CASE("conformance: a failure says what was done, what the contract says and how to mend it") {
@@ -1344,11 +1345,11 @@ TEST_CASE("conformance: a failure says what was done, what the contract says and
         check_transport(promptlayer::transport_from([](const http_request&) -> transport_result {
                             return http_response{500, {}, "no"};
                         }),
-                        {.only = {"redirects"}});
+                        {.only = {"follows no redirect"}});
     CHECK(only_case(report).text ==
-          "it returned the status 500 with a body of 2 bytes where the server answered 301; the contract "
-          "says that "
-          "no redirect is followed; to mend it, turn redirects off in your HTTP client.");
+          "The transport returned status 500 with a body of 2 bytes; the server sent status 301.\n"
+          "Contract: no redirect is followed.\n"
+          "Hint: turn off redirects in your HTTP client.");
     CHECK_FALSE(report.ok());
 }
 
@@ -1356,9 +1357,12 @@ TEST_CASE("conformance: what a transport cannot do is skipped, and the report sa
     const auto report =
         check_transport(promptlayer::transport_from(
                             [](const http_request&) -> transport_result { return transport_failure{}; }),
-                        {.only = {"8 threads at once", "cancel", "many in flight", "TLS: good certificate"}});
-    CHECK(listed(names(report, verdict::skipped)) ==
-          "8 threads at once, TLS: good certificate, cancel, many in flight");
+                        {.only = {"sends from 8 threads at once", "cancels the requests in flight",
+                                  "completes many requests in flight", "TLS: accepts a good certificate"}});
+    CHECK(
+        listed(names(report, verdict::skipped)) ==
+        "TLS: accepts a good certificate, cancels the requests in flight, completes many requests in flight, "
+        "sends from 8 threads at once");
     for (const case_result& one : report.cases)
         CHECK_FALSE(one.text.empty());
     CHECK_FALSE(report.ok()); // nothing was proved
@@ -1368,15 +1372,16 @@ TEST_CASE(
     "conformance: a case is skipped with the reason that is given; a name that no case has is a failure") {
     curl_transport transport;
     const auto report =
-        check_transport(transport, {.skip = {{"redirects", "a reason"}}, .only = {"redirects", "statuses"}});
+        check_transport(transport, {.skip = {{"follows no redirect", "a reason"}},
+                                    .only = {"follows no redirect", "returns a response of any status"}});
     CHECK(report.ok());
     CHECK(report.count(verdict::passed) == 1);
-    CHECK(report.cases[1].name == "redirects");
+    CHECK(report.cases[1].name == "follows no redirect");
     CHECK(report.cases[1].verdict == verdict::skipped);
     CHECK(report.cases[1].text == "a reason");
 
-    const auto mistyped =
-        check_transport(transport, {.skip = {{"redirect", "a reason"}}, .only = {"statuses"}});
+    const auto mistyped = check_transport(
+        transport, {.skip = {{"redirect", "a reason"}}, .only = {"returns a response of any status"}});
     CHECK_FALSE(mistyped.ok());
     CHECK(mistyped.cases[1].name == "redirect");
     CHECK_FALSE(check_transport(transport, {.only = {"status"}}).ok());
@@ -1386,15 +1391,17 @@ TEST_CASE("conformance: a report prints as a table") {
     conformance_report report;
     CHECK_FALSE(report.ok());
     report.cases = {
-        {"redirects", verdict::passed, "", 12ms},
-        {"a name longer than the place that there is for it", verdict::failed, "It was wrong.", 3ms},
-        {"cancel", verdict::skipped, "the transport has no cancel()", 0ms}};
+        {"follows no redirect", verdict::passed, "", 12ms},
+        {"a name that is longer than the column of the names is", verdict::failed,
+         "It failed.\nHint: fix it.", 3ms},
+        {"cancels the requests in flight", verdict::skipped, "the transport has no cancel()", 0ms}};
     std::ostringstream out;
     out << report;
-    CHECK(out.str() == "passed   redirects                                12 ms\n"
-                       "FAILED   a name longer than the place that there is for it 3 ms\n"
-                       "         It was wrong.\n"
-                       "skipped  cancel\n"
+    CHECK(out.str() == "passed   follows no redirect                                 12 ms\n"
+                       "FAILED   a name that is longer than the column of the names is 3 ms\n"
+                       "         It failed.\n"
+                       "         Hint: fix it.\n"
+                       "skipped  cancels the requests in flight\n"
                        "         the transport has no cancel()\n"
                        "1 passed, 1 failed, 1 skipped\n");
 }
@@ -1403,25 +1410,26 @@ TEST_CASE("conformance: an exception of any kind is a failure of the case, and t
     const auto thrown = [](auto what) {
         return check_transport(
             promptlayer::transport_from([=](const http_request&) -> transport_result { throw what; }),
-            {.only = {"statuses", "redirects"}});
+            {.only = {"returns a response of any status", "follows no redirect"}});
     };
     CHECK(thrown(std::runtime_error{"out of luck"}).count(verdict::failed) == 2);
     CHECK(thrown(std::runtime_error{"out of luck"})
               .cases[0]
               .text.starts_with(
-                  "it threw an exception: out of luck; the contract says that a transport does not throw"));
+                  "The transport threw an exception: out of luck.\nContract: a transport does not throw"));
     CHECK(thrown(7).count(verdict::failed) == 2);
 }
 
 TEST_CASE("conformance: a completion that is never called, or destroyed uncalled, is a failure of the case") {
     std::vector<completion> kept;
     auto never = promptlayer::transport_from([&](http_request, completion done) { kept.push_back(done); });
-    const auto report = check_transport(never, [] {}, {.slack = -9'900ms, .only = {"statuses"}});
-    CHECK(only_case(report).text.starts_with("a request was not completed; the contract says that"));
+    const auto report =
+        check_transport(never, [] {}, {.slack = -9'900ms, .only = {"returns a response of any status"}});
+    CHECK(only_case(report).text.starts_with("The transport did not complete a request.\nContract: "));
 
     auto dropped = promptlayer::transport_from([](http_request, completion) {});
-    CHECK(only_case(check_transport(dropped, [] {}, {.only = {"statuses"}}))
-              .text.starts_with("it returned failure::cancelled"));
+    CHECK(only_case(check_transport(dropped, [] {}, {.only = {"returns a response of any status"}}))
+              .text.starts_with("The transport returned failure::cancelled"));
 }
 
 TEST_CASE(
@@ -1429,10 +1437,10 @@ TEST_CASE(
     std::vector<completion> kept;
     auto keeps =
         promptlayer::transport_from([&](http_request, completion done) { kept.push_back(std::move(done)); });
-    CHECK_FALSE(check_transport(keeps, [] {}, {.slack = -9'900ms, .only = {"send from a completion"}}).ok());
+    CHECK_FALSE(check_transport(keeps, [] {}, {.slack = -9'900ms, .only = {"sends from a completion"}}).ok());
     REQUIRE(kept.size() == 1);
     kept[0](http_response{200, {}, "0"});
-    CHECK_FALSE(check_transport(keeps, [] {}, {.slack = -9'900ms, .only = {"send from a completion"}}).ok());
+    CHECK_FALSE(check_transport(keeps, [] {}, {.slack = -9'900ms, .only = {"sends from a completion"}}).ok());
     kept.clear();
 }
 
@@ -1441,16 +1449,16 @@ TEST_CASE("conformance: what a send from a completion throws does not meet the t
     auto throws_then = promptlayer::transport_from([&](http_request, completion done) {
         if (std::exchange(again, true))
             throw std::runtime_error{"nested"};
-        done(http_response{200, {}, "0"});
+        done(http_response{200, {}, "first"});
     });
-    const auto report = check_transport(throws_then, [] {}, {.only = {"send from a completion"}});
-    CHECK(only_case(report).text.starts_with("it threw an exception: nested"));
+    const auto report = check_transport(throws_then, [] {}, {.only = {"sends from a completion"}});
+    CHECK(only_case(report).text.starts_with("The transport threw an exception: nested"));
 }
 
 TEST_CASE(
     "conformance: a transport that reads until the connection ends is found, and does not keep the check") {
     const auto report = check_transport(hand_made_transport{hand_made_transport::clock::until_body, false},
-                                        {.only = {"statuses"}});
+                                        {.only = {"returns a response of any status"}});
     CHECK_FALSE(report.ok());
 }
 
@@ -1466,7 +1474,8 @@ TEST_CASE(
             else
                 threads.push_back(std::move(worker));
         });
-        const auto report = check_transport(own_thread, [] {}, {.only = {"statuses", "completes once"}});
+        const auto report = check_transport(
+            own_thread, [] {}, {.only = {"returns a response of any status", "completes each request once"}});
         for (std::thread& thread : threads)
             thread.join();
         INFO(promptlayer::testing::to_string(report));

@@ -119,7 +119,7 @@ TEST_CASE("curl_multi: a transport keeps its contract") {
 #ifdef PROMPTLAYER_TEST_TLS
     promptlayer::testing::tls_servers servers;
     options.tls = std::ref(servers);
-    curl_multi_transport transport{[pem = servers.authority()](CURL* easy) {
+    curl_multi_transport transport{[pem = servers.ca_certificate()](CURL* easy) {
         curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
     }};

@@ -248,7 +248,7 @@ TEST_CASE("curl: a transport keeps its contract") {
 #ifdef PROMPTLAYER_TEST_TLS
     promptlayer::testing::tls_servers servers;
     options.tls = std::ref(servers);
-    curl_transport transport{[pem = servers.authority()](CURL* easy) {
+    curl_transport transport{[pem = servers.ca_certificate()](CURL* easy) {
         curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
     }};
@@ -659,7 +659,7 @@ TEST_CASE("curl: a body without a length is whole when the connection is closed 
 TEST_CASE("curl: over https a body without a length is failure::reset, as it may have been cut") {
     loopback_service server;
     promptlayer::testing::tls_servers servers;
-    curl_transport transport{[pem = servers.authority()](CURL* easy) {
+    curl_transport transport{[pem = servers.ca_certificate()](CURL* easy) {
         curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
     }};
