@@ -103,7 +103,7 @@ TEST_CASE("loopback service: only the key given to the constructor is accepted")
     CHECK(json_status(exchange(service, {.key = "pl_other"})) == 200);
 }
 
-TEST_CASE("loopback service: a body above 8 MiB is 400 and recorded, a body above 9 MiB is 413 and is not") {
+TEST_CASE("loopback service: a body above 8 MiB is 400, and a body of 9 MiB is 413 and not recorded") {
     const loopback_service service;
     CHECK(json_status(exchange(service, {.body = std::string(8 * 1024 * 1024 + 1, 'x')})) == 400);
     CHECK(service.requests().size() == 1);

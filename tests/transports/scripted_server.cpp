@@ -143,7 +143,7 @@ TEST_CASE("scripted server: scripted responses are sent in order, then the handl
     CHECK(server.requests().size() == 3);
 }
 
-TEST_CASE("scripted server: no body and no second length is sent with a response that must not have it") {
+TEST_CASE("scripted server: no body and no second length is added to a response") {
     scripted_server server;
     server.respond(respond_with(204));
     CHECK(exchange(server, {}).ends_with("X-Scripted: 1\r\nConnection: close\r\n\r\n"));
@@ -156,7 +156,7 @@ TEST_CASE("scripted server: no body and no second length is sent with a response
     CHECK(exchange(server, {}) == "HTTP/1.1 200 OK\r\nContent-Length: 99\r\nConnection: close\r\n\r\nshort");
 }
 
-TEST_CASE("scripted server: a delayed response is sent after its delay, and other requests do not wait") {
+TEST_CASE("scripted server: a delayed response does not delay the responses to others") {
     scripted_server server;
     scripted_response late = respond_with(200);
     late.delay = 200ms;
@@ -171,7 +171,7 @@ TEST_CASE("scripted server: a delayed response is sent after its delay, and othe
     CHECK(steady_clock::now() - start >= 200ms);
 }
 
-TEST_CASE("scripted server: a response with a byte delay is sent byte by byte") {
+TEST_CASE("scripted server: a byte delay sends a response byte by byte") {
     scripted_server server;
     scripted_response trickle = raw("0123456789", ending::close);
     trickle.byte_delay = 10ms;

@@ -541,7 +541,7 @@ class conformance {
                describe(outcome) + "; the limit is " + std::to_string(small_limit) + " bytes");
     }
 
-    /// Sends a request whose response goes beyond the limit and then stalls. The outcome must come before the
+    /// Sends a request. The response exceeds the limit and then stalls; the outcome must come before the
     /// connection ends.
     void stops(scripted_response response) const {
         response.hold = slack_ + milliseconds{1'500};
