@@ -289,8 +289,8 @@ class conformance {
         return respond(200, {}, "half of this is missing", end, hold);
     }
 
-    static scripted_server::handler always(scripted_response response) {
-        return [response = std::move(response)](const http_request&) { return response; };
+    static scripted_server::handler always(scripted_response sent) {
+        return [response = std::move(sent)](const http_request&) { return response; };
     }
 
     /// Responds with the body of the request.
