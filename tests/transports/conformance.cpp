@@ -1050,6 +1050,8 @@ const std::vector<wrong>& wrong_transports() {
         {"adds the headers of earlier requests",
          remembering<std::map<std::string, std::vector<header>>>(
              [](auto& sessions, curl_transport& right, http_request r) {
+                 if (invalid_reason(r)) // a later server may have the same port
+                     return right.send(r);
                  std::vector<header>& session = sessions[r.url];
                  for (const header& h : r.headers) {
                      if (!find_header(session, h.name))
