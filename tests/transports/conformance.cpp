@@ -63,12 +63,12 @@ using configuration = std::function<void(CURL*)>;
 using check = std::function<conformance_report(const conformance_options&)>;
 
 /// A correct transport with a fault around it.
-template <class AroundT>
+template <class FaultT>
 struct wrong_transport {
     curl_transport right;
-    AroundT around;
+    FaultT fault;
 
-    transport_result send(const http_request& request) { return around(right, request); }
+    transport_result send(const http_request& request) { return fault(right, request); }
     void cancel() { right.cancel(); }
 };
 
@@ -83,19 +83,19 @@ configuration trusting(const tls_servers& tls, configuration more = {}) {
 }
 
 /// Returns the check of a transport that sends by `fault`, a function of a correct transport and the request.
-template <class AroundT>
-check around(AroundT wrong, configuration more = {}) {
+template <class FaultT>
+check faulty(FaultT fault, configuration more = {}) {
     return [=](conformance_options options) {
         tls_servers tls;
         options.tls = std::ref(tls);
-        return check_transport(wrong_transport<AroundT>{curl_transport{trusting(tls, more)}, wrong}, options);
+        return check_transport(wrong_transport<FaultT>{curl_transport{trusting(tls, more)}, fault}, options);
     };
 }
 
 /// The fault changes the request before it is sent.
 template <class ChangeT>
 check request_with(ChangeT change) {
-    return around([=](curl_transport& right, http_request request) {
+    return faulty([=](curl_transport& right, http_request request) {
         change(request);
         return right.send(request);
     });
@@ -104,7 +104,7 @@ check request_with(ChangeT change) {
 /// The fault changes the outcome.
 template <class ChangeT>
 check outcome_with(ChangeT change) {
-    return around([=](curl_transport& right, const http_request& request) {
+    return faulty([=](curl_transport& right, const http_request& request) {
         transport_result outcome = right.send(request);
         change(outcome);
         return outcome;
@@ -130,7 +130,7 @@ check failure_with(ChangeT change) {
 
 /// The fault is an option of libcurl.
 check configured(configuration more) {
-    return around([](curl_transport& right, const http_request& request) { return right.send(request); },
+    return faulty([](curl_transport& right, const http_request& request) { return right.send(request); },
                   more);
 }
 
@@ -390,12 +390,12 @@ check hand_made(hand_made_client::fault fault) {
 }
 
 /// The fault is a memory of earlier requests.
-template <class MemoryT, class AroundT>
-check remembering(AroundT wrong) {
+template <class MemoryT, class FaultT>
+check remembering(FaultT fault) {
     return [=](const conformance_options& options) {
         const auto memory = std::make_shared<MemoryT>();
-        return around([=](curl_transport& right, http_request request) {
-            return wrong(*memory, right, std::move(request));
+        return faulty([=](curl_transport& right, http_request request) {
+            return fault(*memory, right, std::move(request));
         })(options);
     };
 }
@@ -422,7 +422,7 @@ struct unguarded_transport {
 template <class CancelT>
 struct wrongly_cancelled_transport {
     curl_transport right{};
-    CancelT wrong;
+    CancelT fault;
     std::unique_ptr<std::atomic<int>> cancels = std::make_unique<std::atomic<int>>(0);
 
     transport_result send(const http_request& request) {
@@ -430,32 +430,32 @@ struct wrongly_cancelled_transport {
             return transport_failure{failure::cancelled, "cancelled earlier"};
         return right.send(request);
     }
-    void cancel() { wrong(right, *cancels); }
+    void cancel() { fault(right, *cancels); }
 };
 
 template <class CancelT>
-check cancelled_by(CancelT wrong) {
+check cancelled_by(CancelT fault) {
     return [=](const conformance_options& options) {
-        return check_transport(wrongly_cancelled_transport<CancelT>{{}, wrong}, options);
+        return check_transport(wrongly_cancelled_transport<CancelT>{{}, fault}, options);
     };
 }
 
 /// A correct asynchronous transport with a fault around it.
-template <class AroundT>
+template <class FaultT>
 struct wrong_async_transport {
     curl_multi_transport right;
-    AroundT around;
+    FaultT fault;
 
-    void send(http_request request, completion done) { around(right, std::move(request), std::move(done)); }
+    void send(http_request request, completion done) { fault(right, std::move(request), std::move(done)); }
     void cancel() { right.cancel(); }
 };
 
-template <class AroundT>
-check async_around(AroundT wrong) {
+template <class FaultT>
+check async_faulty(FaultT fault) {
     return [=](conformance_options options) {
         tls_servers tls;
         options.tls = std::ref(tls);
-        wrong_async_transport<AroundT> transport{curl_multi_transport{trusting(tls)}, wrong};
+        wrong_async_transport<FaultT> transport{curl_multi_transport{trusting(tls)}, fault};
         return check_transport(
             transport, [&] { transport.right.poll(1ms); }, options);
     };
@@ -476,7 +476,7 @@ const std::vector<wrong>& wrong_transports() {
          request_with([](http_request& r) { r.method = r.method == "PUT" ? "POST" : r.method; }),
          {"sends the method as it stands"}},
         {"refuses a PUT as maybe delivered",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              return r.method == "POST" ? right.send(r) : transport_failure{failure::other, "no POST"};
          }),
          {"sends the method as it stands", "refuses a request that cannot be sent", "expects no body after HEAD", "keeps no cache"}},
@@ -599,7 +599,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"returns a response of any status"}},
         {"sends again after a 408 or 502",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              return outcome && (outcome->status == 408 || outcome->status == 502) ? right.send(r) : outcome;
          }),
@@ -611,7 +611,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"decodes a chunked body"}},
         {"follows redirects on the same host",
-         around([](curl_transport& right, http_request r) {
+         faulty([](curl_transport& right, http_request r) {
              transport_result outcome = right.send(r);
              const std::string* const there =
                  outcome && outcome->status / 100 == 3 ? find_header(outcome->headers, "Location") : nullptr;
@@ -622,7 +622,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"follows no redirect"}},
         {"times out at once if the timeout is short",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              if (r.timeout < 2s)
                  return transport_failure{failure::timeout, "no time"};
              return right.send(r);
@@ -648,7 +648,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"times out without a TLS handshake"}},
         {"reports a response over the limit as not delivered",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
              if (outcome && outcome->body.size() > r.max_response_bytes)
                  return transport_failure{failure::other, "too long", false};
@@ -656,7 +656,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"stops at a body longer than the limit", "stops at a body far longer than the limit", "stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"returns no status with a response over the limit",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
              if (outcome && outcome->body.size() > r.max_response_bytes)
                  outcome->status = 0;
@@ -664,7 +664,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"stops at a body longer than the limit", "stops at a body far longer than the limit", "stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"reports a delivered request on a kept connection as not delivered",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
              if (r.body == "second")
                  return transport_failure{failure::connect, "the connection ended"};
@@ -674,7 +674,7 @@ const std::vector<wrong>& wrong_transports() {
         {"cancels only the first of many requests",
          [](const conformance_options& options) {
              const auto in_flight = std::make_shared<int>(0);
-             return async_around([=](curl_multi_transport& right, http_request r, completion done) {
+             return async_faulty([=](curl_multi_transport& right, http_request r, completion done) {
                  const bool first = (*in_flight)++ == 0;
                  right.send(std::move(r), [=](transport_result outcome) {
                      --*in_flight;
@@ -704,7 +704,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"returns a response of any status"}},
         {"sends again after a 503",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              return outcome && outcome->status == 503 ? right.send(r) : outcome;
          }),
@@ -780,7 +780,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"reports an unknown host"}},
         {"sends again after a reset",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              return !outcome && says(outcome.error(), "reset by peer") ? right.send(r) : outcome;
          }),
@@ -827,7 +827,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"reports a response that is not HTTP"}},
         {"has a limit that is one byte too low",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
              if (outcome && outcome->body.size() >= r.max_response_bytes)
                  return transport_failure{failure::other, "too long"};
@@ -835,7 +835,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"returns a body as long as the limit"}},
         {"cuts a body that is one byte too long",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              if (outcome && find_header(outcome->headers, "Content-Length") &&
                  *find_header(outcome->headers, "Content-Length") ==
@@ -845,7 +845,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"stops at a body longer than the limit"}},
         {"cuts the body at the limit",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              if (outcome && outcome->body.size() > r.max_response_bytes)
                  outcome->body.resize(r.max_response_bytes);
@@ -853,7 +853,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"stops at a body longer than the limit", "stops at a body far longer than the limit", "stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"checks the limit after the last byte",
-         around([](curl_transport& right, http_request r) -> transport_result {
+         faulty([](curl_transport& right, http_request r) -> transport_result {
              const std::size_t limit =
                  std::exchange(r.max_response_bytes, std::numeric_limits<std::size_t>::max());
              transport_result outcome = right.send(r);
@@ -863,7 +863,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"stops at a body far longer than the limit", "stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"checks the limit against Content-Length only",
-         around([](curl_transport& right, http_request r) -> transport_result {
+         faulty([](curl_transport& right, http_request r) -> transport_result {
              const std::size_t limit = r.max_response_bytes;
              transport_result outcome = right.send(r);
              if (!outcome || outcome->body.size() <= limit || find_header(outcome->headers, "Content-Length"))
@@ -873,7 +873,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"stops at a chunked body longer than the limit", "stops at an unframed body longer than the limit"}},
         {"overflows the timeout",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              if (r.timeout > std::chrono::milliseconds::max() - 1s)
                  return transport_failure{failure::timeout, "passed long ago", false};
              return right.send(r);
@@ -883,7 +883,7 @@ const std::vector<wrong>& wrong_transports() {
          request_with([](http_request& r) { r.max_response_bytes += 1; }),
          {"accepts the largest timeout and limit"}},
         {"does not check that a kept connection is open",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              if (r.body == "second")
                  return transport_failure{failure::reset, "the connection ended"};
              return right.send(r);
@@ -918,7 +918,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"cancels the requests in flight", "cancels within the response"}},
         {"blocks in send",
-         async_around([](curl_multi_transport& right, http_request r, completion done) {
+         async_faulty([](curl_multi_transport& right, http_request r, completion done) {
              right.send(std::move(r), std::move(done));
              while (right.poll(1ms) != 0) {
              }
@@ -927,7 +927,7 @@ const std::vector<wrong>& wrong_transports() {
         {"calls the completion of another request",
          [](const conformance_options& options) {
              const auto completions = std::make_shared<std::vector<completion>>();
-             return async_around([=](curl_multi_transport& right, http_request r, completion done) {
+             return async_faulty([=](curl_multi_transport& right, http_request r, completion done) {
                  completions->push_back(std::move(done));
                  right.send(std::move(r), [=](transport_result outcome) {
                      const completion last = std::move(completions->back());
@@ -940,7 +940,7 @@ const std::vector<wrong>& wrong_transports() {
         {"loses a request that is sent from a completion",
          [](const conformance_options& options) {
              const auto completing = std::make_shared<bool>(false);
-             return async_around([=](curl_multi_transport& right, http_request r, completion done) {
+             return async_faulty([=](curl_multi_transport& right, http_request r, completion done) {
                  if (*completing)
                      return;
                  right.send(std::move(r), [=](transport_result outcome) {
@@ -952,7 +952,7 @@ const std::vector<wrong>& wrong_transports() {
          },
          {"sends from a completion"}},
         {"completes twice",
-         async_around([](curl_multi_transport& right, http_request r, completion done) {
+         async_faulty([](curl_multi_transport& right, http_request r, completion done) {
              right.send(std::move(r), [=](transport_result outcome) {
                  done(outcome);
                  done(std::move(outcome));
@@ -960,14 +960,14 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"completes each request once"}},
         {"completes a refused request in send and again later",
-         async_around([](curl_multi_transport& right, http_request r, completion done) {
+         async_faulty([](curl_multi_transport& right, http_request r, completion done) {
              if (!r.url.starts_with("http"))
                  done(transport_failure{failure::other, "no URL", false});
              right.send(std::move(r), std::move(done));
          }),
          {"completes each request once"}},
         {"does not complete a cancelled request",
-         async_around([](curl_multi_transport& right, http_request r, completion done) {
+         async_faulty([](curl_multi_transport& right, http_request r, completion done) {
              right.send(std::move(r), [=](transport_result outcome) {
                  static std::vector<completion> forgotten;
                  static std::mutex mutex;
@@ -980,7 +980,7 @@ const std::vector<wrong>& wrong_transports() {
          {"cancels the requests in flight", "completes each request once", "cancels within the response", "sends the next request after a cancel"}},
         // ErrorsV of what is added, kept or remembered
         {"sends again after a third of the timeout",
-         around([](curl_transport& right, http_request r) {
+         faulty([](curl_transport& right, http_request r) {
              const auto timeout = std::exchange(r.timeout, r.timeout / 3);
              transport_result outcome = right.send(r);
              r.timeout = timeout - r.timeout;
@@ -988,7 +988,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"times out without a response"}},
         {"cuts an unframed body at the limit",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              if (outcome && outcome->body.size() > r.max_response_bytes &&
                  !find_header(outcome->headers, "Content-Length") &&
@@ -1096,7 +1096,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"adds only headers that the connection needs"}},
         {"follows a 300 to another host",
-         around([](curl_transport& right, http_request r) {
+         faulty([](curl_transport& right, http_request r) {
              transport_result outcome = right.send(r);
              const std::string* const there =
                  outcome && outcome->status == 300 ? find_header(outcome->headers, "Location") : nullptr;
@@ -1107,7 +1107,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"follows no redirect"}},
         {"fetches the Location of a 202",
-         around([](curl_transport& right, http_request r) {
+         faulty([](curl_transport& right, http_request r) {
              transport_result outcome = right.send(r);
              if (outcome && outcome->status == 202 && find_header(outcome->headers, "Location"))
                  return right.send(r);
@@ -1115,7 +1115,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"follows no redirect"}},
         {"sends again after a 504 or 421",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              return outcome && (outcome->status == 504 || outcome->status == 421) ? right.send(r) : outcome;
          }),
@@ -1127,7 +1127,7 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"returns response headers in order"}},
         {"waits for a body after HEAD",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
              if (outcome && r.method == "HEAD")
                  return transport_failure{failure::timeout, "no body"};
@@ -1135,14 +1135,14 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"expects no body after HEAD"}},
         {"parses the port after the first colon",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              if (r.url.find("//[") != r.url.npos)
                  return transport_failure{failure::other, "no port", false};
              return right.send(r);
          }),
          {"connects to an IPv6 address"}},
         {"returns a TLS body without a close_notify",
-         around([](curl_transport& right, const http_request& r) -> transport_result {
+         faulty([](curl_transport& right, const http_request& r) -> transport_result {
              transport_result outcome = right.send(r);
              if (!outcome && outcome.error().kind == failure::reset && r.url.starts_with("https"))
                  return http_response{200, {}, "half of"};
@@ -1177,7 +1177,7 @@ const std::vector<wrong>& wrong_transports() {
          [](conformance_options options) {
              options.only = {"completes many requests in flight", "times out many requests in flight"};
              const auto waiting = std::make_shared<std::deque<std::function<void()>>>();
-             return async_around([=](curl_multi_transport& right, http_request r, completion done) {
+             return async_faulty([=](curl_multi_transport& right, http_request r, completion done) {
                  waiting->push_back([=, &right] {
                      right.send(r, [=](transport_result outcome) {
                          waiting->pop_front();
@@ -1218,7 +1218,7 @@ const std::vector<wrong>& wrong_transports() {
                     X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE>(),
          {"rejects a certificate of an unknown CA"}},
         {"sends again without a check after a failed check",
-         around([](curl_transport& right, const http_request& r) {
+         faulty([](curl_transport& right, const http_request& r) {
              transport_result outcome = right.send(r);
              if (!outcome && outcome.error().kind == failure::tls) {
                  curl_transport trusting_all{[](CURL* easy) {
