@@ -2,7 +2,8 @@
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/conformance_tls.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transports/beast.hpp>
 
 #include <doctest/doctest.h>
@@ -55,8 +56,9 @@ using promptlayer::transport_failure;
 using promptlayer::transport_result;
 using promptlayer::testing::certificate;
 using promptlayer::testing::check_transport;
-using promptlayer::testing::loopback_server;
+using promptlayer::testing::loopback_service;
 using promptlayer::testing::scripted_response;
+using promptlayer::testing::scripted_server;
 using promptlayer::testing::tls_servers;
 using ending = scripted_response::connection_ending;
 using tcp = boost::asio::ip::tcp;
@@ -172,7 +174,7 @@ http_request to(std::string url, std::string body = R"({"prompt_name":"a","reque
     return request;
 }
 
-http_request to(const loopback_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
+http_request to(const scripted_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
 
 http_response answer_of(transport_result outcome) {
     REQUIRE_MESSAGE(outcome.has_value(), (outcome ? std::string{} : outcome.error().message));
@@ -197,7 +199,7 @@ scripted_response late() {
     return answer;
 }
 
-promptlayer::config config_of(const loopback_server& server) {
+promptlayer::config config_of(const scripted_server& server) {
     promptlayer::config config;
     config.api_key = "pl_loopback";
     config.base_url = server.base_url();
@@ -211,7 +213,7 @@ const promptlayer::track_prompt sample{.prompt_name = "support-response", .reque
 TEST_CASE("beast: the contract is kept on one thread that turns the loop") {
     tls_servers servers;
     fixture f;
-    f.tls.add_certificate_authority(asio::buffer(servers.authority()));
+    f.tls.add_certificate_authority(asio::buffer(servers.ca_certificate()));
     const auto turn = [&] {
         f.context.restart();
         f.context.run_for(1ms);
@@ -225,22 +227,24 @@ TEST_CASE("beast: the contract is kept on one thread that turns the loop") {
 TEST_CASE("beast: the contract is kept where several threads run the loop") {
     tls_servers servers;
     fixture f;
-    f.tls.add_certificate_authority(asio::buffer(servers.authority()));
+    f.tls.add_certificate_authority(asio::buffer(servers.ca_certificate()));
     const running threads{f.context, 3};
-    const auto report =
-        check_transport(f.transport, [] {},
-                        {.tls = std::ref(servers),
-                         .only = {"method", "body of 1 MiB", "body far longer than the limit",
-                                  "kept connection that was closed", "1,000 requests in a row",
-                                  "8 threads at once", "cancel", "many in flight", "send from a completion",
-                                  "completes once", "TLS: good certificate", "TLS: unknown authority"}});
+    const auto report = check_transport(
+        f.transport, [] {},
+        {.tls = std::ref(servers),
+         .only = {"sends the method as it stands", "sends a body of 1 MiB",
+                  "stops at a body far longer than the limit", "replaces a kept connection that was closed",
+                  "keeps connections for 1,000 requests", "sends from 8 threads at once",
+                  "cancels the requests in flight", "completes many requests in flight",
+                  "sends from a completion", "completes each request once", "accepts a trusted certificate",
+                  "rejects a certificate of an unknown CA"}});
     INFO(to_string(report));
     CHECK(report.ok());
     CHECK(report.count(promptlayer::testing::verdict::skipped) <= 1); // IPv6, on a machine without
 }
 
 TEST_CASE("beast: sending and cancelling from many threads at any moment completes every request once") {
-    const loopback_server server;
+    const loopback_service server;
     fixture f;
     std::atomic<int> answered{0}, cancelled{0};
     {
@@ -269,7 +273,7 @@ TEST_CASE("beast: sending and cancelling from many threads at any moment complet
 // ---- Requests
 
 TEST_CASE("beast: what would arrive as something else is refused, and nothing is sent") {
-    const loopback_server server;
+    const loopback_service server;
     fixture f;
     const auto refused = [&](auto change) {
         http_request request = to(server);
@@ -300,7 +304,7 @@ TEST_CASE("beast: what would arrive as something else is refused, and nothing is
 }
 
 TEST_CASE("beast: it adds Host and Content-Length and nothing else, and the request's Host goes first") {
-    const loopback_server server;
+    const loopback_service server;
     fixture f;
     http_request request = to(server.base_url() + "/a?b", "");
     request.headers = {};
@@ -349,7 +353,7 @@ TEST_CASE("beast: a timeout before the request is sent is not maybe delivered") 
 // ---- Answers
 
 TEST_CASE("beast: headers of an answer keep their order, and trailers are none of them") {
-    loopback_server server;
+    loopback_service server;
     server.respond(raw("HTTP/1.1 200 OK\r\nX-A: 1\r\nx-b:\r\nX-A: 2\r\nTransfer-Encoding: chunked\r\n\r\n"
                        "3;ext=1\r\nabc\r\n0\r\nX-Trailer: 1\r\n\r\n",
                        ending::keep_alive));
@@ -363,7 +367,7 @@ TEST_CASE("beast: headers of an answer keep their order, and trailers are none o
 }
 
 TEST_CASE("beast: headers up to 256 KiB are taken, longer ones are a failure, and so are endless trailers") {
-    loopback_server server;
+    loopback_service server;
     fixture f;
     const auto lines = [](int count) {
         std::string text;
@@ -392,7 +396,7 @@ TEST_CASE("beast: headers up to 256 KiB are taken, longer ones are a failure, an
 }
 
 TEST_CASE("beast: a body over the limit is returned with one byte more than allowed, also if chunked") {
-    loopback_server server;
+    loopback_service server;
     fixture f;
     http_request request = to(server);
     request.max_response_bytes = 4;
@@ -408,7 +412,7 @@ TEST_CASE("beast: a body over the limit is returned with one byte more than allo
 }
 
 TEST_CASE("beast: interim answers without end are a failure in time, and their headers count") {
-    loopback_server server;
+    loopback_service server;
     fixture f;
     const auto many = [](int count, const std::string& lines) {
         std::string text;
@@ -435,7 +439,7 @@ TEST_CASE("beast: interim answers without end are a failure in time, and their h
 }
 
 TEST_CASE("beast: an answer with a transfer coding other than chunked is a failure") {
-    loopback_server server;
+    loopback_service server;
     fixture f;
     for (const char* coding : {"gzip", "gzip, chunked", "chunked, gzip", "identity", "xchunked"}) {
         server.respond(raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: " + std::string{coding} +
@@ -449,7 +453,7 @@ TEST_CASE("beast: an answer with a transfer coding other than chunked is a failu
 }
 
 TEST_CASE("beast: 101 is an answer, and its connection is not used again") {
-    loopback_server server;
+    loopback_service server;
     server.respond(raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", ending::keep_alive));
     fixture f;
     CHECK(answer_of(f.send(to(server))).status == 101);
@@ -458,7 +462,7 @@ TEST_CASE("beast: 101 is an answer, and its connection is not used again") {
 }
 
 TEST_CASE("beast: bytes after an answer are not taken for the next one") {
-    loopback_server server;
+    loopback_service server;
     const std::string ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
     server.respond(raw(ok + "HTTP/1.1 500 Not asked for\r\nContent-Length: 0\r\n\r\n", ending::keep_alive));
     fixture f;
@@ -470,7 +474,7 @@ TEST_CASE("beast: bytes after an answer are not taken for the next one") {
 // ---- Connections
 
 TEST_CASE("beast: connections are kept up to the number that was given") {
-    const loopback_server server;
+    const loopback_service server;
     const auto connections = [&](std::size_t max_idle) {
         const std::size_t before = server.connections();
         fixture f{max_idle};
@@ -489,7 +493,7 @@ TEST_CASE("beast: connections are kept up to the number that was given") {
 }
 
 TEST_CASE("beast: an idle connection that cannot be used any more takes no place of another") {
-    loopback_server closes, one, other;
+    loopback_service closes, one, other;
     fixture f{2};
     answer_of(f.send(to(one)));
     scripted_response last;
@@ -503,7 +507,7 @@ TEST_CASE("beast: an idle connection that cannot be used any more takes no place
 }
 
 TEST_CASE("beast: a kept connection is for its own host and port only") {
-    const loopback_server one, other;
+    const loopback_service one, other;
     fixture f;
     answer_of(f.send(to(one)));
     answer_of(f.send(to(other)));
@@ -533,7 +537,7 @@ TEST_CASE("beast: what a server says on an idle connection is not taken for the 
 }
 
 TEST_CASE("beast: a request whose kept connection ends without a byte is sent again, once, on a new one") {
-    loopback_server server;
+    loopback_service server;
     fixture f;
     answer_of(f.send(to(server)));
     server.respond(raw(""));
@@ -541,7 +545,7 @@ TEST_CASE("beast: a request whose kept connection ends without a byte is sent ag
     CHECK(server.requests().size() == 3);
     CHECK(server.connections() == 2);
 
-    server.respond(raw("", ending::reset_before_answer));
+    server.respond(raw("", ending::reset_before_response));
     server.respond(raw(""));
     const transport_failure failed = failure_of(f.send(to(server)));
     CHECK(failed.kind == failure::reset);
@@ -551,7 +555,7 @@ TEST_CASE("beast: a request whose kept connection ends without a byte is sent ag
 }
 
 TEST_CASE("beast: a request is not sent again once a byte of an answer came, nor on a first connection") {
-    loopback_server server;
+    loopback_service server;
     fixture f;
     server.respond(raw(""));
     CHECK(failure_of(f.send(to(server))).kind == failure::reset);
@@ -583,7 +587,7 @@ TEST_CASE("beast: a request that was sent once and then finds no connection is m
 #ifdef __linux__
 
 TEST_CASE("beast: an address is not looked up") {
-    const loopback_server server;
+    const loopback_service server;
     const auto threads = [] {
         const std::filesystem::directory_iterator begin{"/proc/self/task"};
         return std::distance(begin, std::filesystem::directory_iterator{});
@@ -599,7 +603,7 @@ TEST_CASE("beast: an address is not looked up") {
 #endif
 
 TEST_CASE("beast: an empty completion is no harm") {
-    const loopback_server server;
+    const loopback_service server;
     fixture f;
     f.transport.send(to(server), nullptr);
     f.run();
@@ -609,7 +613,7 @@ TEST_CASE("beast: an empty completion is no harm") {
 // ---- Lifetime
 
 TEST_CASE("beast: destroying a transport, or assigning to it, ends its requests as cancelled") {
-    loopback_server server;
+    loopback_service server;
     server.respond(late());
     server.respond(late());
     ssl::context tls{ssl::context::tls_client};
@@ -641,7 +645,7 @@ TEST_CASE("beast: destroying a transport, or assigning to it, ends its requests 
 }
 
 TEST_CASE("beast: destroying the context with requests in flight ends them, in whatever state they are") {
-    loopback_server server;
+    loopback_service server;
     server.respond(late());
     tls_servers servers;
     int ended = 0;
@@ -668,12 +672,12 @@ TEST_CASE("beast: destroying the context with requests in flight ends them, in w
 }
 
 TEST_CASE("beast: the TLS context may go before the transport, and can be configured after it was made") {
-    const loopback_server server;
+    const loopback_service server;
     tls_servers servers;
     asio::io_context context;
     std::optional<ssl::context> tls{ssl::context::tls_client};
     beast_transport transport{context.get_executor(), *tls};
-    tls->add_certificate_authority(asio::buffer(servers.authority()));
+    tls->add_certificate_authority(asio::buffer(servers.ca_certificate()));
     tls.reset();
     std::optional<transport_result> outcome;
     transport.send(to(servers(certificate::good, server.port()) + "/rest/track-prompt"),
@@ -686,10 +690,10 @@ TEST_CASE("beast: the TLS context may go before the transport, and can be config
 // ---- TLS
 
 TEST_CASE("beast: a server is verified whatever the verify mode and callback of the TLS context") {
-    const loopback_server server;
+    const loopback_service server;
     tls_servers servers;
     fixture f;
-    f.tls.add_certificate_authority(asio::buffer(servers.authority()));
+    f.tls.add_certificate_authority(asio::buffer(servers.ca_certificate()));
     f.tls.set_verify_mode(ssl::verify_none);
     f.tls.set_verify_callback([](bool, ssl::verify_context&) { return true; });
     const auto why = [&](certificate shown) {
@@ -833,7 +837,7 @@ TEST_CASE("beast: over TLS a body until close is whole only if the server says t
 // ---- Completion tokens
 
 TEST_CASE("beast: a client tracks over it with a handler, and errors of the service come back typed") {
-    const loopback_server server;
+    const loopback_service server;
     fixture f;
     promptlayer::config config = config_of(server);
     promptlayer::client client{config, std::ref(f.transport)};
@@ -854,7 +858,7 @@ TEST_CASE("beast: a client tracks over it with a handler, and errors of the serv
 }
 
 TEST_CASE("beast: a client tracks with whatever token") {
-    const loopback_server server;
+    const loopback_service server;
     fixture f;
     promptlayer::client client{config_of(server), std::ref(f.transport)};
 
@@ -888,7 +892,7 @@ TEST_CASE("beast: a client tracks with whatever token") {
 
 TEST_CASE("beast: an operation completes on the executor of its token, else on the transport's, and never "
           "within its start") {
-    const loopback_server server;
+    const loopback_service server;
     fixture f;
     promptlayer::client client{config_of(server), std::ref(f.transport)};
     for (const char* name : {"support-response", ""}) { // one is answered, one refused unsent
@@ -937,7 +941,7 @@ struct counting {
 };
 
 TEST_CASE("beast: the completion is posted with the allocator of its token") {
-    const loopback_server server;
+    const loopback_service server;
     fixture f;
     promptlayer::client client{config_of(server), std::ref(f.transport)};
     std::size_t allocations = 0;
@@ -954,7 +958,7 @@ TEST_CASE("beast: the completion is posted with the allocator of its token") {
 #if defined(BOOST_ASIO_HAS_CO_AWAIT)
 
 TEST_CASE("beast: coroutines track at the same time, and go with the context that is destroyed") {
-    loopback_server server;
+    loopback_service server;
     ssl::context tls{ssl::context::tls_client};
     int done = 0, destroyed = 0;
     const auto counted = [&](int*) { ++destroyed; };

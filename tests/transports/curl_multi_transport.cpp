@@ -1,6 +1,7 @@
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transports/curl_multi.hpp>
 
 #include <doctest/doctest.h>
@@ -45,8 +46,9 @@ using promptlayer::failure;
 using promptlayer::http_request;
 using promptlayer::transport_failure;
 using promptlayer::transport_result;
-using promptlayer::testing::loopback_server;
+using promptlayer::testing::loopback_service;
 using promptlayer::testing::scripted_response;
+using promptlayer::testing::scripted_server;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
 
@@ -70,7 +72,7 @@ http_request to(const std::string& url, std::string body = "{}") {
     return request;
 }
 
-http_request to(const loopback_server& server, std::string body = "{}") {
+http_request to(const scripted_server& server, std::string body = "{}") {
     return to(server.base_url() + "/", std::move(body));
 }
 
@@ -117,7 +119,7 @@ TEST_CASE("curl_multi: a transport keeps its contract") {
 #ifdef PROMPTLAYER_TEST_TLS
     promptlayer::testing::tls_servers servers;
     options.tls = std::ref(servers);
-    curl_multi_transport transport{[pem = servers.authority()](CURL* easy) {
+    curl_multi_transport transport{[pem = servers.ca_certificate()](CURL* easy) {
         curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
     }};
@@ -130,7 +132,7 @@ TEST_CASE("curl_multi: a transport keeps its contract") {
 }
 
 TEST_CASE("curl_multi: a client tracks over it, and errors of the service come back typed") {
-    const loopback_server server;
+    const loopback_service server;
     promptlayer::config config;
     config.api_key = "pl_loopback";
     config.base_url = server.base_url();
@@ -150,7 +152,7 @@ TEST_CASE("curl_multi: a client tracks over it, and errors of the service come b
 
 TEST_CASE("curl_multi: each of many requests gets its own answer, over no more connections than allowed") {
     for (const int most : {0, 1, 3}) {
-        const loopback_server server{echo};
+        const scripted_server server{echo};
         auto transport = most ? curl_multi_transport{nullptr, most} : curl_multi_transport{};
         std::vector<std::string> answers(24);
         for (std::size_t i = 0; i < answers.size(); ++i)
@@ -165,7 +167,7 @@ TEST_CASE("curl_multi: each of many requests gets its own answer, over no more c
 }
 
 TEST_CASE("curl_multi: no request waits for the answer to another") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport;
     std::vector<transport_result> kept;
     transport.send(to(server, "never"), into(kept));
@@ -176,7 +178,7 @@ TEST_CASE("curl_multi: no request waits for the answer to another") {
 }
 
 TEST_CASE("curl_multi: requests one after the other share a connection but no handle of libcurl") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     int new_handles = 0;
     curl_multi_transport transport{[&](CURL* easy) {
         curl_slist* cookies = nullptr; // a handle keeps them for good
@@ -197,7 +199,7 @@ TEST_CASE("curl_multi: requests one after the other share a connection but no ha
 }
 
 TEST_CASE("curl_multi: poll does not wait, or as long as it is told, or until something happens") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport;
     const auto start = steady_clock::now();
     CHECK(transport.poll(long_enough) == 0); // nothing is in flight
@@ -226,7 +228,7 @@ TEST_CASE("curl_multi: poll does not wait, or as long as it is told, or until so
 }
 
 TEST_CASE("curl_multi: what cannot be sent is told by poll, and not within send") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     std::vector<transport_result> kept;
     curl_multi_transport transport;
     http_request request = to(server);
@@ -264,7 +266,7 @@ TEST_CASE("curl_multi: a completion that sends what cannot be sent again and aga
 }
 
 TEST_CASE("curl_multi: a completion may send, poll and cancel") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport;
     std::vector<transport_result> kept, cancelled;
     transport.send(to(server, "never"), into(cancelled));
@@ -289,7 +291,7 @@ TEST_CASE("curl_multi: a completion may send, poll and cancel") {
 }
 
 TEST_CASE("curl_multi: what a completion throws goes to the caller of poll, and no other outcome is lost") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport;
     std::vector<transport_result> kept;
     for (const bool throws : {true, false, true, false})
@@ -309,7 +311,7 @@ TEST_CASE("curl_multi: what a completion throws goes to the caller of poll, and 
 }
 
 TEST_CASE("curl_multi: an empty completion is no harm") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport;
     transport.send(to(server), nullptr);
     finish(transport);
@@ -317,7 +319,7 @@ TEST_CASE("curl_multi: an empty completion is no harm") {
 }
 
 TEST_CASE("curl_multi: cancel wakes poll and ends all that is in flight, sent or not") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport{nullptr, 2};
     std::vector<transport_result> first, kept;
     for (int i = 0; i < 2; ++i)
@@ -346,7 +348,7 @@ TEST_CASE("curl_multi: cancel wakes poll and ends all that is in flight, sent or
 }
 
 TEST_CASE("curl_multi: cancel before a request was sent sends nothing, and leaves later requests alone") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport;
     std::vector<transport_result> kept;
     transport.cancel(); // nothing is in flight
@@ -366,7 +368,7 @@ TEST_CASE("curl_multi: cancel before a request was sent sends nothing, and leave
 }
 
 TEST_CASE("curl_multi: cancel from another thread at any moment leaves a transport that works") {
-    const loopback_server server;
+    const loopback_service server;
     curl_multi_transport transport;
     std::atomic<bool> done{false};
     std::thread other{[&] {
@@ -394,7 +396,7 @@ TEST_CASE("curl_multi: cancel from another thread at any moment leaves a transpo
 }
 
 TEST_CASE("curl_multi: one that is destroyed lets its completions go, and a client says cancelled") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     std::vector<promptlayer::result<promptlayer::track_response>> kept;
     {
         promptlayer::client client{{.api_key = "pl_key", .base_url = server.base_url()},
@@ -421,7 +423,7 @@ TEST_CASE("curl_multi: a completion that calls a transport while that is destroy
             transport.cancel();
         }
     };
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     int calls = 0;
     {
         curl_multi_transport transport;
@@ -435,7 +437,7 @@ TEST_CASE("curl_multi: a completion that calls a transport while that is destroy
 }
 
 TEST_CASE("curl_multi: it may be moved while requests are in flight") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     std::vector<transport_result> kept, dropped;
     curl_multi_transport first;
     first.send(to(server, "moved"), into(kept));
@@ -455,7 +457,7 @@ TEST_CASE("curl_multi: it may be moved while requests are in flight") {
 }
 
 TEST_CASE("curl_multi: each request has its own timeout, which runs while it waits for a connection") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport{nullptr, 1};
     std::vector<transport_result> sent, waited;
     transport.send(to(server, "never"), into(sent));

@@ -1,7 +1,8 @@
 #include <promptlayer/background_tracker.hpp>
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transports/curl.hpp>
 
 #include <doctest/doctest.h>
@@ -51,8 +52,9 @@ using promptlayer::http_request;
 using promptlayer::http_response;
 using promptlayer::transport_failure;
 using promptlayer::transport_result;
-using promptlayer::testing::loopback_server;
+using promptlayer::testing::loopback_service;
 using promptlayer::testing::scripted_response;
+using promptlayer::testing::scripted_server;
 using ending = scripted_response::connection_ending;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
@@ -77,7 +79,7 @@ http_request to(std::string url) {
     return request;
 }
 
-http_request to(const loopback_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
+http_request to(const scripted_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
 
 http_response answer_of(transport_result outcome) {
     REQUIRE_MESSAGE(outcome.has_value(), (outcome ? std::string{} : outcome.error().message));
@@ -246,7 +248,7 @@ TEST_CASE("curl: a transport keeps its contract") {
 #ifdef PROMPTLAYER_TEST_TLS
     promptlayer::testing::tls_servers servers;
     options.tls = std::ref(servers);
-    curl_transport transport{[pem = servers.authority()](CURL* easy) {
+    curl_transport transport{[pem = servers.ca_certificate()](CURL* easy) {
         curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
     }};
@@ -258,7 +260,7 @@ TEST_CASE("curl: a transport keeps its contract") {
 }
 
 TEST_CASE("curl: a client tracks over it, and errors of the service come back typed") {
-    const loopback_server server;
+    const loopback_service server;
     promptlayer::config config;
     config.api_key = "pl_loopback";
     config.base_url = server.base_url();
@@ -277,7 +279,7 @@ TEST_CASE("curl: a client tracks over it, and errors of the service come back ty
 
 TEST_CASE("curl: method, target, headers and body arrive as they stand, and libcurl adds no header but Host "
           "and the length") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     http_request request = to(server.base_url() + "/a/../b/./c?q=%7e&r=1");
     request.headers = {{"X-One", "1"},      {"X-Empty", ""},         {"X-Blank", " \t"},    {"X-One", "2"},
@@ -301,7 +303,7 @@ TEST_CASE("curl: method, target, headers and body arrive as they stand, and libc
 }
 
 TEST_CASE("curl: headers that libcurl has a value of its own for are sent once, with the request's value") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     http_request request = to(server);
     request.headers = {{"accept", "application/json"},
@@ -320,7 +322,7 @@ TEST_CASE("curl: headers that libcurl has a value of its own for are sent once, 
 
 TEST_CASE("curl: a body of megabytes is sent with its length, not in chunks, and without waiting for 100 "
           "Continue") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     http_request request = to(server);
     request.body.assign(3 * 1024 * 1024 + 1, 'x');
@@ -334,7 +336,7 @@ TEST_CASE("curl: a body of megabytes is sent with its length, not in chunks, and
 }
 
 TEST_CASE("curl: an answer that comes while the body is still being sent is the answer") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     http_request request = to(server);
     request.body.assign(16 * 1024 * 1024, 'x');
@@ -343,7 +345,7 @@ TEST_CASE("curl: an answer that comes while the body is still being sent is the 
 }
 
 TEST_CASE("curl: a request that asks for 100 Continue says so, and the interim answer is not the answer") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     http_request request = to(server);
     request.headers.push_back({"Expect", "100-continue"});
@@ -353,7 +355,7 @@ TEST_CASE("curl: a request that asks for 100 Continue says so, and the interim a
 }
 
 TEST_CASE("curl: a 417 to a request that asks for 100 Continue does not make libcurl send it again") {
-    loopback_server server{
+    scripted_server server{
         [](const http_request&) { return raw("HTTP/1.1 417 No\r\nContent-Length: 0\r\n\r\n"); }};
     curl_transport transport;
     http_request request = to(server);
@@ -364,7 +366,7 @@ TEST_CASE("curl: a 417 to a request that asks for 100 Continue does not make lib
 }
 
 TEST_CASE("curl: every method goes with and without a body") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     const auto sent = [&](std::string method, std::string content) {
         http_request request = to(server);
@@ -395,7 +397,7 @@ TEST_CASE("curl: every method goes with and without a body") {
 }
 
 TEST_CASE("curl: a line break or NUL in method, URL or header is refused, and nothing is sent") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     const auto refused = [&](auto change) { check_refused(transport, to(server), change); };
     for (const std::string_view evil :
@@ -410,7 +412,7 @@ TEST_CASE("curl: a line break or NUL in method, URL or header is refused, and no
 }
 
 TEST_CASE("curl: what libcurl would send as something else is refused, and nothing is sent") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     const auto refused = [&](auto change) { check_refused(transport, to(server), change); };
     refused([](http_request& r) { r.method = ""; });
@@ -440,7 +442,7 @@ TEST_CASE("curl: what libcurl would send as something else is refused, and nothi
 
 TEST_CASE("curl: only http and https") {
     const auto file = std::filesystem::temp_directory_path() /
-                      ("promptlayer_curl_file_" + std::to_string(loopback_server{}.port()));
+                      ("promptlayer_curl_file_" + std::to_string(loopback_service{}.port()));
     std::ofstream{file} << "secret";
     curl_transport transport;
     for (const std::string& url : {"file://" + file.string(), std::string{"ftp://127.0.0.1/"},
@@ -456,8 +458,8 @@ TEST_CASE("curl: only http and https") {
 }
 
 TEST_CASE("curl: no redirect is followed, whatever its status") {
-    loopback_server server;
-    const loopback_server elsewhere;
+    loopback_service server;
+    const loopback_service elsewhere;
     curl_transport transport;
     for (const int status : {301, 302, 303, 307, 308}) {
         scripted_response redirect;
@@ -473,7 +475,7 @@ TEST_CASE("curl: no redirect is followed, whatever its status") {
 }
 
 TEST_CASE("curl: any status is an answer") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     for (const int status : {201, 204, 304, 400, 401, 404, 422, 429, 500, 503, 599}) {
         scripted_response answer;
@@ -486,7 +488,7 @@ TEST_CASE("curl: any status is an answer") {
 }
 
 TEST_CASE("curl: headers come back in order, with repeats, trimmed, folded lines joined") {
-    loopback_server server;
+    loopback_service server;
     server.respond(raw("HTTP/1.1 200 OK\r\nb:  2 \t\r\nA: 1\r\nb:3\r\nEmpty:\r\nFolded: x\r\n  y: z\r\n"
                        "Content-Length: 0\r\n\r\n"));
     curl_transport transport;
@@ -499,7 +501,7 @@ TEST_CASE("curl: headers come back in order, with repeats, trimmed, folded lines
 }
 
 TEST_CASE("curl: headers of interim answers and trailers are not among the headers") {
-    loopback_server server;
+    loopback_service server;
     server.respond(
         raw("HTTP/1.1 100 Continue\r\nX-Interim: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\nX-Interim: 2\r\n\r\n"
             "HTTP/1.1 200 OK\r\nX-Final: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -513,7 +515,7 @@ TEST_CASE("curl: headers of interim answers and trailers are not among the heade
 }
 
 TEST_CASE("curl: a trailer changes no header") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     server.respond(raw("HTTP/1.1 200 OK\r\nRetry-After: 3\r\nTransfer-Encoding: chunked\r\n\r\n"
                        "1\r\na\r\n0\r\nHTTP: y\r\nRetry-After: 9\r\nX-Evil: 1\r\n\r\n"));
@@ -525,7 +527,7 @@ TEST_CASE("curl: a trailer changes no header") {
 
 TEST_CASE(
     "curl: an answer that ends within its headers is failure::reset, maybe delivered, whatever its status") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     for (const char* cut : {"HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\nConte", "HTTP/1.1 204 No Content\r\n",
                             "HTTP/1.1 429 Too Many Requests\r\nRetry-Aft"}) {
@@ -537,7 +539,7 @@ TEST_CASE(
 }
 
 TEST_CASE("curl: more than 256 KiB of headers is a failure, in the answer or in interim ones") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     std::string lines;
     while (lines.size() < 250 * 1024)
@@ -559,7 +561,7 @@ TEST_CASE("curl: more than 256 KiB of headers is a failure, in the answer or in 
 
 TEST_CASE(
     "curl: a body up to max_response_bytes is returned whole, a longer one with one byte more than that") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     std::string content(100'000, '\0');
     for (std::size_t i = 0; i < content.size(); ++i)
@@ -587,7 +589,7 @@ TEST_CASE(
 }
 
 TEST_CASE("curl: reading stops at max_response_bytes while the body arrives, whatever length is announced") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     http_request request = to(server);
     request.max_response_bytes = 100;
@@ -604,7 +606,7 @@ TEST_CASE("curl: reading stops at max_response_bytes while the body arrives, wha
 }
 
 TEST_CASE("curl: an answer whose length is not one number is failure::other, maybe delivered") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     for (const char* lengths :
          {"2\r\nContent-Length: 5", "5\r\nContent-Length: 2", "2, 5", "2, 2", "-1", "+2", "0x2", "2abc", "",
@@ -619,7 +621,7 @@ TEST_CASE("curl: an answer whose length is not one number is failure::other, may
 }
 
 TEST_CASE("curl: 101 is an answer, and its connection is not used again") {
-    loopback_server server;
+    loopback_service server;
     server.respond(raw("HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n", ending::keep_alive));
     curl_transport transport;
     const http_response answer = answer_of(transport.send(to(server)));
@@ -629,7 +631,7 @@ TEST_CASE("curl: 101 is an answer, and its connection is not used again") {
 }
 
 TEST_CASE("curl: a body that ends before its announced length is failure::reset, never a part of it") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     const auto broken = [&](scripted_response answer) {
         server.respond(std::move(answer));
@@ -646,7 +648,7 @@ TEST_CASE("curl: a body that ends before its announced length is failure::reset,
 }
 
 TEST_CASE("curl: a body without a length is whole when the connection is closed in order") {
-    loopback_server server;
+    loopback_service server;
     server.respond(raw("HTTP/1.1 200 OK\r\n\r\nno length"));
     curl_transport transport;
     CHECK(answer_of(transport.send(to(server))).body == "no length");
@@ -655,9 +657,9 @@ TEST_CASE("curl: a body without a length is whole when the connection is closed 
 #ifdef PROMPTLAYER_TEST_TLS
 
 TEST_CASE("curl: over https a body without a length is failure::reset, as it may have been cut") {
-    loopback_server server;
+    loopback_service server;
     promptlayer::testing::tls_servers servers;
-    curl_transport transport{[pem = servers.authority()](CURL* easy) {
+    curl_transport transport{[pem = servers.ca_certificate()](CURL* easy) {
         curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
         curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
     }};
@@ -686,8 +688,8 @@ TEST_CASE("curl: over https a body without a length is failure::reset, as it may
 
 TEST_CASE("curl: a connection that ends without an answer is failure::reset, maybe delivered, and not tried "
           "again when new") {
-    loopback_server server;
-    for (const scripted_response& end : {only(ending::reset_before_answer), raw("")}) {
+    loopback_service server;
+    for (const scripted_response& end : {only(ending::reset_before_response), raw("")}) {
         server.respond(end);
         curl_transport transport;
         const transport_failure failed = failure_of(transport.send(to(server)));
@@ -698,7 +700,7 @@ TEST_CASE("curl: a connection that ends without an answer is failure::reset, may
 }
 
 TEST_CASE("curl: what is not HTTP is failure::other, maybe delivered") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     for (const std::string& garbage : {std::string{"SSH-2.0-server\r\n"}, std::string{"\0\1\2\3\4\5\6\7", 8},
                                        std::string{"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\nabc"}}) {
@@ -711,7 +713,7 @@ TEST_CASE("curl: what is not HTTP is failure::other, maybe delivered") {
 }
 
 TEST_CASE("curl: requests one after the other share a connection, also after the transport has moved") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport first;
     answer_of(first.send(to(server)));
     curl_transport second{std::move(first)};
@@ -730,7 +732,7 @@ TEST_CASE("curl: requests one after the other share a connection, also after the
 
 TEST_CASE(
     "curl: a kept connection that the server has closed is replaced, and the POST arrives with its body") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     for (const ending end : {ending::close_unannounced, ending::close}) {
         server.respond(only(end));
@@ -744,11 +746,11 @@ TEST_CASE(
 
 TEST_CASE(
     "curl: a kept connection that breaks under the request is replaced, and the POST arrives with its body") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     http_request request = to(server);
     request.body = R"({"prompt_name":")" + std::string(300'000, 'x') + R"(","request_id":1})";
-    for (const scripted_response& end : {only(ending::reset_before_answer), raw("")}) {
+    for (const scripted_response& end : {only(ending::reset_before_response), raw("")}) {
         answer_of(transport.send(request));
         const std::size_t before = server.connections();
         server.respond(end);
@@ -848,11 +850,11 @@ TEST_CASE("curl: a new connection resumes the TLS session of the one before") {
 
 TEST_CASE("curl: a request that was sent on a broken kept connection is maybe delivered, whatever the second "
           "try comes to") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     answer_of(transport.send(to(server)));
-    server.respond(only(ending::reset_before_answer));
-    server.respond(only(ending::reset_before_answer));
+    server.respond(only(ending::reset_before_response));
+    server.respond(only(ending::reset_before_response));
     const transport_failure failed = failure_of(transport.send(to(server)));
     CHECK(failed.kind == failure::reset);
     CHECK(failed.maybe_delivered);
@@ -879,7 +881,7 @@ TEST_CASE(
 }
 
 TEST_CASE("curl: an https URL whose server does not speak TLS is failure::tls, not delivered") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     const transport_failure failed =
         failure_of(transport.send(to("https://" + server.base_url().substr(7) + "/")));
@@ -904,8 +906,8 @@ TEST_CASE("curl: a connection that is reset within the TLS handshake is failure:
 }
 
 TEST_CASE("curl: an earlier reset does not make failure::connect of a server that does not speak TLS") {
-    loopback_server server;
-    server.respond(only(ending::reset_before_answer));
+    loopback_service server;
+    server.respond(only(ending::reset_before_response));
     curl_transport transport;
     CHECK(failure_of(transport.send(to(server))).kind == failure::reset);
     const std::string url = "https://" + server.base_url().substr(7) + "/";
@@ -926,7 +928,7 @@ TEST_CASE("curl: codes of libcurl that no test server brings about are mapped by
 }
 
 TEST_CASE("curl: no answer in time is failure::timeout, maybe delivered") {
-    loopback_server server;
+    loopback_service server;
     server.respond(late(long_enough));
     curl_transport transport;
     http_request request = to(server);
@@ -941,7 +943,7 @@ TEST_CASE("curl: no answer in time is failure::timeout, maybe delivered") {
 }
 
 TEST_CASE("curl: the timeout is for the whole exchange: an answer that trickles is cut off") {
-    loopback_server server;
+    loopback_service server;
     scripted_response trickle = body(std::string(1000, 'x'));
     trickle.byte_delay = 20ms;
     server.respond(trickle);
@@ -964,7 +966,7 @@ TEST_CASE("curl: a timeout before the request is sent is not maybe delivered") {
 }
 
 TEST_CASE("curl: a timeout of zero or less fails at once and sends nothing; the longest is no overflow") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     http_request request = to(server);
     for (const auto timeout : {0ms, -1ms, std::chrono::milliseconds::min()}) {
@@ -981,7 +983,7 @@ TEST_CASE("curl: a timeout of zero or less fails at once and sends nothing; the 
 }
 
 TEST_CASE("curl: cancel ends the request in flight at once, and only that one") {
-    loopback_server server;
+    loopback_service server;
     curl_transport transport;
     transport.cancel(); // nothing in flight: nothing happens
     answer_of(transport.send(to(server)));
@@ -998,7 +1000,7 @@ TEST_CASE("curl: cancel ends the request in flight at once, and only that one") 
 
 TEST_CASE(
     "curl: a background tracker closes in its time while the server hangs, and gives back what is left") {
-    loopback_server server;
+    loopback_service server;
     scripted_response hangs;
     hangs.delay = 1h;
     server.respond(hangs);
@@ -1032,7 +1034,7 @@ TEST_CASE("curl: a request that is cancelled before it was sent is not maybe del
 }
 
 TEST_CASE("curl: cancel from another thread at any moment leaves a transport that works") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport;
     std::atomic<bool> done{false};
     std::thread other{[&] {
@@ -1054,7 +1056,7 @@ TEST_CASE("curl: cancel from another thread at any moment leaves a transport tha
 }
 
 TEST_CASE("curl: the user's function is called for each request, after the transport's own options") {
-    const loopback_server server;
+    const loopback_service server;
     int calls = 0;
     curl_transport transport{[&](CURL* easy) {
         ++calls;
@@ -1068,7 +1070,7 @@ TEST_CASE("curl: the user's function is called for each request, after the trans
 }
 
 TEST_CASE("curl: a function of the user's that throws is failure::other, not delivered") {
-    const loopback_server server;
+    const loopback_service server;
     curl_transport transport{[](CURL*) { throw std::runtime_error{"no"}; }};
     const transport_failure failed = failure_of(transport.send(to(server)));
     CHECK(failed.kind == failure::other);
@@ -1077,7 +1079,7 @@ TEST_CASE("curl: a function of the user's that throws is failure::other, not del
 }
 
 TEST_CASE("curl: no cookie is kept") {
-    loopback_server server;
+    loopback_service server;
     scripted_response answer;
     answer.response.headers = {{"Set-Cookie", "session=1; Path=/"}};
     server.respond(answer);
@@ -1090,7 +1092,7 @@ TEST_CASE("curl: no cookie is kept") {
 }
 
 TEST_CASE("curl: transports on many threads are independent") {
-    const loopback_server server;
+    const loopback_service server;
     std::vector<std::thread> threads;
     std::atomic<int> answered{0};
     for (int i = 0; i < 4; ++i)
@@ -1110,7 +1112,7 @@ TEST_CASE("curl: transports on many threads are independent") {
 #ifndef _WIN32
 
 TEST_CASE("curl: a .netrc is not read") {
-    const loopback_server server;
+    const loopback_service server;
     const auto home =
         std::filesystem::temp_directory_path() / ("promptlayer_curl_home_" + std::to_string(server.port()));
     std::filesystem::create_directories(home);
@@ -1128,8 +1130,8 @@ TEST_CASE("curl: a .netrc is not read") {
 }
 
 TEST_CASE("curl: a proxy of the environment does not see a plain http request") {
-    const loopback_server server;
-    const loopback_server proxy;
+    const loopback_service server;
+    const loopback_service proxy;
     const variable http{"http_proxy", proxy.base_url()};
     const variable all{"all_proxy", proxy.base_url()};
     const variable none{"no_proxy", ""};
@@ -1143,7 +1145,7 @@ TEST_CASE("curl: a proxy of the environment does not see a plain http request") 
 }
 
 TEST_CASE("curl: a proxy that refuses the tunnel is failure::connect, not delivered") {
-    loopback_server proxy;
+    loopback_service proxy;
     const variable https{"https_proxy", proxy.base_url()};
     const variable none{"no_proxy", ""};
     for (const char* answer : {"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
@@ -1158,7 +1160,7 @@ TEST_CASE("curl: a proxy that refuses the tunnel is failure::connect, not delive
 
 TEST_CASE("curl: a proxy of the environment tunnels https without seeing a header, and a tunnel is not the "
           "service") {
-    loopback_server proxy;
+    loopback_service proxy;
     proxy.respond(raw("HTTP/1.1 200 Connection established\r\n\r\n", ending::keep_alive));
     const variable https{"https_proxy", proxy.base_url()};
     const variable none{"no_proxy", ""};

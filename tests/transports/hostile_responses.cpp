@@ -1,6 +1,6 @@
 // What hostile servers answer, over a kept connection to every adapter. To be run with a sanitizer.
 
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/beast.hpp>
 #include <promptlayer/transports/curl.hpp>
@@ -33,8 +33,8 @@ using namespace std::chrono_literals;
 using namespace std::string_literals;
 using promptlayer::http_request;
 using promptlayer::transport_result;
-using promptlayer::testing::loopback_server;
 using promptlayer::testing::scripted_response;
+using promptlayer::testing::scripted_server;
 using ending = scripted_response::connection_ending;
 
 /// Sends a request and waits for its outcome.
@@ -103,7 +103,7 @@ struct response {
 class hostile_server {
     const std::vector<response>& responses_;
     const std::chrono::milliseconds hold_;
-    loopback_server server_{[this](const http_request& request) { return answer(request); }};
+    scripted_server server_{[this](const http_request& request) { return answer(request); }};
 
     scripted_response answer(const http_request& request) const {
         std::size_t number = 0;

@@ -2,7 +2,8 @@
 
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 
 #ifdef PROMPTLAYER_TEST_TLS // by a build that has OpenSSL 3, for httplib, too
 #include <promptlayer/testing/conformance_tls.hpp>
@@ -65,8 +66,9 @@ using promptlayer::http_response;
 using promptlayer::httplib_transport;
 using promptlayer::transport_failure;
 using promptlayer::transport_result;
-using promptlayer::testing::loopback_server;
+using promptlayer::testing::loopback_service;
 using promptlayer::testing::scripted_response;
+using promptlayer::testing::scripted_server;
 using ending = scripted_response::connection_ending;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
@@ -93,7 +95,7 @@ http_request to(std::string url) {
     return request;
 }
 
-http_request to(const loopback_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
+http_request to(const scripted_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
 
 http_response answer_of(transport_result outcome) {
     REQUIRE_MESSAGE(outcome.has_value(), (outcome ? std::string{} : outcome.error().message));
@@ -148,8 +150,8 @@ class authority_file {
 public:
     explicit authority_file(const promptlayer::testing::tls_servers& servers)
         : path_(std::filesystem::temp_directory_path() /
-                ("promptlayer_httplib_" + std::to_string(loopback_server{}.port()) + ".pem")) {
-        std::ofstream{path_} << servers.authority();
+                ("promptlayer_httplib_" + std::to_string(loopback_service{}.port()) + ".pem")) {
+        std::ofstream{path_} << servers.ca_certificate();
     }
     authority_file(const authority_file&) = delete;
     authority_file& operator=(const authority_file&) = delete;
@@ -161,16 +163,16 @@ public:
 
 TEST_CASE("httplib: a transport keeps its contract, but for what httplib cannot") {
     promptlayer::testing::conformance_options options;
-    options.skip["103 Early Hints before the answer"] = "httplib takes it for the answer";
-    options.skip["order of the answer's headers"] = "httplib keeps headers in a map";
+    options.skip["skips 103 Early Hints"] = "httplib takes it for the answer";
+    options.skip["returns response headers in order"] = "httplib keeps headers in a map";
     if (minor_version < 15)
-        options.skip["headers that are added"] = "httplib adds Accept and User-Agent";
+        options.skip["adds only headers that the connection needs"] = "httplib adds Accept and User-Agent";
     if (minor_version < 19)
-        options.skip["empty header of the answer"] = "httplib leaves it out";
+        options.skip["returns an empty response header"] = "httplib leaves it out";
     if (minor_version >= 18 && minor_version < 52)
-        options.skip["headers of the answer"] = "httplib changes the order of repeats";
+        options.skip["returns every response header"] = "httplib changes the order of repeats";
     if (minor_version >= 24 && minor_version < 52)
-        options.skip["path and query"] = "httplib changes queries";
+        options.skip["sends the path and query as they stand"] = "httplib changes queries";
 #ifdef PROMPTLAYER_TEST_TLS
     promptlayer::testing::tls_servers servers;
     const authority_file authority{servers};
@@ -184,7 +186,7 @@ TEST_CASE("httplib: a transport keeps its contract, but for what httplib cannot"
 }
 
 TEST_CASE("httplib: a client tracks over it, and errors of the service come back typed") {
-    const loopback_server server;
+    const loopback_service server;
     promptlayer::config config;
     config.api_key = "pl_loopback";
     config.base_url = server.base_url();
@@ -202,7 +204,7 @@ TEST_CASE("httplib: a client tracks over it, and errors of the service come back
 
 TEST_CASE("httplib: no header is added but Host and the length, and with an old httplib its Accept and "
           "User-Agent") {
-    const loopback_server server;
+    const loopback_service server;
     httplib_transport transport;
     http_request request = to(server);
     request.headers = {{"X-B", "1"}, {"X-A", " \t"}, {"X-B", "2"}};
@@ -221,7 +223,7 @@ TEST_CASE("httplib: no header is added but Host and the length, and with an old 
 }
 
 TEST_CASE("httplib: a request that asks for 100 Continue says so once") {
-    const loopback_server server;
+    const loopback_service server;
     httplib_transport transport;
     http_request request = to(server);
     request.headers.push_back({"Expect", "100-continue"});
@@ -231,7 +233,7 @@ TEST_CASE("httplib: a request that asks for 100 Continue says so once") {
 }
 
 TEST_CASE("httplib: what would be sent as something else is refused, and nothing is sent") {
-    const loopback_server server;
+    const loopback_service server;
     httplib_transport transport;
     const auto refused = [&](auto change) {
         http_request request = to(server);
@@ -256,7 +258,7 @@ TEST_CASE("httplib: what would be sent as something else is refused, and nothing
 }
 
 TEST_CASE("httplib: an answer that is cut anywhere is never a success") {
-    loopback_server server;
+    loopback_service server;
     for (const std::string whole :
          {"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nabcdefgh",
           "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n03\r\nfgh\r\n0\r\n\r\n",
@@ -275,7 +277,7 @@ TEST_CASE("httplib: an answer that is cut anywhere is never a success") {
 }
 
 TEST_CASE("httplib: a body whose end is in doubt is a failure") {
-    loopback_server server;
+    loopback_service server;
     httplib_transport transport;
     for (const std::string answer :
          {"Transfer-Encoding: chunked\r\n\r\n3\r\nabcX\r\n0\r\n\r\n",
@@ -301,7 +303,7 @@ TEST_CASE("httplib: a body whose end is in doubt is a failure") {
 }
 
 TEST_CASE("httplib: an interim answer but for 100 Continue is a failure, never the answer") {
-    loopback_server server;
+    loopback_service server;
     httplib_transport transport;
     server.respond(raw("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
                        ending::keep_alive));
@@ -319,7 +321,7 @@ TEST_CASE("httplib: an interim answer but for 100 Continue is a failure, never t
 }
 
 TEST_CASE("httplib: a connection that the server will close is not used again") {
-    loopback_server server;
+    loopback_service server;
     httplib_transport transport;
     for (const char* answer : {"200 OK\r\nContent-Length: 0\r\nConnection: Close\r\n\r\n",
                                "204 No Content\r\nConnection: Close\r\n\r\n",
@@ -332,7 +334,7 @@ TEST_CASE("httplib: a connection that the server will close is not used again") 
 }
 
 TEST_CASE("httplib: a chunked answer has its trailers left out, and is cut off beyond the limit") {
-    loopback_server server;
+    loopback_service server;
     httplib_transport transport;
     const std::string head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     server.respond(raw(head + "3\r\nabc\r\n4;x\r\ndefg\r\n0\r\nX-Trailer: 1\r\n\r\n", ending::keep_alive));
@@ -345,7 +347,7 @@ TEST_CASE("httplib: a chunked answer has its trailers left out, and is cut off b
 }
 
 TEST_CASE("httplib: a 304 without a length is not waited on for a body, and keeps the connection") {
-    loopback_server server;
+    loopback_service server;
     httplib_transport transport;
     for (const char* framing : {"", "Content-Length: 10\r\n", "Transfer-Encoding: chunked\r\n"}) {
         server.respond(
@@ -356,7 +358,7 @@ TEST_CASE("httplib: a 304 without a length is not waited on for a body, and keep
 }
 
 TEST_CASE("httplib: what comes after an answer is not the next answer") {
-    loopback_server server;
+    loopback_service server;
     httplib_transport transport;
     const std::string evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil";
     for (const char* answer : {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
@@ -370,8 +372,8 @@ TEST_CASE("httplib: what comes after an answer is not the next answer") {
 }
 
 TEST_CASE("httplib: requests to one origin share a connection, also after the transport has moved") {
-    const loopback_server server;
-    const loopback_server other;
+    const loopback_service server;
+    const loopback_service other;
     int configured = 0;
     httplib_transport first{[&](httplib::Client&) { ++configured; }};
     answer_of(first.send(to(server)));
@@ -395,8 +397,8 @@ TEST_CASE("httplib: requests to one origin share a connection, also after the tr
 }
 
 TEST_CASE("httplib: the user's function does not change what the contract needs") {
-    loopback_server server;
-    const loopback_server elsewhere;
+    loopback_service server;
+    const loopback_service elsewhere;
     httplib_transport transport{[](httplib::Client& client) {
         client.set_follow_location(true);
         client.set_decompress(true);
@@ -413,7 +415,7 @@ TEST_CASE("httplib: the user's function does not change what the contract needs"
 }
 
 TEST_CASE("httplib: a function of the user's that throws is failure::other, not delivered") {
-    const loopback_server server;
+    const loopback_service server;
     bool throws = true;
     httplib_transport transport{[&](httplib::Client&) {
         if (throws)
@@ -429,7 +431,7 @@ TEST_CASE("httplib: a function of the user's that throws is failure::other, not 
 }
 
 TEST_CASE("httplib: cancel and the timeout count while the user's function runs, and nothing is sent") {
-    const loopback_server server;
+    const loopback_service server;
     std::function<void()> meanwhile;
     httplib_transport transport{[&](httplib::Client&) { meanwhile(); }};
     http_request request = to(server);
@@ -447,7 +449,7 @@ TEST_CASE("httplib: cancel and the timeout count while the user's function runs,
 }
 
 TEST_CASE("httplib: memory that runs out is a failure, and leaves a transport that works") {
-    const loopback_server server;
+    const loopback_service server;
     const http_request request = to(server);
     bool failed = true;
     for (long i = 0; failed; ++i) {
@@ -461,7 +463,7 @@ TEST_CASE("httplib: memory that runs out is a failure, and leaves a transport th
 }
 
 TEST_CASE("httplib: the timeout of one request is not that of the next on the same connection") {
-    loopback_server server;
+    loopback_service server;
     httplib_transport transport;
     http_request brief = to(server);
     brief.timeout = 200ms;
@@ -476,7 +478,7 @@ TEST_CASE("httplib: the timeout of one request is not that of the next on the sa
 }
 
 TEST_CASE("httplib: a timeout of zero or less fails at once and sends nothing") {
-    const loopback_server server;
+    const loopback_service server;
     httplib_transport transport;
     http_request request = to(server);
     for (const auto timeout : {0ms, -1ms, std::chrono::milliseconds::min()}) {
@@ -489,7 +491,7 @@ TEST_CASE("httplib: a timeout of zero or less fails at once and sends nothing") 
 }
 
 TEST_CASE("httplib: cancel ends the request in flight at once, and only that one") {
-    loopback_server server;
+    loopback_service server;
     httplib_transport transport;
     transport.cancel(); // nothing in flight: nothing happens
     answer_of(transport.send(to(server)));
@@ -505,7 +507,7 @@ TEST_CASE("httplib: cancel ends the request in flight at once, and only that one
 }
 
 TEST_CASE("httplib: a body that ends with the connection is not whole when the timeout ended that") {
-    loopback_server server;
+    loopback_service server;
     scripted_response endless = raw("HTTP/1.1 200 OK\r\n\r\n" + std::string(100'000, 'x'));
     endless.byte_delay = 1ms;
     server.respond(endless);
@@ -516,7 +518,7 @@ TEST_CASE("httplib: a body that ends with the connection is not whole when the t
 }
 
 TEST_CASE("httplib: cancel from another thread at any moment leaves a transport that works") {
-    const loopback_server server;
+    const loopback_service server;
     httplib_transport transport;
     std::atomic<bool> done{false};
     std::thread other{[&] {
@@ -538,7 +540,7 @@ TEST_CASE("httplib: cancel from another thread at any moment leaves a transport 
 }
 
 TEST_CASE("httplib: a transport may be destroyed before it is used, and right after a request") {
-    const loopback_server server;
+    const loopback_service server;
     { const httplib_transport unused; }
     for (int i = 0; i < 20; ++i) {
         httplib_transport transport;
@@ -590,7 +592,7 @@ TEST_CASE("httplib: without a second handle for a connection, which the timeout 
 
 TEST_CASE("httplib: cancel ends an attempt to connect, not delivered") {
     const full_listener listener;
-    const loopback_server server;
+    const loopback_service server;
     httplib_transport transport;
     const auto begun = steady_clock::now() + 50ms;
     const auto trying = [&] { return steady_clock::now() > begun; };
@@ -679,7 +681,7 @@ TEST_CASE("httplib: the transport's thread takes no signal of the program") {
 #ifdef PROMPTLAYER_TEST_TLS
 
 TEST_CASE("httplib: requests over TLS share a connection, and one that was closed is replaced") {
-    loopback_server server;
+    loopback_service server;
     promptlayer::testing::tls_servers servers;
     const authority_file authority{servers};
     httplib_transport transport{[&](httplib::Client& client) { authority.trust(client); }};
@@ -697,7 +699,7 @@ TEST_CASE("httplib: requests over TLS share a connection, and one that was close
 }
 
 TEST_CASE("httplib: over TLS a body that only the connection ends is a failure, one with a length is not") {
-    loopback_server server;
+    loopback_service server;
     promptlayer::testing::tls_servers servers;
     const authority_file authority{servers};
     httplib_transport transport{[&](httplib::Client& client) { authority.trust(client); }};
@@ -711,7 +713,7 @@ TEST_CASE("httplib: over TLS a body that only the connection ends is a failure, 
 }
 
 TEST_CASE("httplib: what comes after an answer over TLS is not the next answer") {
-    loopback_server server;
+    loopback_service server;
     promptlayer::testing::tls_servers servers;
     const authority_file authority{servers};
     httplib_transport transport{[&](httplib::Client& client) { authority.trust(client); }};
@@ -727,7 +729,7 @@ TEST_CASE("httplib: what comes after an answer over TLS is not the next answer")
 }
 
 TEST_CASE("httplib: a proxy that asks for a password is failure::connect, not delivered") {
-    loopback_server proxy;
+    loopback_service proxy;
     httplib_transport transport{
         [&](httplib::Client& client) { client.set_proxy("127.0.0.1", proxy.port()); }};
     for (int i = 0; i < 2; ++i) {
@@ -784,7 +786,7 @@ TEST_CASE("httplib: a request that is cancelled within the TLS handshake is not 
 #if !defined(CPPHTTPLIB_OPENSSL_SUPPORT) && !defined(CPPHTTPLIB_SSL_ENABLED)
 
 TEST_CASE("httplib: https without the macro for TLS is failure::tls, not delivered, and says which") {
-    const loopback_server server;
+    const loopback_service server;
     httplib_transport transport;
     const transport_failure failed =
         failure_of(transport.send(to("https://" + server.base_url().substr(7) + "/")));

@@ -1,6 +1,7 @@
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transports/winhttp.hpp>
 
 #include <doctest/doctest.h>
@@ -41,8 +42,9 @@ using promptlayer::transport_result;
 using promptlayer::winhttp_transport;
 using promptlayer::testing::certificate;
 using promptlayer::testing::conformance_options;
-using promptlayer::testing::loopback_server;
+using promptlayer::testing::loopback_service;
 using promptlayer::testing::scripted_response;
+using promptlayer::testing::scripted_server;
 using tcp = boost::asio::ip::tcp;
 using std::chrono::steady_clock;
 
@@ -66,7 +68,7 @@ http_request to(std::string url) {
     return request;
 }
 
-http_request to(const loopback_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
+http_request to(const scripted_server& server) { return to(server.base_url() + "/rest/track-prompt"); }
 
 http_response answer_of(transport_result outcome) {
     REQUIRE_MESSAGE(outcome.has_value(), (outcome ? std::string{} : outcome.error().message));
@@ -147,11 +149,12 @@ void trust(const char* file) {
 
 TEST_CASE("winhttp: the transport holds to the contract") {
     conformance_options options;
-    options.skip["high bytes in a header"] = "refused: WinHTTP does not say which bytes it would send";
+    options.skip["sends header values as bytes"] = "refused: WinHTTP does not say which bytes it would send";
     if (is_wine()) {
-        options.skip["100 Continue before the answer"] = "Wine's WinHTTP takes what follows for garbage";
-        options.skip["103 Early Hints before the answer"] = "Wine's WinHTTP takes it for the answer";
-        options.skip["long header of the answer"] = "Wine's WinHTTP cuts a line of a header at 1460 bytes";
+        options.skip["skips 100 Continue"] = "Wine's WinHTTP takes what follows for garbage";
+        options.skip["skips 103 Early Hints"] = "Wine's WinHTTP takes it for the answer";
+        options.skip["returns a long response header"] =
+            "Wine's WinHTTP cuts a line of a header at 1460 bytes";
     }
     const char* const authority = std::getenv("PROMPTLAYER_TEST_TLS_AUTHORITY");
     const char* const servers = std::getenv("PROMPTLAYER_TEST_TLS_SERVERS");
@@ -165,7 +168,7 @@ TEST_CASE("winhttp: the transport holds to the contract") {
 }
 
 TEST_CASE("winhttp: a client tracks over it, and errors of the service come back typed") {
-    const loopback_server server;
+    const loopback_service server;
     promptlayer::config config;
     config.api_key = "pl_loopback";
     config.base_url = server.base_url();
@@ -182,7 +185,7 @@ TEST_CASE("winhttp: a client tracks over it, and errors of the service come back
 }
 
 TEST_CASE("winhttp: the URL is sent as it stands, with what WinHTTP would escape") {
-    const loopback_server server;
+    const loopback_service server;
     winhttp_transport transport;
     for (const std::string target : {"/a|b/[c]/{d}/^e`?f=|[g]{h}\"<i>", "/a/../%7e/./b//"}) {
         answer_of(transport.send(to(server.base_url() + target)));
@@ -193,7 +196,7 @@ TEST_CASE("winhttp: the URL is sent as it stands, with what WinHTTP would escape
 }
 
 TEST_CASE("winhttp: no header is added but those of the connection and the length") {
-    const loopback_server server;
+    const loopback_service server;
     winhttp_transport transport;
     http_request request = to(server);
     request.headers = {{"X-One", "1"}};
@@ -209,7 +212,7 @@ TEST_CASE("winhttp: no header is added but those of the connection and the lengt
 
 TEST_CASE(
     "winhttp: headers that WinHTTP has a value of its own for are sent once, with the request's value") {
-    const loopback_server server;
+    const loopback_service server;
     winhttp_transport transport;
     http_request request = to(server);
     request.headers = {{"Accept", "application/json"}, {"User-Agent", "mine/1"}, {"Host", "example.com"}};
@@ -223,7 +226,7 @@ TEST_CASE(
 }
 
 TEST_CASE("winhttp: a PUT or PATCH without a body says that its length is 0, a GET nothing") {
-    loopback_server server;
+    loopback_service server;
     winhttp_transport transport;
     http_request request = to(server);
     request.body = "";
@@ -238,7 +241,7 @@ TEST_CASE("winhttp: a PUT or PATCH without a body says that its length is 0, a G
 }
 
 TEST_CASE("winhttp: what WinHTTP would send as something else is refused, and nothing is sent") {
-    const loopback_server server;
+    const loopback_service server;
     winhttp_transport transport;
     const auto refused = [&](auto change) {
         http_request request = to(server);
@@ -266,7 +269,7 @@ TEST_CASE("winhttp: what WinHTTP would send as something else is refused, and no
 }
 
 TEST_CASE("winhttp: no cookie is kept") {
-    loopback_server server;
+    loopback_service server;
     scripted_response answer;
     answer.response.headers = {{"Set-Cookie", "session=1; Path=/"}};
     server.respond(answer);
@@ -279,7 +282,7 @@ TEST_CASE("winhttp: no cookie is kept") {
 }
 
 TEST_CASE("winhttp: of a body that is too long, one byte more than allowed is returned, at once") {
-    loopback_server server;
+    loopback_service server;
     winhttp_transport transport;
     http_request request = to(server);
     request.max_response_bytes = 100;
@@ -293,7 +296,7 @@ TEST_CASE("winhttp: of a body that is too long, one byte more than allowed is re
 }
 
 TEST_CASE("winhttp: a length that is in doubt is a failure") {
-    loopback_server server;
+    loopback_service server;
     winhttp_transport transport;
     for (const std::string framing : {"Content-Length: many\r\n\r\nabc", "Content-Length : 3\r\n\r\nabc",
                                       "Content-Length: 3\r\nContent-Length: 2\r\n\r\nabc",
@@ -305,7 +308,7 @@ TEST_CASE("winhttp: a length that is in doubt is a failure") {
 }
 
 TEST_CASE("winhttp: the status line is no header") {
-    loopback_server server;
+    loopback_service server;
     server.respond(closed("HTTP/1.1 200 OK: fine\r\nContent-Length: 2\r\n\r\nok"));
     CHECK(answer_of(winhttp_transport{}.send(to(server))) ==
           http_response{200, {{"Content-Length", "2"}}, "ok"});
@@ -317,7 +320,7 @@ TEST_CASE("winhttp: over https a body that only the connection ends is a failure
     if (!authority || !servers)
         return;
     trust(authority);
-    loopback_server server;
+    loopback_service server;
     server.respond(closed("HTTP/1.1 200 OK\r\n\r\nhalf of"));
     const remote_tls_servers tls{static_cast<std::uint16_t>(std::atoi(servers))};
     const std::string url = tls(certificate::good, server.port());
@@ -328,7 +331,7 @@ TEST_CASE("winhttp: over https a body that only the connection ends is a failure
 }
 
 TEST_CASE("winhttp: requests one after the other share a connection, also after the transport has moved") {
-    const loopback_server server;
+    const loopback_service server;
     winhttp_transport first;
     answer_of(first.send(to(server)));
     winhttp_transport second{std::move(first)};
@@ -347,7 +350,7 @@ TEST_CASE("winhttp: requests one after the other share a connection, also after 
 TEST_CASE("winhttp: a failure's message has WinHTTP's error code") {
     std::string url;
     {
-        const loopback_server gone;
+        const loopback_service gone;
         url = gone.base_url();
     }
     const transport_failure failed = failure_of(winhttp_transport{}.send(to(url)));
@@ -379,7 +382,7 @@ TEST_CASE("winhttp: a request that is cancelled before it was sent is not maybe 
 }
 
 TEST_CASE("winhttp: cancel ends the requests of all threads, and no later one") {
-    loopback_server server;
+    loopback_service server;
     winhttp_transport transport;
     server.respond(late());
     server.respond(late());
@@ -401,7 +404,7 @@ TEST_CASE("winhttp: cancel ends the requests of all threads, and no later one") 
 }
 
 TEST_CASE("winhttp: cancel from another thread at any moment leaves a transport that works") {
-    const loopback_server server;
+    const loopback_service server;
     winhttp_transport transport;
     std::atomic<bool> done{false};
     int cancelled = 0;
@@ -424,7 +427,7 @@ TEST_CASE("winhttp: cancel from another thread at any moment leaves a transport 
 }
 
 TEST_CASE("winhttp: a transport can be destroyed right after a request was given up") {
-    loopback_server server;
+    loopback_service server;
     server.respond(late());
     auto transport = std::make_unique<winhttp_transport>();
     {
@@ -441,7 +444,7 @@ TEST_CASE("winhttp: a transport can be destroyed right after a request was given
 }
 
 TEST_CASE("winhttp: the user's function is called with the handle of each request") {
-    const loopback_server server;
+    const loopback_service server;
     int calls = 0;
     winhttp_transport transport{[&](HINTERNET request) {
         ++calls;
@@ -456,7 +459,7 @@ TEST_CASE("winhttp: the user's function is called with the handle of each reques
 }
 
 TEST_CASE("winhttp: a function of the user's that throws is failure::other, not delivered") {
-    const loopback_server server;
+    const loopback_service server;
     winhttp_transport transport{[](HINTERNET) { throw std::runtime_error{"no"}; }};
     const transport_failure failed = failure_of(transport.send(to(server)));
     CHECK(failed.kind == failure::other);
@@ -466,7 +469,7 @@ TEST_CASE("winhttp: a function of the user's that throws is failure::other, not 
 }
 
 TEST_CASE("winhttp: an https URL whose server does not speak TLS is failure::tls, not delivered") {
-    const loopback_server server;
+    const loopback_service server;
     const transport_failure failed =
         failure_of(winhttp_transport{}.send(to("https://" + server.base_url().substr(7) + "/")));
     CHECK(failed.kind == failure::tls);
