@@ -165,10 +165,12 @@ inline std::string describe(const transport_result& outcome) {
 /// Calls the transport. An exception is a violation of the contract.
 template <class ActionT>
 void no_throw(ActionT&& action) {
-    guard_exceptions(action, [](const char* what) -> bool {
-        throw contract_violation{"The transport threw an exception: " + sanitize(what, 200), "does not throw",
-                                 "catch the exceptions of your HTTP client and return failure::other"};
-    });
+    guard_exceptions([&] { action(); },
+                     [](const char* text) {
+                         throw contract_violation{
+                             "The transport threw an exception: " + sanitize(text, 200), "does not throw",
+                             "catch the exceptions of your HTTP client and return failure::other"};
+                     });
 }
 
 /// A request that the transport has been given. Its first outcome counts.
