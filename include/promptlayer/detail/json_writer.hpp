@@ -22,8 +22,8 @@
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Validates a model and writes it as JSON in one pass. Replaces `out`, whose memory is used again; after an
-/// error `out` is empty. The API key is in no path of a violation.
+/// Validates a model and writes it as JSON in one pass. Replaces `out`, and uses its memory
+/// again. After an error `out` is empty. The API key is in no path of a violation.
 PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_bytes, std::string& out,
                                          std::string_view api_key = {});
 
