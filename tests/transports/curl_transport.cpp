@@ -913,16 +913,16 @@ TEST_CASE("curl: an earlier reset does not make failure::connect of a server tha
 }
 
 TEST_CASE("curl: codes of libcurl that no test server brings about are mapped by kind") {
-    using promptlayer::detail::failure_of;
+    using promptlayer::detail::curl_failure;
     for (const CURLcode code : {CURLE_PEER_FAILED_VERIFICATION, CURLE_SSL_CONNECT_ERROR, CURLE_USE_SSL_FAILED,
                                 CURLE_SSL_CERTPROBLEM, CURLE_SSL_CACERT_BADFILE, CURLE_SSL_ISSUER_ERROR,
                                 CURLE_SSL_INVALIDCERTSTATUS})
-        CHECK(failure_of(code) == failure::tls);
+        CHECK(curl_failure(code) == failure::tls);
     for (const CURLcode code : {CURLE_HTTP2, CURLE_HTTP2_STREAM, CURLE_SEND_ERROR})
-        CHECK(failure_of(code) == failure::reset);
-    CHECK(failure_of(CURLE_COULDNT_RESOLVE_PROXY) == failure::resolve);
+        CHECK(curl_failure(code) == failure::reset);
+    CHECK(curl_failure(CURLE_COULDNT_RESOLVE_PROXY) == failure::resolve);
     for (const CURLcode code : {CURLE_OUT_OF_MEMORY, CURLE_URL_MALFORMAT, CURLE_WEIRD_SERVER_REPLY})
-        CHECK(failure_of(code) == failure::other);
+        CHECK(curl_failure(code) == failure::other);
 }
 
 TEST_CASE("curl: no answer in time is failure::timeout, maybe delivered") {

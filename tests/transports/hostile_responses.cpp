@@ -526,8 +526,8 @@ TEST_CASE("hostile responses: chunks are read the same whatever pieces they come
             return true;
         };
         for (; !bytes.empty(); bytes.remove_prefix(std::min(piece, bytes.size())))
-            chunks.take(bytes.substr(0, piece), out);
-        return body + (chunks.whole() ? " whole" : chunks.broken() ? " broken" : " cut");
+            chunks.read(bytes.substr(0, piece), out);
+        return body + (chunks.is_complete() ? " whole" : chunks.is_invalid() ? " broken" : " cut");
     };
     const auto check = [&](const std::string& bytes) {
         const std::size_t head = bytes.find("\r\n\r\n");
