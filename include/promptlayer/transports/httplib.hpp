@@ -173,25 +173,25 @@ class httplib_session {
 
     /// Waits until the request has ended. Shuts its connection down at the deadline and on `cancel`.
     void watch(clock::time_point deadline) {
-        std::unique_lock lock{mutex_};
-        if (!condition_.wait_until(lock, deadline, [this] { return !in_flight_ || abort_reason_; }))
+        std::unique_lock guard{mutex_};
+        if (!condition_.wait_until(guard, deadline, [this] { return !in_flight_ || abort_reason_; }))
             abort_reason_ = failure::timeout;
         while (in_flight_) {
             if (connection_ != INVALID_SOCKET)
                 ::shutdown(connection_, 2);                          // both directions
-            condition_.wait_for(lock, std::chrono::milliseconds{5}); // httplib may open another connection
+            condition_.wait_for(guard, std::chrono::milliseconds{5}); // httplib may open another connection
         }
     }
 
     void set_connection(socket_t connection) noexcept {
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard guard{mutex_};
         if (connection_ != INVALID_SOCKET)
             httplib_close(connection_);
         connection_ = connection;
     }
 
     std::optional<failure> abort_reason(clock::time_point deadline) noexcept {
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard guard{mutex_};
         if (!abort_reason_ && clock::now() >= deadline)
             abort_reason_ = failure::timeout;
         return abort_reason_;
@@ -377,12 +377,12 @@ public:
             ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 #endif
             guard_exceptions([&] { outcome = exchange(request, deadline, configure, error); }, on_throw);
-            const std::lock_guard lock{mutex_};
+            const std::lock_guard guard{mutex_};
             in_flight_ = false;
             condition_.notify_all();
         };
         {
-            const std::lock_guard lock{mutex_};
+            const std::lock_guard guard{mutex_};
             abort_reason_.reset();
             in_flight_ = true;
         }
@@ -397,7 +397,7 @@ public:
     }
 
     void cancel() noexcept {
-        const std::lock_guard lock{mutex_};
+        const std::lock_guard guard{mutex_};
         if (in_flight_ && !abort_reason_)
             abort_reason_ = failure::cancelled;
         condition_.notify_all();
