@@ -37,9 +37,9 @@
 #include <vector>
 
 #ifdef PROMPTLAYER_TEST_TLS // by a build that has OpenSSL 3
-#include <promptlayer/testing/conformance_tls.hpp>
+#include "../support/tls_context.hpp"
 
-#include <boost/asio/ssl.hpp>
+#include <promptlayer/testing/conformance_tls.hpp>
 #endif
 
 namespace {
@@ -96,26 +96,6 @@ void check_unasked(curl_transport& transport, const std::string& scheme, auto se
     transport = curl_transport{};
     server.join();
 }
-
-#ifdef PROMPTLAYER_TEST_TLS
-/// The TLS context of a server, and a transport that trusts its CA.
-struct tls_fixture {
-    promptlayer::detail::identity authority = promptlayer::detail::make_identity("authority", "", nullptr);
-    boost::asio::ssl::context server{boost::asio::ssl::context::tls_server};
-
-    tls_fixture() {
-        const auto identity = promptlayer::detail::make_identity("127.0.0.1", "IP:127.0.0.1", &authority);
-        const std::string chain = promptlayer::detail::pem_of(identity.certificate.get());
-        const std::string key = promptlayer::detail::pem_of(identity.key.get());
-        server.use_certificate_chain(boost::asio::buffer(chain));
-        server.use_private_key(boost::asio::buffer(key), boost::asio::ssl::context::pem);
-    }
-
-    curl_transport transport() const {
-        return curl_transport{trust(promptlayer::detail::pem_of(authority.certificate.get()))};
-    }
-};
-#endif
 
 #ifndef _WIN32
 /// Sets a variable of the environment until the end of the scope.
@@ -332,7 +312,7 @@ TEST_CASE("curl: more than 256 KiB of headers are a failure, informational respo
     CHECK(response_of(transport.send(request_to(server))).status == 200);
 }
 
-TEST_CASE("curl: a response whose length is not one number is failure::other") {
+TEST_CASE("curl: a response with a length that is not one number is failure::other") {
     loopback_server server;
     curl_transport transport;
     for (const char* lengths :
@@ -382,7 +362,7 @@ TEST_CASE("curl: a body over https without a length is failure::reset") {
 
 #endif
 
-TEST_CASE("curl: a kept connection that ends before a response is replaced, and the body is sent again") {
+TEST_CASE("curl: a kept connection that ends before a response is replaced") {
     loopback_server server;
     curl_transport transport;
     http_request request = request_to(server);
@@ -409,14 +389,9 @@ TEST_CASE("curl: bytes on an idle connection are not the next response") {
 #ifdef PROMPTLAYER_TEST_TLS
 
 TEST_CASE("curl: bytes on an idle TLS connection are not the next response") {
-    tls_fixture tls;
-    curl_transport transport = tls.transport();
-    check_unasked(transport, "https", [&](tcp::socket& socket) {
-        boost::asio::ssl::stream<tcp::socket&> stream{socket, tls.server};
-        boost::system::error_code ignored;
-        stream.handshake(boost::asio::ssl::stream_base::server, ignored);
-        return stream;
-    });
+    tls_context tls;
+    curl_transport transport{trust(tls.ca_pem)};
+    check_unasked(transport, "https", [&](tcp::socket& socket) { return tls.accept(socket); });
 }
 
 #endif
@@ -426,13 +401,12 @@ TEST_CASE("curl: bytes on an idle TLS connection are not the next response") {
 
 TEST_CASE("curl: a second response that the TLS library has read is not the next response") {
     silent_listener listener;
-    tls_fixture tls;
+    tls_context tls;
     std::atomic<bool> over{false};
     std::thread server{[&] {
         boost::system::error_code failed;
         tcp::socket socket = listener.acceptor.accept();
-        boost::asio::ssl::stream<tcp::socket&> stream{socket, tls.server};
-        stream.handshake(boost::asio::ssl::stream_base::server, failed);
+        auto stream = tls.accept(socket);
         std::string text;
         boost::asio::read_until(stream, boost::asio::dynamic_buffer(text), "\r\n\r\n", failed);
         for (const auto record : {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"sv,
@@ -446,12 +420,11 @@ TEST_CASE("curl: a second response that the TLS library has read is not the next
                 continue;
             }
             next.non_blocking(false);
-            boost::asio::ssl::stream<tcp::socket&> second{next, tls.server};
-            second.handshake(boost::asio::ssl::stream_base::server, failed);
+            auto second = tls.accept(next);
             respond_on(second);
         }
     }};
-    curl_transport transport = tls.transport();
+    curl_transport transport{trust(tls.ca_pem)};
     http_request request = request_to(listener.url("https"));
     request.body.clear();
     const transport_result first = transport.send(request), second = transport.send(request);
@@ -463,17 +436,15 @@ TEST_CASE("curl: a second response that the TLS library has read is not the next
 
 TEST_CASE("curl: a new connection resumes the TLS session of the one before") {
     silent_listener listener;
-    tls_fixture tls;
+    tls_context tls;
     std::thread server{[&] {
         for (int i = 0; i < 2; ++i) { // closes each after its response
             tcp::socket socket = listener.acceptor.accept();
-            boost::asio::ssl::stream<tcp::socket&> stream{socket, tls.server};
-            boost::system::error_code ignored;
-            stream.handshake(boost::asio::ssl::stream_base::server, ignored);
+            auto stream = tls.accept(socket);
             respond_on(stream);
         }
     }};
-    curl_transport transport = tls.transport();
+    curl_transport transport{trust(tls.ca_pem)};
     http_request request = request_to(listener.url("https"));
     request.body.clear();
     const transport_result first = transport.send(request), second = transport.send(request);
@@ -495,14 +466,14 @@ TEST_CASE("curl: a request that two connections reset is maybe delivered") {
     CHECK(server.requests().size() == 3);
 }
 
-TEST_CASE("curl: an https URL whose server does not speak TLS is failure::tls, not delivered") {
+TEST_CASE("curl: a server without TLS is failure::tls, not delivered") {
     const loopback_server server;
     curl_transport transport;
     check_failure(transport.send(request_to(https_url(server))), failure::tls, false);
     CHECK(server.requests().empty());
 }
 
-TEST_CASE("curl: a connection that is reset within the TLS handshake is failure::connect, not delivered") {
+TEST_CASE("curl: a reset within the TLS handshake is failure::connect, not delivered") {
     silent_listener listener;
     std::thread peer{[&] {
         tcp::socket socket = listener.acceptor.accept();
@@ -516,7 +487,7 @@ TEST_CASE("curl: a connection that is reset within the TLS handshake is failure:
     check_failure(outcome, failure::connect, false);
 }
 
-TEST_CASE("curl: a server without TLS is failure::tls, also after a reset of another connection") {
+TEST_CASE("curl: a server without TLS is failure::tls after a reset of another connection") {
     loopback_server server;
     server.respond(only(ending::reset_before_answer));
     curl_transport transport;
@@ -549,10 +520,10 @@ TEST_CASE("curl: a background tracker closes in time while the server hangs") {
         REQUIRE(tracker.track_prompt({.prompt_name = "a", .request_id = id}));
     while (server.requests().empty())
         std::this_thread::yield();
-    const auto begun = std::chrono::steady_clock::now();
-    const auto left = tracker.close(50ms);
-    CHECK(std::chrono::steady_clock::now() - begun < 5s); // of a timeout of 30 s
-    CHECK(left.size() == 3);
+    const auto start = std::chrono::steady_clock::now();
+    const auto undelivered = tracker.close(50ms);
+    CHECK(std::chrono::steady_clock::now() - start < 5s); // of a timeout of 30 s
+    CHECK(undelivered.size() == 3);
     CHECK(tracker.stats().handed_back == 3);
 }
 
@@ -635,8 +606,7 @@ TEST_CASE("curl: a proxy that refuses the tunnel is failure::connect, not delive
     }
 }
 
-TEST_CASE("curl: a proxy of the environment tunnels https without seeing a header, and a tunnel is not the "
-          "service") {
+TEST_CASE("curl: a proxy of the environment tunnels https and sees no header") {
     loopback_server proxy;
     proxy.respond(raw("HTTP/1.1 200 Connection established\r\n\r\n", ending::keep_alive));
     const variable https{"https_proxy", proxy.base_url()};
