@@ -4,7 +4,10 @@
 // What the tests of the adapters share. Include it after the header of the adapter.
 
 #include <promptlayer/client.hpp>
+#include <promptlayer/config.hpp>
+#include <promptlayer/http.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/transport.hpp>
 
 #include <doctest/doctest.h>
 
@@ -13,6 +16,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>

@@ -1,3 +1,5 @@
+#include <promptlayer/transports/beast.hpp>
+
 #include "../support/tls_context.hpp"
 #include "../support/transport_tests.hpp"
 
@@ -6,7 +8,6 @@
 #include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/conformance_tls.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
-#include <promptlayer/transports/beast.hpp>
 
 #include <doctest/doctest.h>
 

@@ -1,11 +1,11 @@
+#include <promptlayer/transports/curl_multi.hpp>
+
+#include "../support/curl_trust.hpp"
 #include "../support/transport_tests.hpp"
 
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
-#include <promptlayer/transports/curl_multi.hpp>
-
-#include "../support/curl_trust.hpp"
 
 #include <doctest/doctest.h>
 

@@ -1,38 +1,33 @@
-#include <promptlayer/background_tracker.hpp>
-#include <promptlayer/client.hpp>
-#include <promptlayer/testing/conformance.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
 #include <promptlayer/transports/curl.hpp>
 
 #include "../support/curl_trust.hpp"
 #include "../support/transport_tests.hpp"
 
+#include <promptlayer/background_tracker.hpp>
+#include <promptlayer/testing/conformance.hpp>
+#include <promptlayer/testing/loopback_server.hpp>
+
 #include <doctest/doctest.h>
 
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/read_until.hpp>
 #include <boost/asio/socket_base.hpp>
 #include <boost/asio/write.hpp>
 
-#include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
 #include <future>
-#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <thread>
-#include <type_traits>
 #include <utility>
 #include <vector>
 

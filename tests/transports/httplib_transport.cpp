@@ -12,7 +12,6 @@
 #include <doctest/doctest.h>
 
 #include <boost/asio/buffer.hpp>
-#include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/config.hpp>
@@ -29,13 +28,9 @@
 #include <fstream>
 #include <functional>
 #include <new>
-#include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <thread>
-#include <tuple>
-#include <utility>
 #include <vector>
 
 static thread_local long allocations = -1; // that succeed before one fails; below 0 none fails

@@ -1,9 +1,9 @@
-#include <promptlayer/client.hpp>
-#include <promptlayer/testing/conformance.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
 #include <promptlayer/transports/winhttp.hpp>
 
 #include "../support/transport_tests.hpp"
+
+#include <promptlayer/testing/conformance.hpp>
+#include <promptlayer/testing/loopback_server.hpp>
 
 #include <doctest/doctest.h>
 
@@ -16,20 +16,15 @@
 #include <wincrypt.h>
 
 #include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <iterator>
 #include <memory>
-#include <optional>
 #include <stdexcept>
 #include <string>
-#include <string_view>
 #include <thread>
-#include <type_traits>
-#include <utility>
 
 namespace {
 

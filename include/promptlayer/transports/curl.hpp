@@ -12,7 +12,6 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <atomic>
-#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <map>
@@ -182,15 +181,14 @@ class curl_exchange {
         return valid ? !switches_protocol() : stop("the headers of the response are invalid");
     }
 
-    bool take_content(std::string_view part) {
-        over_limit_ = !append_body(response_.body, part, request_.max_response_bytes);
-        return !over_limit_;
-    }
-
     bool take_body(std::string_view part) {
+        const auto append = [this](std::string_view content) {
+            over_limit_ = !append_body(response_.body, content, request_.max_response_bytes);
+            return !over_limit_;
+        };
         if (!chunks_)
-            return take_content(part);
-        chunks_->read(part, [this](std::string_view content) { return take_content(content); });
+            return append(part);
+        chunks_->read(part, append);
         return chunks_->is_invalid() ? stop("the response has invalid chunks") : !over_limit_;
     }
 

@@ -178,7 +178,7 @@ class httplib_session {
             abort_reason_ = failure::timeout;
         while (in_flight_) {
             if (connection_ != INVALID_SOCKET)
-                ::shutdown(connection_, 2);                          // both directions
+                ::shutdown(connection_, 2);                           // both directions
             condition_.wait_for(guard, std::chrono::milliseconds{5}); // httplib may open another connection
         }
     }

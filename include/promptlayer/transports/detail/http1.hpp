@@ -2,6 +2,8 @@
 #define PROMPTLAYER_TRANSPORTS_DETAIL_HTTP1_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/url.hpp>
 #include <promptlayer/http.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
