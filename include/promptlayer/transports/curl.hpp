@@ -140,8 +140,8 @@ class curl_exchange {
     bool switches_protocol() const noexcept { return headers_done_ && status() == 101; }
     bool expects_body() const noexcept { return has_body(request_.method, status()); }
 
-    bool stop(const char* why) noexcept {
-        abort_reason_ = why;
+    bool stop(const char* reason) noexcept {
+        abort_reason_ = reason;
         return false;
     }
 

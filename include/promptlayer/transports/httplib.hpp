@@ -58,10 +58,10 @@ static_assert(
 /// Returns 11 for version 0.11.4, and more than any of these for 1.0 and later.
 inline int httplib_minor() noexcept {
     constexpr std::string_view version = CPPHTTPLIB_VERSION;
-    int minor = 1'000;
+    int number = 1'000;
     if (version.starts_with("0."))
-        std::from_chars(version.data() + 2, version.data() + version.size(), minor);
-    return minor;
+        std::from_chars(version.data() + 2, version.data() + version.size(), number);
+    return number;
 }
 
 #ifdef _WIN32
@@ -276,7 +276,7 @@ class httplib_session {
             client.set_header_writer([&](httplib::Stream& stream, httplib::Headers& headers) {
                 std::string lines;
                 for (const header& h : request.headers)
-                    lines.append(h.name).append(": ").append(h.value).append("\r\n");
+                    lines.append(h.name).append(": ").append(trim(h.value)).append("\r\n");
                 for (const char* const name :
                      {"Host", "Content-Length", "Authorization", "Proxy-Authorization"}) {
                     const auto added = headers.find(name);
@@ -299,7 +299,7 @@ class httplib_session {
         sent.method = request.method;
         sent.path = request_target(url);
         for (const header& h : request.headers)
-            sent.headers.emplace(h.name, h.value);
+            sent.headers.emplace(h.name, std::string{trim(h.value)});
         if (!find_header(request.headers, "Host"))
             sent.headers.emplace("Host", std::string{url.authority});
         if (!request.body.empty()) { // not as `body`, to which httplib would add a Content-Type
