@@ -607,7 +607,7 @@ TEST_CASE("beast: the TLS handshake names a host, but no address") {
     CHECK(hellos[1].find("127.0.0.1") == std::string::npos);
 }
 
-TEST_CASE("beast: an end of the TLS handshake is failure::connect, a server without TLS is failure::tls") {
+TEST_CASE("beast: the end of a TLS handshake is failure::connect, a server without TLS failure::tls") {
     int connections = 0;
     const raw_server server{3, [&](tcp::socket& socket) {
                                 char hello = 0;

@@ -124,7 +124,7 @@ TEST_CASE("curl_multi: a client tracks, and errors of the service have their typ
     CHECK(unauthorized[0].error().code == promptlayer::errc::unauthorized);
 }
 
-TEST_CASE("curl_multi: each request gets its own response, over at most the given number of connections") {
+TEST_CASE("curl_multi: each request gets its own response, over a limited number of connections") {
     for (const int limit : {0, 1, 3}) {
         const loopback_server server{echo};
         auto transport = limit ? curl_multi_transport{nullptr, limit} : curl_multi_transport{};

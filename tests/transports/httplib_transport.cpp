@@ -135,7 +135,7 @@ TEST_CASE("httplib: a body over the limit is returned at once, with one byte mor
         {"Content-Length: 1000000\r\n\r\n", "\r\n", "Transfer-Encoding: chunked\r\n\r\nF4240\r\n"});
 }
 
-TEST_CASE("httplib: only Host and Content-Length are added, by an old httplib Accept and User-Agent too") {
+TEST_CASE("httplib: only Host and Content-Length are added, and Accept and User-Agent before 0.14.1") {
     const loopback_server server;
     httplib_transport transport;
     http_request request = request_to(server);

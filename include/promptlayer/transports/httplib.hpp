@@ -51,7 +51,7 @@ using namespace httplib_split;
 }
 static_assert(
     !std::is_same_v<decltype(httplib_lookup::is_hex('0', std::declval<int&>())), httplib_split::yes>,
-    "httplib is a library here, whose classes may be laid out in another way: compile with its own "
+    "httplib is a separate library here, and its classes may have another layout: compile with its "
     "flags, as `pkg-config --cflags cpp-httplib` prints them");
 #endif
 
