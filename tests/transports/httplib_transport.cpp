@@ -302,6 +302,20 @@ TEST_CASE("httplib: the configure function cannot change what the contract requi
     CHECK(server.connections() == 1);
 }
 
+#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
+
+TEST_CASE("httplib: a request that httplib sends again with a digest has no response") {
+    loopback_server server;
+    httplib_transport transport{[](httplib::Client& client) { client.set_digest_auth("user", "password"); }};
+    server.respond(raw("HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Digest realm=\"a\", nonce=\"b\", "
+                       "qop=\"auth\", algorithm=MD5\r\nContent-Length: 2\r\n\r\nno",
+                       ending::keep_alive));
+    check_failure(transport.send(request_to(server)), failure::other, true);
+    CHECK(response_of(transport.send(request_to(server))).status == 200);
+}
+
+#endif
+
 TEST_CASE("httplib: an exception of the configure function is failure::other, not delivered") {
     check_configure_throws(httplib_transport{[](httplib::Client&) { throw std::runtime_error{"no"}; }});
 }

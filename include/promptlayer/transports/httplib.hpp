@@ -289,7 +289,7 @@ class httplib_session {
         }
     }
 
-    /// Sends the request and reads the response. `error` says how far httplib came, also if this throws.
+    /// Sends the request and reads the response. Also sets `error` if it throws: the last error of httplib.
     transport_result exchange(const http_request& request, clock::time_point deadline,
                               const configure_function& configure, httplib::Error& error) {
         const url_parts url = split_url(request.url);
@@ -309,7 +309,9 @@ class httplib_session {
                 return true;
             };
         }
-        sent.response_handler = [&](const httplib::Response&) { return reader.read_headers(received); };
+        sent.response_handler = [&](const httplib::Response& response) { // another one if httplib sends again
+            return &response == &received && reader.read_headers(received);
+        };
         sent.content_receiver = [&](const char* data, std::size_t size, auto, auto) {
             return reader.read_body({data, size});
         };
@@ -358,8 +360,8 @@ public:
         set_connection(INVALID_SOCKET);
     }
 
-    /// Runs the request on a thread of its own, so that this one can end it, and a SIGPIPE ends with that
-    /// thread.
+    /// Runs the request on a new thread. The calling thread can end it, and a SIGPIPE is gone with the new
+    /// one.
     transport_result send(const http_request& request, const configure_function& configure) {
         const auto deadline = clock::now() + clamp_timeout(request.timeout);
         httplib::Error error = httplib::Error::Connection;
