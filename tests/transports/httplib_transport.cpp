@@ -101,7 +101,8 @@ TEST_CASE("httplib: the transport fulfils the contract, except for limits of htt
     if (minor_version < 19)
         options.skip["empty header of the answer"] = "httplib leaves it out";
     if (minor_version >= 18 && minor_version < 52)
-        options.skip["headers of the answer"] = "httplib changes the order of repeats";
+        for (const char* const name : {"headers of the answer", "cookies"})
+            options.skip[name] = "httplib changes the order of repeats";
     if (minor_version >= 24 && minor_version < 52)
         options.skip["path and query"] = "httplib changes queries";
 #ifdef PROMPTLAYER_TEST_TLS
