@@ -121,9 +121,9 @@ TEST_CASE("a transport's failure keeps its kind and says whether the request may
 }
 
 TEST_CASE("a transport's words are bounded, without control characters, invalid bytes and the key") {
-    CHECK(
-        error_of({pl::failure::other, "a\nb\x1b[0m\xFF header X-API-KEY: pl_sesame"}).message ==
-        "no response from the service: the transport failed: a b [0m\xEF\xBF\xBD header X-API-KEY: [redacted]");
+    CHECK(error_of({pl::failure::other, "a\nb\x1b[0m\xFF header X-API-KEY: pl_sesame"}).message ==
+          "no response from the service: the transport failed: a b [0m\xEF\xBF\xBD header X-API-KEY: "
+          "[redacted]");
     const auto e = error_of({pl::failure::other, std::string(600, 'x')});
     CHECK(e.message.ends_with(": " + std::string(512, 'x')));
 }
