@@ -1,6 +1,6 @@
 // expect-gcc: use of deleted function
 // expect-clang: call to deleted function 'find_header'
-#include <promptlayer/http.hpp>
+#include <promptlayer.hpp>
 
 #include <string>
 #include <vector>
