@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Prints what it costs to compile a file that uses the library, as a ratio to the same by hand with Boost.JSON.
+"""Prints how long a file that uses the library compiles, as a ratio to a file that does the same with Boost.JSON by hand.
 
 usage: compile_cost.py [--runs N] [COMPILER...]
 
-For each compiler, at -O0 and at -O2: user seconds, the least of N runs (3), of each file and of the file beside it,
-and the size of its object. The compilers are g++ and clang++-14 if none is named and they are there.
+Prints for each compiler, at -O0 and at -O2: user seconds of each file and of the file beside it, each the minimum of N
+runs (3), and the size of the object file. Without COMPILER it uses those of g++ and clang++-14 that are installed.
 """
 
 import argparse
@@ -98,8 +98,8 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("compilers", nargs="*")
-    given = options.parse_args()
-    compilers = given.compilers or [name for name in ("g++", "clang++-14") if shutil.which(name)]
+    arguments = options.parse_args()
+    compilers = arguments.compilers or [name for name in ("g++", "clang++-14") if shutil.which(name)]
     print(f"{'file':32}{'compiler':14}{'level':>6}{'user s':>9}{'beside':>9}{'ratio':>8}{'object KB':>11}")
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(FILES.values()):
@@ -107,7 +107,7 @@ def main():
         for compiler in compilers:
             for level in ("-O0", "-O2"):
                 seconds, size = {}, {}
-                for _ in range(given.runs):  # each file once in each round, so that a slow moment is everybody's
+                for _ in range(arguments.runs):  # each file once in each round, so that a slow moment affects all files
                     for number, name in enumerate(FILES):
                         target = f"{folder}/{number}.o"
                         command = [compiler, "-std=c++20", level, f"-I{INCLUDE}", "-c", f"{folder}/{number}.cpp", "-o", target]
