@@ -7,10 +7,10 @@
 
 std::vector<promptlayer::header> headers();
 
-const std::string* found() {
+const std::string* retry_after() {
 #if defined(FIXED)
-    static const std::vector<promptlayer::header> kept = headers();
-    return promptlayer::find_header(kept, "Retry-After");
+    static const std::vector<promptlayer::header> list = headers();
+    return promptlayer::find_header(list, "Retry-After");
 #else
     return promptlayer::find_header(headers(), "Retry-After");
 #endif

@@ -328,7 +328,7 @@ TEST_CASE("outbox: three million random events agree with the model") {
     }
     MESSAGE(total.pushed << " pushed: " << total.delivered << " delivered, " << total.refused << " refused, "
                          << total.gave_up << " given up, " << total.dropped << " dropped, "
-                         << total.handed_back << " handed back");
+                         << total.handed_back << " returned");
     for (const std::uint64_t count :
          {total.delivered, total.refused, total.gave_up, total.dropped, total.handed_back})
         CHECK(count > 1'000); // each outcome is frequent
