@@ -148,6 +148,13 @@ TEST_CASE("background tracker: an invalid request or config is reported to the c
     CHECK(tracker.stats() == pl::outbox_stats{});
 }
 
+TEST_CASE("background tracker: no error shows the key in a variable's name") {
+    pl::background_tracker tracker{with_key("pl_sesame"), pl::testing::recording_transport{}};
+    const auto rejected = tracker.track_prompt(
+        {.prompt_name = "a", .prompt_input_variables = {{"my pl_sesame", "\xFF"}}, .request_id = 1});
+    CHECK(to_string(rejected.error()).find("sesame") == std::string::npos);
+}
+
 TEST_CASE("background tracker: tracking never waits for the network and reports a full queue") {
     gated_transport transport;
     const auto gate = transport.state;

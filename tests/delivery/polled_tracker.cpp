@@ -88,6 +88,13 @@ TEST_CASE("polled tracker: an invalid request or config is reported to the calle
     CHECK(fixture.tracker.track_prompt(pl::track_prompt_view{.prompt_name = "v", .request_id = 2}));
 }
 
+TEST_CASE("polled tracker: no error shows the key in a variable's name") {
+    tracker_fixture fixture{{}, {.api_key = "pl_sesame"}};
+    const auto rejected = fixture.tracker.track_prompt(
+        {.prompt_name = "a", .prompt_input_variables = {{"my pl_sesame", "\xFF"}}, .request_id = 1});
+    CHECK(to_string(rejected.error()).find("sesame") == std::string::npos);
+}
+
 TEST_CASE("polled tracker: a poll starts no more requests than its argument allows") {
     tracker_fixture fixture{{.max_in_flight = 10}};
     for (int i = 0; i < 10; ++i)
