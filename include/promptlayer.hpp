@@ -3,6 +3,10 @@
 // Generated from the parts in include/promptlayer by tests/headers/make_single_header.py; do not edit.
 // Needs Boost.JSON 1.81 or later: link boost_json, or put `#include <boost/json/src.hpp>` in one source file.
 
+#if defined(PROMPTLAYER_SOURCE) && defined(PROMPTLAYER_DETAIL_ABI_HPP) && !defined(PROMPTLAYER_DEFINITIONS)
+#error "promptlayer: define PROMPTLAYER_SOURCE before the library is included for the first time"
+#endif
+
 #ifndef PROMPTLAYER_SINGLE_HEADER_HPP
 #define PROMPTLAYER_SINGLE_HEADER_HPP
 
@@ -217,53 +221,43 @@
 #pragma push_macro("Yield")
 #undef Yield
 
-#include <algorithm>
-#include <array>
-#include <atomic>
-#include <charconv>
-#include <chrono>
-#include <concepts>
-#include <cstddef>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <deque>
-#include <exception>
-#include <functional>
-#include <iosfwd>
-#include <iterator>
-#include <limits>
-#include <map>
-#include <memory>
-#include <optional>
-#include <random>
-#include <ranges>
-#include <set>
-#include <span>
-#include <string>
-#include <string_view>
-#include <system_error>
-#include <tuple>
-#include <type_traits>
-#include <utility>
-#include <variant>
-#include <vector>
 #include <version>
-
-#include <boost/json/basic_parser_impl.hpp>
-#include <boost/json/parse.hpp>
-#include <boost/json/serializer.hpp>
-#include <boost/json/value.hpp>
 
 #ifndef PROMPTLAYER_DETAIL_ABI_HPP
 #define PROMPTLAYER_DETAIL_ABI_HPP
 
-// The inline namespace of the library. It names every setting that changes a class or the meaning of a
-// function, so that source files with different settings share a program without sharing these. Passing a
-// type of the library from one to the other does not link. A class of the user that holds such a type must
-// not pass either; no linker notices that.
-#if defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
+// With PROMPTLAYER_SEPARATE_COMPILATION, in all files of a program, what is neither a template nor constexpr
+// is declared only. One source file defines PROMPTLAYER_SOURCE as well and so compiles it; `source.cpp`
+// beside the headers is such a file.
+#if defined(PROMPTLAYER_SOURCE) && !defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#define PROMPTLAYER_SEPARATE_COMPILATION
+#endif
+#if !defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#define PROMPTLAYER_DEFINITIONS
+#define PROMPTLAYER_DECL inline
+#else
+#if defined(PROMPTLAYER_SOURCE)
+#define PROMPTLAYER_DEFINITIONS
+#endif
+#define PROMPTLAYER_DECL
+#endif
+
+// The inline namespace of the library. Its name contains each setting that changes a class or the meaning of
+// a function.
+//
+// - Source files with different settings can be linked into one program, unless only some are header-only;
+//   each setting has its own classes and functions.
+// - A call that passes a type of the library between such files does not link.
+// - A user's class that contains a type of the library must not be passed either. No linker reports this.
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION) && defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
+#define PROMPTLAYER_SETTINGS v0_compiled
+#elif defined(PROMPTLAYER_SEPARATE_COMPILATION) && defined(__cpp_exceptions)
+#define PROMPTLAYER_SETTINGS v0_compiled_no_threads
+#elif defined(PROMPTLAYER_SEPARATE_COMPILATION) && !defined(PROMPTLAYER_NO_THREADS)
+#define PROMPTLAYER_SETTINGS v0_compiled_no_exceptions
+#elif defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#define PROMPTLAYER_SETTINGS v0_compiled_no_exceptions_no_threads
+#elif defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
 #define PROMPTLAYER_SETTINGS v0
 #elif defined(__cpp_exceptions)
 #define PROMPTLAYER_SETTINGS v0_no_threads
@@ -295,6 +289,62 @@ inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
 } // namespace promptlayer
 #endif
 
+// Files of both modes, header-only and separately compiled, do not link into one program: the linker reports
+// `promptlayer_separate_compilation` as defined twice or, with MSVC, as a mismatch.
+#if defined(_MSC_VER)
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#pragma detect_mismatch("promptlayer_separate_compilation", "1")
+#else
+#pragma detect_mismatch("promptlayer_separate_compilation", "0")
+#endif
+#elif defined(__ELF__)
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+__asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_compilation\n"
+        ".set promptlayer_separate_compilation, 1\n");
+#else
+__asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_compilation\n"
+        ".set promptlayer_separate_compilation, 0\n");
+#endif
+#endif
+
+#endif
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <bit>
+#include <chrono>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <functional>
+#include <iosfwd>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <variant>
+#include <vector>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <boost/json/basic_parser_impl.hpp>
+#include <boost/json/monotonic_resource.hpp>
+#include <boost/json/parser.hpp>
+#include <boost/json/value.hpp>
+#include <charconv>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <system_error>
 #endif
 
 #ifndef PROMPTLAYER_RESULT_HPP
@@ -306,23 +356,23 @@ struct error;
 
 namespace detail {
 
-[[noreturn]] inline void misuse(const char* sentence);
+[[noreturn]] PROMPTLAYER_DECL void misuse(const char* message);
 
 } // namespace detail
 
-/// A value or an error, with the names of C++23's `std::expected`. Asking for the one that is not there ends
-/// the program with a sentence on standard error; it is never undefined behaviour.
+/// Holds a value or an error, with the names of C++23's `std::expected`. Access to the alternative that is
+/// not held ends the program with a message on standard error; it is never undefined behaviour.
 template <class T, class E = error>
 class [[nodiscard]] result {
     using stored = std::conditional_t<std::is_void_v<T>, std::monostate, T>;
-    std::variant<stored, E> held_{};
+    std::variant<stored, E> storage_{};
 
     template <std::size_t I, class VariantT>
-    static constexpr auto& get(VariantT& held) {
-        if (held.index() != I)
+    static constexpr auto& get(VariantT& storage) {
+        if (storage.index() != I)
             detail::misuse(I == 0 ? "promptlayer: a result was asked for its value, but holds an error\n"
                                   : "promptlayer: a result was asked for its error, but holds a value\n");
-        return *std::get_if<I>(&held);
+        return *std::get_if<I>(&storage);
     }
 
 public:
@@ -331,24 +381,24 @@ public:
 
     constexpr result() requires std::is_void_v<T>
     = default;
-    constexpr result(stored value) : held_{std::in_place_index<0>, std::move(value)} {}
-    constexpr result(E failed) : held_{std::in_place_index<1>, std::move(failed)} {}
+    constexpr result(stored value) : storage_{std::in_place_index<0>, std::move(value)} {}
+    constexpr result(E failure) : storage_{std::in_place_index<1>, std::move(failure)} {}
 
-    constexpr bool has_value() const noexcept { return held_.index() == 0; }
+    constexpr bool has_value() const noexcept { return storage_.index() == 0; }
     constexpr explicit operator bool() const noexcept { return has_value(); }
 
-    constexpr stored& value() & { return get<0>(held_); }
-    constexpr const stored& value() const& { return get<0>(held_); }
-    constexpr stored&& value() && { return std::move(get<0>(held_)); }
-    constexpr stored& operator*() & { return get<0>(held_); }
-    constexpr const stored& operator*() const& { return get<0>(held_); }
-    constexpr stored&& operator*() && { return std::move(get<0>(held_)); }
-    constexpr stored* operator->() { return &get<0>(held_); }
-    constexpr const stored* operator->() const { return &get<0>(held_); }
+    constexpr stored& value() & { return get<0>(storage_); }
+    constexpr const stored& value() const& { return get<0>(storage_); }
+    constexpr stored&& value() && { return std::move(get<0>(storage_)); }
+    constexpr stored& operator*() & { return get<0>(storage_); }
+    constexpr const stored& operator*() const& { return get<0>(storage_); }
+    constexpr stored&& operator*() && { return std::move(get<0>(storage_)); }
+    constexpr stored* operator->() { return &get<0>(storage_); }
+    constexpr const stored* operator->() const { return &get<0>(storage_); }
 
-    constexpr E& error() & { return get<1>(held_); }
-    constexpr const E& error() const& { return get<1>(held_); }
-    constexpr E&& error() && { return std::move(get<1>(held_)); }
+    constexpr E& error() & { return get<1>(storage_); }
+    constexpr const E& error() const& { return get<1>(storage_); }
+    constexpr E&& error() && { return std::move(get<1>(storage_)); }
 
     template <class U>
     constexpr stored value_or(U&& other) const& {
@@ -367,90 +417,88 @@ public:
 #ifndef PROMPTLAYER_ERROR_HPP
 #define PROMPTLAYER_ERROR_HPP
 
+
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// What went wrong. The HTTP status decides first: whatever the body of a 503 holds, it is a `server_error`.
+/// What went wrong. The HTTP status decides first: a 503 is a `server_error`, whatever its body holds.
 enum class errc {
-    invalid_request = 1, ///< refused before it was sent; `error::violations` says why
-    invalid_config,      ///< the `config` cannot be used; `error::violations` names its members
-    transport,           ///< no answer came; `error::failure` says how
+    invalid_request = 1, ///< not sent, because it breaks a rule; `error::violations` lists the rules
+    invalid_config,      ///< the `config` cannot be used; `error::violations` lists its invalid members
+    transport,           ///< no response arrived; `error::failure` says why
     bad_request,         ///< HTTP 400
     unauthorized,        ///< HTTP 401
     forbidden,           ///< HTTP 403
     not_found,           ///< HTTP 404
     conflict,            ///< HTTP 409
-    unprocessable,       ///< HTTP 422; `error::violations` holds what the service lists
+    unprocessable,       ///< HTTP 422; `error::violations` lists what the service reports
     rate_limited,        ///< HTTP 429
     server_error,        ///< HTTP 500 to 599
-    unexpected_status,   ///< any other status but 200, redirects included
-    rejected,            ///< HTTP 200 whose `success` is false
-    malformed_response,  ///< HTTP 200 whose body is not what the interface promises, or is too large
-    malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
-    queue_full,          ///< a queue took no more
-    closed,              ///< a queue or tracker was closed before, or a client was moved from
-    journal_failed,      ///< a journal did not open; or a request is queued, but not on record
+    unexpected_status,   ///< any other status except 200, redirects included
+    rejected,            ///< HTTP 200 with a `success` that is false
+    malformed_response,  ///< HTTP 200 with a body that the interface does not allow, or that is too large
+    malformed_json,      ///< the text given to `from_json` is not JSON; `error::offset` says where
+    queue_full,          ///< the queue accepts no more requests
+    closed,              ///< the queue or tracker is closed, or the client was moved from
+    journal_failed,      ///< the journal did not open; or the request is queued, but not in the journal
 };
 
-/// How a transport failed to bring an answer.
+/// Why a transport returned no response.
 enum class failure {
-    resolve,   ///< the host has no address
-    connect,   ///< no connection was made
-    tls,       ///< the peer is not trusted, or no secure connection could be agreed on
-    timeout,   ///< `http_request::timeout` passed
-    reset,     ///< the connection ended before the answer was complete
-    cancelled, ///< given up on this side
+    resolve,   ///< the DNS lookup of the host failed
+    connect,   ///< no connection was established
+    tls,       ///< the peer is not trusted, or the TLS handshake failed
+    timeout,   ///< `http_request::timeout` expired
+    reset,     ///< the connection ended before the response was complete
+    cancelled, ///< cancelled by this process
     other,
 };
 
 /// The rule that a `violation` breaks.
 enum class rule {
     required,       ///< the member is missing
-    type,           ///< the value has another JSON type, or a fraction where an integer is due
-    range,          ///< an integer that does not fit in 64 bits signed
+    type,           ///< the value has another JSON type, or is a fraction in place of an integer
+    range,          ///< the integer does not fit in 64 bits signed
     min_length,     ///< fewer code points than `limit`
     max_length,     ///< more code points than `limit`
     utf8,           ///< the value is not UTF-8; `actual` is the byte offset
     name_utf8,      ///< the name of a variable is not UTF-8; `actual` is the byte offset
     unique,         ///< a member or the name of a variable is given more than once
-    at_most_one_of, ///< `actual` members are given of which `limit` may be
+    at_most_one_of, ///< `actual` members of a group are given, at most `limit` may be
     unknown_member, ///< the schema has no such member
-    max_bytes,      ///< a body of `actual` bytes, of which `limit` are allowed
-    trailing_text,  ///< text after the JSON value; `actual` is the byte offset
-    setting,        ///< a member of `config` that cannot be used
+    max_bytes,      ///< the body has `actual` bytes, at most `limit` are allowed
+    trailing_text,  ///< text follows the JSON value; `actual` is the byte offset
+    setting,        ///< a member of `config` cannot be used
     service,        ///< reported by the service
     omitted,        ///< stands for `actual` further violations
 };
 
 /// One broken rule.
 struct violation {
-    std::string path{}; ///< `label`, `prompt_input_variables["user"]`; empty: the whole
+    std::string path{}; ///< `label`, `prompt_input_variables["user"]`; empty for the request as a whole
     promptlayer::rule rule = promptlayer::rule::service;
-    std::uint64_t limit = 0;  ///< what the rule allows, where it is a measure
-    std::uint64_t actual = 0; ///< what was found, in the same measure
-    std::string message{};    ///< the rule and the measures in words, never the value
+    std::uint64_t limit = 0;  ///< the limit that the rule sets, if it sets one
+    std::uint64_t actual = 0; ///< the actual measure, in the unit of `limit`
+    std::string message{};    ///< the rule, its limit and the measure; never the value
 
     friend bool operator==(const violation&, const violation&) = default;
 };
 
-/// A broken rule as a sentence: `label: at most 512 characters, has 513`.
-inline std::string to_string(const violation& v) {
-    return v.path.empty() ? v.message : v.path + ": " + v.message;
-}
+/// Returns the violation as one line: `label: at most 512 characters, has 513`.
+PROMPTLAYER_DECL std::string to_string(const violation& broken);
 
-/// What a call came to when it did not succeed. A plain value; holds no value of a request and never the API
-/// key.
+/// Why a call did not succeed. A plain value. Holds no value of a request and never the API key.
 struct error {
     errc code{};
-    std::string message{};               ///< the whole sentence, violations included; see `to_string`
-    int status = 0;                      ///< the HTTP status, 0 if none came
-    std::vector<violation> violations{}; ///< the first 64, then one `rule::omitted` for the rest
-    std::optional<promptlayer::failure> failure{}; ///< set where `code` is `errc::transport`
-    bool maybe_delivered = false;                  ///< no answer came, yet the service may have done the work
-    std::optional<std::chrono::seconds> retry_after{}; ///< the service's wish, not capped
+    std::string message{};               ///< everything in one line, violations included; see `to_string`
+    int status = 0;                      ///< the HTTP status; 0 if no response arrived
+    std::vector<violation> violations{}; ///< the first 64, then one `rule::omitted` for the others
+    std::optional<promptlayer::failure> failure{}; ///< set if `code` is `errc::transport`
+    bool maybe_delivered = false; ///< no response arrived, but the service may have processed the request
+    std::optional<std::chrono::seconds> retry_after{}; ///< from `Retry-After`, not capped
     std::optional<std::size_t> offset{};               ///< byte offset in the text given to `from_json`
 
-    /// Whether the same request may succeed later: no answer (but for tls and cancelled), or HTTP 408, 429,
-    /// 500, 502, 503, 504. The one rule that everything which retries here uses.
+    /// Returns true if the same request may succeed later: after every transport failure except `tls` and
+    /// `cancelled`, and after HTTP 408, 429, 500, 502, 503 and 504. Every retry of the library follows this.
     bool retryable() const noexcept {
         if (failure)
             return *failure != promptlayer::failure::tls && *failure != promptlayer::failure::cancelled;
@@ -459,29 +507,29 @@ struct error {
     }
 };
 
-/// The sentence of an error: what happened and what breaks which rule, on one line. Holds no value of a
-/// request.
-inline std::string to_string(const error& e);
+/// Returns the error as one line: `message` or, if that is empty, its violations or the text for its code.
+PROMPTLAYER_DECL std::string to_string(const error& failed);
 
 namespace detail {
 
-// A template, so that <iosfwd> is enough here.
-template <class TraitsT, class ValueT>
-std::basic_ostream<char, TraitsT>& print(std::basic_ostream<char, TraitsT>& out, const ValueT& value) {
-    return out << std::string_view{to_string(value)};
-}
+/// Types that `operator<<` prints with `to_string`.
+template <class T>
+inline constexpr bool is_printable = false;
+template <>
+inline constexpr bool is_printable<violation> = true;
+template <>
+inline constexpr bool is_printable<error> = true;
 
 } // namespace detail
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const violation& v) {
-    return detail::print(out, v);
+/// Prints `to_string(value)`. A template, so that <iosfwd> is enough here.
+template <class TraitsT, class ValueT>
+requires detail::is_printable<ValueT> std::basic_ostream<char, TraitsT>
+&operator<<(std::basic_ostream<char, TraitsT>& out, const ValueT& value) {
+    return out << std::string_view{to_string(value)};
 }
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const error& e) {
-    return detail::print(out, e);
-}
+#if defined(PROMPTLAYER_DEFINITIONS)
 
 namespace detail {
 
@@ -489,18 +537,18 @@ constexpr const char* message_for(errc code) noexcept {
     switch (code) {
     case errc::invalid_request: return "the request is not valid";
     case errc::invalid_config: return "the configuration is not valid";
-    case errc::transport: return "no answer from the service";
+    case errc::transport: return "no response from the service";
     case errc::bad_request: return "the service refused the request";
     case errc::unauthorized: return "the service did not accept the API key";
     case errc::forbidden: return "the API key does not permit this";
-    case errc::not_found: return "the service does not know the address or what the request names";
-    case errc::conflict: return "the request conflicts with what the service holds";
+    case errc::not_found: return "the service does not know the path or what the request names";
+    case errc::conflict: return "the request conflicts with data that the service holds";
     case errc::unprocessable: return "the service found the request not valid";
     case errc::rate_limited: return "the service asks for fewer requests";
     case errc::server_error: return "the service failed";
-    case errc::unexpected_status: return "the service answered with an unexpected status, is base_url right?";
+    case errc::unexpected_status: return "the service returned an unexpected status; check base_url";
     case errc::rejected: return "the service reports that it did not succeed";
-    case errc::malformed_response: return "the answer is not what the service's interface promises";
+    case errc::malformed_response: return "the response does not match the interface of the service";
     case errc::malformed_json: return "the text is not JSON";
     case errc::queue_full: return "the queue is full";
     case errc::closed: return "the queue is closed";
@@ -511,10 +559,10 @@ constexpr const char* message_for(errc code) noexcept {
 
 constexpr const char* message_for(failure kind) noexcept {
     switch (kind) {
-    case failure::resolve: return "the host has no address";
-    case failure::connect: return "no connection could be made";
-    case failure::tls: return "no trusted connection could be made";
-    case failure::timeout: return "the time allowed has passed";
+    case failure::resolve: return "the DNS lookup of the host failed";
+    case failure::connect: return "no connection could be established";
+    case failure::tls: return "no trusted connection could be established";
+    case failure::timeout: return "the timeout expired";
     case failure::reset: return "the connection ended early";
     case failure::cancelled: return "cancelled";
     case failure::other: break;
@@ -522,110 +570,86 @@ constexpr const char* message_for(failure kind) noexcept {
     return "the transport failed";
 }
 
-inline std::string join(const std::vector<violation>& violations) {
-    std::string text;
-    for (const violation& v : violations)
-        text.append(text.empty() ? "" : "; ").append(to_string(v));
-    return text;
-}
-
-} // namespace detail
-
-inline std::string to_string(const error& e) {
-    if (!e.message.empty())
-        return e.message;
-    return e.violations.empty() ? detail::message_for(e.code) : detail::join(e.violations);
-}
-
-namespace detail {
-
-/// What a JSON value is, for the sentences on `rule::type`.
-enum class json_type { null, boolean, integer, number, string, array, object };
-
-constexpr const char* type_name(json_type type) noexcept {
-    switch (type) {
-    case json_type::null: return "null";
-    case json_type::boolean: return "a boolean";
-    case json_type::integer: return "an integer";
-    case json_type::number: return "a number";
-    case json_type::string: return "a string";
-    case json_type::array: return "an array";
-    case json_type::object: break;
-    }
-    return "an object";
-}
-
+/// Returns the text of a violation. Empty for rules whose text needs names of a schema or of the config.
 inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t actual) {
-    const std::string has = ", has " + std::to_string(actual);
     const auto characters = [&] {
-        return std::to_string(limit) + (limit == 1 ? " character" : " characters");
+        return std::to_string(limit) + (limit == 1 ? " character" : " characters") + ", has " +
+               std::to_string(actual);
     };
     switch (broken) {
     case rule::required: return "is required";
     case rule::range: return "must fit in 64 bits signed";
-    case rule::min_length: return "at least " + characters() + has;
-    case rule::max_length: return "at most " + characters() + has;
+    case rule::min_length: return "at least " + characters();
+    case rule::max_length: return "at most " + characters();
     case rule::utf8: return "is not UTF-8 at byte " + std::to_string(actual);
     case rule::name_utf8: return "its name is not UTF-8 at byte " + std::to_string(actual);
     case rule::unique: return "is given more than once";
     case rule::unknown_member: return "is not a member of this request";
-    case rule::max_bytes: return "the body: at most " + std::to_string(limit) + " bytes" + has;
+    case rule::max_bytes:
+        return "the body: at most " + std::to_string(limit) + " bytes, has " + std::to_string(actual);
     case rule::trailing_text: return "text after the JSON value, at byte " + std::to_string(actual);
     case rule::omitted: return "and " + std::to_string(actual) + " more";
     case rule::type:
     case rule::at_most_one_of:
     case rule::setting:
-    case rule::service: break; // worded where they are found, from names of the schema or of the config
+    case rule::service: break;
     }
     return {};
 }
 
-inline violation wrong_type(std::string path, json_type expected, const char* found) {
-    std::string message = path.empty() ? "the body must be " : "must be ";
-    message.append(type_name(expected)).append(", is ").append(found);
-    return {std::move(path), rule::type, 0, 0, std::move(message)};
+inline std::string join(const std::vector<violation>& violations) {
+    std::string text;
+    for (const violation& broken : violations)
+        text.append(text.empty() ? "" : "; ").append(to_string(broken));
+    return text;
+}
+
+/// Makes an `invalid_request` or `invalid_config`: the violations are its message.
+inline error invalid(errc code, std::vector<violation> violations) {
+    error invalid{.code = code, .message = join(violations)};
+    invalid.violations = std::move(violations);
+    return invalid;
 }
 
 /// Keeps the first 64 violations and counts the others, so that no input makes an error large.
 class violation_list {
-    static constexpr std::size_t most = 64;
-    std::vector<violation> kept_{};
+    static constexpr std::size_t max_size = 64;
+    std::vector<violation> violations_{};
     std::size_t omitted_ = 0;
 
 public:
-    bool empty() const noexcept { return kept_.empty(); }
+    bool empty() const noexcept { return violations_.empty(); }
 
-    /// `make` is called only if what it makes is kept.
+    /// Calls `make` only if its result is kept.
     template <class MakeT>
     void add(MakeT&& make) {
-        if (kept_.size() < most)
-            kept_.push_back(make());
+        if (violations_.size() < max_size)
+            violations_.push_back(make());
         else
             ++omitted_;
     }
 
     std::vector<violation> take() && {
         if (omitted_ != 0)
-            kept_.push_back({"", rule::omitted, most, omitted_, message_for(rule::omitted, most, omitted_)});
-        return std::move(kept_);
+            violations_.push_back(
+                {"", rule::omitted, max_size, omitted_, message_for(rule::omitted, max_size, omitted_)});
+        return std::move(violations_);
     }
 };
 
-/// `invalid_request` and `invalid_config`: the violations are the sentence.
-inline error invalid(errc code, std::vector<violation> violations) {
-    error e{.code = code, .message = join(violations)};
-    e.violations = std::move(violations);
-    return e;
-}
-
-inline error malformed_json(std::size_t offset, std::string_view what) {
-    error e{.code = errc::malformed_json};
-    e.message = message_for(e.code) + std::string{": "}.append(what) + " at byte " + std::to_string(offset);
-    e.offset = offset;
-    return e;
-}
-
 } // namespace detail
+
+PROMPTLAYER_DECL std::string to_string(const violation& broken) {
+    return broken.path.empty() ? broken.message : broken.path + ": " + broken.message;
+}
+
+PROMPTLAYER_DECL std::string to_string(const error& failed) {
+    if (!failed.message.empty())
+        return failed.message;
+    return failed.violations.empty() ? detail::message_for(failed.code) : detail::join(failed.violations);
+}
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -634,20 +658,20 @@ inline error malformed_json(std::size_t offset, std::string_view what) {
 #ifndef PROMPTLAYER_DETAIL_TEXT_HPP
 #define PROMPTLAYER_DETAIL_TEXT_HPP
 
+
 namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
 
 /// What one pass over a string finds.
 struct text_scan {
-    bool valid_utf8 = true;      ///< as RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
-    std::size_t code_points = 0; ///< the length as JSON Schema measures it; up to the first invalid byte
-    std::size_t json_bytes =
-        0; ///< bytes between the quotes when written as JSON; as many as it has: no escapes
-    std::size_t invalid_at = 0; ///< byte offset of the first invalid sequence, if `valid_utf8` is false
+    bool valid_utf8 = true;      ///< by RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
+    std::size_t code_points = 0; ///< up to the first invalid byte; JSON Schema's measure of length
+    std::size_t json_bytes = 0;  ///< size between the quotes in JSON; equals the size if nothing is escaped
+    std::size_t invalid_at = 0;  ///< byte offset of the first invalid sequence, if `valid_utf8` is false
 };
 
-namespace detail {
-
-/// Bytes of the UTF-8 sequence at `p`, 1 to 4; 0 if it is invalid or `end` cuts it. `p` is before `end`.
+/// Returns the size in bytes of the UTF-8 sequence at `p`, 1 to 4; 0 if it is invalid or cut by `end`. `p` is
+/// before `end`.
 constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
     const auto byte = [&](std::ptrdiff_t i) { return static_cast<unsigned char>(p[i]); };
     const auto continues = [&](std::ptrdiff_t i, unsigned low = 0x80, unsigned high = 0xBF) {
@@ -668,70 +692,121 @@ constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
     return 0;
 }
 
-/// Whether the bytes at `p`, 1 to 8, are all ASCII that JSON writes as it is. Not for constant expressions.
-inline bool is_plain_ascii(const char* p, std::size_t count) noexcept {
-    std::uint64_t w = 0x2020202020202020; // spaces are plain
-    if (count == sizeof w)
-        std::memcpy(&w, p, sizeof w);
-    else
-        std::memcpy(&w, p, count);
-    constexpr std::uint64_t ones = 0x0101010101010101;
-    const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
-    const std::uint64_t below_space = (w - ones * 0x20) & ~w;
-    return ((w | below_space | has_zero(w ^ (ones * '"')) | has_zero(w ^ (ones * '\\'))) & (ones * 0x80)) ==
-           0;
-}
-
-/// Bytes that JSON takes for an ASCII character within a string.
+/// Returns how many bytes JSON needs for an ASCII character in a string.
 constexpr std::size_t json_length(char c) noexcept {
     if (c == '"' || c == '\\' || (c >= '\b' && c <= '\r' && c != '\v'))
         return 2;
     return static_cast<unsigned char>(c) < 0x20 ? 6 : 1;
 }
 
-} // namespace detail
+/// Scans the sequence at `p` and returns the next one; null if the sequence is invalid.
+constexpr const char* scan_sequence(const char* p, const char* end, text_scan& scanned) noexcept {
+    const std::size_t length = sequence_length(p, end);
+    if (length == 0)
+        return nullptr;
+    ++scanned.code_points;
+    scanned.json_bytes += length == 1 ? json_length(*p) : length;
+    return p + length;
+}
 
-/// Scans once: is it UTF-8, how many code points, how long as JSON. Linear, no allocation; stops at invalid
-/// bytes.
+PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept;
+
+/// Scans a string once. Linear, no allocation; stops at the first invalid byte.
 constexpr text_scan scan(std::string_view text) noexcept {
-    text_scan found;
+    if (!std::is_constant_evaluated())
+        return scan_at_run_time(text);
+    text_scan scanned;
+    const char* const end = text.data() + text.size();
+    for (const char* p = text.data(); p != end;) {
+        const char* const next = scan_sequence(p, end, scanned);
+        if (!next) {
+            scanned.valid_utf8 = false;
+            scanned.invalid_at = static_cast<std::size_t>(p - text.data());
+            break;
+        }
+        p = next;
+    }
+    return scanned;
+}
+
+constexpr char ascii_lower(char c) noexcept {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+}
+
+/// Compares ASCII letters without regard to case.
+constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
+    if (a.size() != b.size())
+        return false;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        if (ascii_lower(a[i]) != ascii_lower(b[i]))
+            return false;
+    }
+    return true;
+}
+
+/// Removes spaces and tabs from both ends.
+constexpr std::string_view trim(std::string_view text) noexcept {
+    const std::size_t first = text.find_first_not_of(" \t");
+    text.remove_prefix(first == text.npos ? text.size() : first);
+    return text.substr(0, text.find_last_not_of(" \t") + 1);
+}
+
+/// Returns at most `max_code_points` of `text`, with JSON's escapes for quotes, backslashes and hidden
+/// characters.
+PROMPTLAYER_DECL std::string json_escape(std::string_view text, std::size_t max_code_points = 64);
+
+/// Returns at most `max_bytes` of `text` in whole code points. A space replaces each hidden character, U+FFFD
+/// each invalid byte.
+PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_bytes);
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Returns true if the 8 bytes at `p` are ASCII that JSON writes without escapes.
+inline bool is_plain_ascii(const char* p) noexcept {
+    std::uint64_t bytes = 0;
+    std::memcpy(&bytes, p, sizeof bytes);
+    constexpr std::uint64_t ones = 0x0101010101010101;
+    const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
+    const std::uint64_t below_space = (bytes - ones * 0x20) & ~bytes;
+    return ((bytes | below_space | has_zero(bytes ^ (ones * '"')) | has_zero(bytes ^ (ones * '\\'))) &
+            (ones * 0x80)) == 0;
+}
+
+PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
+    text_scan scanned;
     const char* p = text.data();
     const char* const end = p + text.size();
     while (p != end) {
-        if (!std::is_constant_evaluated()) {
-            const std::size_t count = std::min<std::size_t>(8, static_cast<std::size_t>(end - p));
-            if (detail::is_plain_ascii(p, count)) {
-                found.code_points += count;
-                found.json_bytes += count;
-                p += count;
-                continue;
+        if (end - p >= 8 && is_plain_ascii(p)) {
+            scanned.code_points += 8;
+            scanned.json_bytes += 8;
+            p += 8;
+            continue;
+        }
+        // At most one block of 8 bytes, in which something is not plain.
+        const char* const block_end = p + std::min<std::ptrdiff_t>(8, end - p);
+        while (p < block_end) {
+            const char* const next = scan_sequence(p, end, scanned);
+            if (!next) {
+                scanned.valid_utf8 = false;
+                scanned.invalid_at = static_cast<std::size_t>(p - text.data());
+                return scanned;
             }
+            p = next;
         }
-        const std::size_t length = detail::sequence_length(p, end);
-        if (length == 0) {
-            found.valid_utf8 = false;
-            found.invalid_at = static_cast<std::size_t>(p - text.data());
-            break;
-        }
-        ++found.code_points;
-        found.json_bytes += length == 1 ? detail::json_length(*p) : length;
-        p += length;
     }
-    return found;
+    return scanned;
 }
 
-namespace detail {
-
-/// A code point taken off the front of a text that is to be shown to a person.
+/// One code point of a text that is shown to a person.
 struct shown_code_point {
     std::string_view bytes; ///< U+FFFD for an invalid byte
     char32_t code;
-    bool hidden; ///< C0, DEL, C1, a line or paragraph separator, or a format character that reorders or hides
-                 ///< text
+    bool hidden; ///< see `is_hidden`
 };
 
-/// Whether a code point could change how a log shows the text around it, or hide text: controls, line and
-/// paragraph separators, and format characters except the joiners of emoji and scripts.
+/// Returns true if a code point could change how a log shows the text around it, or hide text: controls, line
+/// and paragraph separators, and format characters except the joiners of emoji and scripts.
 constexpr bool is_hidden(char32_t code) noexcept {
     constexpr char32_t ranges[][2] = {
         {0, 0x1F},        {0x7F, 0x9F},       {0xAD, 0xAD},       {0x61C, 0x61C},    {0x180E, 0x180E},
@@ -743,7 +818,7 @@ constexpr bool is_hidden(char32_t code) noexcept {
                        [=](const auto& range) { return code >= range[0] && code <= range[1]; });
 }
 
-/// Takes one code point off `rest`, which is not empty.
+/// Removes one code point from the front of `rest`, which is not empty, and returns it.
 inline shown_code_point take_code_point(std::string_view& rest) noexcept {
     const std::size_t length = sequence_length(rest.data(), rest.data() + rest.size());
     const std::string_view bytes = rest.substr(0, length);
@@ -757,67 +832,52 @@ inline shown_code_point take_code_point(std::string_view& rest) noexcept {
     return {bytes, code, is_hidden(code)};
 }
 
-/// Returns at most `most` code points of `text`, with JSON's escapes.
-inline std::string json_escape(std::string_view text, std::size_t most = 64) {
+PROMPTLAYER_DECL std::string json_escape(std::string_view text, std::size_t max_code_points) {
     constexpr std::string_view hex = "0123456789abcdef";
     std::string out;
-    for (; !text.empty() && most != 0; --most) {
+    for (; !text.empty() && max_code_points != 0; --max_code_points) {
         const auto [bytes, code, hidden] = take_code_point(text);
         if (!hidden) {
             (out += bytes == "\"" || bytes == "\\" ? "\\" : "") += bytes;
             continue;
         }
-        const auto unit = [&](char32_t value) {
+        const auto append_unit = [&](char32_t unit) {
             out += "\\u";
             for (int shift = 12; shift >= 0; shift -= 4)
-                out += hex[value >> shift & 15];
+                out += hex[unit >> shift & 15];
         };
         if (code > 0xFFFF)
-            unit(0xD800 + ((code - 0x10000) >> 10));
-        unit(code > 0xFFFF ? 0xDC00 + (code & 0x3FF) : code);
+            append_unit(0xD800 + ((code - 0x10000) >> 10));
+        append_unit(code > 0xFFFF ? 0xDC00 + (code & 0x3FF) : code);
     }
     return out;
 }
 
-/// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
-inline std::string sanitize(std::string_view text, std::size_t most_bytes) {
+PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_bytes) {
+    const auto is_visible_ascii = [](char c) { return c >= ' ' && c <= '~'; };
     std::string out;
-    out.reserve(std::min(text.size(), most_bytes));
+    out.reserve(std::min(text.size(), max_bytes));
     while (!text.empty()) {
-        const auto visible_ascii = [](char c) { return c >= ' ' && c <= '~'; };
-        const auto run_end = std::find_if_not(text.begin(), text.end(), visible_ascii);
+        const auto run_end = std::find_if_not(text.begin(), text.end(), is_visible_ascii);
         const std::size_t run =
-            std::min(static_cast<std::size_t>(run_end - text.begin()), most_bytes - out.size());
+            std::min(static_cast<std::size_t>(run_end - text.begin()), max_bytes - out.size());
         out += text.substr(0, run);
         text.remove_prefix(run);
-        if (text.empty() || visible_ascii(text[0]))
+        if (text.empty() || is_visible_ascii(text[0]))
             break;
         auto [bytes, code, hidden] = take_code_point(text);
         if (hidden)
             bytes = " ";
-        if (bytes.size() > most_bytes - out.size())
+        if (bytes.size() > max_bytes - out.size())
             break;
         out += bytes;
     }
     return out;
 }
 
-constexpr char ascii_lower(char c) noexcept {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-}
-
-constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
-}
-
-constexpr std::string_view trim(std::string_view text) noexcept {
-    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
-    return text.substr(0, text.find_last_not_of(" \t") + 1);
-}
+#endif
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -825,11 +885,21 @@ constexpr std::string_view trim(std::string_view text) noexcept {
 #ifndef PROMPTLAYER_DETAIL_REDACTION_HPP
 #define PROMPTLAYER_DETAIL_REDACTION_HPP
 
-namespace promptlayer::inline PROMPTLAYER_ABI {
 
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Returns the value of a hexadecimal digit; 16 if it is none.
+/// Replaces each secret in `text` by `[redacted]`: in any case, as it is, percent-encoded, or with JSON's
+/// escapes. The first 8 characters of a longer secret are enough; a shorter secret is found only as a whole
+/// word. The returned text holds no secret: if the replacements form one, nothing of the text is left.
+PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets);
+
+/// Does the same for one API key, which may have been read with a line break or a BOM.
+PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key);
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Returns the value of a hexadecimal digit; 16 for any other character.
 constexpr unsigned hex_value(char c) noexcept {
     const char lower = ascii_lower(c);
     return c >= '0' && c <= '9'           ? static_cast<unsigned>(c - '0')
@@ -837,13 +907,13 @@ constexpr unsigned hex_value(char c) noexcept {
                                           : 16;
 }
 
-/// A character as text spells it: itself, percent-encoded, or with an escape of JSON.
+/// A character as text spells it: as it is, percent-encoded, or with an escape of JSON.
 struct spelled_character {
     char character;
     std::size_t width; ///< in bytes
 };
 
-/// Reads one character off `text`, which is not empty.
+/// Returns the first character of `text`, which is not empty.
 constexpr spelled_character spelled_at(std::string_view text) noexcept {
     const auto hex_digits = [&](std::size_t from, std::size_t count) {
         unsigned value = 0;
@@ -865,10 +935,9 @@ constexpr spelled_character spelled_at(std::string_view text) noexcept {
     return {text[0], 1};
 }
 
-/// Finds a secret in text, in any case, as it is, percent-encoded or with JSON's escapes. Of a secret of 8
-/// characters and more, its first 8 are enough; a shorter one is found only where it stands alone.
+/// Finds one secret in text, as `redact` describes.
 class secret_finder {
-    static constexpr std::size_t long_enough = 8;
+    static constexpr std::size_t min_prefix = 8;
 
     std::string_view secret_;
 
@@ -883,10 +952,10 @@ class secret_finder {
             used += width;
             ++spelled;
         }
-        return spelled >= std::min(secret_.size(), long_enough) ? used : 0;
+        return spelled >= std::min(secret_.size(), min_prefix) ? used : 0;
     }
 
-    static constexpr bool in_word(char c) noexcept {
+    static constexpr bool is_word_character(char c) noexcept {
         return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z') || c == '_' ||
                c == '-' || static_cast<unsigned char>(c) >= 0x80;
     }
@@ -894,7 +963,7 @@ class secret_finder {
 public:
     constexpr explicit secret_finder(std::string_view secret) noexcept : secret_(secret) {}
 
-    /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
+    /// Returns the first part of `text`, from `from` on, that spells the secret; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
         for (; !secret_.empty() && from < text.size(); ++from) {
             if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%' && text[from] != '\\')
@@ -902,15 +971,15 @@ public:
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
             if (size != 0 &&
-                (secret_.size() >= long_enough ||
-                 ((from == 0 || !in_word(text[from - 1])) && (size == rest.size() || !in_word(rest[size])))))
+                (secret_.size() >= min_prefix || ((from == 0 || !is_word_character(text[from - 1])) &&
+                                                  (size == rest.size() || !is_word_character(rest[size])))))
                 return rest.substr(0, size);
         }
         return text.substr(text.size());
     }
 };
 
-/// Returns the longest run of visible ASCII in a key, which may have been read with a line break or a BOM.
+/// Returns the longest run of visible ASCII in an API key.
 constexpr std::string_view visible_run(std::string_view key) noexcept {
     std::string_view longest;
     while (!key.empty()) {
@@ -922,42 +991,112 @@ constexpr std::string_view visible_run(std::string_view key) noexcept {
     return longest;
 }
 
-/// Returns `text` with `[redacted]` in place of each secret, as `secret_finder` finds it. `for_each_secret`
-/// calls what it is given with each. The text that is returned holds no secret: if the replacements form one,
-/// the whole text is dropped.
-template <class ForEachT>
-std::string redact_each(std::string text, ForEachT&& for_each_secret) {
+PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets) {
     const auto holds_secret = [&](std::string_view shown) {
-        bool holds = false;
-        for_each_secret(
-            [&](std::string_view secret) { holds = holds || !secret_finder{secret}.find(shown).empty(); });
-        return holds;
+        return std::any_of(secrets.begin(), secrets.end(), [&](std::string_view secret) {
+            return !secret_finder{secret}.find(shown).empty();
+        });
     };
     if (!holds_secret(text))
         return text;
     constexpr std::string_view replacement = "[redacted]";
     const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
-    for_each_secret([&](std::string_view secret) {
+    for (const std::string_view secret : secrets) {
         const secret_finder finder{secret};
         std::string out;
         std::size_t from = 0;
-        for (std::string_view found; !(found = finder.find(text, from)).empty();) {
-            const auto at = static_cast<std::size_t>(found.data() - text.data());
+        for (std::string_view part; !(part = finder.find(text, from)).empty();) {
+            const auto at = static_cast<std::size_t>(part.data() - text.data());
             out.append(text, from, at - from).append(mark);
-            from = at + found.size();
+            from = at + part.size();
         }
         text = out.append(text, from);
-    });
+    }
     return holds_secret(text) ? std::string{mark} : text;
 }
 
-/// The same for one secret.
-inline std::string redact(std::string text, std::string_view secret) {
-    return redact_each(std::move(text), [=](auto action) { action(visible_run(secret)); });
+PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key) {
+    return redact(std::move(text), std::vector<std::string_view>{visible_run(api_key)});
 }
 
-} // namespace detail
+#endif
 
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_MODEL_HPP
+#define PROMPTLAYER_DETAIL_MODEL_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// The type of a JSON value. A model has no member of type `null`, `number` or `array`.
+enum class json_type { null, boolean, integer, number, string, array, object };
+
+/// The value of a member of a model.
+struct member_value {
+    bool is_given = false;    ///< false for an absent optional and an empty set of variables
+    std::int64_t integer = 0; ///< of an integer; 0 or 1 for a boolean
+    std::string_view text{};  ///< of a string
+};
+
+/// Receives the variables of a set, one by one.
+struct variable_visitor {
+    void* context;
+    void (*call)(void* context, std::string_view name, std::string_view text);
+};
+
+/// A limit on the length of a string, in code points.
+struct length_rule {
+    promptlayer::rule rule; ///< `min_length` or `max_length`
+    std::size_t limit;
+
+    constexpr bool accepts(std::size_t code_points) const noexcept {
+        return rule == promptlayer::rule::min_length ? code_points >= limit : code_points <= limit;
+    }
+};
+
+/// A member of a model as data. The functions access it in a model of unknown type, at run time; they are
+/// null if the member has another type or, for those that write, refers to its text.
+struct field_info {
+    std::string_view key; ///< as JSON writes it: `"label":`
+    json_type type = json_type::null;
+    bool is_required = false;
+    bool has_unique_names = false; ///< the type of a set of variables holds no name twice
+    std::span<const length_rule> rules{};
+    member_value (*load)(const void* model) = nullptr;
+    void (*visit_variables)(const void* model, variable_visitor visitor) = nullptr;
+    void (*store)(void* model, const member_value& value) = nullptr;
+    bool (*insert_variable)(void* model, std::string_view name, std::string_view text) = nullptr;
+
+    constexpr std::string_view name() const noexcept { return key.substr(1, key.size() - 3); }
+};
+
+/// A model as data: what its schema declares.
+struct model_info {
+    std::span<const field_info> fields{};
+    std::span<const std::uint64_t> groups{}; ///< each `at_most_one_of` as a set: bit N stands for field N
+};
+
+/// A model of any type, to be read.
+struct model_reference {
+    const model_info& info;
+    const void* object;
+
+    member_value load(std::size_t index) const { return info.fields[index].load(object); }
+
+    template <class VisitT>
+    void visit_variables(std::size_t index, VisitT&& visit) const {
+        const auto call = [](void* context, std::string_view name, std::string_view text) {
+            (*static_cast<VisitT*>(context))(name, text);
+        };
+        info.fields[index].visit_variables(object, {&visit, call});
+    }
+};
+
+} // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -972,8 +1111,8 @@ namespace detail {
 template <class T, class... OthersT>
 concept any_of = (std::same_as<T, OthersT> || ...);
 
-/// An integer type whose every value fits in `std::int64_t`; character types and bool are no integers here,
-/// as in `std::in_range`.
+/// An integer type of which each value fits in `std::int64_t`. Character types and bool are not integers
+/// here, as in `std::in_range`.
 template <class T>
 concept int64_convertible =
     std::integral<T> && !any_of<T, bool, char, wchar_t, char8_t, char16_t, char32_t> &&
@@ -982,14 +1121,14 @@ concept int64_convertible =
 template <class T>
 inline constexpr bool always_false = false;
 
-/// What a member of type `T` may be given: not a null pointer for a string, nor a number for a bool.
+/// A type that a member of type `T` accepts: no null pointer for a string, no number for a bool.
 template <class U, class T>
 concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
                    (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>);
 
 } // namespace detail
 
-/// A JSON integer of 64 bits signed. Made from any integer type that fits; `2.9`, `true`, `'a'` and an
+/// A JSON integer, 64 bits signed. Converts from each integer type that fits; `2.9`, `true`, `'a'` and an
 /// unsigned 64-bit integer do not compile.
 class integer {
     std::int64_t value_ = 0;
@@ -1001,7 +1140,7 @@ public:
     constexpr operator std::int64_t() const noexcept { return value_; }
 };
 
-/// A member that has to be given: leaving it out does not compile. Reads as a `T`.
+/// A member that must be given: a request without it does not compile. Converts to `T`.
 template <class T>
 class required {
     T value_;
@@ -1009,8 +1148,8 @@ class required {
 public:
     using value_type = T;
 
-    // A template without a constraint: the sentence is said only where the member is left out. Not constexpr,
-    // since that would be enough for a mere question about T to say it.
+    // A template without a constraint, so that the assertion fails only if the member is not given. It is not
+    // constexpr, because then a type trait on `required` would be enough to make it fail.
     template <class MissingT = T>
     required() : value_{} {
         static_assert(detail::always_false<MissingT>,
@@ -1025,11 +1164,11 @@ public:
     constexpr const T& operator*() const noexcept { return value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
-    // Constexpr if that of T is; not every standard library's string has such a comparison.
+    // Constexpr if the comparison of T is; not in every standard library that of a string is.
     friend bool operator==(const required&, const required&) = default;
 };
 
-/// A member that may be absent: `std::optional`, except that a null pointer is no value for a string.
+/// A member that may be absent: `std::optional`, except that it accepts no null pointer for a string.
 template <class T>
 class optional {
     std::optional<T> value_{};
@@ -1064,7 +1203,7 @@ public:
     }
     constexpr void reset() noexcept { value_.reset(); }
 
-    // One for each kind of operand, so that no comparison of std::optional takes this for a value.
+    // One for each kind of operand, so that no comparison of std::optional takes this class for a value.
     friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
     friend constexpr bool operator==(const optional& a, const std::optional<T>& b) { return a.value_ == b; }
     friend constexpr bool operator==(const optional& a, std::nullopt_t) noexcept { return !a.has_value(); }
@@ -1080,15 +1219,19 @@ template <std::size_t N>
 struct fixed_string {
     char data[N]{};
 
-    consteval fixed_string(const char (&literal)[N]) { std::copy_n(literal, N, data); }
+    consteval fixed_string(const char (&literal)[N]) {
+        for (std::size_t i = 0; i < N; ++i)
+            data[i] = literal[i];
+    }
     constexpr operator std::string_view() const noexcept { return {data, N - 1}; }
 };
 
-/// The name of a member as JSON writes it before the value; `name` needs no escapes.
+/// Returns the name of a member as JSON writes it before the value; `name` needs no escapes.
 template <std::size_t N>
 consteval std::array<char, N + 2> json_key(const fixed_string<N>& name) {
     std::array<char, N + 2> key{'"'};
-    std::copy_n(name.data, N - 1, key.begin() + 1);
+    for (std::size_t i = 0; i + 1 < N; ++i)
+        key[i + 1] = name.data[i];
     key[N] = '"';
     key[N + 1] = ':';
     return key;
@@ -1129,12 +1272,16 @@ concept text_pair = requires(const T& pair) {
     { pair.second } -> std::convertible_to<std::string_view>;
 };
 
-/// Names and their values, all strings, kept where they are: a map, a vector or span of pairs, ...
+/// A range of pairs of strings that are stored in the range: a map, a vector or span of pairs, ...
 template <class T>
-concept variables = std::ranges::forward_range<const T&> && text_pair<std::ranges::range_value_t<const T&>> &&
-    std::is_lvalue_reference_v<std::ranges::range_reference_t<const T&>>;
+concept variables = requires(const T& range) {
+    requires std::forward_iterator<decltype(std::begin(range))>;
+    { std::begin(range) == std::end(range) } -> std::convertible_to<bool>;
+    requires std::is_lvalue_reference_v<decltype(*std::begin(range))>;
+    requires text_pair<std::remove_cvref_t<decltype(*std::begin(range))>>;
+};
 
-/// A type of map that cannot hold a name twice, going by the characters.
+/// A type of map that cannot hold the same characters twice as a name.
 template <class T>
 concept text_map = requires(const T& map, const typename T::key_type& name) {
     requires any_of<typename T::key_type, std::string, std::string_view>;
@@ -1173,24 +1320,18 @@ struct member_of<MemberT ModelT::*> {
 /// A string has at least `N` code points.
 template <std::size_t N>
 struct min_length {
-    static constexpr promptlayer::rule rule = promptlayer::rule::min_length;
-    static constexpr std::string_view keyword = "minLength";
-    static constexpr std::size_t limit = N;
-    static constexpr bool holds(std::size_t code_points) noexcept { return code_points >= N; }
+    static constexpr detail::length_rule data{promptlayer::rule::min_length, N};
 };
 
 /// A string has at most `N` code points.
 template <std::size_t N>
 struct max_length {
-    static constexpr promptlayer::rule rule = promptlayer::rule::max_length;
-    static constexpr std::string_view keyword = "maxLength";
-    static constexpr std::size_t limit = N;
-    static constexpr bool holds(std::size_t code_points) noexcept { return code_points <= N; }
+    static constexpr detail::length_rule data{promptlayer::rule::max_length, N};
 };
 
-/// A member of a model: its name in JSON, the member, the rules on its value. A `std::optional` and a set of
-/// variables may be absent, any other type is required in JSON; `required<T>` has the compiler see to it as
-/// well.
+/// Declares a member of a model: its name in JSON, the member, the rules on its value. An optional and a set
+/// of variables may be absent; any other type is required in JSON. With `required<T>` the compiler checks
+/// that as well.
 template <detail::fixed_string NameV, auto MemberV, class... RulesT>
 struct field {
     using member_type = typename detail::member_of<decltype(MemberV)>::type;
@@ -1198,45 +1339,96 @@ struct field {
     using value_type = typename member_traits::type;
 
     static constexpr std::string_view name = NameV;
-    static constexpr auto key = detail::json_key(NameV); ///< `"name":`
+    static constexpr auto key = detail::json_key(NameV);
     static constexpr auto member = MemberV;
     static constexpr detail::json_type type = detail::json_type_of<value_type>();
-    static constexpr bool required = !member_traits::optional && type != detail::json_type::object;
+    static constexpr std::array<detail::length_rule, sizeof...(RulesT)> rules{RulesT::data...};
 
     static_assert(sizeof...(RulesT) == 0 || type == detail::json_type::string,
                   "promptlayer: min_length and max_length are rules on strings");
     static_assert(type != detail::json_type::object || std::same_as<member_type, value_type>,
                   "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
-    static_assert(scan(NameV).json_bytes == name.size(),
+    static_assert(detail::scan(NameV).json_bytes == name.size(),
                   "promptlayer: the name of a member is one that JSON writes without escapes");
 
-    /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
-    /// written.
-    static constexpr bool present(const auto& model) noexcept {
-        if constexpr (member_traits::optional)
-            return (model.*MemberV).has_value();
-        else if constexpr (type == detail::json_type::object)
-            return std::ranges::begin(model.*MemberV) != std::ranges::end(model.*MemberV);
+    /// Returns the value of the member. For a set of variables, returns only whether it is not empty.
+    static constexpr detail::member_value load(const auto& model) noexcept {
+        const member_type& stored = model.*MemberV;
+        if constexpr (type == detail::json_type::object) {
+            return {.is_given = !(std::begin(stored) == std::end(stored))};
+        } else {
+            if constexpr (member_traits::optional) {
+                if (!stored.has_value())
+                    return {};
+            }
+            const value_type& value = member_traits::get(stored);
+            if constexpr (type == detail::json_type::string)
+                return {.is_given = true, .text = value};
+            else
+                return {.is_given = true, .integer = value};
+        }
+    }
+
+    /// Calls `visit(name, text)` for each variable of the set.
+    template <class VisitT>
+    static constexpr void visit_variables(const auto& model, VisitT&& visit) {
+        if constexpr (type == detail::json_type::object) {
+            for (const auto& variable : model.*MemberV)
+                visit(std::string_view{variable.first}, std::string_view{variable.second});
+        }
+    }
+
+    /// True if the member owns its text, so that a value can be stored from JSON.
+    static constexpr bool is_owner = [] {
+        if constexpr (type == detail::json_type::object)
+            return requires(member_type & variables) {
+                variables.emplace(std::string_view{}, std::string_view{});
+            };
         else
-            return true;
-    }
+            return type != detail::json_type::string || !std::is_trivially_destructible_v<value_type>;
+    }();
 
-    static constexpr const value_type& value(const auto& model) noexcept {
-        return member_traits::get(model.*MemberV);
+    /// Describes the member for code that does not depend on the type of the model.
+    template <class ModelT>
+    static constexpr detail::field_info info() {
+        detail::field_info info{.key = {key.data(), key.size()},
+                                .type = type,
+                                .is_required = !member_traits::optional && type != detail::json_type::object,
+                                .has_unique_names = detail::unique_names<value_type>,
+                                .rules = rules};
+        info.load = [](const void* model) { return load(*static_cast<const ModelT*>(model)); };
+        if constexpr (type == detail::json_type::object) {
+            info.visit_variables = [](const void* model, detail::variable_visitor visitor) {
+                visit_variables(*static_cast<const ModelT*>(model),
+                                [&](std::string_view variable, std::string_view text) {
+                                    visitor.call(visitor.context, variable, text);
+                                });
+            };
+            if constexpr (is_owner)
+                info.insert_variable = [](void* model, std::string_view variable, std::string_view text) {
+                    return (static_cast<ModelT*>(model)->*MemberV).emplace(variable, text).second;
+                };
+        } else if constexpr (is_owner) {
+            info.store = [](void* model, const detail::member_value& value) {
+                member_type& stored = static_cast<ModelT*>(model)->*MemberV;
+                if constexpr (type == detail::json_type::string)
+                    stored = value_type{value.text};
+                else if constexpr (type == detail::json_type::boolean)
+                    stored = value.integer != 0;
+                else
+                    stored = integer{value.integer};
+            };
+        }
+        return info;
     }
-
-    static constexpr void for_each_rule(auto&& action) { (action(RulesT{}), ...); }
 };
 
-/// Of the members named, one may be given, or none.
+/// Of the named members, at most one may be given.
 template <detail::fixed_string... NamesV>
 struct at_most_one_of {
     static_assert(sizeof...(NamesV) >= 2, "promptlayer: at_most_one_of takes two names or more");
 
-    static constexpr bool names(std::string_view name) noexcept {
-        return ((name == std::string_view{NamesV}) || ...);
-    }
-    static constexpr void for_each_name(auto&& action) { (action(std::string_view{NamesV}), ...); }
+    static constexpr std::array<std::string_view, sizeof...(NamesV)> names{std::string_view{NamesV}...};
 };
 
 namespace detail {
@@ -1248,31 +1440,14 @@ inline constexpr bool is_field = requires {
 
 } // namespace detail
 
-/// What a model is in JSON: `field`s, which stand for all its members, and `at_most_one_of`s. A model names
-/// its own as the member type `schema`; validation, reading, writing and the JSON Schema are all made from
-/// it.
+/// What a model is in JSON: a `field` for each member, and `at_most_one_of`s. A model names its own as the
+/// member type `schema`. Validation, reading, writing and the JSON Schema follow from it.
 template <class... ItemsT>
 struct schema {
     static constexpr std::size_t size = (std::size_t{detail::is_field<ItemsT>} + ... + 0);
+    static constexpr std::size_t group_count = sizeof...(ItemsT) - size;
 
-    /// How many fields are called `name`.
-    static constexpr std::size_t count(std::string_view name) {
-        std::size_t found = 0;
-        for_each_field([&]<class FieldT>(FieldT, std::size_t) { found += FieldT::name == name ? 1u : 0u; });
-        return found;
-    }
-
-    /// Whether every name that is used is that of one field.
-    static constexpr bool consistent() {
-        bool good = true;
-        for_each_field([&]<class FieldT>(FieldT, std::size_t) { good = good && count(FieldT::name) == 1; });
-        for_each_group([&](auto group) {
-            group.for_each_name([&](std::string_view name) { good = good && count(name) == 1; });
-        });
-        return good;
-    }
-
-    /// `action(FieldT{}, index)` for each field, in order.
+    /// Calls `action(FieldT{}, index)` for each field, in order.
     static constexpr void for_each_field([[maybe_unused]] auto&& action) {
         [[maybe_unused]] std::size_t index = 0;
         [[maybe_unused]] const auto visit = [&]<class ItemT>(ItemT item) {
@@ -1282,13 +1457,32 @@ struct schema {
         (visit(ItemsT{}), ...);
     }
 
-    /// `action(GroupT{})` for each `at_most_one_of`.
+    /// Calls `action(GroupT{})` for each `at_most_one_of`.
     static constexpr void for_each_group([[maybe_unused]] auto&& action) {
         [[maybe_unused]] const auto visit = [&]<class ItemT>(ItemT item) {
             if constexpr (!detail::is_field<ItemT>)
                 action(item);
         };
         (visit(ItemsT{}), ...);
+    }
+
+    /// Returns how many fields have this name.
+    static constexpr std::size_t count(std::string_view name) {
+        std::size_t count = 0;
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { count += FieldT::name == name ? 1u : 0u; });
+        return count;
+    }
+
+    /// Returns true if each name that is used is that of one field.
+    static constexpr bool consistent() {
+        bool consistent = true;
+        const auto check = [&](std::string_view name) { consistent = consistent && count(name) == 1; };
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { check(FieldT::name); });
+        for_each_group([&](auto group) {
+            for (const std::string_view name : group.names)
+                check(name);
+        });
+        return consistent;
     }
 };
 
@@ -1301,23 +1495,65 @@ struct checked_schema {
         "promptlayer: this type is no model, it has no member type named schema");
     using type = typename ModelT::schema;
     static_assert(type::consistent(), "promptlayer: each name in a schema is that of one field");
+    static_assert(type::size <= 64, "promptlayer: a model has at most 64 members");
 };
 
 template <class ModelT>
 using schema_of = typename checked_schema<ModelT>::type;
 
+template <class ModelT>
+inline constexpr auto field_table = [] {
+    std::array<field_info, schema_of<ModelT>::size> table{};
+    schema_of<ModelT>::for_each_field(
+        [&]<class FieldT>(FieldT, std::size_t index) { table[index] = FieldT::template info<ModelT>(); });
+    return table;
+}();
+
+template <class ModelT>
+inline constexpr auto group_table = [] {
+    std::array<std::uint64_t, schema_of<ModelT>::group_count> table{};
+    std::size_t next = 0;
+    schema_of<ModelT>::for_each_group([&](auto group) {
+        for (const std::string_view name : group.names) {
+            std::size_t index = 0;
+            for (const field_info& field : field_table<ModelT>) {
+                if (field.name() == name)
+                    table[next] |= std::uint64_t{1} << index;
+                ++index;
+            }
+        }
+        ++next;
+    });
+    return table;
+}();
+
+template <class ModelT>
+inline constexpr model_info info_in_constant_expressions{field_table<ModelT>, group_table<ModelT>};
+
+/// Returns a model as data.
+template <class ModelT>
+const model_info& info() noexcept {
+    return info_in_constant_expressions<ModelT>;
+}
+
+/// Returns a reference to any model, for functions that do not depend on its type.
+template <class ModelT>
+model_reference refer_to(const ModelT& model) noexcept {
+    return {info<ModelT>(), &model};
+}
+
 template <class... ItemsT>
 constexpr auto make_empty_members(schema<ItemsT...>) {
-    [[maybe_unused]] const auto make_empty = []<class ItemT>(ItemT) {
+    [[maybe_unused]] const auto make_member = []<class ItemT>(ItemT) {
         if constexpr (is_field<ItemT>)
             return std::tuple{ItemT::member_traits::make_empty()};
         else
             return std::tuple<>{};
     };
-    return std::tuple_cat(make_empty(ItemsT{})...);
+    return std::tuple_cat(make_member(ItemsT{})...);
 }
 
-/// A model with nothing given yet, for a reader to fill in.
+/// Makes a model with empty members, for a reader to fill in.
 template <class ModelT>
 constexpr ModelT make_empty() {
     return std::apply([](auto&&... members) { return ModelT{std::move(members)...}; },
@@ -1329,38 +1565,298 @@ constexpr ModelT make_empty() {
 
 #endif
 
+#ifndef PROMPTLAYER_DETAIL_WALK_HPP
+#define PROMPTLAYER_DETAIL_WALK_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// Where a rule is broken: in the whole request, in a member, or in one variable of a set.
+struct location {
+    std::string_view member{};
+    const std::string_view* variable = nullptr; ///< its name
+};
+
+/// A model of known type, to be read in constant expressions.
+template <class ModelT>
+struct typed_reference {
+    const ModelT& object;
+
+    constexpr member_value load(std::size_t index) const {
+        member_value value;
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t i) {
+            if (i == index)
+                value = FieldT::load(object);
+        });
+        return value;
+    }
+
+    constexpr void visit_variables(std::size_t index, auto&& visit) const {
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t i) {
+            if (i == index)
+                FieldT::visit_variables(object, visit);
+        });
+    }
+};
+
+/// Reports a string that is not UTF-8.
+template <class ReportT>
+constexpr void check_utf8(const text_scan& scanned, const location& where, rule broken, ReportT& report) {
+    if (!scanned.valid_utf8)
+        report.add(broken, where, 0, scanned.invalid_at);
+}
+
+/// Checks the rules on the string of one field.
+template <class ReportT>
+constexpr void check_text(const field_info& field, const text_scan& scanned, ReportT& report) {
+    check_utf8(scanned, {field.name()}, rule::utf8, report);
+    for (const length_rule& length : field.rules) {
+        if (scanned.valid_utf8 && !length.accepts(scanned.code_points))
+            report.add(length.rule, {field.name()}, length.limit, scanned.code_points);
+    }
+}
+
+/// Names in an array that works in constant expressions, unlike `std::vector` in some standard libraries.
+class name_array {
+    std::string_view* names_;
+    std::size_t size_ = 0;
+
+public:
+    constexpr explicit name_array(std::size_t capacity) : names_(new std::string_view[capacity]) {}
+    name_array(const name_array&) = delete;
+    name_array& operator=(const name_array&) = delete;
+    constexpr ~name_array() { delete[] names_; }
+
+    constexpr void push_back(std::string_view name) { names_[size_++] = name; }
+
+    /// Calls `action` for each name that is there before, in n log n.
+    template <class ActionT>
+    constexpr void for_each_repeat(ActionT&& action) {
+        sort();
+        for (std::size_t i = 1; i < size_; ++i) {
+            if (names_[i] == names_[i - 1])
+                action(names_[i]);
+        }
+    }
+
+private:
+    constexpr void swap(std::size_t i, std::size_t j) noexcept {
+        const std::string_view name = names_[i];
+        names_[i] = names_[j];
+        names_[j] = name;
+    }
+
+    /// Moves the name at `root` down until no name below it is greater.
+    constexpr void sift_down(std::size_t root, std::size_t end) noexcept {
+        for (std::size_t child; (child = 2 * root + 1) < end; root = child) {
+            if (child + 1 < end && names_[child] < names_[child + 1])
+                ++child;
+            if (!(names_[root] < names_[child]))
+                return;
+            swap(root, child);
+        }
+    }
+
+    /// Sorts by heapsort, without <algorithm>, which is slow to compile.
+    constexpr void sort() noexcept {
+        for (std::size_t root = size_ / 2; root-- > 0;)
+            sift_down(root, size_);
+        for (std::size_t end = size_; end-- > 1;) {
+            swap(0, end);
+            sift_down(0, end);
+        }
+    }
+};
+
+/// Counts the bytes of JSON.
+struct size_counter {
+    std::size_t bytes = 0;
+    constexpr void put(std::string_view json) noexcept { bytes += json.size(); }
+    constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
+        bytes += scanned.json_bytes + 2;
+    }
+};
+
+/// Returns the digits of `value`, which are in `buffer`.
+constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexcept {
+    char* first = buffer + sizeof buffer;
+    auto rest = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
+    do
+        *--first = static_cast<char>('0' + rest % 10);
+    while (rest /= 10);
+    if (value < 0)
+        *--first = '-';
+    return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
+}
+
+/// Walks a set of variables: what it breaks goes to `report`, its JSON to `out`.
+template <class ModelT, class OutputT, class ReportT>
+constexpr void walk_variables(const field_info& field, const ModelT& model, std::size_t index, OutputT& out,
+                              ReportT& report) {
+    std::size_t count = 0;
+    model.visit_variables(index, [&](std::string_view name, std::string_view text) {
+        const text_scan scanned_name = scan(name);
+        const text_scan scanned = scan(text);
+        const location where{field.name(), &name};
+        check_utf8(scanned_name, where, rule::name_utf8, report);
+        check_utf8(scanned, where, rule::utf8, report);
+        out.put(count == 0 ? "{" : ",");
+        ++count;
+        out.put_text(name, scanned_name);
+        out.put(":");
+        out.put_text(text, scanned);
+    });
+    out.put("}");
+    if (field.has_unique_names || count < 2)
+        return;
+    name_array names{count};
+    model.visit_variables(index, [&](std::string_view name, std::string_view) { names.push_back(name); });
+    names.for_each_repeat([&](const std::string_view& name) {
+        report.add(rule::unique, {field.name(), &name}, 0, 0);
+    });
+}
+
+/// Checks the rules across members; bit N of `given` says that field N is given.
+template <class ReportT>
+constexpr void check_groups(const model_info& info, std::uint64_t given, ReportT& report) {
+    for (const std::uint64_t group : info.groups) {
+        std::uint64_t count = 0;
+        for (std::uint64_t members = group & given; members != 0; members &= members - 1)
+            ++count;
+        if (count > 1)
+            report.add_group(info, group, count);
+    }
+}
+
+/// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
+template <class ModelT, class OutputT, class ReportT>
+constexpr void walk(const model_info& info, const ModelT& model, std::size_t max_bytes, OutputT& out,
+                    ReportT& report) {
+    std::uint64_t given = 0;
+    for (std::size_t i = 0; i < info.fields.size(); ++i) {
+        const field_info& field = info.fields[i];
+        const member_value value = model.load(i);
+        if (!value.is_given)
+            continue;
+        out.put(given == 0 ? "{" : ",");
+        given |= std::uint64_t{1} << i;
+        out.put(field.key);
+        if (field.type == json_type::boolean) {
+            out.put(value.integer != 0 ? "true" : "false");
+        } else if (field.type == json_type::integer) {
+            char buffer[20]{};
+            out.put(decimal(value.integer, buffer));
+        } else if (field.type == json_type::string) {
+            const text_scan scanned = scan(value.text);
+            check_text(field, scanned, report);
+            out.put_text(value.text, scanned);
+        } else {
+            walk_variables(field, model, i, out, report);
+        }
+    }
+    out.put(given == 0 ? "{}" : "}");
+    check_groups(info, given, report);
+    if (out.bytes > max_bytes)
+        report.add(rule::max_bytes, {}, max_bytes, out.bytes);
+}
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_VIOLATION_COLLECTOR_HPP
+#define PROMPTLAYER_DETAIL_VIOLATION_COLLECTOR_HPP
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+constexpr const char* type_name(json_type type) noexcept {
+    switch (type) {
+    case json_type::null: return "null";
+    case json_type::boolean: return "a boolean";
+    case json_type::integer: return "an integer";
+    case json_type::number: return "a number";
+    case json_type::string: return "a string";
+    case json_type::array: return "an array";
+    case json_type::object: break;
+    }
+    return "an object";
+}
+
+/// Collects each violation with its text.
+struct violation_collector {
+    violation_list list{};
+    std::string_view api_key{}; ///< removed from all paths
+
+    /// Removes the key before a name is cut, so that no part of the key is left, and once more because
+    /// escapes and the text around the name may form it.
+    std::string path_of(const location& where) const {
+        std::string path{where.member};
+        if (where.variable)
+            path.append("[\"")
+                .append(json_escape(redact(std::string{*where.variable}, api_key)))
+                .append("\"]");
+        return redact(std::move(path), api_key);
+    }
+
+    void add(rule broken, const location& where, std::uint64_t limit, std::uint64_t actual) {
+        list.add([&] {
+            return violation{path_of(where), broken, limit, actual, message_for(broken, limit, actual)};
+        });
+    }
+
+    void add_type(const location& where, json_type expected, const char* actual) {
+        list.add([&] {
+            std::string message = where.member.empty() ? "the body must be " : "must be ";
+            message.append(type_name(expected)).append(", is ").append(actual);
+            return violation{path_of(where), rule::type, 0, 0, std::move(message)};
+        });
+    }
+
+    void add_group(const model_info& info, std::uint64_t group, std::uint64_t given) {
+        std::string names;
+        for (std::size_t i = 0; i < info.fields.size(); ++i) {
+            if (group >> i & 1)
+                names.append(names.empty() ? "" : ", ").append(info.fields[i].name());
+        }
+        list.add([&] {
+            return violation{"", rule::at_most_one_of, 1, given, "only one of " + names + " may be given"};
+        });
+    }
+};
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#endif
+
 #ifndef PROMPTLAYER_VALIDATE_HPP
 #define PROMPTLAYER_VALIDATE_HPP
 
+
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The largest body, in bytes, that is written or read where nothing else is asked for.
+/// The default limit on the size of a body, in bytes.
 inline constexpr std::size_t default_max_request_bytes = 8 * 1024 * 1024;
 
 namespace detail {
 
-/// Where in a request a rule is broken: nowhere, a member, or a name in a member's set of variables.
-struct location {
-    std::string_view member{};
-    const std::string_view* name = nullptr;
-};
+PROMPTLAYER_DECL std::vector<violation> validate_any(model_reference model, std::size_t max_bytes);
+PROMPTLAYER_DECL bool is_valid_at_run_time(model_reference model, std::size_t max_bytes);
 
-/// `secret` is taken out before a name is cut, so that no part of it is left.
-inline std::string path_of(const location& at, std::string_view secret) {
-    std::string path{at.member};
-    if (at.name)
-        path.append("[\"").append(json_escape(redact(std::string{*at.name}, secret))).append("\"]");
-    return redact(std::move(path), secret); // escapes and what stands around the name may form it
-}
-
-/// A report for `is_valid`: is anything wrong?
+/// A report for `is_valid`.
 struct violation_flag {
-    bool found = false;
-    constexpr void add(rule, const location&, std::uint64_t, std::uint64_t) noexcept { found = true; }
-    constexpr void add_group(auto, std::uint64_t) noexcept { found = true; }
+    bool is_set = false;
+    constexpr void add(rule, const location&, std::uint64_t, std::uint64_t) noexcept { is_set = true; }
+    constexpr void add_group(const model_info&, std::uint64_t, std::uint64_t) noexcept { is_set = true; }
 };
 
-// Called in a constant expression, where they may not be: the compiler says their names and the member.
+// Not constexpr, but called in a constant expression: the compiler names the function and the member.
 template <auto MemberV>
 void too_few_characters() {}
 template <auto MemberV>
@@ -1378,12 +1874,12 @@ inline void body_too_large() {}
 /// A report for `require_valid`: the first violation ends the constant expression.
 template <class ModelT>
 struct compile_time_report {
-    constexpr void add(rule broken, const location& at, std::uint64_t, std::uint64_t) const {
+    constexpr void add(rule broken, const location& where, std::uint64_t, std::uint64_t) const {
         if (broken == rule::max_bytes)
             body_too_large();
         schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
             constexpr auto member = FieldT::member;
-            if (FieldT::name != at.member)
+            if (FieldT::name != where.member)
                 return;
             if (broken == rule::min_length)
                 too_few_characters<member>();
@@ -1397,217 +1893,74 @@ struct compile_time_report {
                 name_given_more_than_once<member>();
         });
     }
-    template <class GroupT>
-    constexpr void add_group(GroupT group, std::uint64_t) const {
-        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
+
+    constexpr void add_group(const model_info&, std::uint64_t group, std::uint64_t) const {
+        schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
             constexpr auto member = FieldT::member;
-            if (group.names(FieldT::name))
+            if (group >> index & 1)
                 given_together_with_another_of_its_group<member>();
         });
     }
 };
 
-/// A report for people: every violation in words.
-struct violation_collector {
-    violation_list list{};
-    std::string_view secret{}; ///< shown in no path
-
-    void add(rule broken, const location& at, std::uint64_t limit, std::uint64_t actual) {
-        list.add([&] {
-            return violation{path_of(at, secret), broken, limit, actual, message_for(broken, limit, actual)};
-        });
-    }
-    void add_type(const location& at, json_type expected, const char* found) {
-        list.add([&] { return wrong_type(path_of(at, secret), expected, found); });
-    }
-    template <class GroupT>
-    void add_group(GroupT group, std::uint64_t given) {
-        std::string names;
-        group.for_each_name([&](std::string_view name) { (names += names.empty() ? "" : ", ") += name; });
-        list.add([&] {
-            return violation{"", rule::at_most_one_of, 1, given, "only one of " + names + " may be given"};
-        });
-    }
-};
-
-template <class ReportT>
-constexpr bool check_utf8(const text_scan& scanned, const location& at, rule broken, ReportT& report) {
-    if (!scanned.valid_utf8)
-        report.add(broken, at, 0, scanned.invalid_at);
-    return scanned.valid_utf8;
-}
-
-/// The rules on the string of one field.
-template <class FieldT, class ReportT>
-constexpr void check_text(const text_scan& scanned, ReportT& report) {
-    const location at{FieldT::name};
-    if (!check_utf8(scanned, at, rule::utf8, report))
-        return;
-    FieldT::for_each_rule([&](auto the) {
-        if (!the.holds(scanned.code_points))
-            report.add(the.rule, at, the.limit, scanned.code_points);
-    });
-}
-
-/// The rules across fields; `given(FieldT{})` says whether a field is given.
-template <class SchemaT, class ReportT>
-constexpr void check_groups(auto&& given, ReportT& report) {
-    SchemaT::for_each_group([&]<class GroupT>(GroupT group) {
-        std::uint64_t count = 0;
-        SchemaT::for_each_field([&]<class FieldT>(FieldT field, std::size_t index) {
-            count += GroupT::names(FieldT::name) && given(field, index) ? 1u : 0u;
-        });
-        if (count > 1)
-            report.add_group(group, count);
-    });
-}
-
-/// Reports repeats among `count` names, in n log n.
-template <class ReportT>
-constexpr void check_sorted(std::string_view* names, std::size_t count, std::string_view member,
-                            ReportT& report) {
-    std::sort(names, names + count);
-    for (std::size_t i = 1; i < count; ++i) {
-        if (names[i] == names[i - 1])
-            report.add(rule::unique, {member, &names[i]}, 0, 0);
-    }
-}
-
-template <class ReportT>
-void check_unique_at_run_time(const auto& variables, std::string_view member, ReportT& report) {
-    std::vector<std::string_view> names;
-    for (const auto& variable : variables)
-        names.push_back(variable.first);
-    check_sorted(names.data(), names.size(), member, report);
-}
-
-/// Reports names that are given more than once. Not every standard library has a vector in constant
-/// expressions.
-template <class ReportT>
-constexpr void check_unique(const auto& variables, std::string_view member, ReportT& report) {
-    if (!std::is_constant_evaluated())
-        return check_unique_at_run_time(variables, member, report);
-    std::size_t count = 0;
-    for ([[maybe_unused]] const auto& variable : variables)
-        ++count;
-    std::string_view* const names = new std::string_view[count];
-    std::size_t next = 0;
-    for (const auto& variable : variables)
-        names[next++] = variable.first;
-    check_sorted(names, count, member, report);
-    delete[] names;
-}
-
-/// The digits of `value`, in `buffer`.
-constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexcept {
-    char* first = buffer + sizeof buffer;
-    auto rest = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
-    do
-        *--first = static_cast<char>('0' + rest % 10);
-    while (rest /= 10);
-    if (value < 0)
-        *--first = '-';
-    return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
-}
-
-/// An output that only measures.
-struct size_counter {
-    std::size_t bytes = 0;
-    constexpr void put(std::string_view raw) noexcept { bytes += raw.size(); }
-    constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
-        bytes += scanned.json_bytes + 2;
-    }
-};
-
-template <class FieldT, class OutputT, class ReportT>
-constexpr void walk_variables(const auto& variables, OutputT& out, ReportT& report) {
-    char separator = '{';
-    for (const auto& variable : variables) {
-        const std::string_view name = variable.first;
-        const std::string_view text = variable.second;
-        const text_scan scanned_name = scan(name);
-        const text_scan scanned = scan(text);
-        const location at{FieldT::name, &name};
-        check_utf8(scanned_name, at, rule::name_utf8, report);
-        check_utf8(scanned, at, rule::utf8, report);
-        out.put({&separator, 1});
-        separator = ',';
-        out.put_text(name, scanned_name);
-        out.put(":");
-        out.put_text(text, scanned);
-    }
-    out.put("}");
-    if constexpr (!unique_names<typename FieldT::value_type>)
-        check_unique(variables, FieldT::name, report);
-}
-
-/// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
-template <class ModelT, class OutputT, class ReportT>
-constexpr void walk(const ModelT& model, std::size_t max_bytes, OutputT& out, ReportT& report) {
-    using schema = schema_of<ModelT>;
-    char separator = '{';
-    schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
-        if (!field.present(model))
-            return;
-        out.put({&separator, 1});
-        separator = ',';
-        out.put({FieldT::key.data(), FieldT::key.size()});
-        const auto& value = field.value(model);
-        if constexpr (FieldT::type == json_type::boolean) {
-            out.put(value ? "true" : "false");
-        } else if constexpr (FieldT::type == json_type::integer) {
-            char buffer[20]{};
-            out.put(decimal(value, buffer));
-        } else if constexpr (FieldT::type == json_type::string) {
-            const std::string_view text = value;
-            const text_scan scanned = scan(text);
-            check_text<FieldT>(scanned, report);
-            out.put_text(text, scanned);
-        } else {
-            detail::walk_variables<FieldT>(value, out, report);
-        }
-    });
-    out.put(separator == '{' ? "{}" : "}");
-    check_groups<schema>([&](auto field, std::size_t) { return field.present(model); }, report);
-    if (out.bytes > max_bytes)
-        report.add(rule::max_bytes, {}, max_bytes, out.bytes);
-}
-
 } // namespace detail
 
-/// Every rule that `request` breaks: the first 64, then one `rule::omitted` that counts the rest; empty if it
-/// is valid. A body over `max_request_bytes` when written as JSON breaks one too. One pass over the text; any
-/// thread.
+/// Returns every rule that `request` breaks: the first 64, then one `rule::omitted` that counts the others;
+/// empty if the request is valid. A body over `max_request_bytes` breaks a rule as well. Reads the text once;
+/// any thread.
 template <class RequestT>
 [[nodiscard]] std::vector<violation> validate(const RequestT& request,
                                               std::size_t max_request_bytes = default_max_request_bytes) {
-    detail::size_counter size;
-    detail::violation_collector report;
-    detail::walk(request, max_request_bytes, size, report);
-    return std::move(report.list).take();
+    return detail::validate_any(detail::refer_to(request), max_request_bytes);
 }
 
-/// Whether `validate` finds nothing; works in constant expressions.
+/// Returns true if `validate` returns nothing; works in constant expressions.
 template <class RequestT>
 [[nodiscard]] constexpr bool is_valid(const RequestT& request,
                                       std::size_t max_request_bytes = default_max_request_bytes) {
+    if (!std::is_constant_evaluated())
+        return detail::is_valid_at_run_time(detail::refer_to(request), max_request_bytes);
     detail::size_counter size;
     detail::violation_flag report;
-    detail::walk(request, max_request_bytes, size, report);
-    return !report.found;
+    detail::walk(detail::info_in_constant_expressions<RequestT>, detail::typed_reference<RequestT>{request},
+                 max_request_bytes, size, report);
+    return !report.is_set;
 }
 
-/// For `static_assert`, where `is_valid` would only say that it is false. Returns true; for a request that is
-/// not valid the compiler names the first member that breaks a rule, and the rule, as a function that it may
-/// not call: `too_many_characters<&...::label>`.
+/// For `static_assert`, where `is_valid` would only say that it is false. Returns true. If a request is not
+/// valid, the compiler reports the first member that breaks a rule, and the rule, as a function that cannot
+/// be called: `too_many_characters<&...::label>`.
 template <class RequestT>
 [[nodiscard]] consteval bool require_valid(const RequestT& request,
                                            std::size_t max_request_bytes = default_max_request_bytes) {
     detail::size_counter size;
     detail::compile_time_report<RequestT> report;
-    detail::walk(request, max_request_bytes, size, report);
+    detail::walk(detail::info_in_constant_expressions<RequestT>, detail::typed_reference<RequestT>{request},
+                 max_request_bytes, size, report);
     return true;
 }
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+PROMPTLAYER_DECL std::vector<violation> validate_any(model_reference model, std::size_t max_bytes) {
+    size_counter size;
+    violation_collector report;
+    walk(model.info, model, max_bytes, size, report);
+    return std::move(report.list).take();
+}
+
+PROMPTLAYER_DECL bool is_valid_at_run_time(model_reference model, std::size_t max_bytes) {
+    size_counter size;
+    violation_flag report;
+    walk(model.info, model, max_bytes, size, report);
+    return !report.is_set;
+}
+
+} // namespace detail
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -1616,63 +1969,107 @@ template <class RequestT>
 #ifndef PROMPTLAYER_DETAIL_JSON_WRITER_HPP
 #define PROMPTLAYER_DETAIL_JSON_WRITER_HPP
 
-namespace promptlayer::inline PROMPTLAYER_ABI {
 
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// An output that writes JSON, up to `max_bytes`; what is beyond is measured only.
+/// Validates a model and writes it as JSON in one pass. Replaces `out`, whose memory is used again; after an
+/// error `out` is empty. The API key is in no path of a violation.
+PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_bytes, std::string& out,
+                                         std::string_view api_key = {});
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Writes JSON up to `max_bytes`, and counts all of it. Small pieces are gathered in a buffer on the stack.
 class json_writer {
     std::string& out_;
     std::size_t max_bytes_;
+    std::size_t size_ = 0; // of `buffer_`
+    char buffer_[1024];
+
+    void append(std::string_view json) {
+        if (json.size() > sizeof buffer_ - size_) {
+            flush();
+            if (json.size() > sizeof buffer_) {
+                out_.append(json);
+                return;
+            }
+        }
+        std::memcpy(buffer_ + size_, json.data(), json.size());
+        size_ += json.size();
+    }
+
+    void append_escaped(std::string_view text) {
+        constexpr std::string_view hex = "0123456789abcdef", controls = "btn?fr";
+        while (!text.empty()) {
+            std::size_t run = 0;
+            while (run < text.size() && json_length(text[run]) == 1)
+                ++run;
+            append(text.substr(0, run));
+            text.remove_prefix(run);
+            if (text.empty())
+                return;
+            const char c = text[0];
+            text.remove_prefix(1);
+            if (json_length(c) == 6) {
+                const auto code = static_cast<unsigned char>(c);
+                const char escape[] = {'\\', 'u', '0', '0', hex[code >> 4], hex[code & 15]};
+                append({escape, sizeof escape});
+            } else {
+                const bool is_control = c >= '\b' && c <= '\r';
+                const char escape[] = {'\\', is_control ? controls[static_cast<std::size_t>(c - '\b')] : c};
+                append({escape, sizeof escape});
+            }
+        }
+    }
 
 public:
     std::size_t bytes = 0;
 
-    json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {}
+    json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {
+        out_.clear();
+    }
 
-    void put(std::string_view raw) {
-        bytes += raw.size();
+    void put(std::string_view json) {
+        bytes += json.size();
         if (bytes <= max_bytes_)
-            out_ += raw;
+            append(json);
     }
 
     void put_text(std::string_view text, const text_scan& scanned) {
         bytes += scanned.json_bytes + 2;
         if (bytes > max_bytes_ || !scanned.valid_utf8)
             return;
-        if (scanned.json_bytes == text.size()) {
-            out_.push_back('"');
-            out_.append(text);
-            out_.push_back('"');
-            return;
-        }
-        const std::size_t from = out_.size();
-        out_.resize(from + scanned.json_bytes + 2);
-        boost::json::serializer serializer;
-        serializer.reset(boost::json::string_view{text.data(), text.size()});
-        serializer.read(out_.data() + from, out_.size() - from);
+        append("\"");
+        if (scanned.json_bytes == text.size())
+            append(text);
+        else
+            append_escaped(text);
+        append("\"");
+    }
+
+    void flush() {
+        out_.append(buffer_, size_);
+        size_ = 0;
     }
 };
 
-/// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
-/// of use. No path of a violation shows `secret`.
-template <class RequestT>
-result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out,
-                        std::string_view secret = {}) {
-    out.clear();
-    if (out.capacity() < 512) // else some standard libraries shrink it
-        out.reserve(512);     // a body of usual size in one allocation
+PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_bytes, std::string& out,
+                                         std::string_view api_key) {
     json_writer writer{out, max_bytes};
-    violation_collector report;
-    report.secret = secret;
-    detail::walk(request, max_bytes, writer, report);
-    if (report.list.empty())
+    violation_collector report{.api_key = api_key};
+    walk(model.info, model, max_bytes, writer, report);
+    if (report.list.empty()) {
+        writer.flush();
         return {};
+    }
+    out.clear();
     return invalid(errc::invalid_request, std::move(report.list).take());
 }
 
-} // namespace detail
+#endif
 
+} // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -1680,231 +2077,187 @@ result<void> write_json(const RequestT& request, std::size_t max_bytes, std::str
 #ifndef PROMPTLAYER_DETAIL_JSON_READER_HPP
 #define PROMPTLAYER_DETAIL_JSON_READER_HPP
 
-namespace promptlayer::inline PROMPTLAYER_ABI {
 
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// What a JSON number is as an integer, decided from its digits.
-struct integer_reading {
-    std::int64_t value = 0;
-    bool integral = true; ///< false: it has a fraction
-    bool fits = true;     ///< false: beyond 64 bits signed
-};
+/// Reads JSON into a model that has empty members. Returns `malformed_json` or `invalid_request` with every
+/// violation; nullopt if there is none. A template only so that header-only programs that do not read
+/// requests do not compile a second JSON parser; `FormatT` is `void`.
+template <class FormatT>
+std::optional<error> read_json(std::string_view text, const model_info& info, void* model);
 
-/// `number` is a number in JSON's grammar: 2, 2.0, -2e3, 0.5.
-inline integer_reading read_integer(std::string_view number) noexcept {
-    const bool negative = number.front() == '-';
-    std::int64_t exponent = 0;
-    if (const std::size_t e = number.find_first_of("eE"); e != number.npos) {
-        const bool shrinks = number[e + 1] == '-';
-        for (const char c : number.substr(e + 1)) { // within 32 bits: the parser calls others malformed
-            if (c >= '0' && c <= '9')
-                exponent = exponent * 10 + (c - '0');
-        }
-        exponent = shrinks ? -exponent : exponent;
-        number = number.substr(0, e);
-    }
-    // The value is 0.d1d2d3... times ten to the power of `point`, with d1 and the last digit not zero.
-    std::size_t digits = 0;
-    std::size_t significant = 0; // digits up to the last that is not zero
-    std::int64_t point = exponent;
-    std::array<char, 19> kept{};
-    bool after_point = false;
-    for (const char c : number) {
-        if (c == '.')
-            after_point = true;
-        if (c < '0' || c > '9')
-            continue;
-        if (c == '0' && digits == 0) {
-            point -= after_point ? 1 : 0;
-            continue;
-        }
-        if (digits < kept.size())
-            kept[digits] = c;
-        ++digits;
-        point += after_point ? 0 : 1;
-        if (c != '0')
-            significant = digits;
-    }
-    if (digits == 0)
-        return {};
-    if (point < static_cast<std::int64_t>(significant))
-        return {.value = 0, .integral = false};
-    if (point > static_cast<std::int64_t>(kept.size()))
-        return {.fits = false};
-    std::uint64_t magnitude = 0; // at most 19 digits: no overflow
-    for (std::size_t i = 0; i < static_cast<std::size_t>(point); ++i)
-        magnitude = magnitude * 10 + (i < significant ? static_cast<std::uint64_t>(kept[i] - '0') : 0);
-    const std::uint64_t most =
-        static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) + (negative ? 1 : 0);
-    if (magnitude > most)
-        return {.fits = false};
-    return {.value = static_cast<std::int64_t>(negative ? 0 - magnitude : magnitude)};
-}
+#if defined(PROMPTLAYER_DEFINITIONS)
 
 inline constexpr std::size_t max_json_depth = 32;
 
-/// What a reader does with members that the schema does not have.
-enum class unknown_members { reject, ignore };
+inline error malformed_json(std::size_t offset, std::string_view reason) {
+    error malformed{.code = errc::malformed_json};
+    malformed.message.append(message_for(malformed.code)).append(": ").append(reason).append(" at byte ");
+    malformed.message += std::to_string(offset);
+    malformed.offset = offset;
+    return malformed;
+}
 
-/// Reads one model from the events of Boost.JSON's parser, which hands on the digits of numbers and repeated
-/// members.
-template <class ModelT, unknown_members UnknownV>
-class model_reader {
-    using schema = schema_of<ModelT>;
-    static constexpr std::size_t none = schema::size;
+/// The value of a JSON number as an integer.
+struct integer_reading {
+    std::int64_t value = 0;
+    bool is_integral = true; ///< false if it has a fraction
+    bool fits = true;        ///< false if it needs more than 64 bits signed
+};
 
-    ModelT model_ = make_empty<ModelT>();
-    violation_collector report_{};
-    std::array<bool, schema::size> given_{};
-    std::size_t depth_ = 0;     // of the value being read
-    bool is_object_ = false;    // the outermost value
-    std::size_t field_ = none;  // the member being read
-    bool in_variables_ = false; // within its object
-    std::string name_{};        // of the variable being read
-    std::string buffer_{};      // parts of a string or number
-
-    template <class ActionT>
-    void on_field(std::size_t wanted, ActionT action) {
-        schema::for_each_field([&](auto field, std::size_t index) {
-            if (index == wanted)
-                action(field);
-        });
+/// Reads `number`, which follows JSON's grammar, by its digits: 2, 2.0, -2e3, 0.5.
+inline integer_reading read_integer(std::string_view number) {
+    std::string digits{number.substr(0, number.find_first_of("eE"))};
+    std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
+    if (digits.size() != number.size()) {
+        const char* const first = number.data() + digits.size() + 1;
+        std::from_chars(first + (*first == '+' ? 1 : 0), number.data() + number.size(), exponent);
     }
+    const bool is_negative = digits[0] == '-';
+    digits.erase(0, is_negative ? 1 : 0);
+    const auto point = static_cast<std::int64_t>(std::min(digits.find('.'), digits.size())) + exponent;
+    std::erase(digits, '.');
+    const std::size_t leading_zeros = digits.find_first_not_of('0');
+    if (leading_zeros == digits.npos)
+        return {};
+    if (point <= static_cast<std::int64_t>(digits.find_last_not_of('0')))
+        return {.is_integral = false};
+    if (point - static_cast<std::int64_t>(leading_zeros) > std::numeric_limits<std::int64_t>::digits10 + 1)
+        return {.fits = false};
+    digits.resize(static_cast<std::size_t>(point), '0');
+    digits.insert(0, is_negative ? 1 : 0, '-');
+    integer_reading reading;
+    reading.fits =
+        std::from_chars(digits.data(), digits.data() + digits.size(), reading.value).ec == std::errc{};
+    return reading;
+}
+
+/// Reads one model from the events of Boost.JSON's parser, which passes on the digits of numbers and repeated
+/// members.
+template <class FormatT>
+class model_reader {
+    const model_info& info_;
+    void* model_;
+    violation_collector report_{};
+    std::uint64_t given_ = 0;           // bit N stands for field N
+    std::size_t depth_ = 0;             // of the value being read
+    bool is_object_ = false;            // the outermost value
+    const field_info* field_ = nullptr; // the member being read; null if its value is ignored
+    bool in_variables_ = false;         // within the object of `field_`
+    std::string name_{};                // of the variable being read
+    std::string buffer_{};              // parts of a string or number
 
     void on_member(std::string_view name) {
-        field_ = none;
-        std::size_t known = none;
-        schema::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
-            if (FieldT::name == name)
-                known = index;
-        });
-        if (known == none) {
-            if constexpr (UnknownV == unknown_members::reject)
-                report_.list.add([&] {
-                    return violation{name.empty() ? "[\"\"]" : json_escape(name), rule::unknown_member, 0, 0,
-                                     message_for(rule::unknown_member, 0, 0)};
-                });
-        } else if (given_[known]) {
-            on_field(known, [&]<class FieldT>(FieldT) { report_.add(rule::unique, {FieldT::name}, 0, 0); });
-        } else {
-            given_[known] = true;
-            field_ = known;
+        field_ = nullptr;
+        for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+            const field_info& field = info_.fields[i];
+            if (field.name() != name)
+                continue;
+            if (given_ >> i & 1)
+                return report_.add(rule::unique, {field.name()}, 0, 0);
+            given_ |= std::uint64_t{1} << i;
+            field_ = &field;
+            return;
         }
-    }
-
-    template <class FieldT>
-    void store(auto value) {
-        model_.*FieldT::member = std::move(value);
-    }
-
-    template <class FieldT>
-    void on_field_value(json_type found, std::string_view text) {
-        if constexpr (FieldT::type == json_type::object) {
-            if (found == json_type::object) {
-                in_variables_ = true;
-                return;
-            }
-        } else if constexpr (FieldT::type == json_type::integer) {
-            if (found == json_type::number) {
-                const integer_reading number = read_integer(text);
-                if (number.integral && number.fits)
-                    store<FieldT>(integer{number.value});
-                else if (number.integral)
-                    report_.add(rule::range, {FieldT::name}, 0, 0);
-                else
-                    report_.add_type({FieldT::name}, json_type::integer, "a number with a fraction");
-                return;
-            }
-        } else if constexpr (FieldT::type == json_type::boolean) {
-            if (found == json_type::boolean)
-                return store<FieldT>(!text.empty());
-        } else {
-            static_assert(!std::is_trivially_destructible_v<typename FieldT::value_type>,
-                          "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
-            if (found == json_type::string) {
-                check_text<FieldT>(scan(text), report_);
-                return store<FieldT>(typename FieldT::value_type{text});
-            }
-        }
-        report_.add_type({FieldT::name}, FieldT::type, type_name(found));
-    }
-
-    void on_variable(json_type found, std::string_view text) {
-        on_field(field_, [&]<class FieldT>(FieldT) {
-            if constexpr (FieldT::type == json_type::object) {
-                const std::string_view name = name_;
-                const location at{FieldT::name, &name};
-                static_assert(
-                    unique_names<typename FieldT::value_type>,
-                    "promptlayer: from_json needs a model that keeps variables in a map of strings");
-                if (!(model_.*FieldT::member).emplace(name_, text).second)
-                    report_.add(rule::unique, at, 0, 0);
-                if (found != json_type::string)
-                    report_.add_type(at, json_type::string, type_name(found));
-            }
+        report_.list.add([&] {
+            return violation{name.empty() ? "[\"\"]" : json_escape(name), rule::unknown_member, 0, 0,
+                             message_for(rule::unknown_member, 0, 0)};
         });
     }
 
-    // A boolean that is true comes with a text that is not empty.
-    bool on_value(json_type found, std::string_view text = {}) {
+    void on_number(std::string_view digits) {
+        const integer_reading reading = read_integer(digits);
+        if (reading.is_integral && reading.fits)
+            field_->store(model_, {.is_given = true, .integer = reading.value});
+        else if (reading.is_integral)
+            report_.add(rule::range, {field_->name()}, 0, 0);
+        else
+            report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
+    }
+
+    void on_member_value(json_type type, std::string_view text) {
+        if (type == json_type::number && field_->type == json_type::integer)
+            return on_number(text);
+        if (type != field_->type)
+            return report_.add_type({field_->name()}, field_->type, type_name(type));
+        if (type == json_type::object) {
+            in_variables_ = true;
+            return;
+        }
+        if (type == json_type::string)
+            check_text(*field_, scan(text), report_);
+        field_->store(model_, {.is_given = true, .integer = text.empty() ? 0 : 1, .text = text});
+    }
+
+    void on_variable(json_type type, std::string_view text) {
+        const std::string_view name = name_;
+        const location where{field_->name(), &name};
+        if (!field_->insert_variable(model_, name, text))
+            report_.add(rule::unique, where, 0, 0);
+        if (type != json_type::string)
+            report_.add_type(where, json_type::string, type_name(type));
+    }
+
+    /// A boolean that is true comes with a text that is not empty.
+    bool on_value(json_type type, std::string_view text = {}) {
         if (depth_ == 0) {
-            is_object_ = found == json_type::object;
+            is_object_ = type == json_type::object;
             if (!is_object_)
-                report_.add_type({}, json_type::object, type_name(found));
-        } else if (depth_ == 1 && is_object_) {
-            on_field(field_, [&]<class FieldT>(FieldT) { on_field_value<FieldT>(found, text); });
+                report_.add_type({}, json_type::object, type_name(type));
+        } else if (depth_ == 1 && is_object_ && field_) {
+            on_member_value(type, text);
         } else if (depth_ == 2 && in_variables_) {
-            on_variable(found, text);
+            on_variable(type, text);
         }
         return true;
     }
 
-    bool part(std::string_view text) {
+    bool append(std::string_view text) {
         buffer_ += text;
         return true;
     }
 
-    /// The end of a string or number; its parts are used up.
-    bool whole(json_type found, std::string_view last) {
+    /// Ends a string or number, of which there may be parts in the buffer.
+    bool on_whole(json_type type, std::string_view last) {
         if (buffer_.empty())
-            return on_value(found, last);
+            return on_value(type, last);
         buffer_ += last;
-        on_value(found, buffer_);
+        on_value(type, buffer_);
         buffer_.clear();
         return true;
     }
 
-    bool begin(json_type found) {
-        on_value(found);
+    bool begin(json_type type) {
+        on_value(type);
         ++depth_;
         return true;
     }
 
-    bool end() {
+    bool end() noexcept {
         if (--depth_ == 1)
             in_variables_ = false;
         return true;
     }
 
 public:
-    /// What is known when the text has been read.
-    result<ModelT> finish() && {
+    model_reader(const model_info& info, void* model) noexcept : info_(info), model_(model) {}
+
+    /// Returns every violation, after `end` bytes of `size` were read.
+    std::vector<violation> finish(std::size_t end, std::size_t size) && {
+        if (end != size)
+            report_.add(rule::trailing_text, {}, 0, end);
         if (is_object_) {
-            schema::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
-                if (FieldT::required && !given_[index])
-                    report_.add(rule::required, {FieldT::name}, 0, 0);
-            });
-            check_groups<schema>([&](auto, std::size_t index) { return given_[index]; }, report_);
+            for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+                if (info_.fields[i].is_required && (given_ >> i & 1) == 0)
+                    report_.add(rule::required, {info_.fields[i].name()}, 0, 0);
+            }
+            check_groups(info_, given_, report_);
         }
-        if (!report_.list.empty())
-            return invalid(errc::invalid_request, std::move(report_.list).take());
-        return std::move(model_);
+        return std::move(report_.list).take();
     }
 
-    violation_collector& report() noexcept { return report_; }
-
-    // The interface of boost::json::basic_parser's handler.
+    // The interface of a handler of boost::json::basic_parser.
     using error_code = boost::json::error_code;
     using json_text = boost::json::string_view;
 
@@ -1919,9 +2272,9 @@ public:
     bool on_object_end(std::size_t, error_code&) noexcept { return end(); }
     bool on_array_begin(error_code&) { return begin(json_type::array); }
     bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
-    bool on_key_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
+    bool on_key_part(json_text text, std::size_t, error_code&) { return append(text); }
     bool on_key(json_text text, std::size_t, error_code&) {
-        part({text.data(), text.size()});
+        append(text);
         if (depth_ == 1 && is_object_)
             on_member(buffer_);
         else if (depth_ == 2 && in_variables_)
@@ -1929,139 +2282,40 @@ public:
         buffer_.clear();
         return true;
     }
-    bool on_string_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
-    bool on_string(json_text text, std::size_t, error_code&) {
-        return whole(json_type::string, {text.data(), text.size()});
-    }
-    bool on_number_part(json_text text, error_code&) { return part({text.data(), text.size()}); }
-    bool on_int64(std::int64_t, json_text text, error_code&) {
-        return whole(json_type::number, {text.data(), text.size()});
-    }
-    bool on_uint64(std::uint64_t, json_text text, error_code&) {
-        return whole(json_type::number, {text.data(), text.size()});
-    }
-    bool on_double(double, json_text text, error_code&) {
-        return whole(json_type::number, {text.data(), text.size()});
-    }
+    bool on_string_part(json_text text, std::size_t, error_code&) { return append(text); }
+    bool on_string(json_text text, std::size_t, error_code&) { return on_whole(json_type::string, text); }
+    bool on_number_part(json_text text, error_code&) { return append(text); }
+    bool on_int64(std::int64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
+    bool on_uint64(std::uint64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
+    bool on_double(double, json_text text, error_code&) { return on_whole(json_type::number, text); }
     bool on_bool(bool value, error_code&) { return on_value(json_type::boolean, value ? "true" : ""); }
     bool on_null(error_code&) { return on_value(json_type::null); }
     bool on_comment_part(json_text, error_code&) noexcept { return true; }
     bool on_comment(json_text, error_code&) noexcept { return true; }
 };
 
-/// Reads a model: `malformed_json`, or every violation, with no `secret` in its path.
-template <class ModelT, unknown_members UnknownV>
-result<ModelT> read_json(std::string_view text, std::string_view secret = {}) {
+template <class FormatT>
+std::optional<error> read_json(std::string_view text, const model_info& info, void* model) {
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
-    boost::json::basic_parser<model_reader<ModelT, UnknownV>> parser{options};
-    parser.handler().report().secret = secret;
+    boost::json::basic_parser<model_reader<FormatT>> parser{options, info, model};
     boost::json::error_code failed;
     const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
     if (failed)
         return malformed_json(end, failed.message());
-    if (end != text.size())
-        parser.handler().report().add(rule::trailing_text, {}, 0, end);
-    return std::move(parser.handler()).finish();
+    auto violations = std::move(parser.handler()).finish(end, text.size());
+    if (violations.empty())
+        return std::nullopt;
+    return invalid(errc::invalid_request, std::move(violations));
 }
 
-} // namespace detail
-
-} // namespace promptlayer::inline PROMPTLAYER_ABI
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+template std::optional<error> read_json<void>(std::string_view, const model_info&, void*);
+#endif
 
 #endif
 
-#ifndef PROMPTLAYER_DETAIL_SERVICE_ERROR_HPP
-#define PROMPTLAYER_DETAIL_SERVICE_ERROR_HPP
-
-namespace promptlayer::inline PROMPTLAYER_ABI {
-
-namespace detail {
-
-/// The most bytes of the service's text that an error holds in one piece.
-inline constexpr std::size_t max_service_text = 512;
-
-/// What the service says of a request that it did not accept.
-struct service_message {
-    bool is_object = false;              ///< the body is a JSON object
-    std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
-    std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
-};
-
-/// FastAPI's `loc` as a path: ["body", "prompt_input_variables", "user"] is `prompt_input_variables["user"]`.
-inline std::string path_of(const boost::json::value* loc, std::string_view secret) {
-    std::string path;
-    const auto* const steps = loc ? loc->if_array() : nullptr;
-    if (!steps)
-        return path;
-    std::size_t shown = 0;
-    for (const boost::json::value& step : *steps) {
-        if (shown == 8)
-            break; // deeper than any request
-        if (const auto* const name = step.if_string()) {
-            if (&step == steps->begin() && *name == "body")
-                continue;
-            const std::string safe = json_escape(redact({name->data(), name->size()}, secret));
-            path += shown == 0 ? safe : "[\"" + safe + "\"]";
-        } else if (step.is_int64()) {
-            path += "[" + std::to_string(step.get_int64()) + "]";
-        } else {
-            continue;
-        }
-        ++shown;
-    }
-    return sanitize(path, max_service_text);
-}
-
-/// Reads the body of a response that is not 200. Paths are without `secret`, text is as the service has it,
-/// but for control characters.
-inline service_message read_service_message(std::string_view body, std::string_view secret) {
-    service_message message;
-    boost::json::parse_options options;
-    options.max_depth = max_json_depth;
-    boost::json::error_code failed;
-    const boost::json::value answer =
-        boost::json::parse({body.data(), body.size()}, failed, boost::json::storage_ptr{}, options);
-    const auto text_in = [&](const boost::json::value* value) -> std::string {
-        const auto* const text = value ? value->if_string() : nullptr;
-        return text ? sanitize({text->data(), text->size()}, std::string_view::npos) : std::string{};
-    };
-    const auto* const object = failed ? nullptr : answer.if_object();
-    message.is_object = object != nullptr;
-    if (!object)
-        return message;
-    for (const char* const member : {"message", "error", "detail"}) {
-        const boost::json::value* const value = object->if_contains(member);
-        if (value && value->is_object())
-            message.text = text_in(value->get_object().if_contains("message"));
-        else
-            message.text = text_in(value);
-        if (message.text.find_first_not_of(' ') != message.text.npos)
-            break;
-        message.text.clear();
-    }
-    const boost::json::value* const detail = object->if_contains("detail");
-    if (!detail || !detail->is_array())
-        return message;
-    violation_list list;
-    for (const boost::json::value& item : detail->get_array()) {
-        const auto* const entry = item.if_object();
-        const auto in_entry = [&](const char* member) {
-            return entry ? entry->if_contains(member) : nullptr;
-        };
-        std::string text = text_in(entry ? in_entry("msg") : &item);
-        if (text.empty())
-            text = text_in(in_entry("type"));
-        std::string path = path_of(in_entry("loc"), secret);
-        if (!path.empty() || !text.empty())
-            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(text)}; });
-    }
-    message.violations = std::move(list).take();
-    return message;
-}
-
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -2070,32 +2324,67 @@ inline service_message read_service_message(std::string_view body, std::string_v
 #define PROMPTLAYER_JSON_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
 
-/// The request as the JSON text that is sent: its members in the order of the schema, absent ones and an
-/// empty set of variables left out, no spaces. `invalid_request` with every violation if it breaks a rule or
-/// exceeds `max_request_bytes`. One pass and, for a request of usual size, one allocation; any thread.
+PROMPTLAYER_DECL error text_too_large(std::size_t max_bytes, std::size_t bytes);
+
+/// Says in one sentence why JSON cannot be read into a model.
+template <class ModelT>
+consteval bool is_readable() {
+    schema_of<ModelT>::for_each_field([]<class FieldT>(FieldT, std::size_t) {
+        static_assert(FieldT::type == json_type::object || FieldT::is_owner,
+                      "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
+        static_assert(FieldT::type != json_type::object ||
+                          (FieldT::is_owner && unique_names<typename FieldT::value_type>),
+                      "promptlayer: from_json needs a model that keeps variables in a map of strings");
+    });
+    return true;
+}
+
+} // namespace detail
+
+/// Returns the request as the JSON text that is sent: its members in the order of the schema, without those
+/// that are absent and without spaces. Returns `invalid_request` with every violation if the request breaks a
+/// rule or exceeds `max_request_bytes`. One pass and, for a request of usual size, one allocation; any
+/// thread.
 template <class RequestT>
 result<std::string> to_json(const RequestT& request,
                             std::size_t max_request_bytes = default_max_request_bytes) {
     std::string text;
-    if (auto written = detail::write_json(request, max_request_bytes, text); !written)
+    if (auto written = detail::write_json(detail::refer_to(request), max_request_bytes, text); !written)
         return std::move(written).error();
     return text;
 }
 
-/// Reads a request that owns its strings from JSON text, and validates it. `malformed_json` with the byte
-/// offset if it cannot be parsed or is nested deeper than 32; else `invalid_request` with every violation: of
-/// the schema, an unknown or repeated member, text after the value. A number with an integral value is an
-/// integer, as in JSON Schema (`2.0`, `2e3`). Text over `max_request_bytes` is not parsed. Any thread.
+/// Reads a request that owns its strings from JSON text, and validates it. Returns `malformed_json` with the
+/// byte offset if the text cannot be parsed or is nested deeper than 32; else `invalid_request` with every
+/// violation: of the schema, an unknown or repeated member, text after the value. A number with an integral
+/// value is an integer, as in JSON Schema (`2.0`, `2e3`). Text over `max_request_bytes` is not parsed. Any
+/// thread.
 template <class RequestT>
 result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes = default_max_request_bytes) {
-    if (text.size() > max_request_bytes) {
-        detail::violation_collector report;
-        report.add(rule::max_bytes, {}, max_request_bytes, text.size());
-        return detail::invalid(errc::invalid_request, std::move(report.list).take());
-    }
-    return detail::read_json<RequestT, detail::unknown_members::reject>(text);
+    static_assert(detail::is_readable<RequestT>());
+    if (text.size() > max_request_bytes)
+        return detail::text_too_large(max_request_bytes, text.size());
+    RequestT request = detail::make_empty<RequestT>();
+    if (auto failed = detail::read_json<void>(text, detail::info<RequestT>(), &request))
+        return *std::move(failed);
+    return request;
 }
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+PROMPTLAYER_DECL error text_too_large(std::size_t max_bytes, std::size_t bytes) {
+    violation_collector report;
+    report.add(rule::max_bytes, {}, max_bytes, bytes);
+    return invalid(errc::invalid_request, std::move(report.list).take());
+}
+
+} // namespace detail
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -2104,53 +2393,76 @@ result<RequestT> from_json(std::string_view text, std::size_t max_request_bytes 
 #ifndef PROMPTLAYER_JSON_SCHEMA_HPP
 #define PROMPTLAYER_JSON_SCHEMA_HPP
 
-namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+PROMPTLAYER_DECL std::string json_schema_of(const model_info& info);
+
+} // namespace detail
+
+/// Returns the JSON Schema (draft 2020-12) of a model, as JSON text.
 template <class ModelT>
 [[nodiscard]] std::string json_schema() {
-    using schema = detail::schema_of<ModelT>;
-    std::string properties;
-    std::string required;
-    const auto quoted = [](std::string_view name) { return "\"" + std::string{name} + "\""; };
-    const auto append = [](std::string& list, std::string item) {
-        (list += list.empty() ? "" : ",") += std::move(item);
-    };
-    schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
-        std::string type = FieldT::type == detail::json_type::boolean   ? R"("type":"boolean")"
-                           : FieldT::type == detail::json_type::integer ? R"("type":"integer")"
-                           : FieldT::type == detail::json_type::string
-                               ? R"("type":"string")"
-                               : R"("type":"object","additionalProperties":{"type":"string"})";
-        FieldT::for_each_rule(
-            [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
-        append(properties, quoted(FieldT::name) + ":{" + type + "}");
-        if (FieldT::required)
-            append(required, quoted(FieldT::name));
-    });
+    return detail::json_schema_of(detail::info<ModelT>());
+}
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+inline std::string quoted(std::string_view name) { return std::string{"\""}.append(name).append("\""); }
+
+inline void append_item(std::string& list, const std::string& item) {
+    list.append(list.empty() ? "" : ",").append(item);
+}
+
+inline std::string json_schema_of_field(const field_info& field) {
+    std::string text = field.type == json_type::boolean   ? R"("type":"boolean")"
+                       : field.type == json_type::integer ? R"("type":"integer")"
+                       : field.type == json_type::string
+                           ? R"("type":"string")"
+                           : R"("type":"object","additionalProperties":{"type":"string"})";
+    for (const length_rule& length : field.rules)
+        append_item(text, (length.rule == rule::min_length ? R"("minLength":)" : R"("maxLength":)") +
+                              std::to_string(length.limit));
+    return std::string{field.key} + "{" + text + "}";
+}
+
+PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
+    std::string properties, required;
+    for (const field_info& field : info.fields) {
+        append_item(properties, json_schema_of_field(field));
+        if (field.is_required)
+            append_item(required, quoted(field.name()));
+    }
     std::string text = R"({"type":"object","properties":{)" + properties + "}";
     if (!required.empty())
         text += R"(,"required":[)" + required + "]";
-    // Each pair of which only one may be given.
+    // Each pair of members of which only one may be given.
     std::vector<std::string> pairs;
-    schema::for_each_group([&](auto group) {
-        std::vector<std::string_view> earlier;
-        group.for_each_name([&](std::string_view name) {
-            for (const std::string_view other : earlier)
-                pairs.push_back(R"({"required":[)" + quoted(other) + "," + quoted(name) + "]}");
-            earlier.push_back(name);
-        });
-    });
-    if (pairs.size() == 1) {
-        text += R"(,"not":)" + pairs[0];
-    } else if (pairs.size() > 1) {
-        std::string any;
-        for (const std::string& pair : pairs)
-            append(any, pair);
-        text += R"(,"not":{"anyOf":[)" + any + "]}";
+    for (const std::uint64_t group : info.groups) {
+        for (std::size_t second = 0; second < info.fields.size(); ++second) {
+            for (std::size_t first = 0; first < second; ++first) {
+                if ((group >> first & group >> second & 1) != 0)
+                    pairs.push_back(R"({"required":[)" + quoted(info.fields[first].name()) + "," +
+                                    quoted(info.fields[second].name()) + "]}");
+            }
+        }
     }
+    std::string excluded;
+    for (const std::string& pair : pairs)
+        append_item(excluded, pair);
+    if (pairs.size() == 1)
+        text += R"(,"not":)" + excluded;
+    else if (pairs.size() > 1)
+        text += R"(,"not":{"anyOf":[)" + excluded + "]}";
     return text + "}";
 }
+
+} // namespace detail
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -2161,21 +2473,20 @@ template <class ModelT>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The answer to `POST /rest/track-prompt` that says it was done. `decode` returns only those whose `success`
-/// is true.
+/// The reply of `POST /rest/track-prompt`. `decode` returns it only if `success` is true.
 struct track_response {
     bool success = false;
-    std::string message{}; ///< the service's words, UTF-8; control characters are replaced by spaces
+    std::string message{}; ///< the text of the service, UTF-8, with spaces for control characters
 
     using schema = promptlayer::schema<field<"success", &track_response::success>,
                                        field<"message", &track_response::message>>;
 };
 
-/// The body of `POST /rest/track-prompt`: ties a prompt template to a request that was logged before. All
+/// The body of `POST /rest/track-prompt`: links a prompt template to a request that was logged before. All
 /// text is UTF-8; lengths are in code points.
 template <class TextT, class VariablesT>
 struct basic_track_prompt {
-    required<TextT> prompt_name;         ///< the name of the prompt template, 1 code point or more
+    required<TextT> prompt_name;         ///< the name of the prompt template, at least 1 code point
     VariablesT prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
     required<integer> request_id;        ///< the unique identifier of the request
     optional<integer> version{};         ///< the version of the template; not together with `label`
@@ -2197,13 +2508,13 @@ struct basic_track_prompt {
 /// Owns its strings.
 using track_prompt = basic_track_prompt<std::string, std::map<std::string, std::string, std::less<>>>;
 
-/// Refers to strings, and to a named array or vector of pairs of `string_view`s, that outlive it; works in
+/// Refers to strings, and to an array or vector of pairs of `string_view`s, which must outlive it. Works in
 /// constant expressions. `view_of` takes any other range of pairs.
 using track_prompt_view =
     basic_track_prompt<std::string_view, std::span<const std::pair<std::string_view, std::string_view>>>;
 
-/// Refers to a range of pairs of strings, which outlives it. Made by `view_of`.
-template <std::ranges::input_range RangeT>
+/// Refers to a range of pairs of strings, which must outlive it. Made by `view_of`.
+template <class RangeT>
 requires detail::variables<RangeT>
 class variables_view {
     const RangeT* range_ = nullptr;
@@ -2212,8 +2523,8 @@ public:
     constexpr variables_view() = default;
     constexpr explicit variables_view(const RangeT& range) noexcept : range_{&range} {}
 
-    constexpr auto begin() const { return std::ranges::begin(*range_); }
-    constexpr auto end() const { return std::ranges::end(*range_); }
+    constexpr auto begin() const { return std::begin(*range_); }
+    constexpr auto end() const { return std::end(*range_); }
 };
 
 namespace detail {
@@ -2225,9 +2536,9 @@ struct no_variables {};
 
 } // namespace detail
 
-/// A request whose variables are in any range of pairs of strings (`std::unordered_map`, a vector of pairs,
-/// ...): they are referred to where they are, nothing is copied. The rest of it stands in braces. `variables`
-/// and the strings outlive what is returned.
+/// Makes a request that refers to variables in any range of pairs of strings (`std::unordered_map`, a vector
+/// of pairs, ...) without a copy. `rest` is the request without variables, in braces. `variables` and the
+/// strings must outlive the request.
 template <class RangeT>
 requires detail::variables<RangeT>
 constexpr basic_track_prompt<std::string_view, variables_view<RangeT>>
@@ -2238,6 +2549,25 @@ view_of(const RangeT& variables, const basic_track_prompt<std::string_view, deta
 template <class RangeT>
 void view_of(const RangeT&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
 
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+namespace detail {
+
+// In the source file only, to keep the tables out of all others.
+#if defined(PROMPTLAYER_DEFINITIONS)
+template const model_info& info<track_response>() noexcept;
+template const model_info& info<track_prompt>() noexcept;
+template const model_info& info<track_prompt_view>() noexcept;
+#else
+extern template const model_info& info<track_response>() noexcept;
+extern template const model_info& info<track_prompt>() noexcept;
+extern template const model_info& info<track_prompt_view>() noexcept;
+#endif
+
+} // namespace detail
+
+#endif
+
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -2245,32 +2575,58 @@ void view_of(const RangeT&&, const basic_track_prompt<std::string_view, detail::
 #ifndef PROMPTLAYER_DETAIL_URL_HPP
 #define PROMPTLAYER_DETAIL_URL_HPP
 
-namespace promptlayer::inline PROMPTLAYER_ABI {
 
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Whether every character of `text` is from `first` to '~'.
+/// Returns true if every character of `text` is from `first` to '~'.
 constexpr bool ascii_from(char first, std::string_view text) noexcept {
-    return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
+    for (const char c : text) {
+        if (c < first || c > '~')
+            return false;
+    }
+    return true;
 }
 
-/// Whether `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
+/// Returns true if `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
 constexpr bool is_token(std::string_view text) noexcept {
     return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
 }
 
-/// A number without a sign or a leading zero, at most `most`.
-inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned most) noexcept {
+/// Reads an IPv6 address in any form of RFC 4291, section 2.2, without a zone; nullopt for anything else.
+PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept;
+
+/// Returns true if `text` is a host name by RFC 1123, section 2.1. A name is none if its last label is a
+/// number, because resolvers differ in how they read it.
+PROMPTLAYER_DECL bool is_host_name(std::string_view text) noexcept;
+
+/// The parts of an absolute `http` or `https` URL. They refer to it.
+struct url_parts {
+    std::string_view error{};     ///< why it is not such a URL; then the other members are not to be used
+    bool secure = false;          ///< `https`
+    std::string_view authority{}; ///< host and port, as they stand
+    std::string_view host{};      ///< without the brackets of an IPv6 address
+    bool loopback = false;        ///< `localhost`, 127.0.0.0/8 in four decimal numbers, or ::1
+    unsigned port = 0;
+    std::string_view target{}; ///< from the path on, as it stands; may be empty
+};
+
+PROMPTLAYER_DECL url_parts split_url(std::string_view url) noexcept;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Reads a number without a sign or a leading zero; nullopt if it exceeds `max`.
+inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned max) noexcept {
     unsigned number = 0;
     const char* const end = digits.data() + digits.size();
     const auto [stop, ec] = std::from_chars(digits.data(), end, number);
-    if (digits.empty() || ec != std::errc{} || stop != end || number > most ||
+    if (digits.empty() || ec != std::errc{} || stop != end || number > max ||
         (digits[0] == '0' && digits.size() > 1))
         return std::nullopt;
     return number;
 }
 
-/// Reads an IPv4 address of four decimal numbers, as RFC 3986 has it; no other form that a resolver may take.
+/// Reads an IPv4 address of four decimal numbers, as in RFC 3986; no other form that a resolver may accept.
 inline std::optional<std::array<std::uint8_t, 4>> parse_ipv4(std::string_view text) noexcept {
     std::array<std::uint8_t, 4> address{};
     for (std::size_t i = 0; i < address.size(); ++i) {
@@ -2284,8 +2640,7 @@ inline std::optional<std::array<std::uint8_t, 4>> parse_ipv4(std::string_view te
     return address;
 }
 
-/// Reads an IPv6 address in any form of RFC 4291, section 2.2; without a zone.
-inline std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept {
+PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept {
     std::array<std::uint8_t, 16> address{};
     std::size_t count = 0;             // bytes read
     std::optional<std::size_t> zeroes; // where `::` stands
@@ -2329,9 +2684,7 @@ inline std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view t
     return address;
 }
 
-/// Whether `text` is a host name by RFC 1123, section 2.1. One whose last label is a number is none: what a
-/// resolver makes of it differs.
-inline bool is_host_name(std::string_view text) noexcept {
+PROMPTLAYER_DECL bool is_host_name(std::string_view text) noexcept {
     if (text.size() > 253)
         return false;
     while (true) {
@@ -2349,18 +2702,7 @@ inline bool is_host_name(std::string_view text) noexcept {
     }
 }
 
-/// An absolute `http` or `https` URL in parts, which refer to it.
-struct url_parts {
-    std::string_view error{}; ///< why it is none, and the rest is not to be used; else empty
-    bool secure = false;
-    std::string_view authority{}; ///< host and port, as they stand
-    std::string_view host{};      ///< without the brackets of an IPv6 address
-    bool loopback = false;        ///< `localhost`, 127.0.0.0/8 in four decimal numbers, or ::1
-    unsigned port = 0;
-    std::string_view target{}; ///< from the path on, as it stands; may be empty
-};
-
-inline url_parts split_url(std::string_view url) noexcept {
+PROMPTLAYER_DECL url_parts split_url(std::string_view url) noexcept {
     const auto fail = [](std::string_view message) { return url_parts{.error = message}; };
     if (!ascii_from('!', url))
         return fail("must be visible ASCII without space, ?, # and backslash");
@@ -2397,19 +2739,9 @@ inline url_parts split_url(std::string_view url) noexcept {
     return parts;
 }
 
-/// Returns `url` with `[redacted]` in place of what may be user information: all before the last `@`, unless
-/// the URL is a good one, which has none.
-inline std::string without_user_information(std::string_view url) {
-    const std::size_t at = url.rfind('@');
-    if (at == url.npos || split_url(url).error.empty())
-        return std::string{url};
-    const std::size_t scheme = url.find("://");
-    const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;
-    return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
-}
+#endif
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -2417,11 +2749,12 @@ inline std::string without_user_information(std::string_view url) {
 #ifndef PROMPTLAYER_DETAIL_HTTP_DATE_HPP
 #define PROMPTLAYER_DETAIL_HTTP_DATE_HPP
 
-namespace promptlayer::inline PROMPTLAYER_ABI {
+#if defined(PROMPTLAYER_DEFINITIONS)
 
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// All of `digits` as a number from 0; larger ones become the largest.
+/// Reads all of `digits` as a number, at most the largest of its type; nullopt for anything else.
 inline std::optional<std::chrono::seconds::rep> parse_integer(std::string_view digits) noexcept {
     std::chrono::seconds::rep number = 0;
     const char* const end = digits.data() + digits.size();
@@ -2431,7 +2764,7 @@ inline std::optional<std::chrono::seconds::rep> parse_integer(std::string_view d
     return ec == std::errc::result_out_of_range ? std::numeric_limits<decltype(number)>::max() : number;
 }
 
-/// A date in one of the three forms of RFC 9110, section 5.6.7:
+/// Reads a date in one of the three forms of RFC 9110, section 5.6.7:
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`.
 /// The weekday is not checked; a year of two digits is one from 1970 to 2069.
 inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) noexcept {
@@ -2472,17 +2805,19 @@ inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) 
 }
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
 
 #endif
 
 #ifndef PROMPTLAYER_HTTP_HPP
 #define PROMPTLAYER_HTTP_HPP
 
+
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// One header field of a request or an answer.
+/// One header field of a request or a response.
 struct header {
     std::string name{};
     std::string value{};
@@ -2490,91 +2825,74 @@ struct header {
     friend bool operator==(const header&, const header&) = default;
 };
 
-/// One HTTP request, ready to be sent as it is. Printing it shows secrets as `[redacted]`.
+/// One HTTP request, to be sent as it is. Printing shows secrets as `[redacted]`.
 struct http_request {
     std::string method{};
-    std::string url{}; ///< absolute, `https://` or `http://`, visible ASCII
-    std::vector<header>
-        headers{};      ///< all that have to be sent but for those of the connection and the length
-    std::string body{}; ///< bytes
-    std::chrono::milliseconds
-        timeout{}; ///< for the whole exchange, from the look-up of the host to the last byte
-    std::size_t max_response_bytes = 0; ///< stop reading a body that is longer
+    std::string url{};                   ///< absolute, `https://` or `http://`, visible ASCII
+    std::vector<header> headers{};       ///< all, except those of the connection and the body's length
+    std::string body{};                  ///< bytes
+    std::chrono::milliseconds timeout{}; ///< for the whole exchange, from the DNS lookup to the last byte
+    std::size_t max_response_bytes = 0;  ///< limit on the body of the response
 
     friend bool operator==(const http_request&, const http_request&) = default;
 };
 
-/// One HTTP answer, whatever its status.
+/// One HTTP response of any status.
 struct http_response {
     int status = 0;
-    std::vector<header> headers{}; ///< all of them, in order, repeats included
-    std::string body{};            ///< bytes, with the transfer coding taken off
+    std::vector<header> headers{}; ///< all, in order, repeated ones included
+    std::string body{};            ///< bytes, without the transfer coding
 
     friend bool operator==(const http_response&, const http_response&) = default;
 };
 
-/// Why a request cannot be sent as it stands, in words; null if it can. For transports, whose HTTP client may
-/// send something else instead: of a URL that is not `http` or `https` with a host and a port, or has user
-/// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
-/// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
-/// with a body. What a client makes of a valid config can be sent.
-[[nodiscard]] inline const char* invalid_reason(const http_request& request) noexcept {
-    if (!detail::split_url(request.url).error.empty() || request.url.find('#') != request.url.npos)
-        return "the URL is not one of http or https that can be sent as it stands";
-    if (!detail::is_token(request.method) || request.method == "CONNECT")
-        return "the method is not one that can be sent";
-    if (request.method == "HEAD" && !request.body.empty())
-        return "HEAD cannot have a body";
-    std::size_t hosts = 0;
-    for (const header& h : request.headers) {
-        const auto control = [](char c) {
-            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
-        };
-        if (!detail::is_token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
-            return "a header holds a character that HTTP does not allow there";
-        if (detail::equal_ignoring_case(h.name, "Content-Length") ||
-            detail::equal_ignoring_case(h.name, "Transfer-Encoding"))
-            return "the length of the body is for the transport to tell, not for a header";
-        if (detail::equal_ignoring_case(h.name, "Host") && ++hosts > 1)
-            return "there is more than one Host";
-    }
-    return nullptr;
-}
+/// Returns why a request cannot be sent as it stands; null if it can. For transports, because an HTTP client
+/// may send something else instead. Each of these is a reason:
+///
+/// - a URL that is not `http` or `https` with a host and a port, or has user information or a fragment;
+/// - a method or header that HTTP does not allow, above all one with a line break;
+/// - `Content-Length` or `Transfer-Encoding`, which the transport writes; more than one `Host`;
+/// - a `HEAD` request with a body.
+///
+/// A request that a client makes with a valid config can always be sent.
+[[nodiscard]] PROMPTLAYER_DECL const char* invalid_reason(const http_request& request) noexcept;
 
-/// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
+/// Returns the value of the first header called `name`, in any case; null if there is none. Points into
 /// `headers`.
-[[nodiscard]] inline const std::string* find_header(const std::vector<header>& headers,
-                                                    std::string_view name) noexcept {
-    const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
-        return detail::equal_ignoring_case(h.name, name);
-    });
-    return found == headers.end() ? nullptr : &found->value;
-}
+[[nodiscard]] PROMPTLAYER_DECL const std::string* find_header(const std::vector<header>& headers,
+                                                              std::string_view name) noexcept;
 
-/// A temporary would be gone before its header is read.
+/// Deleted: the header of a temporary would be destroyed before it can be read.
 const std::string* find_header(const std::vector<header>&&, std::string_view) = delete;
 
-/// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
-/// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
-/// date without a `Date`.
-[[nodiscard]] inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
-    const std::string* const asked = find_header(response.headers, "Retry-After");
-    if (!asked)
-        return std::nullopt;
-    if (const auto seconds = detail::parse_integer(detail::trim(*asked)))
-        return std::chrono::seconds{*seconds};
-    const std::string* const now = find_header(response.headers, "Date");
-    const auto until = detail::http_date(*asked);
-    const auto from = now ? detail::http_date(*now) : std::nullopt;
-    if (!until || !from)
-        return std::nullopt;
-    return std::max(std::chrono::seconds{0}, *until - *from);
-}
+/// Returns the value of `Retry-After`, not capped. A date counts from the response's own `Date`, because the
+/// library reads no clock here. Returns nullopt if the header is missing or unreadable, or is a date without
+/// a `Date`.
+[[nodiscard]] PROMPTLAYER_DECL std::optional<std::chrono::seconds>
+retry_after(const http_response& response) noexcept;
+
+/// Returns the request as HTTP/1.1, for a person: without control characters, and with `[redacted]` for user
+/// information in the URL, for the value of each header except `Content-Type`, `Accept` and `User-Agent`, and
+/// wherever else the API key or another credential of the headers stands.
+PROMPTLAYER_DECL std::string to_string(const http_request& request);
+
+/// Returns the response for a person: with `[redacted]` for cookies and other secrets, without control
+/// characters, and at most 512 bytes of the body. An API key that the service echoes is not removed; `decode`
+/// does that.
+PROMPTLAYER_DECL std::string to_string(const http_response& response);
 
 namespace detail {
 
-/// Whether the name of a header says that its value is a secret: `X-API-KEY`, `Authorization`, `Set-Cookie`.
-constexpr bool is_secret_header(std::string_view name) noexcept {
+template <>
+inline constexpr bool is_printable<http_request> = true;
+template <>
+inline constexpr bool is_printable<http_response> = true;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Returns true if the value of a header is a secret by the header's name: `X-API-KEY`, `Authorization`,
+/// `Set-Cookie`.
+inline bool is_secret_header(std::string_view name) noexcept {
     for (const std::string_view part :
          {"auth", "cookie", "credential", "jwt", "key", "passw", "secret", "session", "signature", "token"}) {
         const auto same = [](char a, char b) { return ascii_lower(a) == b; };
@@ -2584,91 +2902,132 @@ constexpr bool is_secret_header(std::string_view name) noexcept {
     return false;
 }
 
-/// Calls `action` with the API key, and with each credential in the headers whose names say that there is
-/// one: each part of 8 characters and more, except a scheme such as `Negotiate` and the name of a cookie.
-template <class ActionT>
-void for_each_secret(std::string_view api_key, const std::vector<header>& headers, ActionT&& action) {
+/// Returns the API key and each credential in the headers that are secret by their names: each part of 8
+/// characters and more, except a scheme such as `Negotiate` and the name of a cookie.
+inline std::vector<std::string_view> secrets_of(std::string_view api_key,
+                                                const std::vector<header>& headers) {
     constexpr std::string_view separators = " \t,;=\r\n";
-    action(visible_run(api_key));
-    for (const header& h : headers) {
-        if (!is_secret_header(h.name))
+    std::vector<std::string_view> secrets{visible_run(api_key)};
+    for (const header& field : headers) {
+        if (!is_secret_header(field.name))
             continue;
-        for (std::string_view rest = h.value; !rest.empty();) {
+        for (std::string_view rest = field.value; !rest.empty();) {
             const std::size_t size = std::min(rest.find_first_of(separators), rest.size());
             const std::string_view after = rest.substr(std::min(size + 1, rest.size()));
-            const bool is_scheme = rest.data() == h.value.data() && size != rest.size() && rest[size] == ' ';
+            const bool is_scheme =
+                rest.data() == field.value.data() && size != rest.size() && rest[size] == ' ';
             const bool is_name = size != rest.size() && rest[size] == '=' && !after.empty() &&
                                  separators.find(after[0]) == separators.npos;
             if (size >= 8 && !(is_scheme && !after.empty()) && !is_name)
-                action(rest.substr(0, size));
+                secrets.push_back(rest.substr(0, size));
             rest = after;
         }
     }
+    return secrets;
 }
 
-/// Returns `text` for a person: at most `most_bytes`, without hidden characters, the API key and the
-/// credentials of `headers`.
-inline std::string shown_text(std::string_view text, std::string_view api_key,
-                              const std::vector<header>& headers,
-                              std::size_t most_bytes = std::string_view::npos) {
-    std::string shown = redact_each(sanitize(text, text.npos),
-                                    [&](auto&& action) { for_each_secret(api_key, headers, action); });
-    return sanitize(shown, most_bytes); // a credential that is no UTF-8 may have cut a code point
+/// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
+inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
+                              std::size_t max_bytes = std::string_view::npos) {
+    const std::string shown = redact(sanitize(text, text.npos), secrets);
+    return sanitize(shown, max_bytes); // a credential that is not UTF-8 may have cut a code point
 }
 
-/// Whether a request's header is one whose value may be printed.
+/// Returns true if the value of a request's header may be printed.
 constexpr bool is_public_header(std::string_view name) noexcept {
-    for (const std::string_view shown : {"Content-Type", "Accept", "User-Agent"}) {
-        if (equal_ignoring_case(name, shown))
-            return true;
-    }
-    return false;
+    return equal_ignoring_case(name, "Content-Type") || equal_ignoring_case(name, "Accept") ||
+           equal_ignoring_case(name, "User-Agent");
 }
+
+/// Returns `url` with `[redacted]` for everything before the last `@`, unless the URL is valid, and so has no
+/// user information.
+inline std::string without_user_information(std::string_view url) {
+    const std::size_t at = url.rfind('@');
+    if (at == url.npos || split_url(url).error.empty())
+        return std::string{url};
+    const std::size_t scheme_end = url.find("://");
+    const std::size_t shown = scheme_end < url.find('@') ? scheme_end + 3 : 0;
+    return std::string{url.substr(0, shown)}.append("[redacted]").append(url.substr(at));
+}
+
+#endif
 
 } // namespace detail
 
-/// Returns the request as HTTP/1.1 would have it, for a person: without control characters, and with
-/// `[redacted]` for user information in the URL, for the value of every header except `Content-Type`,
-/// `Accept` and `User-Agent`, and wherever else the API key or another credential of the headers stands.
-inline std::string to_string(const http_request& request) {
-    const std::string* const key = find_header(request.headers, "X-API-KEY");
-    const auto shown = [&](std::string_view text) {
-        return detail::shown_text(text, key ? std::string_view{*key} : std::string_view{}, request.headers);
-    };
-    std::string text =
-        shown(request.method) + " " + shown(detail::without_user_information(request.url)) + "\n";
-    for (const header& h : request.headers)
-        text.append(shown(h.name))
-            .append(": ")
-            .append(detail::is_public_header(h.name) ? shown(h.value) : "[redacted]")
-            .append("\n");
-    return text + "\n" + shown(request.body);
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL const char* invalid_reason(const http_request& request) noexcept {
+    if (!detail::split_url(request.url).error.empty() || request.url.find('#') != request.url.npos)
+        return "the URL is not an http or https URL that can be sent as it stands";
+    if (!detail::is_token(request.method) || request.method == "CONNECT")
+        return "the method cannot be sent";
+    if (request.method == "HEAD" && !request.body.empty())
+        return "HEAD cannot have a body";
+    std::size_t hosts = 0;
+    for (const header& field : request.headers) {
+        const auto is_control = [](char c) {
+            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
+        };
+        if (!detail::is_token(field.name) || std::any_of(field.value.begin(), field.value.end(), is_control))
+            return "a header contains a character that HTTP does not allow there";
+        if (detail::equal_ignoring_case(field.name, "Content-Length") ||
+            detail::equal_ignoring_case(field.name, "Transfer-Encoding"))
+            return "the transport writes the length of the body, not a header of the request";
+        if (detail::equal_ignoring_case(field.name, "Host") && ++hosts > 1)
+            return "there is more than one Host";
+    }
+    return nullptr;
 }
 
-/// Returns the response for a person: `[redacted]` for cookies and other secrets, control characters
-/// replaced, of the body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed
-/// API key out.
-inline std::string to_string(const http_response& response) {
-    std::string text = "HTTP " + std::to_string(response.status) + "\n";
-    for (const header& h : response.headers)
-        text.append(detail::sanitize(h.name, 512))
+PROMPTLAYER_DECL const std::string* find_header(const std::vector<header>& headers,
+                                                std::string_view name) noexcept {
+    for (const header& field : headers) {
+        if (detail::equal_ignoring_case(field.name, name))
+            return &field.value;
+    }
+    return nullptr;
+}
+
+PROMPTLAYER_DECL std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
+    const std::string* const value = find_header(response.headers, "Retry-After");
+    if (!value)
+        return std::nullopt;
+    if (const auto seconds = detail::parse_integer(detail::trim(*value)))
+        return std::chrono::seconds{*seconds};
+    const std::string* const date = find_header(response.headers, "Date");
+    const auto until = detail::http_date(*value);
+    const auto now = date ? detail::http_date(*date) : std::nullopt;
+    if (!until || !now)
+        return std::nullopt;
+    return std::max(std::chrono::seconds{0}, *until - *now);
+}
+
+PROMPTLAYER_DECL std::string to_string(const http_request& request) {
+    const std::string* const key = find_header(request.headers, "X-API-KEY");
+    const auto secrets =
+        detail::secrets_of(key ? std::string_view{*key} : std::string_view{}, request.headers);
+    const auto show = [&](std::string_view text) { return detail::shown_text(text, secrets); };
+    std::string text =
+        show(request.method) + " " + show(detail::without_user_information(request.url)) + "\n";
+    for (const header& field : request.headers)
+        text.append(show(field.name))
             .append(": ")
-            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::sanitize(h.value, 512))
+            .append(detail::is_public_header(field.name) ? show(field.value) : "[redacted]")
+            .append("\n");
+    return text + "\n" + show(request.body);
+}
+
+PROMPTLAYER_DECL std::string to_string(const http_response& response) {
+    std::string text = "HTTP " + std::to_string(response.status) + "\n";
+    for (const header& field : response.headers)
+        text.append(detail::sanitize(field.name, 512))
+            .append(": ")
+            .append(detail::is_secret_header(field.name) ? "[redacted]" : detail::sanitize(field.value, 512))
             .append("\n");
     return text + "\n" + detail::sanitize(response.body, 512);
 }
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const http_request& request) {
-    return detail::print(out, request);
-}
-
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const http_response& response) {
-    return detail::print(out, response);
-}
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -2678,31 +3037,35 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 #define PROMPTLAYER_DETAIL_EXCEPTIONS_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
-/// that returns false.
+/// Returns what `action` returns. Where exceptions exist and one escapes, returns what `on_throw` returns for
+/// its text.
 template <class ActionT, class OnThrowT>
-void guard_exceptions(ActionT&& action, OnThrowT&& on_throw) {
+auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action()) {
 #if defined(__cpp_exceptions)
     try {
-        action();
+        return action();
     } catch (const std::exception& thrown) {
-        if (const char* const what = thrown.what(); !on_throw(what ? what : "unknown exception"))
-            throw;
+        const char* const text = thrown.what();
+        return on_throw(text ? text : "unknown exception");
     } catch (...) {
-        if (!on_throw("unknown exception"))
-            throw;
+        return on_throw("unknown exception");
     }
 #else
-    action();
     static_cast<void>(on_throw);
+    return action();
+#endif
+}
+
+/// Throws the present exception once more. For `on_throw` of `guard_exceptions`.
+inline void rethrow() {
+#if defined(__cpp_exceptions)
+    throw;
 #endif
 }
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -2905,49 +3268,60 @@ consteval bool is_transport() {
 #ifndef PROMPTLAYER_CONFIG_HPP
 #define PROMPTLAYER_CONFIG_HPP
 
+
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
 inline constexpr std::string_view library_version = "0.1.0";
 
-/// How to reach the service. A plain value; the first call refuses what cannot be used, by member. Printing
-/// it shows the API key and the values of `headers` as `[redacted]`.
+namespace detail {
+
+PROMPTLAYER_DECL std::string default_user_agent();
+
+} // namespace detail
+
+/// How to reach the service. A plain value. A config with an invalid member makes every call fail with
+/// `invalid_config`. Printing shows the API key and the values of `headers` as `[redacted]`.
 struct config {
     std::string api_key{};                                ///< visible ASCII; never in an error or a log
     std::string base_url = "https://api.promptlayer.com"; ///< a path is kept, one slash at its end is not
-    std::chrono::milliseconds timeout = std::chrono::seconds{10}; ///< for the whole exchange, more than 0
-    std::string user_agent = "promptlayer-cpp/" + std::string{library_version}; ///< printable ASCII
-    std::size_t max_response_bytes = 1024 * 1024; ///< a longer answer is not read; more than 0
-    bool allow_insecure_http = false; ///< else `http://` is for `localhost`, 127.0.0.0/8 and `[::1]` only
+    std::chrono::milliseconds timeout = std::chrono::seconds{10}; ///< for the whole exchange; more than 0
+    std::string user_agent = detail::default_user_agent();        ///< printable ASCII
+    std::size_t max_response_bytes = 1024 * 1024; ///< a longer body is not read to its end; more than 0
+    bool allow_insecure_http = false; ///< if false, `http://` needs `localhost`, 127.0.0.0/8 or `[::1]`
     std::size_t max_request_bytes = default_max_request_bytes; ///< a longer body is not sent; more than 0
-    /// Sent with every request, for gateways and tracing. Names are HTTP tokens, values printable ASCII; none
-    /// that this library or a transport writes.
+    /// Sent with every request, for gateways and tracing. Names are HTTP tokens, values printable ASCII.
+    /// Headers that the library or a transport writes are not allowed.
     std::vector<header> headers{};
 };
 
-/// A config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`; one that is unset or empty
-/// leaves the default. Not to be called while another thread changes the environment.
-[[nodiscard]] inline config config_from_environment() {
-#if defined(_MSC_VER)
-#pragma warning(push)
-#pragma warning(disable : 4996)
-#endif
-    const char* const key = std::getenv("PROMPTLAYER_API_KEY");
-    const char* const url = std::getenv("PROMPTLAYER_BASE_URL");
-#if defined(_MSC_VER)
-#pragma warning(pop)
-#endif
-    config made;
-    if (key)
-        made.api_key = key;
-    if (url && *url)
-        made.base_url = url;
-    return made;
-}
+/// Makes a config from the variables `PROMPTLAYER_API_KEY` and `PROMPTLAYER_BASE_URL`. A variable that is
+/// unset or empty leaves the default. No other thread may change the environment meanwhile.
+[[nodiscard]] PROMPTLAYER_DECL config config_from_environment();
+
+/// Returns one violation for each invalid member. Messages contain no values.
+[[nodiscard]] PROMPTLAYER_DECL std::vector<violation> validate(const config& config);
+
+/// Returns the config for a person, one line for each member, without control characters. The API key, user
+/// information in the URL and the values of `headers` are `[redacted]`.
+PROMPTLAYER_DECL std::string to_string(const config& config);
 
 namespace detail {
 
-/// What is wrong with a base URL; empty if nothing is.
-inline std::string_view url_fault(std::string_view url, bool allow_insecure_http) noexcept {
+template <>
+inline constexpr bool is_printable<config> = true;
+
+} // namespace detail
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+PROMPTLAYER_DECL std::string default_user_agent() {
+    return std::string{"promptlayer-cpp/"}.append(library_version);
+}
+
+/// Returns what is wrong with a base URL; empty if it is valid.
+inline std::string_view base_url_error(std::string_view url, bool allow_insecure_http) noexcept {
     if (url.find_first_of("?#\\") != url.npos)
         return "must be visible ASCII without space, ?, # and backslash";
     const url_parts parts = split_url(url);
@@ -2959,73 +3333,90 @@ inline std::string_view url_fault(std::string_view url, bool allow_insecure_http
 }
 
 /// Returns why a header of `config::headers` cannot be sent; empty if it can.
-inline std::string_view header_fault(const header& given) noexcept {
-    if (!is_token(given.name))
+inline std::string_view header_error(const header& field) noexcept {
+    if (!is_token(field.name))
         return "the name must be an HTTP token";
-    for (const std::string_view own :
+    for (const std::string_view reserved :
          {"X-API-KEY", "Content-Type", "Accept", "User-Agent", "Host", "Content-Length", "Transfer-Encoding",
           "Content-Encoding", "Accept-Encoding", "Connection", "Keep-Alive", "Proxy-Connection", "Expect",
           "TE", "Trailer", "Upgrade"}) {
-        if (equal_ignoring_case(given.name, own))
+        if (equal_ignoring_case(field.name, reserved))
             return "is written by the library or the transport";
     }
-    if (!ascii_from(' ', given.value) || trim(given.value).size() != given.value.size())
+    if (!ascii_from(' ', field.value) || trim(field.value).size() != field.value.size())
         return "the value must be printable ASCII, without a space at either end";
     return {};
 }
 
 } // namespace detail
 
-/// What keeps `settings` from being used: a violation for each member; empty if nothing does. Never a value.
-[[nodiscard]] inline std::vector<violation> validate(const config& settings) {
-    std::vector<violation> faults;
-    const auto fault = [&](std::string member, std::string_view message) {
-        faults.push_back({std::move(member), rule::setting, 0, 0, std::string{message}});
-    };
-    if (settings.api_key.empty())
-        fault("api_key", "is not given");
-    else if (!detail::ascii_from('!', settings.api_key))
-        fault("api_key", "must be visible ASCII");
-    if (const auto wrong = detail::url_fault(settings.base_url, settings.allow_insecure_http); !wrong.empty())
-        fault("base_url", wrong);
-    if (settings.timeout <= std::chrono::milliseconds{0})
-        fault("timeout", "must be more than 0 ms");
-    if (settings.user_agent.empty() || !detail::ascii_from(' ', settings.user_agent))
-        fault("user_agent", "must be printable ASCII");
-    if (settings.max_response_bytes == 0)
-        fault("max_response_bytes", "must be more than 0");
-    if (settings.max_request_bytes == 0)
-        fault("max_request_bytes", "must be more than 0");
-    for (std::size_t i = 0; i < settings.headers.size(); ++i) {
-        if (const auto wrong = detail::header_fault(settings.headers[i]); !wrong.empty())
-            fault("headers[" + std::to_string(i) + "]", wrong);
-    }
-    return faults;
+PROMPTLAYER_DECL config config_from_environment() {
+#if defined(_MSC_VER)
+#pragma warning(push)
+#pragma warning(disable : 4996)
+#endif
+    const char* const key = std::getenv("PROMPTLAYER_API_KEY");
+    const char* const url = std::getenv("PROMPTLAYER_BASE_URL");
+#if defined(_MSC_VER)
+#pragma warning(pop)
+#endif
+    config config;
+    if (key)
+        config.api_key = key;
+    if (url && *url)
+        config.base_url = url;
+    return config;
 }
 
-/// Returns the config for a person, a line for each member, without control characters, and with `[redacted]`
-/// for the API key wherever it stands, for user information in the URL and for the values of `headers`.
-inline std::string to_string(const config& settings) {
-    const auto shown = [&](std::string_view text) {
-        return detail::redact(detail::sanitize(text, text.npos), settings.api_key);
+PROMPTLAYER_DECL std::vector<violation> validate(const config& config) {
+    std::vector<violation> violations;
+    const auto add = [&](std::string member, std::string_view message) {
+        violations.push_back({std::move(member), rule::setting, 0, 0, std::string{message}});
     };
-    std::string text = "api_key: " + std::string{settings.api_key.empty() ? "" : "[redacted]"} +
-                       "\nbase_url: " + shown(detail::without_user_information(settings.base_url)) +
-                       "\ntimeout: " + std::to_string(settings.timeout.count()) +
-                       " ms\nuser_agent: " + shown(settings.user_agent) +
-                       "\nmax_response_bytes: " + std::to_string(settings.max_response_bytes) +
-                       "\nallow_insecure_http: " + (settings.allow_insecure_http ? "true" : "false") +
-                       "\nmax_request_bytes: " + std::to_string(settings.max_request_bytes) + "\n";
-    for (const header& h : settings.headers)
-        text += "headers: " + shown(h.name) + ": [redacted]\n";
+    if (config.api_key.empty())
+        add("api_key", "is not given");
+    else if (!detail::ascii_from('!', config.api_key))
+        add("api_key", "must be visible ASCII");
+    const std::string_view url_error = detail::base_url_error(config.base_url, config.allow_insecure_http);
+    if (!url_error.empty())
+        add("base_url", url_error);
+    if (config.timeout <= std::chrono::milliseconds{0})
+        add("timeout", "must be more than 0 ms");
+    if (config.user_agent.empty() || !detail::ascii_from(' ', config.user_agent))
+        add("user_agent", "must be printable ASCII");
+    if (config.max_response_bytes == 0)
+        add("max_response_bytes", "must be more than 0");
+    if (config.max_request_bytes == 0)
+        add("max_request_bytes", "must be more than 0");
+    for (std::size_t i = 0; i < config.headers.size(); ++i) {
+        const std::string_view header_error = detail::header_error(config.headers[i]);
+        if (!header_error.empty())
+            add("headers[" + std::to_string(i) + "]", header_error);
+    }
+    return violations;
+}
+
+PROMPTLAYER_DECL std::string to_string(const config& config) {
+    const auto show = [&](std::string_view text) {
+        return detail::redact(detail::sanitize(text, text.npos), config.api_key);
+    };
+    std::string text;
+    const auto add = [&](std::string_view member, std::string_view value) {
+        text.append(member).append(": ").append(value).append("\n");
+    };
+    add("api_key", config.api_key.empty() ? "" : "[redacted]");
+    add("base_url", show(detail::without_user_information(config.base_url)));
+    add("timeout", std::to_string(config.timeout.count()) + " ms");
+    add("user_agent", show(config.user_agent));
+    add("max_response_bytes", std::to_string(config.max_response_bytes));
+    add("allow_insecure_http", config.allow_insecure_http ? "true" : "false");
+    add("max_request_bytes", std::to_string(config.max_request_bytes));
+    for (const header& field : config.headers)
+        add("headers", show(field.name) + ": [redacted]");
     return text;
 }
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const config& settings) {
-    return detail::print(out, settings);
-}
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -3036,7 +3427,7 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// A validated request without the API key: what a queue or a file may hold.
+/// A validated request without the API key, for queues and files.
 struct prepared_request {
     std::string path{}; ///< `/rest/track-prompt`
     std::string body{}; ///< JSON
@@ -3048,127 +3439,413 @@ struct prepared_request {
 
 #endif
 
+#ifndef PROMPTLAYER_DETAIL_RESPONSE_READER_HPP
+#define PROMPTLAYER_DETAIL_RESPONSE_READER_HPP
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// The JSON text of a response. Its values live in memory on the stack as long as that is enough.
+class json_document {
+    unsigned char buffer_[2048];
+    boost::json::monotonic_resource memory_{buffer_};
+    boost::json::value value_ = boost::json::value(boost::json::storage_ptr(&memory_));
+    std::size_t size_ = 0;
+
+public:
+    /// Parses `text`; returns `malformed_json` if it does not begin with a JSON value.
+    std::optional<error> parse(std::string_view text) {
+        boost::json::parse_options options;
+        options.max_depth = max_json_depth;
+        unsigned char buffer[1024];
+        boost::json::parser parser{{}, options, buffer};
+        parser.reset(&memory_);
+        boost::json::error_code failed;
+        size_ = parser.write_some(text.data(), text.size(), failed);
+        if (failed)
+            return malformed_json(size_, failed.message());
+        value_ = parser.release();
+        return std::nullopt;
+    }
+
+    const boost::json::value& value() const noexcept { return value_; }
+
+    /// Returns how many bytes of the text belong to the value.
+    std::size_t size() const noexcept { return size_; }
+};
+
+inline json_type type_of(const boost::json::value& value) noexcept {
+    switch (value.kind()) {
+    case boost::json::kind::null: return json_type::null;
+    case boost::json::kind::bool_: return json_type::boolean;
+    case boost::json::kind::string: return json_type::string;
+    case boost::json::kind::array: return json_type::array;
+    case boost::json::kind::object: return json_type::object;
+    case boost::json::kind::int64:
+    case boost::json::kind::uint64:
+    case boost::json::kind::double_: break;
+    }
+    return json_type::number;
+}
+
+/// Reads a number as an integer.
+inline integer_reading read_integer(const boost::json::value& number) noexcept {
+    if (number.is_int64())
+        return {number.get_int64()};
+    if (number.is_uint64())
+        return {.fits = false};
+    constexpr double limit = 9223372036854775808.0; // 2 to the power of 63
+    const double value = number.get_double();
+    if (!(value >= -limit && value < limit))
+        return {.fits = false};
+    const auto integer = static_cast<std::int64_t>(value);
+    return {.value = integer, .is_integral = static_cast<double>(integer) == value};
+}
+
+/// Reads the reply of a response: what does not follow its model goes to `report`. Text is stored without
+/// hidden characters and secrets.
+class reply_reader {
+    const model_info& info_;
+    void* reply_;
+    const std::vector<std::string_view>& secrets_;
+    violation_collector& report_;
+
+    void read_variables(const field_info& field, const boost::json::object& variables) {
+        for (const auto& variable : variables) {
+            const std::string_view name = variable.key();
+            if (const auto* const text = variable.value().if_string())
+                field.insert_variable(reply_, shown_text(name, secrets_), shown_text(*text, secrets_));
+            else
+                report_.add_type({field.name(), &name}, json_type::string,
+                                 type_name(type_of(variable.value())));
+        }
+    }
+
+    void read_member(const field_info& field, const boost::json::value& value) {
+        const json_type type = type_of(value);
+        if (type == json_type::number && field.type == json_type::integer) {
+            const integer_reading reading = read_integer(value);
+            if (!reading.fits)
+                report_.add(rule::range, {field.name()}, 0, 0);
+            else if (!reading.is_integral)
+                report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
+            else
+                field.store(reply_, {.is_given = true, .integer = reading.value});
+        } else if (type != field.type) {
+            report_.add_type({field.name()}, field.type, type_name(type));
+        } else if (type == json_type::object) {
+            read_variables(field, value.get_object());
+        } else if (type == json_type::boolean) {
+            field.store(reply_, {.is_given = true, .integer = value.get_bool() ? 1 : 0});
+        } else {
+            const std::string_view text = value.get_string();
+            check_text(field, scan(text), report_);
+            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+        }
+    }
+
+public:
+    reply_reader(const model_info& info, void* reply, const std::vector<std::string_view>& secrets,
+                 violation_collector& report) noexcept
+        : info_(info), reply_(reply), secrets_(secrets), report_(report) {}
+
+    void read(const boost::json::value& value) {
+        const auto* const object = value.if_object();
+        if (!object)
+            return report_.add_type({}, json_type::object, type_name(type_of(value)));
+        std::uint64_t given = 0;
+        for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+            const field_info& field = info_.fields[i];
+            if (const auto* const member = object->if_contains(field.name())) {
+                given |= std::uint64_t{1} << i;
+                read_member(field, *member);
+            } else if (field.is_required) {
+                report_.add(rule::required, {field.name()}, 0, 0);
+            }
+        }
+        check_groups(info_, given, report_);
+    }
+};
+
+/// The limit on the size of one text of the service in an error, in bytes.
+inline constexpr std::size_t max_service_text = 512;
+
+/// What the service says about a request that it did not accept.
+struct service_message {
+    bool is_object = false;              ///< the body is a JSON object
+    std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
+    std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
+};
+
+/// Returns the text of a string without hidden characters; empty for any other value.
+inline std::string text_of(const boost::json::value* value) {
+    const auto* const text = value ? value->if_string() : nullptr;
+    return text ? sanitize(*text, std::string_view::npos) : std::string{};
+}
+
+/// Returns FastAPI's `loc` as a path: `prompt_input_variables["user"]` for ["body", "prompt_input_variables",
+/// "user"].
+inline std::string path_of(const boost::json::value* loc, std::string_view api_key) {
+    constexpr std::size_t max_steps = 8; // deeper than any request
+    std::string path;
+    const auto* const steps = loc ? loc->if_array() : nullptr;
+    if (!steps)
+        return path;
+    std::size_t shown = 0;
+    for (auto step = steps->begin(); step != steps->end() && shown < max_steps; ++step) {
+        if (const auto* const name = step->if_string()) {
+            if (step == steps->begin() && *name == "body")
+                continue;
+            const std::string safe = json_escape(redact(std::string{std::string_view{*name}}, api_key));
+            path += shown == 0 ? safe : "[\"" + safe + "\"]";
+        } else if (step->is_int64()) {
+            path += "[" + std::to_string(step->get_int64()) + "]";
+        } else {
+            continue;
+        }
+        ++shown;
+    }
+    return sanitize(path, max_service_text);
+}
+
+/// Reads the body of a response that is not 200. The API key is in no path, but may be in the texts.
+inline service_message read_service_message(std::string_view body, std::string_view api_key) {
+    service_message message;
+    json_document document;
+    if (document.parse(body) || document.size() != body.size())
+        return message;
+    const auto* const object = document.value().if_object();
+    message.is_object = object != nullptr;
+    if (!object)
+        return message;
+    for (const char* const member : {"message", "error", "detail"}) {
+        const boost::json::value* value = object->if_contains(member);
+        if (value && value->is_object())
+            value = value->get_object().if_contains("message");
+        message.text = text_of(value);
+        if (message.text.find_first_not_of(' ') != message.text.npos)
+            break;
+        message.text.clear();
+    }
+    const boost::json::value* const detail = object->if_contains("detail");
+    if (!detail || !detail->is_array())
+        return message;
+    violation_list list;
+    for (const boost::json::value& item : detail->get_array()) {
+        const auto* const entry = item.if_object();
+        const auto find = [&](const char* member) { return entry ? entry->if_contains(member) : nullptr; };
+        std::string text = text_of(entry ? find("msg") : &item);
+        if (text.empty())
+            text = text_of(find("type"));
+        std::string path = path_of(find("loc"), api_key);
+        if (!path.empty() || !text.empty())
+            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(text)}; });
+    }
+    message.violations = std::move(list).take();
+    return message;
+}
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#endif
+
 #ifndef PROMPTLAYER_CODEC_HPP
 #define PROMPTLAYER_CODEC_HPP
 
-namespace promptlayer::inline PROMPTLAYER_ABI {
 
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// `prepare`, with no `secret` in the path of a violation.
-template <class RequestT>
-result<prepared_request> prepare(const RequestT& request, std::size_t max_request_bytes,
-                                 std::string_view secret) {
-    prepared_request made{std::string{RequestT::path}, {}};
-    if (auto written = write_json(request, max_request_bytes, made.body, secret); !written)
-        return std::move(written).error();
-    return made;
+/// Returns `invalid_config` with every violation; nullopt if the config can be used.
+PROMPTLAYER_DECL std::optional<error> check(const config& config);
+
+/// Validates and writes a request. The API key is in no path of a violation.
+PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
+                                                      std::size_t max_bytes, std::string_view api_key);
+
+/// Writes a request with a config that can be used. Empties `out` after an error.
+PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
+                                         http_request& out);
+
+/// Adds what a prepared request lacks. The config can be used.
+PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request);
+
+/// Removes everything, but keeps the memory.
+PROMPTLAYER_DECL void clear(http_request& request) noexcept;
+
+/// Reads a reply with empty members from a response. Returns nullopt if that succeeds.
+PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
+                                                 const model_info& info, void* reply);
+
+/// Returns the error of a request without a response.
+PROMPTLAYER_DECL error transport_error(const config& config, const transport_failure& failed);
+
+template <class ReplyT>
+result<ReplyT> decode_reply(const config& config, const http_response& response) {
+    static_assert(is_readable<ReplyT>());
+    ReplyT reply = make_empty<ReplyT>();
+    if (auto failed = decode_any(config, response, info<ReplyT>(), &reply))
+        return *std::move(failed);
+    return reply;
 }
 
 } // namespace detail
 
-/// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
+/// Validates and writes a request: returns path and body, or `invalid_request` with every violation. Needs no
+/// config.
 template <class RequestT>
 result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    return detail::prepare(request, max_request_bytes, {});
+    return detail::prepare_any(RequestT::path, detail::refer_to(request), max_request_bytes, {});
 }
 
-namespace detail {
+/// Adds the base URL, the API key and the headers to a prepared request: returns the request to be sent, or
+/// `invalid_config`.
+PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request);
 
-inline result<void> verdict(const config& settings) {
-    if (auto faults = validate(settings); !faults.empty())
-        return invalid(errc::invalid_config, std::move(faults));
-    return {};
-}
-
-/// All of a request but its body. The config is known to be good.
-inline void to_http(const config& settings, std::string_view path, http_request& out) {
-    const std::string_view base = settings.base_url;
-    out.method = "POST";
-    (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
-    out.headers.resize(4 + settings.headers.size());
-    const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
-        out.headers[index].name = name;
-        out.headers[index].value = value;
-    };
-    set(0, "X-API-KEY", settings.api_key);
-    set(1, "Content-Type", "application/json");
-    set(2, "Accept", "application/json");
-    set(3, "User-Agent", settings.user_agent);
-    std::copy(settings.headers.begin(), settings.headers.end(), out.headers.begin() + 4);
-    out.timeout = settings.timeout;
-    out.max_response_bytes = settings.max_response_bytes;
-}
-
-/// Empty but for memory that can be used again.
-inline void clear(http_request& out) noexcept {
-    out.method.clear();
-    out.url.clear();
-    out.headers.clear();
-    out.body.clear();
-}
-
-/// A prepared request that a client sends as it sends any other.
-template <class ReplyT>
-struct prepared_call {
-    using reply = ReplyT;
-    prepared_request request{};
-};
-
-template <class ReplyT>
-result<void> encode_with(const config& settings, const result<void>& verdict,
-                         const prepared_call<ReplyT>& call, http_request& out) {
-    if (!verdict)
-        return verdict;
-    out.body = call.request.body;
-    to_http(settings, call.request.path, out);
-    return {};
-}
-
-/// `encode` for a config whose verdict is known.
-template <class RequestT>
-result<void> encode_with(const config& settings, const result<void>& verdict, const RequestT& request,
-                         http_request& out) {
-    auto outcome = verdict
-                       ? detail::write_json(request, settings.max_request_bytes, out.body, settings.api_key)
-                       : verdict;
-    if (outcome)
-        to_http(settings, RequestT::path, out);
-    else
-        clear(out);
-    return outcome;
-}
-
-} // namespace detail
-
-/// Puts address, key and headers to a prepared request: `invalid_config`, or the request as it is to be sent.
-inline result<http_request> authorize(const config& settings, prepared_request request) {
-    if (auto good = detail::verdict(settings); !good)
-        return std::move(good).error();
-    http_request out;
-    out.body = std::move(request.body);
-    detail::to_http(settings, request.path, out);
-    return out;
-}
-
-/// `prepare` and `authorize` at once: the HTTP request that tracks, or `invalid_config` or `invalid_request`.
-/// No I/O.
+/// Does the work of `prepare` and `authorize` at once. Writes the request to be sent to `out`, whose memory
+/// is used again. Returns `invalid_config` or `invalid_request`, and then empties `out`. No I/O.
 template <class RequestT = track_prompt>
-result<http_request> encode(const config& settings, const RequestT& request) {
+result<void> encode(const config& config, const RequestT& request, http_request& out) {
+    if (auto failed = detail::check(config)) {
+        detail::clear(out);
+        return *std::move(failed);
+    }
+    return detail::encode_any(config, RequestT::path, detail::refer_to(request), out);
+}
+
+/// Does the same and returns the request.
+template <class RequestT = track_prompt>
+result<http_request> encode(const config& config, const RequestT& request) {
     http_request out;
-    if (auto encoded = detail::encode_with(settings, detail::verdict(settings), request, out); !encoded)
+    if (auto encoded = encode(config, request, out); !encoded)
         return std::move(encoded).error();
     return out;
 }
 
-/// The same into `out`, which is used again and again: its memory is kept. On an error it is emptied.
+/// Returns the reply of a response, or an error. The status decides first; only 200 is a success. Text of the
+/// service has spaces for control characters and `[redacted]` for the API key, if the service echoes it; in
+/// errors the text is cut at 512 bytes. A body that exceeds `max_response_bytes`, or is nested deeper than
+/// 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
-result<void> encode(const config& settings, const RequestT& request, http_request& out) {
-    return detail::encode_with(settings, detail::verdict(settings), request, out);
+result<typename RequestT::reply> decode(const config& config, const http_response& response) {
+    return detail::decode_reply<typename RequestT::reply>(config, response);
 }
 
+/// Decodes with the limits of a default config.
+template <class RequestT = track_prompt>
+result<typename RequestT::reply> decode(const http_response& response) {
+    return decode<RequestT>(config{}, response);
+}
+
+/// A config that is checked once, for many requests. Its functions are those above; they may be called from
+/// any thread at once.
+class encoder {
+    promptlayer::config config_;
+    std::optional<error> config_error_ = detail::check(config_);
+
+public:
+    explicit encoder(promptlayer::config config) : config_(std::move(config)) {}
+
+    const promptlayer::config& config() const noexcept { return config_; }
+
+    /// Returns `invalid_config`; nullopt if the config can be used.
+    const std::optional<error>& config_error() const noexcept { return config_error_; }
+
+    template <class RequestT>
+    result<prepared_request> prepare(const RequestT& request) const {
+        if (config_error_)
+            return *config_error_;
+        return detail::prepare_any(RequestT::path, detail::refer_to(request), config_.max_request_bytes,
+                                   config_.api_key);
+    }
+
+    result<http_request> authorize(prepared_request request) const {
+        if (config_error_)
+            return *config_error_;
+        return detail::authorize_any(config_, std::move(request));
+    }
+
+    template <class RequestT>
+    result<void> encode(const RequestT& request, http_request& out) const {
+        if (config_error_) {
+            detail::clear(out);
+            return *config_error_;
+        }
+        return detail::encode_any(config_, RequestT::path, detail::refer_to(request), out);
+    }
+
+    template <class RequestT>
+    result<typename RequestT::reply> decode(const http_response& response) const {
+        return detail::decode_reply<typename RequestT::reply>(config_, response);
+    }
+};
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
 namespace detail {
+
+PROMPTLAYER_DECL std::optional<error> check(const config& config) {
+    if (auto violations = validate(config); !violations.empty())
+        return invalid(errc::invalid_config, std::move(violations));
+    return std::nullopt;
+}
+
+PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
+                                                      std::size_t max_bytes, std::string_view api_key) {
+    prepared_request prepared{std::string{path}, {}};
+    if (auto written = write_json(request, max_bytes, prepared.body, api_key); !written)
+        return std::move(written).error();
+    return prepared;
+}
+
+/// Sets everything except the body.
+inline void to_http(const config& config, std::string_view path, http_request& out) {
+    const std::string_view base = config.base_url;
+    out.method = "POST";
+    (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
+    out.headers.resize(4 + config.headers.size());
+    const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
+        out.headers[index].name = name;
+        out.headers[index].value = value;
+    };
+    set(0, "X-API-KEY", config.api_key);
+    set(1, "Content-Type", "application/json");
+    set(2, "Accept", "application/json");
+    set(3, "User-Agent", config.user_agent);
+    std::copy(config.headers.begin(), config.headers.end(), out.headers.begin() + 4);
+    out.timeout = config.timeout;
+    out.max_response_bytes = config.max_response_bytes;
+}
+
+PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request) {
+    http_request out;
+    out.body = std::move(request.body);
+    to_http(config, request.path, out);
+    return out;
+}
+
+PROMPTLAYER_DECL void clear(http_request& request) noexcept {
+    request.method.clear();
+    request.url.clear();
+    request.headers.clear();
+    request.body.clear();
+}
+
+PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
+                                         http_request& out) {
+    auto written = write_json(request, config.max_request_bytes, out.body, config.api_key);
+    if (written)
+        to_http(config, path, out);
+    else
+        clear(out);
+    return written;
+}
 
 constexpr errc code_of(int status) noexcept {
     switch (status) {
@@ -3183,32 +3860,27 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
-/// Returns text of the service or a transport for a person, without the API key and the credentials of the
-/// config.
-inline std::string shown_text(const config& settings, std::string_view text,
-                              std::size_t most_bytes = max_service_text) {
-    return shown_text(text, settings.api_key, settings.headers, most_bytes);
-}
-
-/// Returns the beginning of a body that is no JSON object, for a person: at most 200 code points of its first
-/// 4 KiB, white space in runs of one.
-inline std::string excerpt(const config& settings, std::string_view body) {
-    const std::string shown = shown_text(settings, body.substr(0, 4096), body.npos);
+/// Returns the beginning of a body that is not a JSON object, for a person: at most 200 code points of its
+/// first 4 KiB, with one space for each run of white space.
+inline std::string excerpt(std::string_view body, const std::vector<std::string_view>& secrets) {
+    const std::string shown = shown_text(body.substr(0, 4096), secrets);
     std::string out;
     std::string_view rest = shown;
-    for (std::size_t left = 200; !rest.empty() && left != 0;) {
+    for (std::size_t count = 0; !rest.empty() && count != 200;) {
         const std::string_view bytes = take_code_point(rest).bytes;
         if (bytes == " " && (out.empty() || out.back() == ' '))
             continue;
         out += bytes;
-        --left;
+        ++count;
     }
     return out.substr(0, out.find_last_not_of(' ') + 1);
 }
 
-/// Returns where a redirect leads: a host, as browsers read `Location`. They drop tabs, take a backslash for
-/// a slash, and need no slashes after the scheme. Empty if the response is no redirect, or does not say.
-inline std::string redirect_target(const config& settings, const http_response& response) {
+/// Returns the host that a redirect leads to, as browsers read `Location`: they drop tabs, read a backslash
+/// as a slash, and need no slashes after the scheme. Empty if the response is no redirect or has no
+/// `Location`.
+inline std::string redirect_target(const http_response& response,
+                                   const std::vector<std::string_view>& secrets) {
     const std::string* const location = find_header(response.headers, "Location");
     if (!location || location->empty() || response.status < 300 || response.status > 399)
         return {};
@@ -3230,112 +3902,113 @@ inline std::string redirect_target(const config& settings, const http_response& 
     rest = rest.substr(0, rest.find_first_of("/?#"));
     rest.remove_prefix(rest.rfind('@') + 1);
     rest = rest.substr(0, rest.find(':', rest.starts_with('[') ? std::min(rest.find(']'), rest.size()) : 0));
-    const std::string host = shown_text(settings, rest, 253);
+    const std::string host = shown_text(rest, secrets, 253);
     return host.empty() ? "an address without a host" : host;
 }
 
-/// An answer that is an error: the sentence of its code, the status, and what the service says.
-inline error response_error(const config& settings, errc code, const http_response& response,
-                            std::string message) {
-    error e{.code = code, .status = response.status};
-    e.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
-    if (const std::string target = redirect_target(settings, response); !target.empty())
-        e.message += ", redirects to " + target;
-    e.message += ")";
-    if (!message.empty())
-        e.message += ": " + std::move(message);
-    e.retry_after = retry_after(response);
-    return e;
+/// Makes the error of a response: the message for its code, the status, and `detail`.
+inline error response_error(errc code, const http_response& response,
+                            const std::vector<std::string_view>& secrets, const std::string& detail) {
+    error failed{.code = code, .status = response.status};
+    failed.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    if (const std::string target = redirect_target(response, secrets); !target.empty())
+        failed.message += ", redirects to " + target;
+    failed.message += ")";
+    if (!detail.empty())
+        failed.message += ": " + detail;
+    failed.retry_after = retry_after(response);
+    return failed;
 }
 
-inline error status_error(const config& settings, const http_response& response) {
+/// Makes the error of a response that is not 200.
+inline error status_error(const config& config, const http_response& response,
+                          const std::vector<std::string_view>& secrets) {
     service_message message;
-    if (response.body.size() <= settings.max_response_bytes)
-        message = read_service_message(response.body, settings.api_key);
+    if (response.body.size() <= config.max_response_bytes)
+        message = read_service_message(response.body, config.api_key);
     if (!message.is_object)
-        message.text = excerpt(settings, response.body);
+        message.text = excerpt(response.body, secrets);
     if (!message.violations.empty() && message.text.empty())
         message.text = join(message.violations);
-    for (violation& v : message.violations) {
-        v.path = shown_text(settings, v.path);
-        v.message = shown_text(settings, v.message);
+    error failed = response_error(code_of(response.status), response, secrets,
+                                  shown_text(message.text, secrets, max_service_text));
+    for (violation& reported : message.violations) {
+        reported.path = shown_text(reported.path, secrets, max_service_text);
+        reported.message = shown_text(reported.message, secrets, max_service_text);
     }
-    error e =
-        response_error(settings, code_of(response.status), response, shown_text(settings, message.text));
-    e.violations = std::move(message.violations);
-    return e;
+    failed.violations = std::move(message.violations);
+    return failed;
 }
 
-inline error transport_error(const config& settings, const transport_failure& failed) {
-    error e{.code = errc::transport};
-    e.message = message_for(e.code) + std::string{": "} + message_for(failed.kind);
-    if (const auto why = shown_text(settings, failed.message); !why.empty())
-        e.message += ": " + why;
-    e.failure = failed.kind;
-    e.maybe_delivered = failed.maybe_delivered;
-    return e;
+/// Returns the message of a reply whose `success` is false; nullopt for any other reply.
+inline std::optional<std::string> rejection_of(const model_info& info, const void* reply) {
+    bool is_rejection = false;
+    std::string message;
+    for (const field_info& field : info.fields) {
+        if (field.name() == "success" && field.type == json_type::boolean) {
+            const member_value success = field.load(reply);
+            is_rejection = success.is_given && success.integer == 0;
+        }
+        if (field.name() == "message" && field.type == json_type::string)
+            message = field.load(reply).text;
+    }
+    return is_rejection ? std::optional{std::move(message)} : std::nullopt;
+}
+
+PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
+                                                 const model_info& info, void* reply) {
+    const std::vector<std::string_view> secrets = secrets_of(config.api_key, config.headers);
+    if (response.status != 200)
+        return status_error(config, response, secrets);
+    const auto malformed = [&](const std::string& detail) {
+        return response_error(errc::malformed_response, response, secrets, detail);
+    };
+    if (response.body.size() > config.max_response_bytes)
+        return malformed("more than " + std::to_string(config.max_response_bytes) + " bytes");
+    json_document document;
+    if (const auto failed = document.parse(response.body)) {
+        const std::string shown = excerpt(response.body, secrets);
+        return malformed(shown_text(failed->message, secrets, max_service_text) +
+                         (shown.empty() ? "" : ": " + shown));
+    }
+    violation_collector report{.api_key = config.api_key};
+    if (document.size() != response.body.size())
+        report.add(rule::trailing_text, {}, 0, document.size());
+    reply_reader{info, reply, secrets, report}.read(document.value());
+    if (auto violations = std::move(report.list).take(); !violations.empty()) {
+        error failed = malformed(shown_text(join(violations), secrets, max_service_text));
+        for (violation& broken : violations)
+            broken.path = shown_text(broken.path, secrets, max_service_text);
+        failed.violations = std::move(violations);
+        return failed;
+    }
+    if (const auto message = rejection_of(info, reply))
+        return response_error(errc::rejected, response, secrets,
+                              shown_text(*message, secrets, max_service_text));
+    return std::nullopt;
+}
+
+PROMPTLAYER_DECL error transport_error(const config& config, const transport_failure& failed) {
+    error out{.code = errc::transport};
+    out.message = message_for(out.code) + std::string{": "} + message_for(failed.kind);
+    const std::string reason =
+        shown_text(failed.message, secrets_of(config.api_key, config.headers), max_service_text);
+    if (!reason.empty())
+        out.message += ": " + reason;
+    out.failure = failed.kind;
+    out.maybe_delivered = failed.maybe_delivered;
+    return out;
 }
 
 } // namespace detail
 
-/// What an answer says: the reply that the interface promises, or an error. The status decides first; only
-/// 200 is a success. Text of the service has its control characters replaced and, where it echoes the API
-/// key, `[redacted]`; in errors it is cut at 512 bytes. An answer over `max_response_bytes`, or nested deeper
-/// than 32, is not parsed. No I/O.
-template <class RequestT = track_prompt>
-result<typename RequestT::reply> decode(const config& settings, const http_response& response) {
-    using reply = typename RequestT::reply;
-    if (response.status != 200)
-        return detail::status_error(settings, response);
-    if (response.body.size() > settings.max_response_bytes)
-        return detail::response_error(settings, errc::malformed_response, response,
-                                      "more than " + std::to_string(settings.max_response_bytes) + " bytes");
-    auto read = detail::read_json<reply, detail::unknown_members::ignore>(response.body, settings.api_key);
-    if (!read) {
-        std::string message = detail::shown_text(settings, read.error().message);
-        if (read.error().code == errc::malformed_json) {
-            const std::string shown = detail::excerpt(settings, response.body);
-            message += shown.empty() ? "" : ": " + shown;
-        }
-        error e = detail::response_error(settings, errc::malformed_response, response, std::move(message));
-        e.violations = std::move(read.error().violations);
-        for (violation& v : e.violations)
-            v.path = detail::shown_text(settings, v.path);
-        return e;
-    }
-    if constexpr (requires {
-                      { read->success } -> std::convertible_to<bool>;
-                  }) {
-        if (!read->success) {
-            std::string message;
-            if constexpr (requires {
-                              { read->message } -> std::convertible_to<std::string>;
-                          })
-                message = detail::shown_text(settings, read->message);
-            return detail::response_error(settings, errc::rejected, response, std::move(message));
-        }
-    }
-    const auto whole = [&](std::string_view text) { return detail::shown_text(settings, text, text.npos); };
-    reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
-        auto& member = (*read).*FieldT::member;
-        if constexpr (FieldT::type == detail::json_type::string) {
-            if (field.present(*read))
-                member = whole(field.value(*read));
-        } else if constexpr (FieldT::type == detail::json_type::object) {
-            std::remove_reference_t<decltype(member)> clean;
-            for (const auto& [name, text] : member)
-                clean.emplace(whole(name), whole(text));
-            member = std::move(clean);
-        }
-    });
-    return read;
+PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request) {
+    if (auto failed = detail::check(config))
+        return *std::move(failed);
+    return detail::authorize_any(config, std::move(request));
 }
 
-/// The same with the limits of a default config.
-template <class RequestT = track_prompt>
-result<typename RequestT::reply> decode(const http_response& response) {
-    return decode<RequestT>(config{}, response);
-}
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -3348,115 +4021,149 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// A config and what was found of it, once.
-struct settings {
-    promptlayer::config config;
-    result<void> verdict = detail::verdict(config);
+PROMPTLAYER_DECL error moved_from();
+PROMPTLAYER_DECL transport_failure exception_failure(const char* text);
+
+/// A synchronous transport of unknown type.
+struct transport_reference {
+    const void* object;
+    transport_result (*send)(const void* object, const http_request& request); ///< does not throw
 };
 
-inline error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
-
-/// One synchronous call.
-template <class T, class RequestT>
-result<typename RequestT::reply> send_sync(T& transport, const settings& known, const RequestT& request) {
-    http_request http;
-    if (auto encoded = encode_with(known.config, known.verdict, request, http); !encoded)
-        return std::move(encoded).error();
-    transport_result outcome = transport_failure{};
-    guard_exceptions([&] { outcome = transport.send(http); },
-                     [&](const char* what) {
-                         outcome = transport_failure{failure::other, what};
-                         return true;
-                     });
-    if (!outcome)
-        return transport_error(known.config, outcome.error());
-    return decode<RequestT>(known.config, *outcome);
+template <class T>
+transport_reference refer_to_transport(T& transport) noexcept {
+    const auto send = [](const void* object, const http_request& request) {
+        return guard_exceptions(
+            [&]() -> transport_result {
+                return const_cast<T*>(static_cast<const T*>(object))->send(request);
+            },
+            [](const char* text) -> transport_result { return exception_failure(text); });
+    };
+    return {std::addressof(transport), send};
 }
 
-/// One asynchronous call: sees to it that the handler is called once.
-template <class RequestT, class HandlerT>
+/// Sends a request that is ready, and reads its reply, which has empty members. Returns nullopt if that
+/// succeeds.
+PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply);
+
+/// Does the same for a request that is not written yet. `codec` is null if the client was moved from.
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+                                                model_reference request, transport_reference transport,
+                                                const model_info& info, void* reply);
+
+/// Reads a reply from the outcome of a request.
+PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
+                                                     const model_info& info, void* reply);
+
+/// One asynchronous call. Calls the handler exactly once.
+template <class ReplyT, class HandlerT>
 class pending_call {
-    std::shared_ptr<const settings> settings_;
+    std::shared_ptr<const encoder> encoder_;
     std::optional<HandlerT> handler_;
-    std::atomic_flag done_{};
+    std::atomic_flag is_finished_{};
     std::atomic<bool> handler_threw_{false};
 
 public:
-    pending_call(std::shared_ptr<const settings> shared, HandlerT handler)
-        : settings_(std::move(shared)), handler_(std::move(handler)) {}
+    pending_call(std::shared_ptr<const encoder> codec, HandlerT handler)
+        : encoder_(std::move(codec)), handler_(std::move(handler)) {}
     pending_call(const pending_call&) = delete;
     pending_call& operator=(const pending_call&) = delete;
 
     ~pending_call() {
         guard_exceptions(
             [&] {
-                finish(transport_failure{failure::cancelled, "the transport let the request go"});
+                finish(transport_failure{failure::cancelled, "the transport dropped the request"});
             },
-            [](const char*) { return true; });
+            [](const char*) {});
     }
 
-    /// Only the first outcome counts.
-    void finish(transport_result outcome) {
-        if (done_.test_and_set())
+    /// Ignores every outcome except the first.
+    void finish(const transport_result& outcome) {
+        if (is_finished_.test_and_set())
             return;
         HandlerT handler = std::move(*handler_);
-        handler_.reset(); // the transport may keep the completion, and what the handler holds with it
+        handler_.reset(); // the transport may keep the completion, and with it what the handler owns
         guard_exceptions(
             [&] {
-                if (outcome)
-                    handler(decode<RequestT>(settings_->config, *outcome));
+                ReplyT reply = make_empty<ReplyT>();
+                if (auto failed = decode_outcome(*encoder_, outcome, info<ReplyT>(), &reply))
+                    handler(result<ReplyT>{*std::move(failed)});
                 else
-                    handler(result<typename RequestT::reply>{
-                        transport_error(settings_->config, outcome.error())});
+                    handler(result<ReplyT>{std::move(reply)});
             },
             [&](const char*) {
                 handler_threw_ = true;
-                return false;
+                rethrow();
             });
     }
 
     bool handler_threw() const noexcept { return handler_threw_; }
 };
 
+/// Sends a request that is ready, without waiting.
+template <class ReplyT, class T, class HandlerT>
+void send_async(T& transport, std::shared_ptr<const encoder> codec, http_request request, HandlerT handler) {
+    const auto pending =
+        std::make_shared<pending_call<ReplyT, HandlerT>>(std::move(codec), std::move(handler));
+    guard_exceptions(
+        [&] {
+            transport.send(std::move(request),
+                           [pending](const transport_result& outcome) { pending->finish(outcome); });
+        },
+        [&](const char* text) {
+            pending->finish(exception_failure(text));
+            if (pending->handler_threw())
+                rethrow();
+        });
+}
+
 } // namespace detail
 
-/// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
-/// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
-/// in flight; their handlers do not call it any more. Every call of one that was moved from is
-/// `errc::closed`. `std::ref` has it refer to a transport, which must outlive it; it
-/// cannot be assigned to then.
+/// Tracks prompts over a transport. One call is one attempt: nothing is retried or queued.
+///
+/// - Threads: a client is as thread-safe as `T`; it changes nothing of its own.
+/// - It may be destroyed while asynchronous requests are in flight; their handlers do not use it.
+/// - After it was moved from, every call is `errc::closed`.
+/// - `std::ref` makes it refer to a transport, which must outlive it. Such a client cannot be assigned to.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
 
     static_assert(detail::is_transport<transport_type>());
 
-    std::shared_ptr<const detail::settings> settings_;
+    std::shared_ptr<const encoder> encoder_; // null after a move
     T transport_;
 
 public:
-    /// The config is checked here, once; a bad one is reported by every call.
-    client(config settings, T transport)
-        : settings_(std::make_shared<const detail::settings>(detail::settings{std::move(settings)})),
+    /// Checks the config once. With an invalid one, every call returns `invalid_config`.
+    client(config config, T transport)
+        : encoder_(std::make_shared<const encoder>(std::move(config))),
           transport_(std::forward<T>(transport)) {}
 
     transport_type& transport() noexcept { return transport_; }
     const transport_type& transport() const noexcept { return transport_; }
 
-    /// Sends one request and waits for its answer. Errors: every `errc` from `invalid_request` to
-    /// `malformed_response`; unsent if it is `invalid_config` or `invalid_request`.
+    /// Sends one request and waits for its response. Returns the reply, or any `errc` from `invalid_request`
+    /// to `malformed_response`. `invalid_config` and `invalid_request` are returned before anything is sent.
     template <class RequestT>
     result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
-        if (!settings_)
-            return detail::moved_from();
-        return detail::send_sync(transport_, *settings_, request);
+        using reply_type = typename RequestT::reply;
+        static_assert(detail::is_readable<reply_type>());
+        reply_type reply = detail::make_empty<reply_type>();
+        if (auto failed =
+                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
+                                  detail::refer_to_transport(transport_), detail::info<reply_type>(), &reply))
+            return *std::move(failed);
+        return reply;
     }
 
-    /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread
-    /// the transport completes on; before this returns if the request is refused unsent. It may be move-only.
-    /// What it throws goes to the caller of the completion.
+    /// Sends one request without waiting. Calls `handler(result<reply>)` exactly once, on the thread on which
+    /// the transport completes; within this function if the request is not sent. The handler may be
+    /// move-only. An exception of the handler reaches the caller of the completion.
     template <class RequestT, class HandlerT>
     void call(const RequestT& request, HandlerT handler) {
         using reply = typename RequestT::reply;
@@ -3466,32 +4173,20 @@ public:
         static_assert(std::invocable<HandlerT&, result<reply>>,
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
-        auto encoded = settings_ ? detail::encode_with(settings_->config, settings_->verdict, request, http)
-                                 : result<void>{detail::moved_from()};
-        if (!encoded) {
+        result<void> encoded = encoder_ ? encoder_->encode(request, http) : detail::moved_from();
+        if (!encoded)
             handler(result<reply>{std::move(encoded).error()});
-            return;
-        }
-        const auto pending =
-            std::make_shared<detail::pending_call<RequestT, HandlerT>>(settings_, std::move(handler));
-        detail::guard_exceptions(
-            [&] {
-                transport_.send(std::move(http),
-                                [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
-            },
-            [&](const char* what) {
-                pending->finish(transport_failure{failure::other, what});
-                return !pending->handler_threw();
-            });
+        else
+            detail::send_async<reply>(transport_, encoder_, std::move(http), std::move(handler));
     }
 
-    /// `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
+    /// Calls `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
     result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         return call(request);
     }
 
-    /// `call` with a handler, likewise.
+    /// Calls `call` with a handler, likewise.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
               class HandlerT>
     void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler) {
@@ -3502,6 +4197,44 @@ public:
 template <class T>
 client(config, T) -> client<std::unwrap_reference_t<T>>;
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+PROMPTLAYER_DECL error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
+
+PROMPTLAYER_DECL transport_failure exception_failure(const char* text) { return {failure::other, text}; }
+
+PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
+                                                     const model_info& info, void* reply) {
+    if (!outcome)
+        return transport_error(codec.config(), outcome.error());
+    return decode_any(codec.config(), *outcome, info, reply);
+}
+
+PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply) {
+    return decode_outcome(codec, transport.send(transport.object, request), info, reply);
+}
+
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+                                                model_reference request, transport_reference transport,
+                                                const model_info& info, void* reply) {
+    if (!codec)
+        return moved_from();
+    if (codec->config_error())
+        return codec->config_error();
+    http_request http;
+    if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
+        return std::move(encoded).error();
+    return send_sync(*codec, http, transport, info, reply);
+}
+
+} // namespace detail
+
+#endif
+
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -3511,20 +4244,21 @@ client(config, T) -> client<std::unwrap_reference_t<T>>;
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// When a request that failed is sent again. The defaults are for callers who wait; see
+/// When a failed request is sent again. The defaults suit a caller that waits for the response; trackers use
 /// `background_retry_policy`.
 struct retry_policy {
-    std::uint32_t max_attempts = 5;                       ///< with the first one; 0 for no limit
-    std::chrono::milliseconds initial_delay{2'000};       ///< the longest wait after the first attempt
-    std::chrono::milliseconds max_delay{30'000};          ///< it doubles up to this
-    std::chrono::milliseconds max_retry_after{3'600'000}; ///< what is heeded of a `Retry-After`
-    std::optional<std::chrono::milliseconds> max_age{};   ///< of a request at its last attempt; none for any
-    bool retry_maybe_delivered = true; ///< whether a request that may have arrived is sent again
+    std::uint32_t max_attempts = 5;                       ///< counts the first attempt; 0: no limit
+    std::chrono::milliseconds initial_delay{2'000};       ///< the longest random wait after the first attempt
+    std::chrono::milliseconds max_delay{30'000};          ///< the longest random wait after any attempt
+    std::chrono::milliseconds max_retry_after{3'600'000}; ///< a longer `Retry-After` counts as this
+    std::optional<std::chrono::milliseconds> max_age{};   ///< no attempt begins later; nullopt: no limit
+    bool retry_maybe_delivered = true; ///< whether to repeat a request that may have been delivered
 
     friend bool operator==(const retry_policy&, const retry_policy&) = default;
 };
 
-/// For trackers, where nobody waits: no limit of attempts, up to 5 minutes apart, for 24 hours.
+/// Returns the policy of trackers, where nobody waits: attempts without limit, up to 5 minutes apart, for 24
+/// hours.
 inline retry_policy background_retry_policy() noexcept {
     retry_policy policy;
     policy.max_attempts = 0;
@@ -3535,60 +4269,77 @@ inline retry_policy background_retry_policy() noexcept {
 
 namespace detail {
 
-/// Returns the nearest number from 0 to 1; 0 for a NaN. Decides by the bits, whose order is that of the
-/// numbers from 0 to infinity: with -ffast-math, a comparison with a NaN may have any result.
+/// Returns the nearest number from 0 to 1; 0 for a NaN. Compares the bits, because -ffast-math allows any
+/// result for a comparison with a NaN. From 0 to infinity, bits have the order of their numbers.
 inline double within_unit(double number) noexcept {
     constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
-    std::uint64_t bits = 0;
-    static_assert(sizeof bits == sizeof number);
-    std::memcpy(&bits, &number, sizeof bits);
+    const auto bits = std::bit_cast<std::uint64_t>(number);
     return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
 }
 
 } // namespace detail
 
-/// How long to wait before the next attempt, or none if there is to be none. Pure. A policy's waits count as
-/// a year at most.
+/// Returns how long to wait before the next attempt; nullopt if there must not be another. A pure function.
 ///
-/// The wait is a random part ("full jitter") of 2 s, 4 s, 8 s, ... up to `max_delay`. A `Retry-After` is
-/// the least wait, and the random part comes on top, so that clients that were told the same do not come back
-/// at the same moment.
+/// - Only a `retryable()` error is retried.
+/// - The wait is random ("full jitter"), from 0 to 2 s, 4 s, 8 s, ... up to `max_delay`.
+/// - A `Retry-After` is added to the random wait. Clients that were sent the same `Retry-After` thus return
+///   at different moments.
+/// - `initial_delay`, `max_delay` and `max_retry_after` count as at most a year.
 ///
-/// - `failed`: what the last attempt came to. What is sent again is what is `retryable()`, nothing else.
-/// - `attempts`: how many there have been, 1 or more.
-/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end, a NaN as 0.
-/// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
+/// `cause` is the error of the last attempt. `attempts` counts the attempts so far, from 1. `random` is
+/// uniform from 0 to 1; a number outside counts as the nearer end, a NaN as 0. `age` is the time since the
+/// request was created; a negative age, after a clock was set back, counts as 0.
 [[nodiscard]] inline std::optional<std::chrono::milliseconds>
-retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attempts, double random,
+retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempts, double random,
            std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
-    constexpr milliseconds none{0}, a_year = std::chrono::hours{24 * 365};
-    if (!failed.retryable() || (failed.maybe_delivered && !policy.retry_maybe_delivered) ||
+    constexpr milliseconds zero{0}, year = std::chrono::hours{24 * 365};
+    if (!cause.retryable() || (cause.maybe_delivered && !policy.retry_maybe_delivered) ||
         (policy.max_attempts != 0 && attempts >= policy.max_attempts))
         return std::nullopt;
-    const milliseconds longest = std::clamp(policy.max_delay, none, a_year);
-    milliseconds most = std::clamp(policy.initial_delay, none, longest);
-    for (std::uint32_t doubled = 1; doubled < attempts && most > none && most < longest; ++doubled)
-        most = most > longest / 2 ? longest : 2 * most;
-    const double part = detail::within_unit(random);
-    milliseconds wait{static_cast<milliseconds::rep>(part * static_cast<double>(most.count()))};
-    if (failed.retry_after) {
-        const milliseconds cap = std::clamp(policy.max_retry_after, none, a_year);
-        const bool capped = *failed.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
-        wait += capped ? cap : std::max<milliseconds>(*failed.retry_after, none);
+    const milliseconds max_delay = std::clamp(policy.max_delay, zero, year);
+    milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
+    for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
+        range = range > max_delay / 2 ? max_delay : 2 * range;
+    milliseconds wait{
+        static_cast<milliseconds::rep>(detail::within_unit(random) * static_cast<double>(range.count()))};
+    if (cause.retry_after) {
+        const milliseconds cap = std::clamp(policy.max_retry_after, zero, year);
+        const bool capped = *cause.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
+        wait += capped ? cap : std::max<milliseconds>(*cause.retry_after, zero);
     }
-    if (policy.max_age && (age > *policy.max_age || wait > *policy.max_age - std::max(age, none)))
+    if (policy.max_age && (age > *policy.max_age || wait > *policy.max_age - std::max(age, zero)))
         return std::nullopt;
     return wait;
 }
 
 namespace detail {
 
-/// Uniform from 0 up to 1, from a generator that the system has seeded.
+/// Returns the output function of SplitMix64: each bit of the argument changes half the bits of the result.
+constexpr std::uint64_t mix_bits(std::uint64_t bits) noexcept {
+    bits = (bits ^ (bits >> 30)) * 0xBF58'476D'1CE4'E5B9;
+    bits = (bits ^ (bits >> 27)) * 0x94D0'49BB'1331'11EB;
+    return bits ^ (bits >> 31);
+}
+
+/// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
+/// whoever sees a few numbers can predict the others. The seed differs between
+///
+/// - generators of a process: by a counter;
+/// - processes and machines: by two clocks, and by addresses, which most systems choose at random.
 inline std::function<double()> random_source() {
-    std::random_device seed;
-    return [engine = std::minstd_rand{seed()}]() mutable {
-        return std::uniform_real_distribution<double>{0, 1}(engine);
+    static std::atomic<std::uint32_t> count{0};
+    std::uint64_t state = count.fetch_add(1, std::memory_order_relaxed);
+    const std::uint64_t parts[] = {
+        static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()),
+        static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()),
+        reinterpret_cast<std::uintptr_t>(&state), reinterpret_cast<std::uintptr_t>(&random_source)};
+    for (const std::uint64_t part : parts)
+        state = mix_bits(state) ^ part;
+    return [state = mix_bits(state)]() mutable {
+        state += 0x9E37'79B9'7F4A'7C15;
+        return static_cast<double>(mix_bits(state) >> 11) * 0x1p-53; // a double has 53 bits
     };
 }
 
@@ -3608,100 +4359,102 @@ inline std::function<double()> random_source() {
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
+#ifndef PROMPTLAYER_NO_THREADS
+
 namespace detail {
 
-/// As much of an error as the decision to send again needs.
+/// Returns what `retry_wait` needs to know of an outcome.
 inline error retry_cause(const transport_result& outcome) {
-    error e{.code = errc::transport};
+    error cause{.code = errc::transport};
     if (outcome) {
-        e.code = errc::unexpected_status;
-        e.status = outcome->status;
-        e.retry_after = retry_after(*outcome);
+        cause.code = errc::unexpected_status;
+        cause.status = outcome->status;
+        cause.retry_after = retry_after(*outcome);
     } else {
-        e.failure = outcome.error().kind;
-        e.maybe_delivered = outcome.error().maybe_delivered;
+        cause.failure = outcome.error().kind;
+        cause.maybe_delivered = outcome.error().maybe_delivered;
     }
-    return e;
+    return cause;
 }
 
 } // namespace detail
 
-#ifndef PROMPTLAYER_NO_THREADS
-
-/// What `retrying_transport` takes from its surroundings, for tests that do not wait. What is empty is the
-/// real thing.
+/// Replaces the clock, the random numbers and the sleep of a `retrying_transport`, for tests in virtual time.
+/// An empty member stands for the real clock, generator or sleep.
 struct retry_hooks {
     std::function<std::chrono::steady_clock::time_point()> now{};
     std::function<double()> random{};                       ///< uniform from 0 to 1
-    std::function<void(std::chrono::milliseconds)> sleep{}; ///< not woken by `cancel`, unlike the real one
+    std::function<void(std::chrono::milliseconds)> sleep{}; ///< not ended by `cancel`, unlike the real sleep
 };
 
-/// A `Transport` that sends a request again, as the policy has it, over one that does not: for callers who
-/// wait. The outcome is that of the last attempt. `http_request::timeout` is for each attempt.
+/// A `Transport` that sends each request through another, and repeats it after the waits of a `retry_policy`.
+/// For callers that wait. The outcome is that of the last attempt. `http_request::timeout` limits each
+/// attempt.
 ///
-/// One request at a time, whatever `T` allows; `cancel` alone may be called from any thread. Movable between
-/// requests. `std::ref` has it refer to a transport, which must outlive it; it cannot be
-/// assigned to then.
-template <class T>
+/// Sends one request at a time, even if `TransportT` is thread-safe. Any thread may call `cancel`. May be
+/// moved between requests. Constructed from `std::ref`, it refers to a transport, which must outlive it; then
+/// it is not assignable.
+template <class TransportT>
 class retrying_transport {
-    using transport_type = std::remove_reference_t<T>;
+    using transport_type = std::remove_reference_t<TransportT>;
 
     static_assert(detail::is_transport<transport_type>());
     static_assert(Transport<transport_type> || !AsyncTransport<transport_type>,
-                  "promptlayer: retrying_transport takes a synchronous Transport; an asynchronous one is for "
-                  "a tracker");
+                  "promptlayer: retrying_transport takes a synchronous Transport; use an AsyncTransport "
+                  "with a tracker");
 
-    struct waking {
+    struct cancellation {
         std::mutex mutex{};
-        std::condition_variable changed{};
-        bool cancelled = false;
+        std::condition_variable condition{};
+        bool requested = false;
     };
 
-    T transport_;
+    TransportT transport_;
     retry_policy policy_;
-    retry_hooks environment_;
-    std::unique_ptr<waking> waking_ = std::make_unique<waking>();
+    retry_hooks hooks_;
+    std::unique_ptr<cancellation> cancellation_ = std::make_unique<cancellation>();
 
     std::chrono::steady_clock::time_point now() const {
-        return environment_.now ? environment_.now() : std::chrono::steady_clock::now();
+        return hooks_.now ? hooks_.now() : std::chrono::steady_clock::now();
     }
 
-    /// Whether the wish to cancel came before or meanwhile.
+    /// Sleeps until `wait` has passed or `cancel` is called. Returns whether `cancel` was called since the
+    /// request began.
     bool sleep(std::chrono::milliseconds wait) {
-        if (environment_.sleep)
-            environment_.sleep(wait);
-        std::unique_lock held{waking_->mutex};
-        if (!environment_.sleep)
-            waking_->changed.wait_for(held, wait, [&] { return waking_->cancelled; });
-        return waking_->cancelled;
+        if (hooks_.sleep)
+            hooks_.sleep(wait);
+        std::unique_lock guard{cancellation_->mutex};
+        if (!hooks_.sleep)
+            cancellation_->condition.wait_for(guard, wait, [&] { return cancellation_->requested; });
+        return cancellation_->requested;
     }
 
 public:
-    explicit retrying_transport(T transport, retry_policy policy = {}, retry_hooks environment = {})
-        : transport_(std::forward<T>(transport)), policy_(policy), environment_(std::move(environment)) {
-        if (!environment_.random)
-            environment_.random = detail::random_source();
+    explicit retrying_transport(TransportT transport, retry_policy policy = {}, retry_hooks hooks = {})
+        : transport_(std::forward<TransportT>(transport)), policy_(policy), hooks_(std::move(hooks)) {
+        if (!hooks_.random)
+            hooks_.random = detail::random_source();
     }
 
     transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
-        if (!waking_)
+        if (!cancellation_)
             return transport_failure{failure::other, "the transport was moved from", false};
         {
-            const std::lock_guard held{waking_->mutex};
-            waking_->cancelled = false;
+            const std::lock_guard guard{cancellation_->mutex};
+            cancellation_->requested = false;
         }
-        const auto begun = now();
+        const auto start = now();
         bool maybe_delivered = false; // by any attempt
         for (std::uint32_t attempts = 1;; ++attempts) {
             transport_result outcome = transport_.send(request);
             maybe_delivered = maybe_delivered || outcome || outcome.error().maybe_delivered;
             if (!outcome)
                 outcome.error().maybe_delivered = maybe_delivered;
-            const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now() - begun);
+            const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now() - start);
             const auto wait =
-                retry_wait(policy_, detail::retry_cause(outcome), attempts, environment_.random(), age);
+                retry_wait(policy_, detail::retry_cause(outcome), attempts, hooks_.random(), age);
             if (!wait)
                 return outcome;
             if (sleep(*wait))
@@ -3710,28 +4463,28 @@ public:
         }
     }
 
-    /// Ends the request in flight, while it is sent or while the next attempt is waited for, with
-    /// `failure::cancelled`; later ones are not affected. An attempt is ended only where `T` can be
-    /// cancelled.
+    /// Ends the request in flight with `failure::cancelled`: a wait between attempts at once, an attempt only
+    /// if `TransportT` has `cancel`. Does not affect later requests.
     void cancel() noexcept {
-        if (!waking_)
+        if (!cancellation_)
             return;
         {
-            const std::lock_guard held{waking_->mutex};
-            waking_->cancelled = true;
-            waking_->changed.notify_all();
+            const std::lock_guard guard{cancellation_->mutex};
+            cancellation_->requested = true;
+            cancellation_->condition.notify_all();
         }
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
     }
 };
 
-template <class T>
-retrying_transport(T) -> retrying_transport<std::unwrap_reference_t<T>>;
-template <class T>
-retrying_transport(T, retry_policy) -> retrying_transport<std::unwrap_reference_t<T>>;
-template <class T>
-retrying_transport(T, retry_policy, retry_hooks) -> retrying_transport<std::unwrap_reference_t<T>>;
+template <class TransportT>
+retrying_transport(TransportT) -> retrying_transport<std::unwrap_reference_t<TransportT>>;
+template <class TransportT>
+retrying_transport(TransportT, retry_policy) -> retrying_transport<std::unwrap_reference_t<TransportT>>;
+template <class TransportT>
+retrying_transport(TransportT, retry_policy, retry_hooks)
+    -> retrying_transport<std::unwrap_reference_t<TransportT>>;
 
 #endif
 
@@ -3744,25 +4497,25 @@ retrying_transport(T, retry_policy, retry_hooks) -> retrying_transport<std::unwr
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The limits of an `outbox`, and what it does where they are met.
+/// The limits of an `outbox`.
 struct outbox_settings {
-    std::size_t max_requests = 10'000;        ///< that wait or are in flight
-    std::size_t max_bytes = 16 * 1024 * 1024; ///< of their paths and bodies
+    std::size_t max_requests = 10'000;        ///< waiting and in flight
+    std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
     std::size_t max_in_flight = 4;
-    bool drop_oldest = false; ///< when full: drops the oldest that wait, rather than refuse the new one
+    bool drop_oldest = false; ///< a full outbox drops the oldest waiting requests, not the new request
     retry_policy retry = background_retry_policy();
 };
 
-/// How a request that was pushed ended.
+/// The outcome of a request.
 enum class fate {
-    delivered,   ///< the service has it
-    refused,     ///< the service has answered that it will not have it
-    gave_up,     ///< no further attempt is to be made
-    dropped,     ///< for a newer one, when the outbox was full
-    handed_back, ///< by `drain`
+    delivered,   ///< The service accepted the request.
+    refused,     ///< The service rejected the request for good.
+    gave_up,     ///< The policy allows no further attempt.
+    dropped,     ///< The outbox was full and dropped the request for a newer one.
+    handed_back, ///< `drain` returned the request.
 };
 
-/// Counts of requests since the outbox was made. At any moment `pushed` is the sum of those after it.
+/// Counts of requests since the outbox was constructed. `pushed` is always the sum of the other counts.
 struct outbox_stats {
     std::uint64_t pushed = 0;
     std::size_t waiting = 0;
@@ -3776,73 +4529,79 @@ struct outbox_stats {
     friend bool operator==(const outbox_stats&, const outbox_stats&) = default;
 };
 
-/// Requests on their way to the service: queue, schedule and limits, without a thread, a clock or a socket.
-/// Whoever runs it pushes requests, takes those whose time has come, sends them, and tells what they came to.
-/// Never holds the API key. For one thread at a time.
+/// A queue of requests with schedule, limits and retry, as a state machine without thread, clock or socket.
 ///
-/// - Those whose time has come are taken in the order in which they were pushed.
-/// - A 429, or no answer, holds up everyone, since it would meet the next one too; any other error that is
-///   `retryable()` holds up only its own request. For how long: `retry_wait`.
-/// - 401, 403, no TLS and a bad config hold up everyone until `resume()`, so that a wrong key does not burn
-///   the queue; what was in flight at the last `resume()` holds up nobody. The request that met them goes
-///   back to its place, and the attempt does not count. Nor does one that was cancelled, whose request waits
-///   for `retry_policy::initial_delay`.
-/// - Times are the caller's. A clock that jumps back counts as one that stood still; one that jumps forward
-///   ends waits early, and may have a request given up for its age, but only after another attempt.
+/// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
+/// contains the API key. One thread at a time may use it.
+///
+/// - Due requests are taken in the order in which they were pushed.
+/// - After a 429 or a transport failure no request is sent for a time, because the next would fail as well.
+///   After any other `retryable()` error only the failed request waits. `retry_wait` returns the time.
+/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. A wrong key thus does
+/// not
+///   use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
+///   failed request keeps its place, and the attempt does not count.
+/// - After `failure::cancelled` the request waits for `retry_policy::initial_delay`, and the attempt does not
+///   count.
+/// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
+///   early. It may also exceed the maximum age of a request, which then fails after one more attempt.
 class outbox {
 public:
     using time_point = std::chrono::steady_clock::time_point;
-    using id = std::uint64_t; ///< larger for those pushed later, never 0
+    using id = std::uint64_t; ///< from 1, ascending in the order of the pushes
 
+    /// A request that is to be sent now.
     struct taken {
         outbox::id id = 0;
         prepared_request request{};
     };
 
+    /// A request that has ended, and its outcome.
     struct ended {
         outbox::id id = 0;
         prepared_request request{};
         promptlayer::fate fate = fate::delivered;
-        std::optional<error> why{}; ///< the last error that the request met
+        std::optional<error> why{}; ///< the error of the last attempt, if it failed
     };
 
+    /// The result of `push`.
     struct pushed {
         outbox::id id = 0;
-        std::vector<ended> dropped{}; ///< to make room
+        std::vector<ended> dropped{}; ///< the requests dropped to make room
     };
 
 private:
-    struct entry {
+    struct queue_entry {
         prepared_request request{};
-        time_point made{};
+        time_point created{};
         time_point due{};
         std::uint32_t attempts = 0;
-        std::uint64_t era = 0; // when it was taken
+        std::uint64_t era = 0; // the value of `era_` when the request was taken
         std::optional<error> why{};
     };
 
     outbox_settings settings_;
     std::function<double()> random_;
-    std::map<id, entry> entries_{};               // all that have not ended
-    std::set<id> ready_{};                        // those that wait, and whose own time has come
-    std::set<std::pair<time_point, id>> later_{}; // those whose own time comes
+    std::map<id, queue_entry> entries_{};         // all requests that have not ended
+    std::set<id> ready_{};                        // waiting, due
+    std::set<std::pair<time_point, id>> later_{}; // waiting, not due yet
     std::set<id> in_flight_{};
     std::size_t bytes_ = 0;
     id last_id_ = 0;
     outbox_stats stats_{};
     time_point nobody_before_ = time_point::min();
-    std::uint64_t era_ = 0; // how often somebody has resumed
+    std::uint64_t era_ = 0; // number of calls of `resume`
     bool paused_ = false;
     bool sealed_ = false;
     std::optional<error> paused_by_{};
-    std::optional<time_point> seen_{};          // the caller's time at the last call
-    std::chrono::steady_clock::duration lag_{}; // what the caller's clock has jumped back
+    std::optional<time_point> seen_{};          // argument of the last call
+    std::chrono::steady_clock::duration lag_{}; // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
 
-    /// The caller's time, but never less than before.
+    /// Returns the caller's time, corrected so that it never decreases.
     time_point steady(time_point now) {
         if (seen_ && now < *seen_)
             lag_ += *seen_ - now;
@@ -3857,8 +4616,8 @@ private:
         }
     }
 
-    std::uint64_t& count_of(fate end) noexcept {
-        switch (end) {
+    std::uint64_t& count_of(fate outcome) noexcept {
+        switch (outcome) {
         case fate::delivered: return stats_.delivered;
         case fate::refused: return stats_.refused;
         case fate::gave_up: return stats_.gave_up;
@@ -3868,22 +4627,22 @@ private:
         return stats_.handed_back;
     }
 
-    /// Takes an entry out of all containers.
-    ended end(std::map<id, entry>::iterator found, fate how) {
-        auto& [which, held] = *found;
-        ready_.erase(which);
-        later_.erase({held.due, which});
-        in_flight_.erase(which);
-        bytes_ -= size_of(held.request);
-        ++count_of(how);
-        ended made{which, std::move(held.request), how, std::move(held.why)};
-        entries_.erase(found);
-        return made;
+    /// Removes an entry from all containers.
+    ended end(std::map<id, queue_entry>::iterator position, fate outcome) {
+        auto& [number, entry] = *position;
+        ready_.erase(number);
+        later_.erase({entry.due, number});
+        in_flight_.erase(number);
+        bytes_ -= size_of(entry.request);
+        ++count_of(outcome);
+        ended request{number, std::move(entry.request), outcome, std::move(entry.why)};
+        entries_.erase(position);
+        return request;
     }
 
-    void wait_until(time_point due, std::map<id, entry>::iterator found) {
-        found->second.due = due;
-        later_.insert({due, found->first});
+    void wait_until(time_point due, std::map<id, queue_entry>::iterator position) {
+        position->second.due = due;
+        later_.insert({due, position->first});
     }
 
     bool has_room_for(std::size_t size, std::size_t freed_requests, std::size_t freed_bytes) const noexcept {
@@ -3897,52 +4656,53 @@ private:
     }
 
 public:
-    /// `random` is uniform from 0 to 1; one is made if it is empty.
+    /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
     explicit outbox(outbox_settings settings = {}, std::function<double()> random = {})
         : settings_(settings), random_(random ? std::move(random) : detail::random_source()) {}
 
-    /// Queues a request that `prepare` has made; `queue_full`, or `closed` once it is sealed. Nothing is
-    /// dropped for one that would not fit even so.
+    /// Queues a request from `prepare`. Returns `queue_full` if the request does not fit, and `closed` after
+    /// `seal`. With `drop_oldest`, nothing is dropped if the request would not fit even then.
     result<pushed> push(prepared_request request, time_point now) {
         if (sealed_)
-            return error{.code = errc::closed, .message = "the outbox is sealed"};
+            return error{.code = errc::closed, .message = "the outbox is closed"};
         now = steady(now);
         const std::size_t size = size_of(request);
         std::vector<id> oldest;
         std::size_t freed = 0;
-        for (auto found = entries_.begin();
-             settings_.drop_oldest && found != entries_.end() && !has_room_for(size, oldest.size(), freed);
-             ++found) {
-            if (in_flight_.contains(found->first))
+        for (auto position = entries_.begin();
+             settings_.drop_oldest && position != entries_.end() && !has_room_for(size, oldest.size(), freed);
+             ++position) {
+            if (in_flight_.contains(position->first))
                 continue;
-            oldest.push_back(found->first);
-            freed += size_of(found->second.request);
+            oldest.push_back(position->first);
+            freed += size_of(position->second.request);
         }
         if (!has_room_for(size, oldest.size(), freed))
             return error{.code = errc::queue_full, .message = "the outbox is full"};
-        pushed made{++last_id_, {}};
-        for (const id dropped : oldest)
-            made.dropped.push_back(end(entries_.find(dropped), fate::dropped));
-        entries_.emplace(made.id, entry{.request = std::move(request), .made = now, .due = now, .why = {}});
-        ready_.insert(made.id);
+        pushed push_result{++last_id_, {}};
+        for (const id number : oldest)
+            push_result.dropped.push_back(end(entries_.find(number), fate::dropped));
+        entries_.emplace(push_result.id,
+                         queue_entry{.request = std::move(request), .created = now, .due = now, .why = {}});
+        ready_.insert(push_result.id);
         bytes_ += size;
         ++stats_.pushed;
-        return made;
+        return push_result;
     }
 
-    /// Queues what a journal kept, under its number, whatever the limits. The numbers ascend, and come before
-    /// any `push`.
-    void restore(id which, prepared_request request, std::chrono::milliseconds age, time_point now) {
+    /// Queues a request from a journal under its old number, whatever the limits. The numbers must ascend,
+    /// and all calls must precede the first `push`.
+    void restore(id number, prepared_request request, std::chrono::milliseconds age, time_point now) {
         now = steady(now);
         bytes_ += size_of(request);
-        entries_.emplace(which,
-                         entry{.request = std::move(request), .made = now - age, .due = now, .why = {}});
-        ready_.insert(which);
-        last_id_ = which;
+        entries_.emplace(
+            number, queue_entry{.request = std::move(request), .created = now - age, .due = now, .why = {}});
+        ready_.insert(number);
+        last_id_ = number;
         ++stats_.pushed;
     }
 
-    /// A request to be sent now, which is in flight then; none if none is due or may be sent.
+    /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
     [[nodiscard]] std::optional<taken> take(time_point now) {
         now = steady(now);
         if (paused_ || paused_by_ || now < nobody_before_ || in_flight_.size() >= settings_.max_in_flight)
@@ -3953,101 +4713,105 @@ public:
         const id next = *ready_.begin();
         ready_.erase(ready_.begin());
         in_flight_.insert(next);
-        entry& held = entries_.find(next)->second;
-        ++held.attempts;
-        held.era = era_;
-        return taken{next, held.request};
+        queue_entry& entry = entries_.find(next)->second;
+        ++entry.attempts;
+        entry.era = era_;
+        return taken{next, entry.request};
     }
 
-    /// What a request that was taken came to: `why` is empty if the service has it. The request, if that was
-    /// its end. Ignored for one that is not in flight, such as one that is completed again or was drained.
-    std::optional<ended> complete(id which, std::optional<error> why, time_point now) {
+    /// Reports the result of an attempt: an empty `why` if the request was delivered, else its error. Returns
+    /// the request if it has ended, else nullopt. Ignores a number that is not in flight, such as that of a
+    /// request that is already completed or drained.
+    std::optional<ended> complete(id number, std::optional<error> why, time_point now) {
         now = steady(now);
-        if (in_flight_.erase(which) == 0)
+        if (in_flight_.erase(number) == 0)
             return std::nullopt;
-        const auto found = entries_.find(which);
-        entry& held = found->second;
-        held.why = std::move(why);
-        if (!held.why)
-            return end(found, fate::delivered);
-        const error& met = *held.why;
-        if (met.failure == failure::tls || met.status == 401 || met.status == 403 ||
-            met.code == errc::invalid_config) {
-            if (held.era == era_) // or it was sent with what has been replaced since
-                paused_by_ = met;
-            --held.attempts;
-            ready_.insert(which);
-            return std::nullopt;
-        }
-        if (met.failure == failure::cancelled) {
-            --held.attempts;
-            wait_until(now + settings_.retry.initial_delay, found);
+        const auto position = entries_.find(number);
+        queue_entry& entry = position->second;
+        entry.why = std::move(why);
+        if (!entry.why)
+            return end(position, fate::delivered);
+        const error& cause = *entry.why;
+        if (cause.failure == failure::tls || cause.status == 401 || cause.status == 403 ||
+            cause.code == errc::invalid_config) {
+            if (entry.era == era_) // otherwise `resume` has replaced the key or config of this attempt
+                paused_by_ = cause;
+            --entry.attempts;
+            ready_.insert(number);
             return std::nullopt;
         }
-        const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - held.made);
-        const auto wait = retry_wait(settings_.retry, met, held.attempts, random_(), age);
-        if (met.failure || met.status == 429) { // also where it is the end of this one
-            retry_policy of_all = settings_.retry;
-            of_all.max_attempts = 0;
-            of_all.max_age.reset();
-            of_all.retry_maybe_delivered = true;
-            const auto all_wait = wait ? wait : retry_wait(of_all, met, held.attempts, random_(), {});
-            nobody_before_ = std::max(nobody_before_, now + all_wait.value_or(std::chrono::milliseconds{0}));
+        if (cause.failure == failure::cancelled) {
+            --entry.attempts;
+            wait_until(now + settings_.retry.initial_delay, position);
+            return std::nullopt;
+        }
+        const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - entry.created);
+        const auto wait = retry_wait(settings_.retry, cause, entry.attempts, random_(), age);
+        if (cause.failure || cause.status == 429) { // all requests wait, also if this request ends
+            retry_policy unlimited = settings_.retry;
+            unlimited.max_attempts = 0;
+            unlimited.max_age.reset();
+            unlimited.retry_maybe_delivered = true;
+            const auto common_wait =
+                wait ? wait : retry_wait(unlimited, cause, entry.attempts, random_(), {});
+            nobody_before_ =
+                std::max(nobody_before_, now + common_wait.value_or(std::chrono::milliseconds{0}));
         }
         if (!wait)
-            return end(found, is_refusal(met.code) ? fate::refused : fate::gave_up);
-        wait_until(now + *wait, found);
+            return end(position, is_refusal(cause.code) ? fate::refused : fate::gave_up);
+        wait_until(now + *wait, position);
         return std::nullopt;
     }
 
-    /// When `take` may give a request, if nothing else happens until then; not later than `now` if it may at
-    /// once. None if that waits for `push`, `complete` or `resume`.
+    /// Returns when `take` may next return a request if nothing else happens until then; at most `now` if a
+    /// request is due. Returns nullopt if `take` returns nothing before `push`, `complete` or `resume`.
     std::optional<time_point> next_due(time_point now) {
         const time_point steady_now = steady(now);
         if (paused_ || paused_by_ || in_flight_.size() >= settings_.max_in_flight ||
             (ready_.empty() && later_.empty()))
             return std::nullopt;
-        const time_point own = ready_.empty() ? later_.begin()->first : steady_now;
-        return std::max(own, nobody_before_) - lag_;
+        const time_point earliest = ready_.empty() ? later_.begin()->first : steady_now;
+        return std::max(earliest, nobody_before_) - lag_;
     }
 
-    /// Nothing is taken until `resume`. What is in flight goes on.
+    /// Makes `take` return nothing until `resume`. Requests in flight continue.
     void pause() noexcept { paused_ = true; }
 
-    /// Ends a pause, also one that an answer has brought about, as after a new key.
+    /// Ends every pause, also the pause after an error; called when the key or config has been replaced.
     void resume() noexcept {
         ++era_;
         paused_ = false;
         paused_by_.reset();
     }
 
+    /// Returns whether `pause` or an error has paused the outbox.
     bool paused() const noexcept { return paused_ || paused_by_; }
 
-    /// The error that holds up everyone until `resume`, if one does.
+    /// Returns the error that paused the outbox; nullopt if no error did.
     const std::optional<error>& paused_by() const noexcept { return paused_by_; }
 
-    /// From now on `push` is refused.
+    /// Stops accepting requests: `push` returns `closed` from now on.
     void seal() noexcept { sealed_ = true; }
 
-    /// Seals it and gives back all that has not ended, in the order of the pushes; what is in flight too,
-    /// whose completion is then ignored.
+    /// Calls `seal`, removes all requests that have not ended and returns them in the order of the pushes.
+    /// The requests in flight are among them; their later `complete` is ignored.
     [[nodiscard]] std::vector<ended> drain() {
         seal();
-        std::vector<ended> left;
-        left.reserve(entries_.size());
+        std::vector<ended> undelivered;
+        undelivered.reserve(entries_.size());
         while (!entries_.empty())
-            left.push_back(end(entries_.begin(), fate::handed_back));
-        return left;
+            undelivered.push_back(end(entries_.begin(), fate::handed_back));
+        return undelivered;
     }
 
     outbox_stats stats() const noexcept {
-        outbox_stats now = stats_;
-        now.in_flight = in_flight_.size();
-        now.waiting = entries_.size() - in_flight_.size();
-        return now;
+        outbox_stats stats = stats_;
+        stats.in_flight = in_flight_.size();
+        stats.waiting = entries_.size() - in_flight_.size();
+        return stats;
     }
 
-    /// Of paths and bodies.
+    /// Returns the size of all paths and bodies.
     std::size_t bytes() const noexcept { return bytes_; }
 };
 
@@ -4060,32 +4824,37 @@ public:
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Where a tracker keeps what it has queued until it is done, so that a crash does not lose it;
-/// `file_journal` is one. `add` is called by those who track, `done` (after the `add` of its request) and
-/// `tend` by the one that sends; at once, where a tracker has threads. What one throws is dropped, but for
-/// `add`.
+/// Keeps the requests of a tracker until they have ended, so that a crash does not lose them. `file_journal`
+/// is the implementation in a file.
+///
+/// - The threads that track call `add`; the thread that sends calls the other functions. The calls may be
+///   concurrent if the tracker has threads.
+/// - `done` for a request is called after `add` for it has returned.
+/// - The tracker ignores an exception from `done` or `tend`.
 class journal {
 public:
     struct entry {
         outbox::id id = 0;
         prepared_request request{};
-        std::chrono::milliseconds age{}; ///< since it was added
+        std::chrono::milliseconds age{}; ///< since `add`
     };
 
     virtual ~journal() = default;
 
-    /// What was added and not done when the journal was opened, by ascending number. Called once, first.
+    /// Returns the requests that were added and had not ended when the journal was opened, by ascending
+    /// number. Called once, before every other function.
     virtual std::vector<entry> left() = 0;
 
-    /// The request is on record, or an error for the caller of `track_prompt`; it is delivered all the same.
-    virtual result<void> add(outbox::id which, const prepared_request& request) = 0;
+    /// Records a request. An error is returned to the caller of `track_prompt`; the tracker sends the request
+    /// all the same.
+    virtual result<void> add(outbox::id number, const prepared_request& request) = 0;
 
-    /// The service has it, and that is about to be told; or it has ended otherwise, and that has been told.
-    /// Ignored for one that could not be added.
-    virtual void done(outbox::id which) = 0;
+    /// Removes a request that has ended. A delivered request is removed before its callback is called, any
+    /// other request after that. Ignores a request that could not be added.
+    virtual void done(outbox::id number) = 0;
 
-    /// Called by whoever sends, again and again: upkeep that no caller of `track_prompt` is to wait for. When
-    /// to call again at the latest; none if that waits for `add` or `done`.
+    /// Does the upkeep that no caller of `track_prompt` waits for. Called repeatedly. Returns after how long
+    /// at the latest the next call is needed; nullopt if none is needed before `add` or `done`.
     virtual std::optional<std::chrono::milliseconds> tend() = 0;
 };
 
@@ -4103,7 +4872,7 @@ namespace detail {
 /// Calls what users have given; what it throws is dropped.
 template <class ActionT>
 void undisturbed(ActionT&& action) {
-    guard_exceptions(action, [](const char*) { return true; });
+    guard_exceptions([&] { action(); }, [](const char*) {});
 }
 
 template <class... ParametersT, class... ArgumentsT>
@@ -4190,7 +4959,7 @@ class background_tracker {
         mutable std::mutex mutex{}; // of all that follows
         std::condition_variable changed{};
         promptlayer::outbox outbox;
-        std::shared_ptr<const detail::settings> settings;
+        std::shared_ptr<const encoder> codec;
         std::vector<ended> to_report{};
         bool added = false;  // to the journal, since it was tended
         bool busy = false;   // the thread sends or tells
@@ -4201,8 +4970,7 @@ class background_tracker {
         shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen,
                std::unique_ptr<journal> record)
             : callbacks(std::move(told)), transport(std::move(carrier)), kept(std::move(record)),
-              outbox(limits),
-              settings(std::make_shared<const detail::settings>(detail::settings{std::move(chosen)})) {
+              outbox(limits), codec(std::make_shared<const encoder>(std::move(chosen))) {
             if (kept)
                 detail::restore(outbox, *kept, clock::now());
         }
@@ -4227,10 +4995,9 @@ class background_tracker {
         }
 
         void send(std::unique_lock<std::mutex>& held, promptlayer::outbox::taken next) {
-            const auto known = settings;
+            const auto current = codec;
             held.unlock();
-            const result<track_response> outcome = detail::send_sync(
-                transport, *known, detail::prepared_call<track_response>{std::move(next.request)});
+            const result<track_response> outcome = send_now(*current, std::move(next.request));
             held.lock();
             auto end = outbox.complete(
                 next.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, clock::now());
@@ -4242,6 +5009,17 @@ class background_tracker {
             mark_done(next.id);
             detail::tell(callbacks.on_delivered, next.id, *outcome);
             held.lock();
+        }
+
+        result<track_response> send_now(const encoder& current, prepared_request request) {
+            const auto http = current.authorize(std::move(request));
+            if (!http)
+                return http.error();
+            track_response response;
+            if (auto failed = detail::send_sync(current, *http, detail::refer_to_transport(transport),
+                                                detail::info<track_response>(), &response))
+                return *std::move(failed);
+            return response;
         }
 
         void work() {
@@ -4351,14 +5129,12 @@ public:
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!is_here())
             return closed();
-        std::shared_ptr<const detail::settings> known;
+        std::shared_ptr<const encoder> codec;
         {
             const std::lock_guard held{shared_->mutex};
-            known = shared_->settings;
+            codec = shared_->codec;
         }
-        if (!known->verdict)
-            return known->verdict.error();
-        auto prepared = detail::prepare(request, known->config.max_request_bytes, known->config.api_key);
+        auto prepared = codec->prepare(request);
         if (!prepared)
             return std::move(prepared).error();
         if (!shared_->kept)
@@ -4418,11 +5194,11 @@ public:
     result<void> reconfigure(config settings) {
         if (!is_here())
             return closed();
-        auto known = std::make_shared<const detail::settings>(detail::settings{std::move(settings)});
-        if (!known->verdict)
-            return known->verdict;
+        auto codec = std::make_shared<const encoder>(std::move(settings));
+        if (codec->config_error())
+            return *codec->config_error();
         const std::lock_guard held{shared_->mutex};
-        shared_->settings = std::move(known);
+        shared_->codec = std::move(codec);
         shared_->outbox.resume();
         shared_->changed.notify_all();
         return {};
@@ -4502,10 +5278,7 @@ class polled_tracker {
     std::vector<outbox::ended> to_report_{};
     std::shared_ptr<arrivals> arrivals_ = std::make_shared<arrivals>();
     T transport_;
-    std::optional<client<T&>> client_{};
-    result<void> verdict_{};
-    std::size_t max_request_bytes_ = default_max_request_bytes;
-    std::string api_key_{}; // shown in no error
+    std::shared_ptr<const encoder> encoder_;
     bool polling_ = false;
 
     void mark_done(outbox::id which) {
@@ -4543,11 +5316,14 @@ class polled_tracker {
             auto next = outbox_.take(now_);
             if (!next)
                 return;
-            client_->call(detail::prepared_call<track_response>{std::move(next->request)},
-                          [to = arrivals_, id = next->id](result<track_response> outcome) {
-                              const detail::lock held{to->mutex};
-                              to->list.push_back({id, std::move(outcome)});
-                          });
+            const auto arrive = [to = arrivals_, id = next->id](result<track_response> outcome) {
+                const detail::lock guard{to->mutex};
+                to->list.push_back({id, std::move(outcome)});
+            };
+            if (auto http = encoder_->authorize(std::move(next->request)))
+                detail::send_async<track_response>(transport_, encoder_, *std::move(http), arrive);
+            else
+                arrive(std::move(http).error());
         }
     }
 
@@ -4558,8 +5334,7 @@ public:
                             outbox_settings limits = {}, std::unique_ptr<journal> record = nullptr,
                             std::function<double()> random = {})
         : callbacks_(std::move(callbacks)), journal_(std::move(record)), outbox_(limits, std::move(random)),
-          transport_(std::move(transport)) {
-        static_cast<void>(reconfigure(std::move(settings)));
+          transport_(std::move(transport)), encoder_(std::make_shared<const encoder>(std::move(settings))) {
         if (journal_)
             detail::restore(outbox_, *journal_, now_);
     }
@@ -4580,9 +5355,7 @@ public:
     /// next `poll`.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
-        if (!verdict_)
-            return verdict_.error();
-        auto prepared = detail::prepare(request, max_request_bytes_, api_key_);
+        auto prepared = encoder_->prepare(request);
         if (!prepared)
             return std::move(prepared).error();
         auto pushed = outbox_.push(journal_ ? *prepared : *std::move(prepared), now_);
@@ -4621,17 +5394,14 @@ public:
     }
 
     /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
-    /// `invalid_config` and changes nothing, but for the constructor's.
+    /// `invalid_config` and changes nothing.
     result<void> reconfigure(config settings) {
-        auto good = detail::verdict(settings);
-        if (!good && client_ && verdict_)
-            return good;
-        verdict_ = good;
-        max_request_bytes_ = settings.max_request_bytes;
-        api_key_ = settings.api_key;
-        client_.emplace(std::move(settings), transport_);
+        auto codec = std::make_shared<const encoder>(std::move(settings));
+        if (codec->config_error())
+            return *codec->config_error();
+        encoder_ = std::move(codec);
         outbox_.resume();
-        return good;
+        return {};
     }
 
     /// Until `resume`, requests are queued and none is sent; what is in flight goes on.
@@ -4795,19 +5565,18 @@ public:
     }
 };
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const recording_transport& transport) {
-    return detail::print(out, transport);
-}
-
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const recording_async_transport& transport) {
-    return detail::print(out, transport);
-}
+using promptlayer::operator<<;
 
 } // namespace testing
+
+namespace detail {
+
+template <>
+inline constexpr bool is_printable<testing::recording_transport> = true;
+template <>
+inline constexpr bool is_printable<testing::recording_async_transport> = true;
+
+} // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -4921,18 +5690,22 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 #ifndef PROMPTLAYER_DETAIL_MISUSE_HPP
 #define PROMPTLAYER_DETAIL_MISUSE_HPP
 
-// Not between push_macros.hpp and pop_macros.hpp, because PROMPTLAYER_ASSERT may be written with the
-// program's own macros.
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+// The function stands after pop_macros.hpp, because PROMPTLAYER_ASSERT may be written with the program's own
+// macros.
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Ends the program, with a sentence on standard error, because the caller broke a rule of the interface. A
-/// program that defines `PROMPTLAYER_ASSERT(condition)`, in all its files, has it called with a condition
-/// that is false. If that throws, the program goes on. Its declaration says [[noreturn]], which may be a
-/// macro here.
-inline void misuse(const char* sentence) {
-    std::fputs(sentence, stderr);
+/// Writes `message` to standard error and ends the program, because the caller broke a rule of the interface.
+///
+/// A program may define `PROMPTLAYER_ASSERT(condition)`, in all its files. It is called with a false
+/// condition before the program ends. If it throws, the program continues.
+///
+/// Only the declaration in result.hpp is [[noreturn]], because `noreturn` may be a macro here.
+PROMPTLAYER_DECL void misuse(const char* message) {
+    std::fputs(message, stderr);
 #if defined(PROMPTLAYER_ASSERT)
     const bool interface_is_used_as_promised = false;
     PROMPTLAYER_ASSERT(interface_is_used_as_promised);
@@ -4943,6 +5716,8 @@ inline void misuse(const char* sentence) {
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
 
 #endif
 

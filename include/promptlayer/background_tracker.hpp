@@ -80,7 +80,7 @@ class background_tracker {
         mutable std::mutex mutex{}; // of all that follows
         std::condition_variable changed{};
         promptlayer::outbox outbox;
-        std::shared_ptr<const detail::settings> settings;
+        std::shared_ptr<const encoder> codec;
         std::vector<ended> to_report{};
         bool added = false;  // to the journal, since it was tended
         bool busy = false;   // the thread sends or tells
@@ -91,8 +91,7 @@ class background_tracker {
         shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen,
                std::unique_ptr<journal> record)
             : callbacks(std::move(told)), transport(std::move(carrier)), kept(std::move(record)),
-              outbox(limits),
-              settings(std::make_shared<const detail::settings>(detail::settings{std::move(chosen)})) {
+              outbox(limits), codec(std::make_shared<const encoder>(std::move(chosen))) {
             if (kept)
                 detail::restore(outbox, *kept, clock::now());
         }
@@ -117,10 +116,9 @@ class background_tracker {
         }
 
         void send(std::unique_lock<std::mutex>& held, promptlayer::outbox::taken next) {
-            const auto known = settings;
+            const auto current = codec;
             held.unlock();
-            const result<track_response> outcome = detail::send_sync(
-                transport, *known, detail::prepared_call<track_response>{std::move(next.request)});
+            const result<track_response> outcome = send_now(*current, std::move(next.request));
             held.lock();
             auto end = outbox.complete(
                 next.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, clock::now());
@@ -132,6 +130,17 @@ class background_tracker {
             mark_done(next.id);
             detail::tell(callbacks.on_delivered, next.id, *outcome);
             held.lock();
+        }
+
+        result<track_response> send_now(const encoder& current, prepared_request request) {
+            const auto http = current.authorize(std::move(request));
+            if (!http)
+                return http.error();
+            track_response response;
+            if (auto failed = detail::send_sync(current, *http, detail::refer_to_transport(transport),
+                                                detail::info<track_response>(), &response))
+                return *std::move(failed);
+            return response;
         }
 
         void work() {
@@ -241,14 +250,12 @@ public:
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         if (!is_here())
             return closed();
-        std::shared_ptr<const detail::settings> known;
+        std::shared_ptr<const encoder> codec;
         {
             const std::lock_guard held{shared_->mutex};
-            known = shared_->settings;
+            codec = shared_->codec;
         }
-        if (!known->verdict)
-            return known->verdict.error();
-        auto prepared = detail::prepare(request, known->config.max_request_bytes, known->config.api_key);
+        auto prepared = codec->prepare(request);
         if (!prepared)
             return std::move(prepared).error();
         if (!shared_->kept)
@@ -308,11 +315,11 @@ public:
     result<void> reconfigure(config settings) {
         if (!is_here())
             return closed();
-        auto known = std::make_shared<const detail::settings>(detail::settings{std::move(settings)});
-        if (!known->verdict)
-            return known->verdict;
+        auto codec = std::make_shared<const encoder>(std::move(settings));
+        if (codec->config_error())
+            return *codec->config_error();
         const std::lock_guard held{shared_->mutex};
-        shared_->settings = std::move(known);
+        shared_->codec = std::move(codec);
         shared_->outbox.resume();
         shared_->changed.notify_all();
         return {};

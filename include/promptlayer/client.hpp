@@ -20,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 
@@ -27,115 +28,149 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// A config and what was found of it, once.
-struct settings {
-    promptlayer::config config;
-    result<void> verdict = detail::verdict(config);
+PROMPTLAYER_DECL error moved_from();
+PROMPTLAYER_DECL transport_failure exception_failure(const char* text);
+
+/// A synchronous transport of unknown type.
+struct transport_reference {
+    const void* object;
+    transport_result (*send)(const void* object, const http_request& request); ///< does not throw
 };
 
-inline error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
-
-/// One synchronous call.
-template <class T, class RequestT>
-result<typename RequestT::reply> send_sync(T& transport, const settings& known, const RequestT& request) {
-    http_request http;
-    if (auto encoded = encode_with(known.config, known.verdict, request, http); !encoded)
-        return std::move(encoded).error();
-    transport_result outcome = transport_failure{};
-    guard_exceptions([&] { outcome = transport.send(http); },
-                     [&](const char* what) {
-                         outcome = transport_failure{failure::other, what};
-                         return true;
-                     });
-    if (!outcome)
-        return transport_error(known.config, outcome.error());
-    return decode<RequestT>(known.config, *outcome);
+template <class T>
+transport_reference refer_to_transport(T& transport) noexcept {
+    const auto send = [](const void* object, const http_request& request) {
+        return guard_exceptions(
+            [&]() -> transport_result {
+                return const_cast<T*>(static_cast<const T*>(object))->send(request);
+            },
+            [](const char* text) -> transport_result { return exception_failure(text); });
+    };
+    return {std::addressof(transport), send};
 }
 
-/// One asynchronous call: sees to it that the handler is called once.
-template <class RequestT, class HandlerT>
+/// Sends a request that is ready, and reads its reply, which has empty members. Returns nullopt if that
+/// succeeds.
+PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply);
+
+/// Does the same for a request that is not written yet. `codec` is null if the client was moved from.
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+                                                model_reference request, transport_reference transport,
+                                                const model_info& info, void* reply);
+
+/// Reads a reply from the outcome of a request.
+PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
+                                                     const model_info& info, void* reply);
+
+/// One asynchronous call. Calls the handler exactly once.
+template <class ReplyT, class HandlerT>
 class pending_call {
-    std::shared_ptr<const settings> settings_;
+    std::shared_ptr<const encoder> encoder_;
     std::optional<HandlerT> handler_;
-    std::atomic_flag done_{};
+    std::atomic_flag is_finished_{};
     std::atomic<bool> handler_threw_{false};
 
 public:
-    pending_call(std::shared_ptr<const settings> shared, HandlerT handler)
-        : settings_(std::move(shared)), handler_(std::move(handler)) {}
+    pending_call(std::shared_ptr<const encoder> codec, HandlerT handler)
+        : encoder_(std::move(codec)), handler_(std::move(handler)) {}
     pending_call(const pending_call&) = delete;
     pending_call& operator=(const pending_call&) = delete;
 
     ~pending_call() {
         guard_exceptions(
             [&] {
-                finish(transport_failure{failure::cancelled, "the transport let the request go"});
+                finish(transport_failure{failure::cancelled, "the transport dropped the request"});
             },
-            [](const char*) { return true; });
+            [](const char*) {});
     }
 
-    /// Only the first outcome counts.
-    void finish(transport_result outcome) {
-        if (done_.test_and_set())
+    /// Ignores every outcome except the first.
+    void finish(const transport_result& outcome) {
+        if (is_finished_.test_and_set())
             return;
         HandlerT handler = std::move(*handler_);
-        handler_.reset(); // the transport may keep the completion, and what the handler holds with it
+        handler_.reset(); // the transport may keep the completion, and with it what the handler owns
         guard_exceptions(
             [&] {
-                if (outcome)
-                    handler(decode<RequestT>(settings_->config, *outcome));
+                ReplyT reply = make_empty<ReplyT>();
+                if (auto failed = decode_outcome(*encoder_, outcome, info<ReplyT>(), &reply))
+                    handler(result<ReplyT>{*std::move(failed)});
                 else
-                    handler(result<typename RequestT::reply>{
-                        transport_error(settings_->config, outcome.error())});
+                    handler(result<ReplyT>{std::move(reply)});
             },
             [&](const char*) {
                 handler_threw_ = true;
-                return false;
+                rethrow();
             });
     }
 
     bool handler_threw() const noexcept { return handler_threw_; }
 };
 
+/// Sends a request that is ready, without waiting.
+template <class ReplyT, class T, class HandlerT>
+void send_async(T& transport, std::shared_ptr<const encoder> codec, http_request request, HandlerT handler) {
+    const auto pending =
+        std::make_shared<pending_call<ReplyT, HandlerT>>(std::move(codec), std::move(handler));
+    guard_exceptions(
+        [&] {
+            transport.send(std::move(request),
+                           [pending](const transport_result& outcome) { pending->finish(outcome); });
+        },
+        [&](const char* text) {
+            pending->finish(exception_failure(text));
+            if (pending->handler_threw())
+                rethrow();
+        });
+}
+
 } // namespace detail
 
-/// Tracks prompts over a transport: one call is one attempt, nothing is retried or queued. As safe to share
-/// between threads as `T` is; nothing of its own changes. It may be destroyed while asynchronous requests are
-/// in flight; their handlers do not call it any more. Every call of one that was moved from is
-/// `errc::closed`. `std::ref` has it refer to a transport, which must outlive it; it
-/// cannot be assigned to then.
+/// Tracks prompts over a transport. One call is one attempt: nothing is retried or queued.
+///
+/// - Threads: a client is as thread-safe as `T`; it changes nothing of its own.
+/// - It may be destroyed while asynchronous requests are in flight; their handlers do not use it.
+/// - After it was moved from, every call is `errc::closed`.
+/// - `std::ref` makes it refer to a transport, which must outlive it. Such a client cannot be assigned to.
 template <class T>
 class client {
     using transport_type = std::remove_reference_t<T>;
 
     static_assert(detail::is_transport<transport_type>());
 
-    std::shared_ptr<const detail::settings> settings_;
+    std::shared_ptr<const encoder> encoder_; // null after a move
     T transport_;
 
 public:
-    /// The config is checked here, once; a bad one is reported by every call.
-    client(config settings, T transport)
-        : settings_(std::make_shared<const detail::settings>(detail::settings{std::move(settings)})),
+    /// Checks the config once. With an invalid one, every call returns `invalid_config`.
+    client(config config, T transport)
+        : encoder_(std::make_shared<const encoder>(std::move(config))),
           transport_(std::forward<T>(transport)) {}
 
     transport_type& transport() noexcept { return transport_; }
     const transport_type& transport() const noexcept { return transport_; }
 
-    /// Sends one request and waits for its answer. Errors: every `errc` from `invalid_request` to
-    /// `malformed_response`; unsent if it is `invalid_config` or `invalid_request`.
+    /// Sends one request and waits for its response. Returns the reply, or any `errc` from `invalid_request`
+    /// to `malformed_response`. `invalid_config` and `invalid_request` are returned before anything is sent.
     template <class RequestT>
     result<typename RequestT::reply> call(const RequestT& request) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
-        if (!settings_)
-            return detail::moved_from();
-        return detail::send_sync(transport_, *settings_, request);
+        using reply_type = typename RequestT::reply;
+        static_assert(detail::is_readable<reply_type>());
+        reply_type reply = detail::make_empty<reply_type>();
+        if (auto failed =
+                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
+                                  detail::refer_to_transport(transport_), detail::info<reply_type>(), &reply))
+            return *std::move(failed);
+        return reply;
     }
 
-    /// Sends one request without waiting. `handler(result<reply>)` is called exactly once, on whatever thread
-    /// the transport completes on; before this returns if the request is refused unsent. It may be move-only.
-    /// What it throws goes to the caller of the completion.
+    /// Sends one request without waiting. Calls `handler(result<reply>)` exactly once, on the thread on which
+    /// the transport completes; within this function if the request is not sent. The handler may be
+    /// move-only. An exception of the handler reaches the caller of the completion.
     template <class RequestT, class HandlerT>
     void call(const RequestT& request, HandlerT handler) {
         using reply = typename RequestT::reply;
@@ -145,32 +180,20 @@ public:
         static_assert(std::invocable<HandlerT&, result<reply>>,
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
-        auto encoded = settings_ ? detail::encode_with(settings_->config, settings_->verdict, request, http)
-                                 : result<void>{detail::moved_from()};
-        if (!encoded) {
+        result<void> encoded = encoder_ ? encoder_->encode(request, http) : detail::moved_from();
+        if (!encoded)
             handler(result<reply>{std::move(encoded).error()});
-            return;
-        }
-        const auto pending =
-            std::make_shared<detail::pending_call<RequestT, HandlerT>>(settings_, std::move(handler));
-        detail::guard_exceptions(
-            [&] {
-                transport_.send(std::move(http),
-                                [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
-            },
-            [&](const char* what) {
-                pending->finish(transport_failure{failure::other, what});
-                return !pending->handler_threw();
-            });
+        else
+            detail::send_async<reply>(transport_, encoder_, std::move(http), std::move(handler));
     }
 
-    /// `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
+    /// Calls `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
     result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         return call(request);
     }
 
-    /// `call` with a handler, likewise.
+    /// Calls `call` with a handler, likewise.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
               class HandlerT>
     void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler) {
@@ -180,6 +203,44 @@ public:
 
 template <class T>
 client(config, T) -> client<std::unwrap_reference_t<T>>;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+PROMPTLAYER_DECL error moved_from() { return {.code = errc::closed, .message = "the client was moved from"}; }
+
+PROMPTLAYER_DECL transport_failure exception_failure(const char* text) { return {failure::other, text}; }
+
+PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
+                                                     const model_info& info, void* reply) {
+    if (!outcome)
+        return transport_error(codec.config(), outcome.error());
+    return decode_any(codec.config(), *outcome, info, reply);
+}
+
+PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply) {
+    return decode_outcome(codec, transport.send(transport.object, request), info, reply);
+}
+
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+                                                model_reference request, transport_reference transport,
+                                                const model_info& info, void* reply) {
+    if (!codec)
+        return moved_from();
+    if (codec->config_error())
+        return codec->config_error();
+    http_request http;
+    if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
+        return std::move(encoded).error();
+    return send_sync(*codec, http, transport, info, reply);
+}
+
+} // namespace detail
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -3,12 +3,12 @@
 
 #include <promptlayer/config.hpp>
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/json_reader.hpp>
 #include <promptlayer/detail/json_writer.hpp>
-#include <promptlayer/detail/service_error.hpp>
-#include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/model.hpp>
+#include <promptlayer/detail/response_reader.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
+#include <promptlayer/json.hpp>
 #include <promptlayer/prepared_request.hpp>
 #include <promptlayer/result.hpp>
 #include <promptlayer/schema.hpp>
@@ -18,132 +18,204 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
-#include <concepts>
 #include <cstddef>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#include <vector>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// `prepare`, with no `secret` in the path of a violation.
-template <class RequestT>
-result<prepared_request> prepare(const RequestT& request, std::size_t max_request_bytes,
-                                 std::string_view secret) {
-    prepared_request made{std::string{RequestT::path}, {}};
-    if (auto written = write_json(request, max_request_bytes, made.body, secret); !written)
-        return std::move(written).error();
-    return made;
+/// Returns `invalid_config` with every violation; nullopt if the config can be used.
+PROMPTLAYER_DECL std::optional<error> check(const config& config);
+
+/// Validates and writes a request. The API key is in no path of a violation.
+PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
+                                                      std::size_t max_bytes, std::string_view api_key);
+
+/// Writes a request with a config that can be used. Empties `out` after an error.
+PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
+                                         http_request& out);
+
+/// Adds what a prepared request lacks. The config can be used.
+PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request);
+
+/// Removes everything, but keeps the memory.
+PROMPTLAYER_DECL void clear(http_request& request) noexcept;
+
+/// Reads a reply with empty members from a response. Returns nullopt if that succeeds.
+PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
+                                                 const model_info& info, void* reply);
+
+/// Returns the error of a request without a response.
+PROMPTLAYER_DECL error transport_error(const config& config, const transport_failure& failed);
+
+template <class ReplyT>
+result<ReplyT> decode_reply(const config& config, const http_response& response) {
+    static_assert(is_readable<ReplyT>());
+    ReplyT reply = make_empty<ReplyT>();
+    if (auto failed = decode_any(config, response, info<ReplyT>(), &reply))
+        return *std::move(failed);
+    return reply;
 }
 
 } // namespace detail
 
-/// Validates and writes a request: `invalid_request` with every violation, or path and body. Reads no config.
+/// Validates and writes a request: returns path and body, or `invalid_request` with every violation. Needs no
+/// config.
 template <class RequestT>
 result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    return detail::prepare(request, max_request_bytes, {});
+    return detail::prepare_any(RequestT::path, detail::refer_to(request), max_request_bytes, {});
 }
 
-namespace detail {
+/// Adds the base URL, the API key and the headers to a prepared request: returns the request to be sent, or
+/// `invalid_config`.
+PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request);
 
-inline result<void> verdict(const config& settings) {
-    if (auto faults = validate(settings); !faults.empty())
-        return invalid(errc::invalid_config, std::move(faults));
-    return {};
-}
-
-/// All of a request but its body. The config is known to be good.
-inline void to_http(const config& settings, std::string_view path, http_request& out) {
-    const std::string_view base = settings.base_url;
-    out.method = "POST";
-    (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
-    out.headers.resize(4 + settings.headers.size());
-    const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
-        out.headers[index].name = name;
-        out.headers[index].value = value;
-    };
-    set(0, "X-API-KEY", settings.api_key);
-    set(1, "Content-Type", "application/json");
-    set(2, "Accept", "application/json");
-    set(3, "User-Agent", settings.user_agent);
-    std::copy(settings.headers.begin(), settings.headers.end(), out.headers.begin() + 4);
-    out.timeout = settings.timeout;
-    out.max_response_bytes = settings.max_response_bytes;
-}
-
-/// Empty but for memory that can be used again.
-inline void clear(http_request& out) noexcept {
-    out.method.clear();
-    out.url.clear();
-    out.headers.clear();
-    out.body.clear();
-}
-
-/// A prepared request that a client sends as it sends any other.
-template <class ReplyT>
-struct prepared_call {
-    using reply = ReplyT;
-    prepared_request request{};
-};
-
-template <class ReplyT>
-result<void> encode_with(const config& settings, const result<void>& verdict,
-                         const prepared_call<ReplyT>& call, http_request& out) {
-    if (!verdict)
-        return verdict;
-    out.body = call.request.body;
-    to_http(settings, call.request.path, out);
-    return {};
-}
-
-/// `encode` for a config whose verdict is known.
-template <class RequestT>
-result<void> encode_with(const config& settings, const result<void>& verdict, const RequestT& request,
-                         http_request& out) {
-    auto outcome = verdict
-                       ? detail::write_json(request, settings.max_request_bytes, out.body, settings.api_key)
-                       : verdict;
-    if (outcome)
-        to_http(settings, RequestT::path, out);
-    else
-        clear(out);
-    return outcome;
-}
-
-} // namespace detail
-
-/// Puts address, key and headers to a prepared request: `invalid_config`, or the request as it is to be sent.
-inline result<http_request> authorize(const config& settings, prepared_request request) {
-    if (auto good = detail::verdict(settings); !good)
-        return std::move(good).error();
-    http_request out;
-    out.body = std::move(request.body);
-    detail::to_http(settings, request.path, out);
-    return out;
-}
-
-/// `prepare` and `authorize` at once: the HTTP request that tracks, or `invalid_config` or `invalid_request`.
-/// No I/O.
+/// Does the work of `prepare` and `authorize` at once. Writes the request to be sent to `out`, whose memory
+/// is used again. Returns `invalid_config` or `invalid_request`, and then empties `out`. No I/O.
 template <class RequestT = track_prompt>
-result<http_request> encode(const config& settings, const RequestT& request) {
+result<void> encode(const config& config, const RequestT& request, http_request& out) {
+    if (auto failed = detail::check(config)) {
+        detail::clear(out);
+        return *std::move(failed);
+    }
+    return detail::encode_any(config, RequestT::path, detail::refer_to(request), out);
+}
+
+/// Does the same and returns the request.
+template <class RequestT = track_prompt>
+result<http_request> encode(const config& config, const RequestT& request) {
     http_request out;
-    if (auto encoded = detail::encode_with(settings, detail::verdict(settings), request, out); !encoded)
+    if (auto encoded = encode(config, request, out); !encoded)
         return std::move(encoded).error();
     return out;
 }
 
-/// The same into `out`, which is used again and again: its memory is kept. On an error it is emptied.
+/// Returns the reply of a response, or an error. The status decides first; only 200 is a success. Text of the
+/// service has spaces for control characters and `[redacted]` for the API key, if the service echoes it; in
+/// errors the text is cut at 512 bytes. A body that exceeds `max_response_bytes`, or is nested deeper than
+/// 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
-result<void> encode(const config& settings, const RequestT& request, http_request& out) {
-    return detail::encode_with(settings, detail::verdict(settings), request, out);
+result<typename RequestT::reply> decode(const config& config, const http_response& response) {
+    return detail::decode_reply<typename RequestT::reply>(config, response);
 }
 
+/// Decodes with the limits of a default config.
+template <class RequestT = track_prompt>
+result<typename RequestT::reply> decode(const http_response& response) {
+    return decode<RequestT>(config{}, response);
+}
+
+/// A config that is checked once, for many requests. Its functions are those above; they may be called from
+/// any thread at once.
+class encoder {
+    promptlayer::config config_;
+    std::optional<error> config_error_ = detail::check(config_);
+
+public:
+    explicit encoder(promptlayer::config config) : config_(std::move(config)) {}
+
+    const promptlayer::config& config() const noexcept { return config_; }
+
+    /// Returns `invalid_config`; nullopt if the config can be used.
+    const std::optional<error>& config_error() const noexcept { return config_error_; }
+
+    template <class RequestT>
+    result<prepared_request> prepare(const RequestT& request) const {
+        if (config_error_)
+            return *config_error_;
+        return detail::prepare_any(RequestT::path, detail::refer_to(request), config_.max_request_bytes,
+                                   config_.api_key);
+    }
+
+    result<http_request> authorize(prepared_request request) const {
+        if (config_error_)
+            return *config_error_;
+        return detail::authorize_any(config_, std::move(request));
+    }
+
+    template <class RequestT>
+    result<void> encode(const RequestT& request, http_request& out) const {
+        if (config_error_) {
+            detail::clear(out);
+            return *config_error_;
+        }
+        return detail::encode_any(config_, RequestT::path, detail::refer_to(request), out);
+    }
+
+    template <class RequestT>
+    result<typename RequestT::reply> decode(const http_response& response) const {
+        return detail::decode_reply<typename RequestT::reply>(config_, response);
+    }
+};
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
 namespace detail {
+
+PROMPTLAYER_DECL std::optional<error> check(const config& config) {
+    if (auto violations = validate(config); !violations.empty())
+        return invalid(errc::invalid_config, std::move(violations));
+    return std::nullopt;
+}
+
+PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
+                                                      std::size_t max_bytes, std::string_view api_key) {
+    prepared_request prepared{std::string{path}, {}};
+    if (auto written = write_json(request, max_bytes, prepared.body, api_key); !written)
+        return std::move(written).error();
+    return prepared;
+}
+
+/// Sets everything except the body.
+inline void to_http(const config& config, std::string_view path, http_request& out) {
+    const std::string_view base = config.base_url;
+    out.method = "POST";
+    (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
+    out.headers.resize(4 + config.headers.size());
+    const auto set = [&](std::size_t index, std::string_view name, std::string_view value) {
+        out.headers[index].name = name;
+        out.headers[index].value = value;
+    };
+    set(0, "X-API-KEY", config.api_key);
+    set(1, "Content-Type", "application/json");
+    set(2, "Accept", "application/json");
+    set(3, "User-Agent", config.user_agent);
+    std::copy(config.headers.begin(), config.headers.end(), out.headers.begin() + 4);
+    out.timeout = config.timeout;
+    out.max_response_bytes = config.max_response_bytes;
+}
+
+PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request) {
+    http_request out;
+    out.body = std::move(request.body);
+    to_http(config, request.path, out);
+    return out;
+}
+
+PROMPTLAYER_DECL void clear(http_request& request) noexcept {
+    request.method.clear();
+    request.url.clear();
+    request.headers.clear();
+    request.body.clear();
+}
+
+PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
+                                         http_request& out) {
+    auto written = write_json(request, config.max_request_bytes, out.body, config.api_key);
+    if (written)
+        to_http(config, path, out);
+    else
+        clear(out);
+    return written;
+}
 
 constexpr errc code_of(int status) noexcept {
     switch (status) {
@@ -158,32 +230,27 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
-/// Returns text of the service or a transport for a person, without the API key and the credentials of the
-/// config.
-inline std::string shown_text(const config& settings, std::string_view text,
-                              std::size_t most_bytes = max_service_text) {
-    return shown_text(text, settings.api_key, settings.headers, most_bytes);
-}
-
-/// Returns the beginning of a body that is no JSON object, for a person: at most 200 code points of its first
-/// 4 KiB, white space in runs of one.
-inline std::string excerpt(const config& settings, std::string_view body) {
-    const std::string shown = shown_text(settings, body.substr(0, 4096), body.npos);
+/// Returns the beginning of a body that is not a JSON object, for a person: at most 200 code points of its
+/// first 4 KiB, with one space for each run of white space.
+inline std::string excerpt(std::string_view body, const std::vector<std::string_view>& secrets) {
+    const std::string shown = shown_text(body.substr(0, 4096), secrets);
     std::string out;
     std::string_view rest = shown;
-    for (std::size_t left = 200; !rest.empty() && left != 0;) {
+    for (std::size_t count = 0; !rest.empty() && count != 200;) {
         const std::string_view bytes = take_code_point(rest).bytes;
         if (bytes == " " && (out.empty() || out.back() == ' '))
             continue;
         out += bytes;
-        --left;
+        ++count;
     }
     return out.substr(0, out.find_last_not_of(' ') + 1);
 }
 
-/// Returns where a redirect leads: a host, as browsers read `Location`. They drop tabs, take a backslash for
-/// a slash, and need no slashes after the scheme. Empty if the response is no redirect, or does not say.
-inline std::string redirect_target(const config& settings, const http_response& response) {
+/// Returns the host that a redirect leads to, as browsers read `Location`: they drop tabs, read a backslash
+/// as a slash, and need no slashes after the scheme. Empty if the response is no redirect or has no
+/// `Location`.
+inline std::string redirect_target(const http_response& response,
+                                   const std::vector<std::string_view>& secrets) {
     const std::string* const location = find_header(response.headers, "Location");
     if (!location || location->empty() || response.status < 300 || response.status > 399)
         return {};
@@ -205,112 +272,113 @@ inline std::string redirect_target(const config& settings, const http_response& 
     rest = rest.substr(0, rest.find_first_of("/?#"));
     rest.remove_prefix(rest.rfind('@') + 1);
     rest = rest.substr(0, rest.find(':', rest.starts_with('[') ? std::min(rest.find(']'), rest.size()) : 0));
-    const std::string host = shown_text(settings, rest, 253);
+    const std::string host = shown_text(rest, secrets, 253);
     return host.empty() ? "an address without a host" : host;
 }
 
-/// An answer that is an error: the sentence of its code, the status, and what the service says.
-inline error response_error(const config& settings, errc code, const http_response& response,
-                            std::string message) {
-    error e{.code = code, .status = response.status};
-    e.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
-    if (const std::string target = redirect_target(settings, response); !target.empty())
-        e.message += ", redirects to " + target;
-    e.message += ")";
-    if (!message.empty())
-        e.message += ": " + std::move(message);
-    e.retry_after = retry_after(response);
-    return e;
+/// Makes the error of a response: the message for its code, the status, and `detail`.
+inline error response_error(errc code, const http_response& response,
+                            const std::vector<std::string_view>& secrets, const std::string& detail) {
+    error failed{.code = code, .status = response.status};
+    failed.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    if (const std::string target = redirect_target(response, secrets); !target.empty())
+        failed.message += ", redirects to " + target;
+    failed.message += ")";
+    if (!detail.empty())
+        failed.message += ": " + detail;
+    failed.retry_after = retry_after(response);
+    return failed;
 }
 
-inline error status_error(const config& settings, const http_response& response) {
+/// Makes the error of a response that is not 200.
+inline error status_error(const config& config, const http_response& response,
+                          const std::vector<std::string_view>& secrets) {
     service_message message;
-    if (response.body.size() <= settings.max_response_bytes)
-        message = read_service_message(response.body, settings.api_key);
+    if (response.body.size() <= config.max_response_bytes)
+        message = read_service_message(response.body, config.api_key);
     if (!message.is_object)
-        message.text = excerpt(settings, response.body);
+        message.text = excerpt(response.body, secrets);
     if (!message.violations.empty() && message.text.empty())
         message.text = join(message.violations);
-    for (violation& v : message.violations) {
-        v.path = shown_text(settings, v.path);
-        v.message = shown_text(settings, v.message);
+    error failed = response_error(code_of(response.status), response, secrets,
+                                  shown_text(message.text, secrets, max_service_text));
+    for (violation& reported : message.violations) {
+        reported.path = shown_text(reported.path, secrets, max_service_text);
+        reported.message = shown_text(reported.message, secrets, max_service_text);
     }
-    error e =
-        response_error(settings, code_of(response.status), response, shown_text(settings, message.text));
-    e.violations = std::move(message.violations);
-    return e;
+    failed.violations = std::move(message.violations);
+    return failed;
 }
 
-inline error transport_error(const config& settings, const transport_failure& failed) {
-    error e{.code = errc::transport};
-    e.message = message_for(e.code) + std::string{": "} + message_for(failed.kind);
-    if (const auto why = shown_text(settings, failed.message); !why.empty())
-        e.message += ": " + why;
-    e.failure = failed.kind;
-    e.maybe_delivered = failed.maybe_delivered;
-    return e;
+/// Returns the message of a reply whose `success` is false; nullopt for any other reply.
+inline std::optional<std::string> rejection_of(const model_info& info, const void* reply) {
+    bool is_rejection = false;
+    std::string message;
+    for (const field_info& field : info.fields) {
+        if (field.name() == "success" && field.type == json_type::boolean) {
+            const member_value success = field.load(reply);
+            is_rejection = success.is_given && success.integer == 0;
+        }
+        if (field.name() == "message" && field.type == json_type::string)
+            message = field.load(reply).text;
+    }
+    return is_rejection ? std::optional{std::move(message)} : std::nullopt;
+}
+
+PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
+                                                 const model_info& info, void* reply) {
+    const std::vector<std::string_view> secrets = secrets_of(config.api_key, config.headers);
+    if (response.status != 200)
+        return status_error(config, response, secrets);
+    const auto malformed = [&](const std::string& detail) {
+        return response_error(errc::malformed_response, response, secrets, detail);
+    };
+    if (response.body.size() > config.max_response_bytes)
+        return malformed("more than " + std::to_string(config.max_response_bytes) + " bytes");
+    json_document document;
+    if (const auto failed = document.parse(response.body)) {
+        const std::string shown = excerpt(response.body, secrets);
+        return malformed(shown_text(failed->message, secrets, max_service_text) +
+                         (shown.empty() ? "" : ": " + shown));
+    }
+    violation_collector report{.api_key = config.api_key};
+    if (document.size() != response.body.size())
+        report.add(rule::trailing_text, {}, 0, document.size());
+    reply_reader{info, reply, secrets, report}.read(document.value());
+    if (auto violations = std::move(report.list).take(); !violations.empty()) {
+        error failed = malformed(shown_text(join(violations), secrets, max_service_text));
+        for (violation& broken : violations)
+            broken.path = shown_text(broken.path, secrets, max_service_text);
+        failed.violations = std::move(violations);
+        return failed;
+    }
+    if (const auto message = rejection_of(info, reply))
+        return response_error(errc::rejected, response, secrets,
+                              shown_text(*message, secrets, max_service_text));
+    return std::nullopt;
+}
+
+PROMPTLAYER_DECL error transport_error(const config& config, const transport_failure& failed) {
+    error out{.code = errc::transport};
+    out.message = message_for(out.code) + std::string{": "} + message_for(failed.kind);
+    const std::string reason =
+        shown_text(failed.message, secrets_of(config.api_key, config.headers), max_service_text);
+    if (!reason.empty())
+        out.message += ": " + reason;
+    out.failure = failed.kind;
+    out.maybe_delivered = failed.maybe_delivered;
+    return out;
 }
 
 } // namespace detail
 
-/// What an answer says: the reply that the interface promises, or an error. The status decides first; only
-/// 200 is a success. Text of the service has its control characters replaced and, where it echoes the API
-/// key, `[redacted]`; in errors it is cut at 512 bytes. An answer over `max_response_bytes`, or nested deeper
-/// than 32, is not parsed. No I/O.
-template <class RequestT = track_prompt>
-result<typename RequestT::reply> decode(const config& settings, const http_response& response) {
-    using reply = typename RequestT::reply;
-    if (response.status != 200)
-        return detail::status_error(settings, response);
-    if (response.body.size() > settings.max_response_bytes)
-        return detail::response_error(settings, errc::malformed_response, response,
-                                      "more than " + std::to_string(settings.max_response_bytes) + " bytes");
-    auto read = detail::read_json<reply, detail::unknown_members::ignore>(response.body, settings.api_key);
-    if (!read) {
-        std::string message = detail::shown_text(settings, read.error().message);
-        if (read.error().code == errc::malformed_json) {
-            const std::string shown = detail::excerpt(settings, response.body);
-            message += shown.empty() ? "" : ": " + shown;
-        }
-        error e = detail::response_error(settings, errc::malformed_response, response, std::move(message));
-        e.violations = std::move(read.error().violations);
-        for (violation& v : e.violations)
-            v.path = detail::shown_text(settings, v.path);
-        return e;
-    }
-    if constexpr (requires {
-                      { read->success } -> std::convertible_to<bool>;
-                  }) {
-        if (!read->success) {
-            std::string message;
-            if constexpr (requires {
-                              { read->message } -> std::convertible_to<std::string>;
-                          })
-                message = detail::shown_text(settings, read->message);
-            return detail::response_error(settings, errc::rejected, response, std::move(message));
-        }
-    }
-    const auto whole = [&](std::string_view text) { return detail::shown_text(settings, text, text.npos); };
-    reply::schema::for_each_field([&]<class FieldT>(FieldT field, std::size_t) {
-        auto& member = (*read).*FieldT::member;
-        if constexpr (FieldT::type == detail::json_type::string) {
-            if (field.present(*read))
-                member = whole(field.value(*read));
-        } else if constexpr (FieldT::type == detail::json_type::object) {
-            std::remove_reference_t<decltype(member)> clean;
-            for (const auto& [name, text] : member)
-                clean.emplace(whole(name), whole(text));
-            member = std::move(clean);
-        }
-    });
-    return read;
+PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request) {
+    if (auto failed = detail::check(config))
+        return *std::move(failed);
+    return detail::authorize_any(config, std::move(request));
 }
 
-/// The same with the limits of a default config.
-template <class RequestT = track_prompt>
-result<typename RequestT::reply> decode(const http_response& response) {
-    return decode<RequestT>(config{}, response);
-}
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -2,6 +2,7 @@
 #define PROMPTLAYER_ERROR_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/result.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
@@ -12,93 +13,92 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
 #include <vector>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <utility>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// What went wrong. The HTTP status decides first: whatever the body of a 503 holds, it is a `server_error`.
+/// What went wrong. The HTTP status decides first: a 503 is a `server_error`, whatever its body holds.
 enum class errc {
-    invalid_request = 1, ///< refused before it was sent; `error::violations` says why
-    invalid_config,      ///< the `config` cannot be used; `error::violations` names its members
-    transport,           ///< no answer came; `error::failure` says how
+    invalid_request = 1, ///< not sent, because it breaks a rule; `error::violations` lists the rules
+    invalid_config,      ///< the `config` cannot be used; `error::violations` lists its invalid members
+    transport,           ///< no response arrived; `error::failure` says why
     bad_request,         ///< HTTP 400
     unauthorized,        ///< HTTP 401
     forbidden,           ///< HTTP 403
     not_found,           ///< HTTP 404
     conflict,            ///< HTTP 409
-    unprocessable,       ///< HTTP 422; `error::violations` holds what the service lists
+    unprocessable,       ///< HTTP 422; `error::violations` lists what the service reports
     rate_limited,        ///< HTTP 429
     server_error,        ///< HTTP 500 to 599
-    unexpected_status,   ///< any other status but 200, redirects included
-    rejected,            ///< HTTP 200 whose `success` is false
-    malformed_response,  ///< HTTP 200 whose body is not what the interface promises, or is too large
-    malformed_json,      ///< `from_json` was given what is not JSON; `error::offset` says where
-    queue_full,          ///< a queue took no more
-    closed,              ///< a queue or tracker was closed before, or a client was moved from
-    journal_failed,      ///< a journal did not open; or a request is queued, but not on record
+    unexpected_status,   ///< any other status except 200, redirects included
+    rejected,            ///< HTTP 200 with a `success` that is false
+    malformed_response,  ///< HTTP 200 with a body that the interface does not allow, or that is too large
+    malformed_json,      ///< the text given to `from_json` is not JSON; `error::offset` says where
+    queue_full,          ///< the queue accepts no more requests
+    closed,              ///< the queue or tracker is closed, or the client was moved from
+    journal_failed,      ///< the journal did not open; or the request is queued, but not in the journal
 };
 
-/// How a transport failed to bring an answer.
+/// Why a transport returned no response.
 enum class failure {
-    resolve,   ///< the host has no address
-    connect,   ///< no connection was made
-    tls,       ///< the peer is not trusted, or no secure connection could be agreed on
-    timeout,   ///< `http_request::timeout` passed
-    reset,     ///< the connection ended before the answer was complete
-    cancelled, ///< given up on this side
+    resolve,   ///< the DNS lookup of the host failed
+    connect,   ///< no connection was established
+    tls,       ///< the peer is not trusted, or the TLS handshake failed
+    timeout,   ///< `http_request::timeout` expired
+    reset,     ///< the connection ended before the response was complete
+    cancelled, ///< cancelled by this process
     other,
 };
 
 /// The rule that a `violation` breaks.
 enum class rule {
     required,       ///< the member is missing
-    type,           ///< the value has another JSON type, or a fraction where an integer is due
-    range,          ///< an integer that does not fit in 64 bits signed
+    type,           ///< the value has another JSON type, or is a fraction in place of an integer
+    range,          ///< the integer does not fit in 64 bits signed
     min_length,     ///< fewer code points than `limit`
     max_length,     ///< more code points than `limit`
     utf8,           ///< the value is not UTF-8; `actual` is the byte offset
     name_utf8,      ///< the name of a variable is not UTF-8; `actual` is the byte offset
     unique,         ///< a member or the name of a variable is given more than once
-    at_most_one_of, ///< `actual` members are given of which `limit` may be
+    at_most_one_of, ///< `actual` members of a group are given, at most `limit` may be
     unknown_member, ///< the schema has no such member
-    max_bytes,      ///< a body of `actual` bytes, of which `limit` are allowed
-    trailing_text,  ///< text after the JSON value; `actual` is the byte offset
-    setting,        ///< a member of `config` that cannot be used
+    max_bytes,      ///< the body has `actual` bytes, at most `limit` are allowed
+    trailing_text,  ///< text follows the JSON value; `actual` is the byte offset
+    setting,        ///< a member of `config` cannot be used
     service,        ///< reported by the service
     omitted,        ///< stands for `actual` further violations
 };
 
 /// One broken rule.
 struct violation {
-    std::string path{}; ///< `label`, `prompt_input_variables["user"]`; empty: the whole
+    std::string path{}; ///< `label`, `prompt_input_variables["user"]`; empty for the request as a whole
     promptlayer::rule rule = promptlayer::rule::service;
-    std::uint64_t limit = 0;  ///< what the rule allows, where it is a measure
-    std::uint64_t actual = 0; ///< what was found, in the same measure
-    std::string message{};    ///< the rule and the measures in words, never the value
+    std::uint64_t limit = 0;  ///< the limit that the rule sets, if it sets one
+    std::uint64_t actual = 0; ///< the actual measure, in the unit of `limit`
+    std::string message{};    ///< the rule, its limit and the measure; never the value
 
     friend bool operator==(const violation&, const violation&) = default;
 };
 
-/// A broken rule as a sentence: `label: at most 512 characters, has 513`.
-inline std::string to_string(const violation& v) {
-    return v.path.empty() ? v.message : v.path + ": " + v.message;
-}
+/// Returns the violation as one line: `label: at most 512 characters, has 513`.
+PROMPTLAYER_DECL std::string to_string(const violation& broken);
 
-/// What a call came to when it did not succeed. A plain value; holds no value of a request and never the API
-/// key.
+/// Why a call did not succeed. A plain value. Holds no value of a request and never the API key.
 struct error {
     errc code{};
-    std::string message{};               ///< the whole sentence, violations included; see `to_string`
-    int status = 0;                      ///< the HTTP status, 0 if none came
-    std::vector<violation> violations{}; ///< the first 64, then one `rule::omitted` for the rest
-    std::optional<promptlayer::failure> failure{}; ///< set where `code` is `errc::transport`
-    bool maybe_delivered = false;                  ///< no answer came, yet the service may have done the work
-    std::optional<std::chrono::seconds> retry_after{}; ///< the service's wish, not capped
+    std::string message{};               ///< everything in one line, violations included; see `to_string`
+    int status = 0;                      ///< the HTTP status; 0 if no response arrived
+    std::vector<violation> violations{}; ///< the first 64, then one `rule::omitted` for the others
+    std::optional<promptlayer::failure> failure{}; ///< set if `code` is `errc::transport`
+    bool maybe_delivered = false; ///< no response arrived, but the service may have processed the request
+    std::optional<std::chrono::seconds> retry_after{}; ///< from `Retry-After`, not capped
     std::optional<std::size_t> offset{};               ///< byte offset in the text given to `from_json`
 
-    /// Whether the same request may succeed later: no answer (but for tls and cancelled), or HTTP 408, 429,
-    /// 500, 502, 503, 504. The one rule that everything which retries here uses.
+    /// Returns true if the same request may succeed later: after every transport failure except `tls` and
+    /// `cancelled`, and after HTTP 408, 429, 500, 502, 503 and 504. Every retry of the library follows this.
     bool retryable() const noexcept {
         if (failure)
             return *failure != promptlayer::failure::tls && *failure != promptlayer::failure::cancelled;
@@ -107,29 +107,29 @@ struct error {
     }
 };
 
-/// The sentence of an error: what happened and what breaks which rule, on one line. Holds no value of a
-/// request.
-inline std::string to_string(const error& e);
+/// Returns the error as one line: `message` or, if that is empty, its violations or the text for its code.
+PROMPTLAYER_DECL std::string to_string(const error& failed);
 
 namespace detail {
 
-// A template, so that <iosfwd> is enough here.
-template <class TraitsT, class ValueT>
-std::basic_ostream<char, TraitsT>& print(std::basic_ostream<char, TraitsT>& out, const ValueT& value) {
-    return out << std::string_view{to_string(value)};
-}
+/// Types that `operator<<` prints with `to_string`.
+template <class T>
+inline constexpr bool is_printable = false;
+template <>
+inline constexpr bool is_printable<violation> = true;
+template <>
+inline constexpr bool is_printable<error> = true;
 
 } // namespace detail
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const violation& v) {
-    return detail::print(out, v);
+/// Prints `to_string(value)`. A template, so that <iosfwd> is enough here.
+template <class TraitsT, class ValueT>
+requires detail::is_printable<ValueT> std::basic_ostream<char, TraitsT>
+&operator<<(std::basic_ostream<char, TraitsT>& out, const ValueT& value) {
+    return out << std::string_view{to_string(value)};
 }
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out, const error& e) {
-    return detail::print(out, e);
-}
+#if defined(PROMPTLAYER_DEFINITIONS)
 
 namespace detail {
 
@@ -137,18 +137,18 @@ constexpr const char* message_for(errc code) noexcept {
     switch (code) {
     case errc::invalid_request: return "the request is not valid";
     case errc::invalid_config: return "the configuration is not valid";
-    case errc::transport: return "no answer from the service";
+    case errc::transport: return "no response from the service";
     case errc::bad_request: return "the service refused the request";
     case errc::unauthorized: return "the service did not accept the API key";
     case errc::forbidden: return "the API key does not permit this";
-    case errc::not_found: return "the service does not know the address or what the request names";
-    case errc::conflict: return "the request conflicts with what the service holds";
+    case errc::not_found: return "the service does not know the path or what the request names";
+    case errc::conflict: return "the request conflicts with data that the service holds";
     case errc::unprocessable: return "the service found the request not valid";
     case errc::rate_limited: return "the service asks for fewer requests";
     case errc::server_error: return "the service failed";
-    case errc::unexpected_status: return "the service answered with an unexpected status, is base_url right?";
+    case errc::unexpected_status: return "the service returned an unexpected status; check base_url";
     case errc::rejected: return "the service reports that it did not succeed";
-    case errc::malformed_response: return "the answer is not what the service's interface promises";
+    case errc::malformed_response: return "the response does not match the interface of the service";
     case errc::malformed_json: return "the text is not JSON";
     case errc::queue_full: return "the queue is full";
     case errc::closed: return "the queue is closed";
@@ -159,10 +159,10 @@ constexpr const char* message_for(errc code) noexcept {
 
 constexpr const char* message_for(failure kind) noexcept {
     switch (kind) {
-    case failure::resolve: return "the host has no address";
-    case failure::connect: return "no connection could be made";
-    case failure::tls: return "no trusted connection could be made";
-    case failure::timeout: return "the time allowed has passed";
+    case failure::resolve: return "the DNS lookup of the host failed";
+    case failure::connect: return "no connection could be established";
+    case failure::tls: return "no trusted connection could be established";
+    case failure::timeout: return "the timeout expired";
     case failure::reset: return "the connection ended early";
     case failure::cancelled: return "cancelled";
     case failure::other: break;
@@ -170,110 +170,86 @@ constexpr const char* message_for(failure kind) noexcept {
     return "the transport failed";
 }
 
-inline std::string join(const std::vector<violation>& violations) {
-    std::string text;
-    for (const violation& v : violations)
-        text.append(text.empty() ? "" : "; ").append(to_string(v));
-    return text;
-}
-
-} // namespace detail
-
-inline std::string to_string(const error& e) {
-    if (!e.message.empty())
-        return e.message;
-    return e.violations.empty() ? detail::message_for(e.code) : detail::join(e.violations);
-}
-
-namespace detail {
-
-/// What a JSON value is, for the sentences on `rule::type`.
-enum class json_type { null, boolean, integer, number, string, array, object };
-
-constexpr const char* type_name(json_type type) noexcept {
-    switch (type) {
-    case json_type::null: return "null";
-    case json_type::boolean: return "a boolean";
-    case json_type::integer: return "an integer";
-    case json_type::number: return "a number";
-    case json_type::string: return "a string";
-    case json_type::array: return "an array";
-    case json_type::object: break;
-    }
-    return "an object";
-}
-
+/// Returns the text of a violation. Empty for rules whose text needs names of a schema or of the config.
 inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t actual) {
-    const std::string has = ", has " + std::to_string(actual);
     const auto characters = [&] {
-        return std::to_string(limit) + (limit == 1 ? " character" : " characters");
+        return std::to_string(limit) + (limit == 1 ? " character" : " characters") + ", has " +
+               std::to_string(actual);
     };
     switch (broken) {
     case rule::required: return "is required";
     case rule::range: return "must fit in 64 bits signed";
-    case rule::min_length: return "at least " + characters() + has;
-    case rule::max_length: return "at most " + characters() + has;
+    case rule::min_length: return "at least " + characters();
+    case rule::max_length: return "at most " + characters();
     case rule::utf8: return "is not UTF-8 at byte " + std::to_string(actual);
     case rule::name_utf8: return "its name is not UTF-8 at byte " + std::to_string(actual);
     case rule::unique: return "is given more than once";
     case rule::unknown_member: return "is not a member of this request";
-    case rule::max_bytes: return "the body: at most " + std::to_string(limit) + " bytes" + has;
+    case rule::max_bytes:
+        return "the body: at most " + std::to_string(limit) + " bytes, has " + std::to_string(actual);
     case rule::trailing_text: return "text after the JSON value, at byte " + std::to_string(actual);
     case rule::omitted: return "and " + std::to_string(actual) + " more";
     case rule::type:
     case rule::at_most_one_of:
     case rule::setting:
-    case rule::service: break; // worded where they are found, from names of the schema or of the config
+    case rule::service: break;
     }
     return {};
 }
 
-inline violation wrong_type(std::string path, json_type expected, const char* found) {
-    std::string message = path.empty() ? "the body must be " : "must be ";
-    message.append(type_name(expected)).append(", is ").append(found);
-    return {std::move(path), rule::type, 0, 0, std::move(message)};
+inline std::string join(const std::vector<violation>& violations) {
+    std::string text;
+    for (const violation& broken : violations)
+        text.append(text.empty() ? "" : "; ").append(to_string(broken));
+    return text;
+}
+
+/// Makes an `invalid_request` or `invalid_config`: the violations are its message.
+inline error invalid(errc code, std::vector<violation> violations) {
+    error invalid{.code = code, .message = join(violations)};
+    invalid.violations = std::move(violations);
+    return invalid;
 }
 
 /// Keeps the first 64 violations and counts the others, so that no input makes an error large.
 class violation_list {
-    static constexpr std::size_t most = 64;
-    std::vector<violation> kept_{};
+    static constexpr std::size_t max_size = 64;
+    std::vector<violation> violations_{};
     std::size_t omitted_ = 0;
 
 public:
-    bool empty() const noexcept { return kept_.empty(); }
+    bool empty() const noexcept { return violations_.empty(); }
 
-    /// `make` is called only if what it makes is kept.
+    /// Calls `make` only if its result is kept.
     template <class MakeT>
     void add(MakeT&& make) {
-        if (kept_.size() < most)
-            kept_.push_back(make());
+        if (violations_.size() < max_size)
+            violations_.push_back(make());
         else
             ++omitted_;
     }
 
     std::vector<violation> take() && {
         if (omitted_ != 0)
-            kept_.push_back({"", rule::omitted, most, omitted_, message_for(rule::omitted, most, omitted_)});
-        return std::move(kept_);
+            violations_.push_back(
+                {"", rule::omitted, max_size, omitted_, message_for(rule::omitted, max_size, omitted_)});
+        return std::move(violations_);
     }
 };
 
-/// `invalid_request` and `invalid_config`: the violations are the sentence.
-inline error invalid(errc code, std::vector<violation> violations) {
-    error e{.code = code, .message = join(violations)};
-    e.violations = std::move(violations);
-    return e;
-}
-
-inline error malformed_json(std::size_t offset, std::string_view what) {
-    error e{.code = errc::malformed_json};
-    e.message = message_for(e.code) + std::string{": "}.append(what) + " at byte " + std::to_string(offset);
-    e.offset = offset;
-    return e;
-}
-
 } // namespace detail
+
+PROMPTLAYER_DECL std::string to_string(const violation& broken) {
+    return broken.path.empty() ? broken.message : broken.path + ": " + broken.message;
+}
+
+PROMPTLAYER_DECL std::string to_string(const error& failed) {
+    if (!failed.message.empty())
+        return failed.message;
+    return failed.violations.empty() ? detail::message_for(failed.code) : detail::join(failed.violations);
+}
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

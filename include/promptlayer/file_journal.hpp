@@ -2,7 +2,6 @@
 #define PROMPTLAYER_FILE_JOURNAL_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/journal.hpp>
@@ -46,8 +45,8 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 #if !defined(_WIN32)
-/// The files that journals of this process have locked, by device and number, because there are systems where
-/// `flock` always succeeds. Never destroyed: static journals may be closed after it would have been.
+/// The files that journals of this process have locked, by device and inode, because `flock` always succeeds
+/// on some systems. The instance is never destroyed, because static journals may be closed late.
 class locked_files {
     using id = std::pair<dev_t, ino_t>;
 
@@ -55,22 +54,22 @@ class locked_files {
     std::set<id> ids_{};
 
     static std::optional<id> id_of(int descriptor) noexcept {
-        struct stat known {};
-        if (::fstat(descriptor, &known) != 0)
+        struct stat status {};
+        if (::fstat(descriptor, &status) != 0)
             return std::nullopt;
-        return id{known.st_dev, known.st_ino};
+        return id{status.st_dev, status.st_ino};
     }
 
 public:
     static locked_files& instance() {
-        static locked_files& made = *new locked_files;
-        return made;
+        static locked_files& files = *new locked_files;
+        return files;
     }
 
-    /// Returns false, and sets `errno`, if a journal of this process has the file.
+    /// Returns false and sets `errno` if a journal of this process has locked the file.
     bool add(int descriptor) {
         const auto file = id_of(descriptor);
-        const lock held{mutex_};
+        const lock guard{mutex_};
         if (!file || ids_.insert(*file).second)
             return file.has_value();
         errno = EWOULDBLOCK;
@@ -79,20 +78,20 @@ public:
 
     void remove(int descriptor) noexcept {
         const auto file = id_of(descriptor);
-        const lock held{mutex_};
+        const lock guard{mutex_};
         if (file)
             ids_.erase(*file);
     }
 };
 #endif
 
-/// A file by its descriptor. A function that fails returns false and leaves why in `errno`.
+/// An open file. A function that fails returns false and sets `errno`.
 class journal_file {
     int descriptor_ = -1;
     [[maybe_unused]] bool locked_ = false;
 
 public:
-    enum class use { reading, writing, making, locking };
+    enum class use { reading, writing, creating, locking };
 
     journal_file() = default;
     journal_file(const journal_file&) = delete;
@@ -102,42 +101,42 @@ public:
     explicit operator bool() const noexcept { return descriptor_ >= 0; }
 
 #if defined(_WIN32)
-    bool open(const std::filesystem::path& path, use how) noexcept {
+    bool open(const std::filesystem::path& path, use purpose) noexcept {
         close();
-        const int create = how == use::reading  ? _O_RDONLY
-                           : how == use::making ? _O_RDWR | _O_CREAT | _O_EXCL
-                                                : _O_RDWR | _O_CREAT;
+        const int create = purpose == use::reading    ? _O_RDONLY
+                           : purpose == use::creating ? _O_RDWR | _O_CREAT | _O_EXCL
+                                                      : _O_RDWR | _O_CREAT;
         return ::_wsopen_s(&descriptor_, path.c_str(), create | _O_BINARY | _O_NOINHERIT,
-                           how == use::locking ? _SH_DENYRW : _SH_DENYNO, _S_IREAD | _S_IWRITE) == 0;
+                           purpose == use::locking ? _SH_DENYRW : _SH_DENYNO, _S_IREAD | _S_IWRITE) == 0;
     }
     void close() noexcept {
         if (descriptor_ >= 0)
             ::_close(std::exchange(descriptor_, -1));
     }
-    bool seek(std::uint64_t to) const noexcept {
-        return ::_lseeki64(descriptor_, static_cast<long long>(to), SEEK_SET) >= 0;
+    bool seek(std::uint64_t offset) const noexcept {
+        return ::_lseeki64(descriptor_, static_cast<long long>(offset), SEEK_SET) >= 0;
     }
-    long long read_some(char* to, std::size_t size) const noexcept {
-        return ::_read(descriptor_, to, static_cast<unsigned>(size));
+    long long read_some(char* buffer, std::size_t size) const noexcept {
+        return ::_read(descriptor_, buffer, static_cast<unsigned>(size));
     }
-    long long write_some(const char* from, std::size_t size) const noexcept {
-        return ::_write(descriptor_, from, static_cast<unsigned>(size));
+    long long write_some(const char* bytes, std::size_t size) const noexcept {
+        return ::_write(descriptor_, bytes, static_cast<unsigned>(size));
     }
     bool truncate(std::uint64_t size) const noexcept {
         return ::_chsize_s(descriptor_, static_cast<long long>(size)) == 0;
     }
     bool sync() const noexcept { return ::_commit(descriptor_) == 0; }
-    static void sync_folder_of(const std::filesystem::path&) noexcept {} // there is no such thing
+    static void sync_folder_of(const std::filesystem::path&) noexcept {} // Windows cannot sync a folder
 #else
-    bool open(const std::filesystem::path& path, use how) {
+    bool open(const std::filesystem::path& path, use purpose) {
         close();
-        const int flags = how == use::reading  ? O_RDONLY
-                          : how == use::making ? O_RDWR | O_CREAT | O_EXCL
-                                               : O_RDWR | O_CREAT;
+        const int flags = purpose == use::reading    ? O_RDONLY
+                          : purpose == use::creating ? O_RDWR | O_CREAT | O_EXCL
+                                                     : O_RDWR | O_CREAT;
         do
             descriptor_ = ::open(path.c_str(), flags | O_CLOEXEC, S_IRUSR | S_IWUSR);
         while (descriptor_ < 0 && errno == EINTR);
-        if (descriptor_ < 0 || how != use::locking)
+        if (descriptor_ < 0 || purpose != use::locking)
             return descriptor_ >= 0;
         locked_ = ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 && locked_files::instance().add(descriptor_);
         return locked_;
@@ -148,51 +147,53 @@ public:
         if (descriptor_ >= 0)
             ::close(std::exchange(descriptor_, -1));
     }
-    bool seek(std::uint64_t to) const noexcept {
-        return ::lseek(descriptor_, static_cast<off_t>(to), SEEK_SET) >= 0;
+    bool seek(std::uint64_t offset) const noexcept {
+        return ::lseek(descriptor_, static_cast<off_t>(offset), SEEK_SET) >= 0;
     }
-    long long read_some(char* to, std::size_t size) const noexcept { return ::read(descriptor_, to, size); }
-    long long write_some(const char* from, std::size_t size) const noexcept {
-        return ::write(descriptor_, from, size);
+    long long read_some(char* buffer, std::size_t size) const noexcept {
+        return ::read(descriptor_, buffer, size);
+    }
+    long long write_some(const char* bytes, std::size_t size) const noexcept {
+        return ::write(descriptor_, bytes, size);
     }
     bool truncate(std::uint64_t size) const noexcept {
         return ::ftruncate(descriptor_, static_cast<off_t>(size)) == 0;
     }
     bool sync() const noexcept {
 #if defined(F_FULLFSYNC)
-        if (::fcntl(descriptor_, F_FULLFSYNC) == 0) // macOS, where fsync leaves it in the drive's cache
+        if (::fcntl(descriptor_, F_FULLFSYNC) == 0) // macOS: fsync leaves the data in the drive's cache
             return true;
 #endif
         return ::fsync(descriptor_) == 0;
     }
-    /// Makes a new name last.
+    /// Writes the entry of a new file in its folder to the disk.
     static void sync_folder_of(const std::filesystem::path& path) {
         const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-        if (journal_file opened; opened.open(folder, use::reading))
-            static_cast<void>(opened.sync());
+        if (journal_file file; file.open(folder, use::reading))
+            static_cast<void>(file.sync());
     }
 #endif
 
-    /// Up to `size` bytes from there on; fewer only at the end.
-    bool read(std::uint64_t from, std::uint64_t size, std::string& into) const {
-        into.clear();
-        if (!seek(from))
+    /// Reads up to `size` bytes from `offset` on; fewer only at the end of the file.
+    bool read(std::uint64_t offset, std::uint64_t size, std::string& bytes) const {
+        bytes.clear();
+        if (!seek(offset))
             return false;
         std::array<char, 64 * 1024> buffer{};
-        while (into.size() < size) {
-            const auto most = std::min<std::uint64_t>(buffer.size(), size - into.size());
-            const long long count = read_some(buffer.data(), static_cast<std::size_t>(most));
+        while (bytes.size() < size) {
+            const auto part = std::min<std::uint64_t>(buffer.size(), size - bytes.size());
+            const long long count = read_some(buffer.data(), static_cast<std::size_t>(part));
             if (count < 0 && errno == EINTR)
                 continue;
             if (count <= 0)
                 return count == 0;
-            into.append(buffer.data(), static_cast<std::size_t>(count));
+            bytes.append(buffer.data(), static_cast<std::size_t>(count));
         }
         return true;
     }
 
-    bool write(std::uint64_t to, std::string_view bytes) const noexcept {
-        if (!seek(to))
+    bool write(std::uint64_t offset, std::string_view bytes) const noexcept {
+        if (!seek(offset))
             return false;
         while (!bytes.empty()) {
             const long long count =
@@ -217,7 +218,7 @@ inline constexpr auto crc32_table = [] {
     return table;
 }();
 
-/// CRC-32 as of Ethernet and zip.
+/// Returns the CRC-32 that Ethernet and zip use.
 constexpr std::uint32_t crc32(std::string_view bytes) noexcept {
     std::uint32_t crc = 0xFFFFFFFFU;
     for (const char byte : bytes)
@@ -225,22 +226,24 @@ constexpr std::uint32_t crc32(std::string_view bytes) noexcept {
     return ~crc;
 }
 
-/// A record of a journal: marker, CRC-32 of what follows, size of what follows that, number of the request;
-/// and unless the record says that the request is done: when it was made, in ms since 1970, size of the
-/// path, path, body. Numbers are little-endian.
+/// A record of a journal. Its parts in the file, numbers little-endian:
+///
+/// - marker (4 bytes), CRC-32 of the bytes after it (4), count of the bytes after this count (4);
+/// - number of the request (8);
+/// - only if the request is pending: time of `add` in ms since 1970 (8), size of the path (4), path, body.
 struct journal_record {
-    static constexpr std::string_view marker{"\xFFPL1"}; // no UTF-8, so that no path or body contains it
-    static constexpr std::size_t head = 12;              // marker, CRC, size
+    static constexpr std::string_view marker{"\xFFPL1"}; // not UTF-8: no path or body contains the marker
+    static constexpr std::size_t head = 12;              // marker, CRC, count
     static constexpr std::size_t done_size = head + 8;
 
     outbox::id id = 0;
     bool done = true;
-    std::int64_t made = 0;
+    std::int64_t created = 0;
     std::string_view path{}, body{};
 
-    static void put(std::string& to, std::uint64_t number, int bytes) {
-        for (; bytes > 0; --bytes, number >>= 8)
-            to.push_back(static_cast<char>(static_cast<unsigned char>(number & 0xFFU)));
+    static void put(std::string& bytes, std::uint64_t number, int size) {
+        for (; size > 0; --size, number >>= 8)
+            bytes.push_back(static_cast<char>(static_cast<unsigned char>(number & 0xFFU)));
     }
 
     template <class NumberT = std::uint64_t>
@@ -263,17 +266,17 @@ struct journal_record {
         put(checked, size() - head, 4);
         put(checked, id, 8);
         if (!done) {
-            put(checked, static_cast<std::uint64_t>(made), 8);
+            put(checked, static_cast<std::uint64_t>(created), 8);
             put(checked, path.size(), 4);
             checked.append(path).append(body);
         }
-        std::string whole{marker};
-        whole.reserve(size());
-        put(whole, crc32(checked), 4);
-        return whole.append(checked);
+        std::string text{marker};
+        text.reserve(size());
+        put(text, crc32(checked), 4);
+        return text.append(checked);
     }
 
-    /// That at the start of `bytes`, which it refers to; none where it is torn or damaged.
+    /// Returns the record at the start of `bytes`, to which it refers; nullopt if there is no intact record.
     static std::optional<journal_record> read(std::string_view bytes) noexcept {
         if (!bytes.starts_with(marker) || is_torn(bytes))
             return std::nullopt;
@@ -286,18 +289,18 @@ struct journal_record {
             rest.remove_prefix(part.size());
             return part;
         };
-        journal_record found;
-        found.id = get(next(8));
-        found.done = rest.empty();
-        if (!found.done) {
-            found.made = static_cast<std::int64_t>(get(next(8)));
-            found.path = next(get<std::size_t>(next(4)));
-            found.body = rest;
+        journal_record record;
+        record.id = get(next(8));
+        record.done = rest.empty();
+        if (!record.done) {
+            record.created = static_cast<std::int64_t>(get(next(8)));
+            record.path = next(get<std::size_t>(next(4)));
+            record.body = rest;
         }
-        return found;
+        return record;
     }
 
-    /// Whether it goes on beyond the end of `bytes`.
+    /// Returns whether the record at the start of `bytes` extends beyond their end.
     static bool is_torn(std::string_view bytes) noexcept {
         return bytes.size() < head || get(bytes.substr(8, 4)) > bytes.size() - head;
     }
@@ -307,33 +310,33 @@ struct journal_record {
 
 /// The limits of a `file_journal`.
 struct file_journal_settings {
-    /// Of the file. While it is compacted, a copy may take as much again.
+    /// The largest size of the file. During compaction, a copy may need as much space again.
     std::uint64_t max_bytes = 64 * 1024 * 1024;
-    /// How long a request may be in the file and not yet on the disk. Once a request is reported queued, no
-    /// crash of the process loses it, whatever this is. A crash of the system, or a loss of power, loses
-    /// - with 0 nothing: `track_prompt` waits for the disk (`fsync`);
-    /// - else what was queued in that time before, and while the last request was in flight; the tracker's
-    ///   thread, or `poll`, waits for the disk;
-    /// - if it is empty what the system had not yet written by itself, often half a minute's.
+    /// The time after which a request is written to the disk (`fsync`). A crash of the process never loses a
+    /// request that was reported as queued. A crash of the system, or a loss of power, loses
+    /// - with 0: nothing; `track_prompt` waits for the disk;
+    /// - with another time: the requests queued within that time before, or while the last request was in
+    ///   flight; the tracker's thread, or `poll`, waits for the disk;
+    /// - with nullopt: everything that the system had not yet written, often the last half minute.
     std::optional<std::chrono::milliseconds> sync_after{1'000};
-    /// The time of day; the system's if it is empty. Called by any thread. It tells the age of what an
-    /// earlier process left.
+    /// Returns the time of day; if empty, the system's clock is used. Called by any thread. The time is
+    /// recorded with each request, and gives its age after a restart.
     std::function<std::chrono::system_clock::time_point()> now{};
 };
 
-/// A journal in one file. Beside it stands `NAME.lock`, by which no two trackers, of whatever process, have
-/// it at once, and for a moment `NAME.new`.
+/// A journal in one file. The file `NAME.lock` beside it ensures that no other tracker, of any process, uses
+/// the journal. During compaction there is also a file `NAME.new`.
 ///
-/// - It holds the requests, and with them the values of users' prompts, in clear; never the API key. On POSIX
-///   it is made with mode 0600, on Windows it has the rights of its folder.
-/// - A record has its length and a CRC-32. When it is opened, a torn one at the end is cut off, a damaged
-///   one is skipped and counted, and the rest is kept.
-/// - It is compacted by the tracker's thread, or `poll`, when what is done makes up more than half of it, and
-///   64 KiB, or earlier as `max_bytes` comes near; that copies the rest. Where all is done, it is empty at
-///   once.
+/// - The file contains the requests in clear text, and so the values of users' prompts; never the API key. On
+///   POSIX its mode is 0600; on Windows it has the permissions of its folder.
+/// - Each record has a length and a CRC-32. When the journal is opened, a torn record at the end is cut off,
+///   and a damaged record is skipped and counted. All other records are kept.
+/// - The tracker's thread, or `poll`, compacts the file: it copies the pending requests to a new file. This
+///   happens when ended requests take up more than half of the file and 64 KiB, or earlier as the file nears
+///   `max_bytes`. The file is emptied at once when no request is pending.
 /// - A child of `fork` shares the lock until it ends or executes another program.
 ///
-/// Any thread may call any member, but `tend`, which is for one at a time.
+/// Any thread may call any member, except `tend`: one thread at a time may call it.
 class file_journal final : public journal {
     using file = detail::journal_file;
     using record = detail::journal_record;
@@ -347,15 +350,15 @@ class file_journal final : public journal {
 
     static constexpr std::uint64_t slack = 64 * 1024;
 
-    std::filesystem::path path_; // absolute, since the process may go elsewhere, and without links
+    std::filesystem::path path_; // absolute, because the working directory may change, and without links
     const file_journal_settings settings_;
     file lock_{};
-    mutable detail::mutex mutex_{}; // of all that follows; `file_` is replaced by `tend` only
+    mutable detail::mutex mutex_{}; // protects all members below; only `tend` replaces `file_`
     file file_{};
-    std::uint64_t size_ = 0; // what is after it could not be written
+    std::uint64_t size_ = 0; // the size of the intact part of the file
     std::map<outbox::id, place> live_{};
     std::uint64_t live_bytes_ = 0;
-    std::uint64_t compact_above_ = 0; // raised where that has failed
+    std::uint64_t compact_above_ = 0; // raised when compaction has failed
     bool tending_ = false;
     std::optional<wall_time> unsynced_since_{};
     std::vector<entry> left_{};
@@ -365,35 +368,37 @@ class file_journal final : public journal {
         : path_(std::move(path)), settings_(std::move(settings)) {}
 
     std::filesystem::path beside(const char* suffix) const {
-        std::filesystem::path named = path_;
-        return named += suffix;
+        std::filesystem::path path = path_;
+        return path += suffix;
     }
 
-    error failed(const char* what, const std::string& why) const {
+    error failed(const char* problem, const std::string& reason) const {
         const auto name = path_.u8string();
         return {.code = errc::journal_failed,
-                .message =
-                    std::string{name.begin(), name.end()} + ": " + what + (why.empty() ? "" : ": ") + why};
+                .message = std::string{name.begin(), name.end()} + ": " + problem +
+                           (reason.empty() ? "" : ": ") + reason};
     }
 
-    error failed(const char* what) const { return failed(what, std::generic_category().message(errno)); }
+    error failed(const char* problem) const {
+        return failed(problem, std::generic_category().message(errno));
+    }
 
     bool syncs_each() const { return settings_.sync_after <= milliseconds{0} && settings_.sync_after; }
 
     wall_time now() const { return settings_.now ? settings_.now() : std::chrono::system_clock::now(); }
 
-    void forget(std::map<outbox::id, place>::iterator found) {
-        live_bytes_ -= found->second.size;
-        live_.erase(found);
+    void forget(std::map<outbox::id, place>::iterator position) {
+        live_bytes_ -= position->second.size;
+        live_.erase(position);
     }
 
     bool append(std::string_view bytes) {
-        if (!file_) // it could not be opened again once it was compacted
+        if (!file_) // compaction could not open the new file
             file_.open(path_, file::use::writing);
         if (!file_.write(size_, bytes)) {
-            const int why = errno;
-            static_cast<void>(file_.truncate(size_)); // else it is written over, or cut off at the next start
-            errno = why;
+            const int cause = errno;
+            static_cast<void>(file_.truncate(size_)); // if not: the next record or `open` removes the rest
+            errno = cause;
             return false;
         }
         size_ += bytes.size();
@@ -407,137 +412,137 @@ class file_journal final : public journal {
         return true;
     }
 
-    /// Whether a tracker may have made it; with another path the key might go elsewhere.
-    static bool is_ours(const record& found) noexcept {
-        return found.id != 0 && found.id < std::numeric_limits<outbox::id>::max() / 2 &&
-               (found.done || (found.path.starts_with('/') &&
-                               std::none_of(found.path.begin(), found.path.end(), [](char c) {
-                                   return static_cast<unsigned char>(c) <= ' ' || c == 0x7F;
-                               })));
+    /// Returns whether a tracker may have written the record. Another path could send the key elsewhere.
+    static bool is_ours(const record& candidate) noexcept {
+        return candidate.id != 0 && candidate.id < std::numeric_limits<outbox::id>::max() / 2 &&
+               (candidate.done || (candidate.path.starts_with('/') &&
+                                   std::none_of(candidate.path.begin(), candidate.path.end(), [](char c) {
+                                       return static_cast<unsigned char>(c) <= ' ' || c == 0x7F;
+                                   })));
     }
 
-    /// Whether what the file holds is a journal; if so, takes it in.
+    /// Reads the content of the file. Returns false if the file is not a journal.
     bool take_in(std::string_view bytes) {
-        std::map<outbox::id, record> found;
-        std::size_t unread = 0; // beginnings of what is no record, since the last one
-        bool torn = false;      // the last of those goes on beyond the end
-        for (std::size_t at = 0; at < bytes.size();) {
-            const std::string_view rest = bytes.substr(at);
+        std::map<outbox::id, record> pending;
+        std::size_t unread = 0; // fragments since the last intact record
+        bool torn = false;      // whether the last fragment extends beyond the end
+        for (std::size_t offset = 0; offset < bytes.size();) {
+            const std::string_view rest = bytes.substr(offset);
             if (const auto next = record::read(rest); next && is_ours(*next)) {
                 damaged_ += std::exchange(unread, 0);
-                const auto known = live_.find(next->id);
-                if (known != live_.end())
-                    forget(known);
-                found.erase(next->id);
+                if (const auto position = live_.find(next->id); position != live_.end())
+                    forget(position);
+                pending.erase(next->id);
                 if (!next->done) {
-                    found.emplace(next->id, *next);
-                    live_.emplace(next->id, place{at, next->size()});
+                    pending.emplace(next->id, *next);
+                    live_.emplace(next->id, place{offset, next->size()});
                     live_bytes_ += next->size();
                 }
-                at += next->size();
-                size_ = at;
+                offset += next->size();
+                size_ = offset;
             } else {
                 ++unread;
                 torn = record::is_torn(rest);
-                at = std::min(bytes.size(), bytes.find(record::marker, at + 1));
+                offset = std::min(bytes.size(), bytes.find(record::marker, offset + 1));
             }
         }
         const std::string_view start = bytes.substr(0, record::marker.size());
-        std::size_t alike = 0;
+        std::size_t equal = 0;
         for (std::size_t i = 0; i < start.size(); ++i)
-            alike += start[i] == record::marker[i] ? 1U : 0U;
-        const bool begins_like_one =
-            alike == start.size() || (alike == 3 && bytes.size() >= record::done_size);
-        if (size_ == 0 && !begins_like_one && bytes.find_first_not_of('\0') != bytes.npos)
-            return false; // zeros are what a loss of power may leave of one
+            equal += start[i] == record::marker[i] ? 1U : 0U;
+        const bool starts_like_journal =
+            equal == start.size() || (equal == 3 && bytes.size() >= record::done_size);
+        if (size_ == 0 && !starts_like_journal && bytes.find_first_not_of('\0') != bytes.npos)
+            return false; // a loss of power may replace a journal by zeros
         damaged_ += unread - (unread != 0 && torn ? 1 : 0);
         const std::int64_t today = std::chrono::duration_cast<milliseconds>(now().time_since_epoch()).count();
-        for (const auto& [which, kept] : found) {
-            const std::int64_t longest = milliseconds{std::chrono::hours{24 * 366}}.count();
-            const std::int64_t made = std::clamp(kept.made, today - longest, today);
-            left_.push_back(
-                {which, {std::string{kept.path}, std::string{kept.body}}, milliseconds{today - made}});
+        for (const auto& [number, request] : pending) {
+            const std::int64_t max_age = milliseconds{std::chrono::hours{24 * 366}}.count();
+            const std::int64_t created = std::clamp(request.created, today - max_age, today);
+            left_.push_back({number,
+                             {std::string{request.path}, std::string{request.body}},
+                             milliseconds{today - created}});
         }
         return true;
     }
 
     result<void> start() {
-        std::error_code unresolved, unknown;
+        std::error_code ec;
         if (!path_.has_filename())
-            return failed("is no file", "");
-        path_ = std::filesystem::weakly_canonical(std::filesystem::absolute(path_, unresolved), unresolved);
-        if (unresolved)
-            return failed("cannot be found", unresolved.message());
-        if (const auto known = std::filesystem::status(path_, unknown);
-            exists(known) && !is_regular_file(known))
-            return failed("is no file", "");
+            return failed("is not a file", "");
+        path_ = std::filesystem::weakly_canonical(std::filesystem::absolute(path_, ec), ec);
+        if (ec)
+            return failed("cannot be found", ec.message());
+        if (const auto status = std::filesystem::status(path_, ec);
+            exists(status) && !is_regular_file(status))
+            return failed("is not a file", "");
         if (!lock_.open(beside(".lock"), file::use::locking))
-            return failed("cannot be locked, another may have it");
-        std::filesystem::remove(beside(".new"), unknown); // of a process that ended while it compacted
+            return failed("cannot be locked; another tracker may be using it");
+        std::filesystem::remove(beside(".new"), ec); // of a process that ended during compaction
         std::string bytes;
         if (!file_.open(path_, file::use::writing) ||
             !file_.read(0, std::numeric_limits<std::uint64_t>::max(), bytes))
             return failed("cannot be opened");
         if (!take_in(bytes))
-            return failed("is no journal", "");
+            return failed("is not a journal", "");
         if (size_ < bytes.size() && !file_.truncate(size_))
-            return failed("cannot be cut");
+            return failed("cannot be truncated");
         if (settings_.sync_after)
             file::sync_folder_of(path_);
         return {};
     }
 
-    /// Whether what is not done is copied into a file that has taken the place of this one. Holds up others
-    /// only for what they have added meanwhile.
+    /// Copies the pending requests into a new file, which replaces the old. Returns whether it succeeded.
+    /// Blocks other threads only while it copies the requests that were added during the first copy.
     bool compact() {
         std::map<outbox::id, place> copied;
         std::uint64_t end = 0;
         {
-            const detail::lock held{mutex_};
+            const detail::lock guard{mutex_};
             copied = live_;
             end = size_;
         }
-        const std::filesystem::path other = beside(".new");
-        std::error_code refused;
-        std::filesystem::remove(other, refused);
-        file from, to;
-        if (!from.open(path_, file::use::reading) || !to.open(other, file::use::making))
+        const std::filesystem::path new_path = beside(".new");
+        std::error_code ec;
+        std::filesystem::remove(new_path, ec);
+        file source, target;
+        if (!source.open(path_, file::use::reading) || !target.open(new_path, file::use::creating))
             return false;
         std::string bytes;
         std::uint64_t size = 0;
         const auto copy = [&](std::uint64_t offset, std::uint64_t count) {
-            const bool whole =
-                from.read(offset, count, bytes) && bytes.size() == count && to.write(size, bytes);
+            const bool complete =
+                source.read(offset, count, bytes) && bytes.size() == count && target.write(size, bytes);
             size += count;
-            return whole;
+            return complete;
         };
-        for (auto& [which, where] : copied) {
-            const std::uint64_t moved = size;
-            if (!copy(where.offset, where.size))
+        for (auto& [number, location] : copied) {
+            const std::uint64_t offset = size;
+            if (!copy(location.offset, location.size))
                 return false;
-            where.offset = moved;
+            location.offset = offset;
         }
-        if (settings_.sync_after && !to.sync())
+        if (settings_.sync_after && !target.sync())
             return false;
 
-        const detail::lock held{mutex_};
-        const std::uint64_t moved = size;
-        if (!copy(end, size_ - end) || (syncs_each() && size != moved && !to.sync()))
+        const detail::lock guard{mutex_};
+        const std::uint64_t new_end = size;
+        if (!copy(end, size_ - end) || (syncs_each() && size != new_end && !target.sync()))
             return false;
-        from.close(); // Windows renames no open file, nor to the name of one
-        to.close();
+        source.close(); // Windows renames neither an open file, nor a file to the name of an open file
+        target.close();
         file_.close();
-        std::filesystem::rename(other, path_, refused);
-        const bool opened = file_.open(path_, file::use::writing);
-        if (refused)
+        std::filesystem::rename(new_path, path_, ec);
+        const bool reopened = file_.open(path_, file::use::writing);
+        if (ec)
             return false;
-        for (auto& [which, where] : live_)
-            where.offset =
-                where.offset < end ? copied.find(which)->second.offset : where.offset - end + moved;
+        for (auto& [number, location] : live_)
+            location.offset =
+                location.offset < end ? copied.find(number)->second.offset : location.offset - end + new_end;
         size_ = size;
         if (syncs_each())
             file::sync_folder_of(path_);
-        return opened;
+        return reopened;
     }
 
 public:
@@ -549,70 +554,73 @@ public:
             static_cast<void>(file_.sync());
     }
 
-    /// Opens a journal, or makes one in a folder that is there. `journal_failed` if it cannot be read and
-    /// written, another has it, or the file is something else, which is then left as it is. Reads all of it.
+    /// Opens a journal, or creates one in an existing folder. Reads the whole file. Returns `journal_failed`:
+    /// - if the file cannot be read and written;
+    /// - if another tracker has the journal open;
+    /// - if the file is not a journal. The file stays as it is.
     static result<std::unique_ptr<file_journal>> open(std::filesystem::path path,
                                                       file_journal_settings settings = {}) {
-        std::unique_ptr<file_journal> made{new file_journal{std::move(path), std::move(settings)}};
-        if (auto started = made->start(); !started)
+        std::unique_ptr<file_journal> journal{new file_journal{std::move(path), std::move(settings)}};
+        if (auto started = journal->start(); !started)
             return std::move(started).error();
-        return made;
+        return journal;
     }
 
-    /// How many records were damaged when it was opened, and skipped.
+    /// Returns how many damaged records were skipped when the journal was opened.
     std::size_t damaged() const noexcept { return damaged_; }
 
-    /// Of the file.
+    /// Returns the size of the file.
     std::uint64_t bytes() const {
-        const detail::lock held{mutex_};
+        const detail::lock guard{mutex_};
         return size_;
     }
 
     std::vector<entry> left() override {
-        const detail::lock held{mutex_};
+        const detail::lock guard{mutex_};
         return std::exchange(left_, {});
     }
 
-    result<void> add(outbox::id which, const prepared_request& request) override {
-        record made{.id = which, .done = false, .path = request.path, .body = request.body};
+    result<void> add(outbox::id number, const prepared_request& request) override {
+        record addition{.id = number, .done = false, .path = request.path, .body = request.body};
         const wall_time time = now();
-        made.made = std::chrono::duration_cast<milliseconds>(time.time_since_epoch()).count();
-        const detail::lock held{mutex_};
-        const std::uint64_t marks = record::done_size * (live_.size() + 1); // there is always room for those
-        if (made.size() > std::numeric_limits<std::uint32_t>::max() ||
-            made.size() + marks > settings_.max_bytes || size_ > settings_.max_bytes - made.size() - marks)
-            return failed("is full, the request is in memory only", "");
-        const place where{size_, made.size()};
-        if (!append(made.text()))
-            return failed("cannot be written, the request is in memory only");
-        live_.emplace(which, where);
-        live_bytes_ += where.size;
+        addition.created = std::chrono::duration_cast<milliseconds>(time.time_since_epoch()).count();
+        const detail::lock guard{mutex_};
+        const std::uint64_t reserve = record::done_size * (live_.size() + 1); // so that `done` always fits
+        if (addition.size() > std::numeric_limits<std::uint32_t>::max() ||
+            addition.size() + reserve > settings_.max_bytes ||
+            size_ > settings_.max_bytes - addition.size() - reserve)
+            return failed("is full; the request is queued in memory only", "");
+        const place location{size_, addition.size()};
+        if (!append(addition.text()))
+            return failed("cannot be written; the request is queued in memory only");
+        live_.emplace(number, location);
+        live_bytes_ += location.size;
         if (syncs_each()) {
             if (!file_.sync())
-                return failed("cannot be synced, the request may be in memory only");
+                return failed("cannot be synced; the request may be queued in memory only");
         } else if (!unsynced_since_) {
             unsynced_since_ = time;
         }
         return {};
     }
 
-    void done(outbox::id which) override {
-        const detail::lock held{mutex_};
-        const auto found = live_.find(which);
-        if (found == live_.end())
+    void done(outbox::id number) override {
+        const detail::lock guard{mutex_};
+        const auto position = live_.find(number);
+        if (position == live_.end())
             return;
-        forget(found);
+        forget(position);
         if (!live_.empty() || tending_ || !empty_file())
-            static_cast<void>(append(record{.id = which}.text())); // without it, it is delivered once more
+            static_cast<void>(append(record{.id = number}.text())); // on failure, it is sent again once
     }
 
     std::optional<milliseconds> tend() override {
         bool compacts = false;
         {
-            const detail::lock held{mutex_};
-            const std::uint64_t half = 2 * live_bytes_ + slack;
-            const std::uint64_t room = std::max(live_bytes_ + live_bytes_ / 8, settings_.max_bytes / 2);
-            compacts = size_ > std::max(std::min(half, room), compact_above_);
+            const detail::lock guard{mutex_};
+            const std::uint64_t half_ended = 2 * live_bytes_ + slack;
+            const std::uint64_t near_limit = std::max(live_bytes_ + live_bytes_ / 8, settings_.max_bytes / 2);
+            compacts = size_ > std::max(std::min(half_ended, near_limit), compact_above_);
             tending_ = compacts;
         }
         const bool compacted = compacts && compact();
@@ -621,14 +629,14 @@ public:
         bool syncs = false;
         milliseconds wait{0};
         {
-            const detail::lock held{mutex_};
+            const detail::lock guard{mutex_};
             tending_ = false;
             if (compacts)
                 compact_above_ = compacted ? 0 : size_ + slack;
             if (!unsynced_since_ || !settings_.sync_after)
                 return std::nullopt;
             const auto passed = std::chrono::duration_cast<milliseconds>(now() - *unsynced_since_);
-            syncs = passed >= *settings_.sync_after || passed < milliseconds{0}; // or the clock was set back
+            syncs = passed >= *settings_.sync_after || passed < milliseconds{0}; // or the clock jumped back
             wait = syncs ? *settings_.sync_after : *settings_.sync_after - passed;
             if (syncs)
                 unsynced_since_.reset();
@@ -637,7 +645,7 @@ public:
             return wait;
         if (file_.sync())
             return std::nullopt;
-        const detail::lock held{mutex_};
+        const detail::lock guard{mutex_};
         unsynced_since_ = now();
         return wait;
     }

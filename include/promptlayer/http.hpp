@@ -10,18 +10,19 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
-#include <iosfwd>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// One header field of a request or an answer.
+/// One header field of a request or a response.
 struct header {
     std::string name{};
     std::string value{};
@@ -29,91 +30,74 @@ struct header {
     friend bool operator==(const header&, const header&) = default;
 };
 
-/// One HTTP request, ready to be sent as it is. Printing it shows secrets as `[redacted]`.
+/// One HTTP request, to be sent as it is. Printing shows secrets as `[redacted]`.
 struct http_request {
     std::string method{};
-    std::string url{}; ///< absolute, `https://` or `http://`, visible ASCII
-    std::vector<header>
-        headers{};      ///< all that have to be sent but for those of the connection and the length
-    std::string body{}; ///< bytes
-    std::chrono::milliseconds
-        timeout{}; ///< for the whole exchange, from the look-up of the host to the last byte
-    std::size_t max_response_bytes = 0; ///< stop reading a body that is longer
+    std::string url{};                   ///< absolute, `https://` or `http://`, visible ASCII
+    std::vector<header> headers{};       ///< all, except those of the connection and the body's length
+    std::string body{};                  ///< bytes
+    std::chrono::milliseconds timeout{}; ///< for the whole exchange, from the DNS lookup to the last byte
+    std::size_t max_response_bytes = 0;  ///< limit on the body of the response
 
     friend bool operator==(const http_request&, const http_request&) = default;
 };
 
-/// One HTTP answer, whatever its status.
+/// One HTTP response of any status.
 struct http_response {
     int status = 0;
-    std::vector<header> headers{}; ///< all of them, in order, repeats included
-    std::string body{};            ///< bytes, with the transfer coding taken off
+    std::vector<header> headers{}; ///< all, in order, repeated ones included
+    std::string body{};            ///< bytes, without the transfer coding
 
     friend bool operator==(const http_response&, const http_response&) = default;
 };
 
-/// Why a request cannot be sent as it stands, in words; null if it can. For transports, whose HTTP client may
-/// send something else instead: of a URL that is not `http` or `https` with a host and a port, or has user
-/// information or a fragment; of a method or a header that is not HTTP's, a line break above all; of
-/// `Content-Length` and `Transfer-Encoding`, which are the transport's to write; of two `Host`s; of a `HEAD`
-/// with a body. What a client makes of a valid config can be sent.
-[[nodiscard]] inline const char* invalid_reason(const http_request& request) noexcept {
-    if (!detail::split_url(request.url).error.empty() || request.url.find('#') != request.url.npos)
-        return "the URL is not one of http or https that can be sent as it stands";
-    if (!detail::is_token(request.method) || request.method == "CONNECT")
-        return "the method is not one that can be sent";
-    if (request.method == "HEAD" && !request.body.empty())
-        return "HEAD cannot have a body";
-    std::size_t hosts = 0;
-    for (const header& h : request.headers) {
-        const auto control = [](char c) {
-            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
-        };
-        if (!detail::is_token(h.name) || std::any_of(h.value.begin(), h.value.end(), control))
-            return "a header holds a character that HTTP does not allow there";
-        if (detail::equal_ignoring_case(h.name, "Content-Length") ||
-            detail::equal_ignoring_case(h.name, "Transfer-Encoding"))
-            return "the length of the body is for the transport to tell, not for a header";
-        if (detail::equal_ignoring_case(h.name, "Host") && ++hosts > 1)
-            return "there is more than one Host";
-    }
-    return nullptr;
-}
+/// Returns why a request cannot be sent as it stands; null if it can. For transports, because an HTTP client
+/// may send something else instead. Each of these is a reason:
+///
+/// - a URL that is not `http` or `https` with a host and a port, or has user information or a fragment;
+/// - a method or header that HTTP does not allow, above all one with a line break;
+/// - `Content-Length` or `Transfer-Encoding`, which the transport writes; more than one `Host`;
+/// - a `HEAD` request with a body.
+///
+/// A request that a client makes with a valid config can always be sent.
+[[nodiscard]] PROMPTLAYER_DECL const char* invalid_reason(const http_request& request) noexcept;
 
-/// The value of the first header called `name`, in any case; `nullptr` if there is none. Points into
+/// Returns the value of the first header called `name`, in any case; null if there is none. Points into
 /// `headers`.
-[[nodiscard]] inline const std::string* find_header(const std::vector<header>& headers,
-                                                    std::string_view name) noexcept {
-    const auto found = std::find_if(headers.begin(), headers.end(), [&](const header& h) {
-        return detail::equal_ignoring_case(h.name, name);
-    });
-    return found == headers.end() ? nullptr : &found->value;
-}
+[[nodiscard]] PROMPTLAYER_DECL const std::string* find_header(const std::vector<header>& headers,
+                                                              std::string_view name) noexcept;
 
-/// A temporary would be gone before its header is read.
+/// Deleted: the header of a temporary would be destroyed before it can be read.
 const std::string* find_header(const std::vector<header>&&, std::string_view) = delete;
 
-/// How long the service asks to be left alone: `Retry-After` in seconds, not capped, or as a date, which
-/// counts from the answer's own `Date` since no clock is read here; none if it is absent, unreadable, or a
-/// date without a `Date`.
-[[nodiscard]] inline std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
-    const std::string* const asked = find_header(response.headers, "Retry-After");
-    if (!asked)
-        return std::nullopt;
-    if (const auto seconds = detail::parse_integer(detail::trim(*asked)))
-        return std::chrono::seconds{*seconds};
-    const std::string* const now = find_header(response.headers, "Date");
-    const auto until = detail::http_date(*asked);
-    const auto from = now ? detail::http_date(*now) : std::nullopt;
-    if (!until || !from)
-        return std::nullopt;
-    return std::max(std::chrono::seconds{0}, *until - *from);
-}
+/// Returns the value of `Retry-After`, not capped. A date counts from the response's own `Date`, because the
+/// library reads no clock here. Returns nullopt if the header is missing or unreadable, or is a date without
+/// a `Date`.
+[[nodiscard]] PROMPTLAYER_DECL std::optional<std::chrono::seconds>
+retry_after(const http_response& response) noexcept;
+
+/// Returns the request as HTTP/1.1, for a person: without control characters, and with `[redacted]` for user
+/// information in the URL, for the value of each header except `Content-Type`, `Accept` and `User-Agent`, and
+/// wherever else the API key or another credential of the headers stands.
+PROMPTLAYER_DECL std::string to_string(const http_request& request);
+
+/// Returns the response for a person: with `[redacted]` for cookies and other secrets, without control
+/// characters, and at most 512 bytes of the body. An API key that the service echoes is not removed; `decode`
+/// does that.
+PROMPTLAYER_DECL std::string to_string(const http_response& response);
 
 namespace detail {
 
-/// Whether the name of a header says that its value is a secret: `X-API-KEY`, `Authorization`, `Set-Cookie`.
-constexpr bool is_secret_header(std::string_view name) noexcept {
+template <>
+inline constexpr bool is_printable<http_request> = true;
+template <>
+inline constexpr bool is_printable<http_response> = true;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Returns true if the value of a header is a secret by the header's name: `X-API-KEY`, `Authorization`,
+/// `Set-Cookie`.
+inline bool is_secret_header(std::string_view name) noexcept {
     for (const std::string_view part :
          {"auth", "cookie", "credential", "jwt", "key", "passw", "secret", "session", "signature", "token"}) {
         const auto same = [](char a, char b) { return ascii_lower(a) == b; };
@@ -123,91 +107,132 @@ constexpr bool is_secret_header(std::string_view name) noexcept {
     return false;
 }
 
-/// Calls `action` with the API key, and with each credential in the headers whose names say that there is
-/// one: each part of 8 characters and more, except a scheme such as `Negotiate` and the name of a cookie.
-template <class ActionT>
-void for_each_secret(std::string_view api_key, const std::vector<header>& headers, ActionT&& action) {
+/// Returns the API key and each credential in the headers that are secret by their names: each part of 8
+/// characters and more, except a scheme such as `Negotiate` and the name of a cookie.
+inline std::vector<std::string_view> secrets_of(std::string_view api_key,
+                                                const std::vector<header>& headers) {
     constexpr std::string_view separators = " \t,;=\r\n";
-    action(visible_run(api_key));
-    for (const header& h : headers) {
-        if (!is_secret_header(h.name))
+    std::vector<std::string_view> secrets{visible_run(api_key)};
+    for (const header& field : headers) {
+        if (!is_secret_header(field.name))
             continue;
-        for (std::string_view rest = h.value; !rest.empty();) {
+        for (std::string_view rest = field.value; !rest.empty();) {
             const std::size_t size = std::min(rest.find_first_of(separators), rest.size());
             const std::string_view after = rest.substr(std::min(size + 1, rest.size()));
-            const bool is_scheme = rest.data() == h.value.data() && size != rest.size() && rest[size] == ' ';
+            const bool is_scheme =
+                rest.data() == field.value.data() && size != rest.size() && rest[size] == ' ';
             const bool is_name = size != rest.size() && rest[size] == '=' && !after.empty() &&
                                  separators.find(after[0]) == separators.npos;
             if (size >= 8 && !(is_scheme && !after.empty()) && !is_name)
-                action(rest.substr(0, size));
+                secrets.push_back(rest.substr(0, size));
             rest = after;
         }
     }
+    return secrets;
 }
 
-/// Returns `text` for a person: at most `most_bytes`, without hidden characters, the API key and the
-/// credentials of `headers`.
-inline std::string shown_text(std::string_view text, std::string_view api_key,
-                              const std::vector<header>& headers,
-                              std::size_t most_bytes = std::string_view::npos) {
-    std::string shown = redact_each(sanitize(text, text.npos),
-                                    [&](auto&& action) { for_each_secret(api_key, headers, action); });
-    return sanitize(shown, most_bytes); // a credential that is no UTF-8 may have cut a code point
+/// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
+inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
+                              std::size_t max_bytes = std::string_view::npos) {
+    const std::string shown = redact(sanitize(text, text.npos), secrets);
+    return sanitize(shown, max_bytes); // a credential that is not UTF-8 may have cut a code point
 }
 
-/// Whether a request's header is one whose value may be printed.
+/// Returns true if the value of a request's header may be printed.
 constexpr bool is_public_header(std::string_view name) noexcept {
-    for (const std::string_view shown : {"Content-Type", "Accept", "User-Agent"}) {
-        if (equal_ignoring_case(name, shown))
-            return true;
-    }
-    return false;
+    return equal_ignoring_case(name, "Content-Type") || equal_ignoring_case(name, "Accept") ||
+           equal_ignoring_case(name, "User-Agent");
 }
+
+/// Returns `url` with `[redacted]` for everything before the last `@`, unless the URL is valid, and so has no
+/// user information.
+inline std::string without_user_information(std::string_view url) {
+    const std::size_t at = url.rfind('@');
+    if (at == url.npos || split_url(url).error.empty())
+        return std::string{url};
+    const std::size_t scheme_end = url.find("://");
+    const std::size_t shown = scheme_end < url.find('@') ? scheme_end + 3 : 0;
+    return std::string{url.substr(0, shown)}.append("[redacted]").append(url.substr(at));
+}
+
+#endif
 
 } // namespace detail
 
-/// Returns the request as HTTP/1.1 would have it, for a person: without control characters, and with
-/// `[redacted]` for user information in the URL, for the value of every header except `Content-Type`,
-/// `Accept` and `User-Agent`, and wherever else the API key or another credential of the headers stands.
-inline std::string to_string(const http_request& request) {
-    const std::string* const key = find_header(request.headers, "X-API-KEY");
-    const auto shown = [&](std::string_view text) {
-        return detail::shown_text(text, key ? std::string_view{*key} : std::string_view{}, request.headers);
-    };
-    std::string text =
-        shown(request.method) + " " + shown(detail::without_user_information(request.url)) + "\n";
-    for (const header& h : request.headers)
-        text.append(shown(h.name))
-            .append(": ")
-            .append(detail::is_public_header(h.name) ? shown(h.value) : "[redacted]")
-            .append("\n");
-    return text + "\n" + shown(request.body);
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL const char* invalid_reason(const http_request& request) noexcept {
+    if (!detail::split_url(request.url).error.empty() || request.url.find('#') != request.url.npos)
+        return "the URL is not an http or https URL that can be sent as it stands";
+    if (!detail::is_token(request.method) || request.method == "CONNECT")
+        return "the method cannot be sent";
+    if (request.method == "HEAD" && !request.body.empty())
+        return "HEAD cannot have a body";
+    std::size_t hosts = 0;
+    for (const header& field : request.headers) {
+        const auto is_control = [](char c) {
+            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
+        };
+        if (!detail::is_token(field.name) || std::any_of(field.value.begin(), field.value.end(), is_control))
+            return "a header contains a character that HTTP does not allow there";
+        if (detail::equal_ignoring_case(field.name, "Content-Length") ||
+            detail::equal_ignoring_case(field.name, "Transfer-Encoding"))
+            return "the transport writes the length of the body, not a header of the request";
+        if (detail::equal_ignoring_case(field.name, "Host") && ++hosts > 1)
+            return "there is more than one Host";
+    }
+    return nullptr;
 }
 
-/// Returns the response for a person: `[redacted]` for cookies and other secrets, control characters
-/// replaced, of the body 512 bytes. What the service says is shown as it is: `decode` is what takes an echoed
-/// API key out.
-inline std::string to_string(const http_response& response) {
-    std::string text = "HTTP " + std::to_string(response.status) + "\n";
-    for (const header& h : response.headers)
-        text.append(detail::sanitize(h.name, 512))
+PROMPTLAYER_DECL const std::string* find_header(const std::vector<header>& headers,
+                                                std::string_view name) noexcept {
+    for (const header& field : headers) {
+        if (detail::equal_ignoring_case(field.name, name))
+            return &field.value;
+    }
+    return nullptr;
+}
+
+PROMPTLAYER_DECL std::optional<std::chrono::seconds> retry_after(const http_response& response) noexcept {
+    const std::string* const value = find_header(response.headers, "Retry-After");
+    if (!value)
+        return std::nullopt;
+    if (const auto seconds = detail::parse_integer(detail::trim(*value)))
+        return std::chrono::seconds{*seconds};
+    const std::string* const date = find_header(response.headers, "Date");
+    const auto until = detail::http_date(*value);
+    const auto now = date ? detail::http_date(*date) : std::nullopt;
+    if (!until || !now)
+        return std::nullopt;
+    return std::max(std::chrono::seconds{0}, *until - *now);
+}
+
+PROMPTLAYER_DECL std::string to_string(const http_request& request) {
+    const std::string* const key = find_header(request.headers, "X-API-KEY");
+    const auto secrets =
+        detail::secrets_of(key ? std::string_view{*key} : std::string_view{}, request.headers);
+    const auto show = [&](std::string_view text) { return detail::shown_text(text, secrets); };
+    std::string text =
+        show(request.method) + " " + show(detail::without_user_information(request.url)) + "\n";
+    for (const header& field : request.headers)
+        text.append(show(field.name))
             .append(": ")
-            .append(detail::is_secret_header(h.name) ? "[redacted]" : detail::sanitize(h.value, 512))
+            .append(detail::is_public_header(field.name) ? show(field.value) : "[redacted]")
+            .append("\n");
+    return text + "\n" + show(request.body);
+}
+
+PROMPTLAYER_DECL std::string to_string(const http_response& response) {
+    std::string text = "HTTP " + std::to_string(response.status) + "\n";
+    for (const header& field : response.headers)
+        text.append(detail::sanitize(field.name, 512))
+            .append(": ")
+            .append(detail::is_secret_header(field.name) ? "[redacted]" : detail::sanitize(field.value, 512))
             .append("\n");
     return text + "\n" + detail::sanitize(response.body, 512);
 }
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const http_request& request) {
-    return detail::print(out, request);
-}
-
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const http_response& response) {
-    return detail::print(out, response);
-}
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

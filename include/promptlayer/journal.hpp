@@ -14,32 +14,37 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Where a tracker keeps what it has queued until it is done, so that a crash does not lose it;
-/// `file_journal` is one. `add` is called by those who track, `done` (after the `add` of its request) and
-/// `tend` by the one that sends; at once, where a tracker has threads. What one throws is dropped, but for
-/// `add`.
+/// Keeps the requests of a tracker until they have ended, so that a crash does not lose them. `file_journal`
+/// is the implementation in a file.
+///
+/// - The threads that track call `add`; the thread that sends calls the other functions. The calls may be
+///   concurrent if the tracker has threads.
+/// - `done` for a request is called after `add` for it has returned.
+/// - The tracker ignores an exception from `done` or `tend`.
 class journal {
 public:
     struct entry {
         outbox::id id = 0;
         prepared_request request{};
-        std::chrono::milliseconds age{}; ///< since it was added
+        std::chrono::milliseconds age{}; ///< since `add`
     };
 
     virtual ~journal() = default;
 
-    /// What was added and not done when the journal was opened, by ascending number. Called once, first.
+    /// Returns the requests that were added and had not ended when the journal was opened, by ascending
+    /// number. Called once, before every other function.
     virtual std::vector<entry> left() = 0;
 
-    /// The request is on record, or an error for the caller of `track_prompt`; it is delivered all the same.
-    virtual result<void> add(outbox::id which, const prepared_request& request) = 0;
+    /// Records a request. An error is returned to the caller of `track_prompt`; the tracker sends the request
+    /// all the same.
+    virtual result<void> add(outbox::id number, const prepared_request& request) = 0;
 
-    /// The service has it, and that is about to be told; or it has ended otherwise, and that has been told.
-    /// Ignored for one that could not be added.
-    virtual void done(outbox::id which) = 0;
+    /// Removes a request that has ended. A delivered request is removed before its callback is called, any
+    /// other request after that. Ignores a request that could not be added.
+    virtual void done(outbox::id number) = 0;
 
-    /// Called by whoever sends, again and again: upkeep that no caller of `track_prompt` is to wait for. When
-    /// to call again at the latest; none if that waits for `add` or `done`.
+    /// Does the upkeep that no caller of `track_prompt` waits for. Called repeatedly. Returns after how long
+    /// at the latest the next call is needed; nullopt if none is needed before `add` or `done`.
     virtual std::optional<std::chrono::milliseconds> tend() = 0;
 };
 

@@ -2,63 +2,88 @@
 #define PROMPTLAYER_JSON_SCHEMA_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/model.hpp>
 #include <promptlayer/schema.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <cstddef>
 #include <string>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <cstddef>
+#include <cstdint>
 #include <string_view>
-#include <utility>
 #include <vector>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
 
-/// The JSON Schema (draft 2020-12) that the model's declaration stands for, as JSON text.
+PROMPTLAYER_DECL std::string json_schema_of(const model_info& info);
+
+} // namespace detail
+
+/// Returns the JSON Schema (draft 2020-12) of a model, as JSON text.
 template <class ModelT>
 [[nodiscard]] std::string json_schema() {
-    using schema = detail::schema_of<ModelT>;
-    std::string properties;
-    std::string required;
-    const auto quoted = [](std::string_view name) { return "\"" + std::string{name} + "\""; };
-    const auto append = [](std::string& list, std::string item) {
-        (list += list.empty() ? "" : ",") += std::move(item);
-    };
-    schema::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
-        std::string type = FieldT::type == detail::json_type::boolean   ? R"("type":"boolean")"
-                           : FieldT::type == detail::json_type::integer ? R"("type":"integer")"
-                           : FieldT::type == detail::json_type::string
-                               ? R"("type":"string")"
-                               : R"("type":"object","additionalProperties":{"type":"string"})";
-        FieldT::for_each_rule(
-            [&](auto rule) { append(type, quoted(rule.keyword) + ":" + std::to_string(rule.limit)); });
-        append(properties, quoted(FieldT::name) + ":{" + type + "}");
-        if (FieldT::required)
-            append(required, quoted(FieldT::name));
-    });
+    return detail::json_schema_of(detail::info<ModelT>());
+}
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+inline std::string quoted(std::string_view name) { return std::string{"\""}.append(name).append("\""); }
+
+inline void append_item(std::string& list, const std::string& item) {
+    list.append(list.empty() ? "" : ",").append(item);
+}
+
+inline std::string json_schema_of_field(const field_info& field) {
+    std::string text = field.type == json_type::boolean   ? R"("type":"boolean")"
+                       : field.type == json_type::integer ? R"("type":"integer")"
+                       : field.type == json_type::string
+                           ? R"("type":"string")"
+                           : R"("type":"object","additionalProperties":{"type":"string"})";
+    for (const length_rule& length : field.rules)
+        append_item(text, (length.rule == rule::min_length ? R"("minLength":)" : R"("maxLength":)") +
+                              std::to_string(length.limit));
+    return std::string{field.key} + "{" + text + "}";
+}
+
+PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
+    std::string properties, required;
+    for (const field_info& field : info.fields) {
+        append_item(properties, json_schema_of_field(field));
+        if (field.is_required)
+            append_item(required, quoted(field.name()));
+    }
     std::string text = R"({"type":"object","properties":{)" + properties + "}";
     if (!required.empty())
         text += R"(,"required":[)" + required + "]";
-    // Each pair of which only one may be given.
+    // Each pair of members of which only one may be given.
     std::vector<std::string> pairs;
-    schema::for_each_group([&](auto group) {
-        std::vector<std::string_view> earlier;
-        group.for_each_name([&](std::string_view name) {
-            for (const std::string_view other : earlier)
-                pairs.push_back(R"({"required":[)" + quoted(other) + "," + quoted(name) + "]}");
-            earlier.push_back(name);
-        });
-    });
-    if (pairs.size() == 1) {
-        text += R"(,"not":)" + pairs[0];
-    } else if (pairs.size() > 1) {
-        std::string any;
-        for (const std::string& pair : pairs)
-            append(any, pair);
-        text += R"(,"not":{"anyOf":[)" + any + "]}";
+    for (const std::uint64_t group : info.groups) {
+        for (std::size_t second = 0; second < info.fields.size(); ++second) {
+            for (std::size_t first = 0; first < second; ++first) {
+                if ((group >> first & group >> second & 1) != 0)
+                    pairs.push_back(R"({"required":[)" + quoted(info.fields[first].name()) + "," +
+                                    quoted(info.fields[second].name()) + "]}");
+            }
+        }
     }
+    std::string excluded;
+    for (const std::string& pair : pairs)
+        append_item(excluded, pair);
+    if (pairs.size() == 1)
+        text += R"(,"not":)" + excluded;
+    else if (pairs.size() > 1)
+        text += R"(,"not":{"anyOf":[)" + excluded + "]}";
     return text + "}";
 }
+
+} // namespace detail
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -22,25 +22,25 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The limits of an `outbox`, and what it does where they are met.
+/// The limits of an `outbox`.
 struct outbox_settings {
-    std::size_t max_requests = 10'000;        ///< that wait or are in flight
-    std::size_t max_bytes = 16 * 1024 * 1024; ///< of their paths and bodies
+    std::size_t max_requests = 10'000;        ///< waiting and in flight
+    std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
     std::size_t max_in_flight = 4;
-    bool drop_oldest = false; ///< when full: drops the oldest that wait, rather than refuse the new one
+    bool drop_oldest = false; ///< a full outbox drops the oldest waiting requests, not the new request
     retry_policy retry = background_retry_policy();
 };
 
-/// How a request that was pushed ended.
+/// The outcome of a request.
 enum class fate {
-    delivered,   ///< the service has it
-    refused,     ///< the service has answered that it will not have it
-    gave_up,     ///< no further attempt is to be made
-    dropped,     ///< for a newer one, when the outbox was full
-    handed_back, ///< by `drain`
+    delivered,   ///< The service accepted the request.
+    refused,     ///< The service rejected the request for good.
+    gave_up,     ///< The policy allows no further attempt.
+    dropped,     ///< The outbox was full and dropped the request for a newer one.
+    handed_back, ///< `drain` returned the request.
 };
 
-/// Counts of requests since the outbox was made. At any moment `pushed` is the sum of those after it.
+/// Counts of requests since the outbox was constructed. `pushed` is always the sum of the other counts.
 struct outbox_stats {
     std::uint64_t pushed = 0;
     std::size_t waiting = 0;
@@ -54,73 +54,79 @@ struct outbox_stats {
     friend bool operator==(const outbox_stats&, const outbox_stats&) = default;
 };
 
-/// Requests on their way to the service: queue, schedule and limits, without a thread, a clock or a socket.
-/// Whoever runs it pushes requests, takes those whose time has come, sends them, and tells what they came to.
-/// Never holds the API key. For one thread at a time.
+/// A queue of requests with schedule, limits and retry, as a state machine without thread, clock or socket.
 ///
-/// - Those whose time has come are taken in the order in which they were pushed.
-/// - A 429, or no answer, holds up everyone, since it would meet the next one too; any other error that is
-///   `retryable()` holds up only its own request. For how long: `retry_wait`.
-/// - 401, 403, no TLS and a bad config hold up everyone until `resume()`, so that a wrong key does not burn
-///   the queue; what was in flight at the last `resume()` holds up nobody. The request that met them goes
-///   back to its place, and the attempt does not count. Nor does one that was cancelled, whose request waits
-///   for `retry_policy::initial_delay`.
-/// - Times are the caller's. A clock that jumps back counts as one that stood still; one that jumps forward
-///   ends waits early, and may have a request given up for its age, but only after another attempt.
+/// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
+/// contains the API key. One thread at a time may use it.
+///
+/// - Due requests are taken in the order in which they were pushed.
+/// - After a 429 or a transport failure no request is sent for a time, because the next would fail as well.
+///   After any other `retryable()` error only the failed request waits. `retry_wait` returns the time.
+/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. A wrong key thus does
+/// not
+///   use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
+///   failed request keeps its place, and the attempt does not count.
+/// - After `failure::cancelled` the request waits for `retry_policy::initial_delay`, and the attempt does not
+///   count.
+/// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
+///   early. It may also exceed the maximum age of a request, which then fails after one more attempt.
 class outbox {
 public:
     using time_point = std::chrono::steady_clock::time_point;
-    using id = std::uint64_t; ///< larger for those pushed later, never 0
+    using id = std::uint64_t; ///< from 1, ascending in the order of the pushes
 
+    /// A request that is to be sent now.
     struct taken {
         outbox::id id = 0;
         prepared_request request{};
     };
 
+    /// A request that has ended, and its outcome.
     struct ended {
         outbox::id id = 0;
         prepared_request request{};
         promptlayer::fate fate = fate::delivered;
-        std::optional<error> why{}; ///< the last error that the request met
+        std::optional<error> why{}; ///< the error of the last attempt, if it failed
     };
 
+    /// The result of `push`.
     struct pushed {
         outbox::id id = 0;
-        std::vector<ended> dropped{}; ///< to make room
+        std::vector<ended> dropped{}; ///< the requests dropped to make room
     };
 
 private:
-    struct entry {
+    struct queue_entry {
         prepared_request request{};
-        time_point made{};
+        time_point created{};
         time_point due{};
         std::uint32_t attempts = 0;
-        std::uint64_t era = 0; // when it was taken
+        std::uint64_t era = 0; // the value of `era_` when the request was taken
         std::optional<error> why{};
     };
 
     outbox_settings settings_;
     std::function<double()> random_;
-    std::map<id, entry> entries_{};               // all that have not ended
-    std::set<id> ready_{};                        // those that wait, and whose own time has come
-    std::set<std::pair<time_point, id>> later_{}; // those whose own time comes
+    std::map<id, queue_entry> entries_{};         // all requests that have not ended
+    std::set<id> ready_{};                        // waiting, due
+    std::set<std::pair<time_point, id>> later_{}; // waiting, not due yet
     std::set<id> in_flight_{};
     std::size_t bytes_ = 0;
     id last_id_ = 0;
     outbox_stats stats_{};
     time_point nobody_before_ = time_point::min();
-    std::uint64_t era_ = 0; // how often somebody has resumed
+    std::uint64_t era_ = 0; // number of calls of `resume`
     bool paused_ = false;
     bool sealed_ = false;
     std::optional<error> paused_by_{};
-    std::optional<time_point> seen_{};          // the caller's time at the last call
-    std::chrono::steady_clock::duration lag_{}; // what the caller's clock has jumped back
+    std::optional<time_point> seen_{};          // argument of the last call
+    std::chrono::steady_clock::duration lag_{}; // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
 
-    /// The caller's time, but never less than before.
+    /// Returns the caller's time, corrected so that it never decreases.
     time_point steady(time_point now) {
         if (seen_ && now < *seen_)
             lag_ += *seen_ - now;
@@ -135,8 +141,8 @@ private:
         }
     }
 
-    std::uint64_t& count_of(fate end) noexcept {
-        switch (end) {
+    std::uint64_t& count_of(fate outcome) noexcept {
+        switch (outcome) {
         case fate::delivered: return stats_.delivered;
         case fate::refused: return stats_.refused;
         case fate::gave_up: return stats_.gave_up;
@@ -146,22 +152,22 @@ private:
         return stats_.handed_back;
     }
 
-    /// Takes an entry out of all containers.
-    ended end(std::map<id, entry>::iterator found, fate how) {
-        auto& [which, held] = *found;
-        ready_.erase(which);
-        later_.erase({held.due, which});
-        in_flight_.erase(which);
-        bytes_ -= size_of(held.request);
-        ++count_of(how);
-        ended made{which, std::move(held.request), how, std::move(held.why)};
-        entries_.erase(found);
-        return made;
+    /// Removes an entry from all containers.
+    ended end(std::map<id, queue_entry>::iterator position, fate outcome) {
+        auto& [number, entry] = *position;
+        ready_.erase(number);
+        later_.erase({entry.due, number});
+        in_flight_.erase(number);
+        bytes_ -= size_of(entry.request);
+        ++count_of(outcome);
+        ended request{number, std::move(entry.request), outcome, std::move(entry.why)};
+        entries_.erase(position);
+        return request;
     }
 
-    void wait_until(time_point due, std::map<id, entry>::iterator found) {
-        found->second.due = due;
-        later_.insert({due, found->first});
+    void wait_until(time_point due, std::map<id, queue_entry>::iterator position) {
+        position->second.due = due;
+        later_.insert({due, position->first});
     }
 
     bool has_room_for(std::size_t size, std::size_t freed_requests, std::size_t freed_bytes) const noexcept {
@@ -175,52 +181,53 @@ private:
     }
 
 public:
-    /// `random` is uniform from 0 to 1; one is made if it is empty.
+    /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
     explicit outbox(outbox_settings settings = {}, std::function<double()> random = {})
         : settings_(settings), random_(random ? std::move(random) : detail::random_source()) {}
 
-    /// Queues a request that `prepare` has made; `queue_full`, or `closed` once it is sealed. Nothing is
-    /// dropped for one that would not fit even so.
+    /// Queues a request from `prepare`. Returns `queue_full` if the request does not fit, and `closed` after
+    /// `seal`. With `drop_oldest`, nothing is dropped if the request would not fit even then.
     result<pushed> push(prepared_request request, time_point now) {
         if (sealed_)
-            return error{.code = errc::closed, .message = "the outbox is sealed"};
+            return error{.code = errc::closed, .message = "the outbox is closed"};
         now = steady(now);
         const std::size_t size = size_of(request);
         std::vector<id> oldest;
         std::size_t freed = 0;
-        for (auto found = entries_.begin();
-             settings_.drop_oldest && found != entries_.end() && !has_room_for(size, oldest.size(), freed);
-             ++found) {
-            if (in_flight_.contains(found->first))
+        for (auto position = entries_.begin();
+             settings_.drop_oldest && position != entries_.end() && !has_room_for(size, oldest.size(), freed);
+             ++position) {
+            if (in_flight_.contains(position->first))
                 continue;
-            oldest.push_back(found->first);
-            freed += size_of(found->second.request);
+            oldest.push_back(position->first);
+            freed += size_of(position->second.request);
         }
         if (!has_room_for(size, oldest.size(), freed))
             return error{.code = errc::queue_full, .message = "the outbox is full"};
-        pushed made{++last_id_, {}};
-        for (const id dropped : oldest)
-            made.dropped.push_back(end(entries_.find(dropped), fate::dropped));
-        entries_.emplace(made.id, entry{.request = std::move(request), .made = now, .due = now, .why = {}});
-        ready_.insert(made.id);
+        pushed push_result{++last_id_, {}};
+        for (const id number : oldest)
+            push_result.dropped.push_back(end(entries_.find(number), fate::dropped));
+        entries_.emplace(push_result.id,
+                         queue_entry{.request = std::move(request), .created = now, .due = now, .why = {}});
+        ready_.insert(push_result.id);
         bytes_ += size;
         ++stats_.pushed;
-        return made;
+        return push_result;
     }
 
-    /// Queues what a journal kept, under its number, whatever the limits. The numbers ascend, and come before
-    /// any `push`.
-    void restore(id which, prepared_request request, std::chrono::milliseconds age, time_point now) {
+    /// Queues a request from a journal under its old number, whatever the limits. The numbers must ascend,
+    /// and all calls must precede the first `push`.
+    void restore(id number, prepared_request request, std::chrono::milliseconds age, time_point now) {
         now = steady(now);
         bytes_ += size_of(request);
-        entries_.emplace(which,
-                         entry{.request = std::move(request), .made = now - age, .due = now, .why = {}});
-        ready_.insert(which);
-        last_id_ = which;
+        entries_.emplace(
+            number, queue_entry{.request = std::move(request), .created = now - age, .due = now, .why = {}});
+        ready_.insert(number);
+        last_id_ = number;
         ++stats_.pushed;
     }
 
-    /// A request to be sent now, which is in flight then; none if none is due or may be sent.
+    /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
     [[nodiscard]] std::optional<taken> take(time_point now) {
         now = steady(now);
         if (paused_ || paused_by_ || now < nobody_before_ || in_flight_.size() >= settings_.max_in_flight)
@@ -231,101 +238,105 @@ public:
         const id next = *ready_.begin();
         ready_.erase(ready_.begin());
         in_flight_.insert(next);
-        entry& held = entries_.find(next)->second;
-        ++held.attempts;
-        held.era = era_;
-        return taken{next, held.request};
+        queue_entry& entry = entries_.find(next)->second;
+        ++entry.attempts;
+        entry.era = era_;
+        return taken{next, entry.request};
     }
 
-    /// What a request that was taken came to: `why` is empty if the service has it. The request, if that was
-    /// its end. Ignored for one that is not in flight, such as one that is completed again or was drained.
-    std::optional<ended> complete(id which, std::optional<error> why, time_point now) {
+    /// Reports the result of an attempt: an empty `why` if the request was delivered, else its error. Returns
+    /// the request if it has ended, else nullopt. Ignores a number that is not in flight, such as that of a
+    /// request that is already completed or drained.
+    std::optional<ended> complete(id number, std::optional<error> why, time_point now) {
         now = steady(now);
-        if (in_flight_.erase(which) == 0)
+        if (in_flight_.erase(number) == 0)
             return std::nullopt;
-        const auto found = entries_.find(which);
-        entry& held = found->second;
-        held.why = std::move(why);
-        if (!held.why)
-            return end(found, fate::delivered);
-        const error& met = *held.why;
-        if (met.failure == failure::tls || met.status == 401 || met.status == 403 ||
-            met.code == errc::invalid_config) {
-            if (held.era == era_) // or it was sent with what has been replaced since
-                paused_by_ = met;
-            --held.attempts;
-            ready_.insert(which);
-            return std::nullopt;
-        }
-        if (met.failure == failure::cancelled) {
-            --held.attempts;
-            wait_until(now + settings_.retry.initial_delay, found);
+        const auto position = entries_.find(number);
+        queue_entry& entry = position->second;
+        entry.why = std::move(why);
+        if (!entry.why)
+            return end(position, fate::delivered);
+        const error& cause = *entry.why;
+        if (cause.failure == failure::tls || cause.status == 401 || cause.status == 403 ||
+            cause.code == errc::invalid_config) {
+            if (entry.era == era_) // otherwise `resume` has replaced the key or config of this attempt
+                paused_by_ = cause;
+            --entry.attempts;
+            ready_.insert(number);
             return std::nullopt;
         }
-        const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - held.made);
-        const auto wait = retry_wait(settings_.retry, met, held.attempts, random_(), age);
-        if (met.failure || met.status == 429) { // also where it is the end of this one
-            retry_policy of_all = settings_.retry;
-            of_all.max_attempts = 0;
-            of_all.max_age.reset();
-            of_all.retry_maybe_delivered = true;
-            const auto all_wait = wait ? wait : retry_wait(of_all, met, held.attempts, random_(), {});
-            nobody_before_ = std::max(nobody_before_, now + all_wait.value_or(std::chrono::milliseconds{0}));
+        if (cause.failure == failure::cancelled) {
+            --entry.attempts;
+            wait_until(now + settings_.retry.initial_delay, position);
+            return std::nullopt;
+        }
+        const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - entry.created);
+        const auto wait = retry_wait(settings_.retry, cause, entry.attempts, random_(), age);
+        if (cause.failure || cause.status == 429) { // all requests wait, also if this request ends
+            retry_policy unlimited = settings_.retry;
+            unlimited.max_attempts = 0;
+            unlimited.max_age.reset();
+            unlimited.retry_maybe_delivered = true;
+            const auto common_wait =
+                wait ? wait : retry_wait(unlimited, cause, entry.attempts, random_(), {});
+            nobody_before_ =
+                std::max(nobody_before_, now + common_wait.value_or(std::chrono::milliseconds{0}));
         }
         if (!wait)
-            return end(found, is_refusal(met.code) ? fate::refused : fate::gave_up);
-        wait_until(now + *wait, found);
+            return end(position, is_refusal(cause.code) ? fate::refused : fate::gave_up);
+        wait_until(now + *wait, position);
         return std::nullopt;
     }
 
-    /// When `take` may give a request, if nothing else happens until then; not later than `now` if it may at
-    /// once. None if that waits for `push`, `complete` or `resume`.
+    /// Returns when `take` may next return a request if nothing else happens until then; at most `now` if a
+    /// request is due. Returns nullopt if `take` returns nothing before `push`, `complete` or `resume`.
     std::optional<time_point> next_due(time_point now) {
         const time_point steady_now = steady(now);
         if (paused_ || paused_by_ || in_flight_.size() >= settings_.max_in_flight ||
             (ready_.empty() && later_.empty()))
             return std::nullopt;
-        const time_point own = ready_.empty() ? later_.begin()->first : steady_now;
-        return std::max(own, nobody_before_) - lag_;
+        const time_point earliest = ready_.empty() ? later_.begin()->first : steady_now;
+        return std::max(earliest, nobody_before_) - lag_;
     }
 
-    /// Nothing is taken until `resume`. What is in flight goes on.
+    /// Makes `take` return nothing until `resume`. Requests in flight continue.
     void pause() noexcept { paused_ = true; }
 
-    /// Ends a pause, also one that an answer has brought about, as after a new key.
+    /// Ends every pause, also the pause after an error; called when the key or config has been replaced.
     void resume() noexcept {
         ++era_;
         paused_ = false;
         paused_by_.reset();
     }
 
+    /// Returns whether `pause` or an error has paused the outbox.
     bool paused() const noexcept { return paused_ || paused_by_; }
 
-    /// The error that holds up everyone until `resume`, if one does.
+    /// Returns the error that paused the outbox; nullopt if no error did.
     const std::optional<error>& paused_by() const noexcept { return paused_by_; }
 
-    /// From now on `push` is refused.
+    /// Stops accepting requests: `push` returns `closed` from now on.
     void seal() noexcept { sealed_ = true; }
 
-    /// Seals it and gives back all that has not ended, in the order of the pushes; what is in flight too,
-    /// whose completion is then ignored.
+    /// Calls `seal`, removes all requests that have not ended and returns them in the order of the pushes.
+    /// The requests in flight are among them; their later `complete` is ignored.
     [[nodiscard]] std::vector<ended> drain() {
         seal();
-        std::vector<ended> left;
-        left.reserve(entries_.size());
+        std::vector<ended> undelivered;
+        undelivered.reserve(entries_.size());
         while (!entries_.empty())
-            left.push_back(end(entries_.begin(), fate::handed_back));
-        return left;
+            undelivered.push_back(end(entries_.begin(), fate::handed_back));
+        return undelivered;
     }
 
     outbox_stats stats() const noexcept {
-        outbox_stats now = stats_;
-        now.in_flight = in_flight_.size();
-        now.waiting = entries_.size() - in_flight_.size();
-        return now;
+        outbox_stats stats = stats_;
+        stats.in_flight = in_flight_.size();
+        stats.waiting = entries_.size() - in_flight_.size();
+        return stats;
     }
 
-    /// Of paths and bodies.
+    /// Returns the size of all paths and bodies.
     std::size_t bytes() const noexcept { return bytes_; }
 };
 

@@ -59,10 +59,7 @@ class polled_tracker {
     std::vector<outbox::ended> to_report_{};
     std::shared_ptr<arrivals> arrivals_ = std::make_shared<arrivals>();
     T transport_;
-    std::optional<client<T&>> client_{};
-    result<void> verdict_{};
-    std::size_t max_request_bytes_ = default_max_request_bytes;
-    std::string api_key_{}; // shown in no error
+    std::shared_ptr<const encoder> encoder_;
     bool polling_ = false;
 
     void mark_done(outbox::id which) {
@@ -100,11 +97,14 @@ class polled_tracker {
             auto next = outbox_.take(now_);
             if (!next)
                 return;
-            client_->call(detail::prepared_call<track_response>{std::move(next->request)},
-                          [to = arrivals_, id = next->id](result<track_response> outcome) {
-                              const detail::lock held{to->mutex};
-                              to->list.push_back({id, std::move(outcome)});
-                          });
+            const auto arrive = [to = arrivals_, id = next->id](result<track_response> outcome) {
+                const detail::lock guard{to->mutex};
+                to->list.push_back({id, std::move(outcome)});
+            };
+            if (auto http = encoder_->authorize(std::move(next->request)))
+                detail::send_async<track_response>(transport_, encoder_, *std::move(http), arrive);
+            else
+                arrive(std::move(http).error());
         }
     }
 
@@ -115,8 +115,7 @@ public:
                             outbox_settings limits = {}, std::unique_ptr<journal> record = nullptr,
                             std::function<double()> random = {})
         : callbacks_(std::move(callbacks)), journal_(std::move(record)), outbox_(limits, std::move(random)),
-          transport_(std::move(transport)) {
-        static_cast<void>(reconfigure(std::move(settings)));
+          transport_(std::move(transport)), encoder_(std::make_shared<const encoder>(std::move(settings))) {
         if (journal_)
             detail::restore(outbox_, *journal_, now_);
     }
@@ -137,9 +136,7 @@ public:
     /// next `poll`.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
-        if (!verdict_)
-            return verdict_.error();
-        auto prepared = detail::prepare(request, max_request_bytes_, api_key_);
+        auto prepared = encoder_->prepare(request);
         if (!prepared)
             return std::move(prepared).error();
         auto pushed = outbox_.push(journal_ ? *prepared : *std::move(prepared), now_);
@@ -178,17 +175,14 @@ public:
     }
 
     /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
-    /// `invalid_config` and changes nothing, but for the constructor's.
+    /// `invalid_config` and changes nothing.
     result<void> reconfigure(config settings) {
-        auto good = detail::verdict(settings);
-        if (!good && client_ && verdict_)
-            return good;
-        verdict_ = good;
-        max_request_bytes_ = settings.max_request_bytes;
-        api_key_ = settings.api_key;
-        client_.emplace(std::move(settings), transport_);
+        auto codec = std::make_shared<const encoder>(std::move(settings));
+        if (codec->config_error())
+            return *codec->config_error();
+        encoder_ = std::move(codec);
         outbox_.resume();
-        return good;
+        return {};
     }
 
     /// Until `resume`, requests are queued and none is sent; what is in flight goes on.

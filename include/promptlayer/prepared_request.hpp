@@ -9,7 +9,7 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// A validated request without the API key: what a queue or a file may hold.
+/// A validated request without the API key, for queues and files.
 struct prepared_request {
     std::string path{}; ///< `/rest/track-prompt`
     std::string body{}; ///< JSON

@@ -7,29 +7,30 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <algorithm>
+#include <atomic>
+#include <bit>
 #include <chrono>
 #include <cstdint>
-#include <cstring>
 #include <functional>
 #include <optional>
-#include <random>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// When a request that failed is sent again. The defaults are for callers who wait; see
+/// When a failed request is sent again. The defaults suit a caller that waits for the response; trackers use
 /// `background_retry_policy`.
 struct retry_policy {
-    std::uint32_t max_attempts = 5;                       ///< with the first one; 0 for no limit
-    std::chrono::milliseconds initial_delay{2'000};       ///< the longest wait after the first attempt
-    std::chrono::milliseconds max_delay{30'000};          ///< it doubles up to this
-    std::chrono::milliseconds max_retry_after{3'600'000}; ///< what is heeded of a `Retry-After`
-    std::optional<std::chrono::milliseconds> max_age{};   ///< of a request at its last attempt; none for any
-    bool retry_maybe_delivered = true; ///< whether a request that may have arrived is sent again
+    std::uint32_t max_attempts = 5;                       ///< counts the first attempt; 0: no limit
+    std::chrono::milliseconds initial_delay{2'000};       ///< the longest random wait after the first attempt
+    std::chrono::milliseconds max_delay{30'000};          ///< the longest random wait after any attempt
+    std::chrono::milliseconds max_retry_after{3'600'000}; ///< a longer `Retry-After` counts as this
+    std::optional<std::chrono::milliseconds> max_age{};   ///< no attempt begins later; nullopt: no limit
+    bool retry_maybe_delivered = true; ///< whether to repeat a request that may have been delivered
 
     friend bool operator==(const retry_policy&, const retry_policy&) = default;
 };
 
-/// For trackers, where nobody waits: no limit of attempts, up to 5 minutes apart, for 24 hours.
+/// Returns the policy of trackers, where nobody waits: attempts without limit, up to 5 minutes apart, for 24
+/// hours.
 inline retry_policy background_retry_policy() noexcept {
     retry_policy policy;
     policy.max_attempts = 0;
@@ -40,60 +41,77 @@ inline retry_policy background_retry_policy() noexcept {
 
 namespace detail {
 
-/// Returns the nearest number from 0 to 1; 0 for a NaN. Decides by the bits, whose order is that of the
-/// numbers from 0 to infinity: with -ffast-math, a comparison with a NaN may have any result.
+/// Returns the nearest number from 0 to 1; 0 for a NaN. Compares the bits, because -ffast-math allows any
+/// result for a comparison with a NaN. From 0 to infinity, bits have the order of their numbers.
 inline double within_unit(double number) noexcept {
     constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
-    std::uint64_t bits = 0;
-    static_assert(sizeof bits == sizeof number);
-    std::memcpy(&bits, &number, sizeof bits);
+    const auto bits = std::bit_cast<std::uint64_t>(number);
     return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
 }
 
 } // namespace detail
 
-/// How long to wait before the next attempt, or none if there is to be none. Pure. A policy's waits count as
-/// a year at most.
+/// Returns how long to wait before the next attempt; nullopt if there must not be another. A pure function.
 ///
-/// The wait is a random part ("full jitter") of 2 s, 4 s, 8 s, ... up to `max_delay`. A `Retry-After` is
-/// the least wait, and the random part comes on top, so that clients that were told the same do not come back
-/// at the same moment.
+/// - Only a `retryable()` error is retried.
+/// - The wait is random ("full jitter"), from 0 to 2 s, 4 s, 8 s, ... up to `max_delay`.
+/// - A `Retry-After` is added to the random wait. Clients that were sent the same `Retry-After` thus return
+///   at different moments.
+/// - `initial_delay`, `max_delay` and `max_retry_after` count as at most a year.
 ///
-/// - `failed`: what the last attempt came to. What is sent again is what is `retryable()`, nothing else.
-/// - `attempts`: how many there have been, 1 or more.
-/// - `random`: uniform from 0 to 1; what is outside counts as the nearer end, a NaN as 0.
-/// - `age`: how long ago the request was made; negative, where a clock was set back, counts as 0.
+/// `cause` is the error of the last attempt. `attempts` counts the attempts so far, from 1. `random` is
+/// uniform from 0 to 1; a number outside counts as the nearer end, a NaN as 0. `age` is the time since the
+/// request was created; a negative age, after a clock was set back, counts as 0.
 [[nodiscard]] inline std::optional<std::chrono::milliseconds>
-retry_wait(const retry_policy& policy, const error& failed, std::uint32_t attempts, double random,
+retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempts, double random,
            std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
-    constexpr milliseconds none{0}, a_year = std::chrono::hours{24 * 365};
-    if (!failed.retryable() || (failed.maybe_delivered && !policy.retry_maybe_delivered) ||
+    constexpr milliseconds zero{0}, year = std::chrono::hours{24 * 365};
+    if (!cause.retryable() || (cause.maybe_delivered && !policy.retry_maybe_delivered) ||
         (policy.max_attempts != 0 && attempts >= policy.max_attempts))
         return std::nullopt;
-    const milliseconds longest = std::clamp(policy.max_delay, none, a_year);
-    milliseconds most = std::clamp(policy.initial_delay, none, longest);
-    for (std::uint32_t doubled = 1; doubled < attempts && most > none && most < longest; ++doubled)
-        most = most > longest / 2 ? longest : 2 * most;
-    const double part = detail::within_unit(random);
-    milliseconds wait{static_cast<milliseconds::rep>(part * static_cast<double>(most.count()))};
-    if (failed.retry_after) {
-        const milliseconds cap = std::clamp(policy.max_retry_after, none, a_year);
-        const bool capped = *failed.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
-        wait += capped ? cap : std::max<milliseconds>(*failed.retry_after, none);
+    const milliseconds max_delay = std::clamp(policy.max_delay, zero, year);
+    milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
+    for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
+        range = range > max_delay / 2 ? max_delay : 2 * range;
+    milliseconds wait{
+        static_cast<milliseconds::rep>(detail::within_unit(random) * static_cast<double>(range.count()))};
+    if (cause.retry_after) {
+        const milliseconds cap = std::clamp(policy.max_retry_after, zero, year);
+        const bool capped = *cause.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
+        wait += capped ? cap : std::max<milliseconds>(*cause.retry_after, zero);
     }
-    if (policy.max_age && (age > *policy.max_age || wait > *policy.max_age - std::max(age, none)))
+    if (policy.max_age && (age > *policy.max_age || wait > *policy.max_age - std::max(age, zero)))
         return std::nullopt;
     return wait;
 }
 
 namespace detail {
 
-/// Uniform from 0 up to 1, from a generator that the system has seeded.
+/// Returns the output function of SplitMix64: each bit of the argument changes half the bits of the result.
+constexpr std::uint64_t mix_bits(std::uint64_t bits) noexcept {
+    bits = (bits ^ (bits >> 30)) * 0xBF58'476D'1CE4'E5B9;
+    bits = (bits ^ (bits >> 27)) * 0x94D0'49BB'1331'11EB;
+    return bits ^ (bits >> 31);
+}
+
+/// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
+/// whoever sees a few numbers can predict the others. The seed differs between
+///
+/// - generators of a process: by a counter;
+/// - processes and machines: by two clocks, and by addresses, which most systems choose at random.
 inline std::function<double()> random_source() {
-    std::random_device seed;
-    return [engine = std::minstd_rand{seed()}]() mutable {
-        return std::uniform_real_distribution<double>{0, 1}(engine);
+    static std::atomic<std::uint32_t> count{0};
+    std::uint64_t state = count.fetch_add(1, std::memory_order_relaxed);
+    const std::uint64_t parts[] = {
+        static_cast<std::uint64_t>(std::chrono::system_clock::now().time_since_epoch().count()),
+        static_cast<std::uint64_t>(std::chrono::steady_clock::now().time_since_epoch().count()),
+        reinterpret_cast<std::uintptr_t>(&state), reinterpret_cast<std::uintptr_t>(&random_source)};
+    for (const std::uint64_t part : parts)
+        state = mix_bits(state) ^ part;
+    return [state = mix_bits(state)]() mutable {
+        state += 0x9E37'79B9'7F4A'7C15;
+        return static_cast<double>(mix_bits(state) >> 11) * 0x1p-53; // a double has 53 bits
     };
 }
 

@@ -4,7 +4,6 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
-#include <promptlayer/result.hpp>
 #include <promptlayer/retry.hpp>
 #include <promptlayer/transport.hpp>
 
@@ -23,100 +22,102 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
+#ifndef PROMPTLAYER_NO_THREADS
+
 namespace detail {
 
-/// As much of an error as the decision to send again needs.
+/// Returns what `retry_wait` needs to know of an outcome.
 inline error retry_cause(const transport_result& outcome) {
-    error e{.code = errc::transport};
+    error cause{.code = errc::transport};
     if (outcome) {
-        e.code = errc::unexpected_status;
-        e.status = outcome->status;
-        e.retry_after = retry_after(*outcome);
+        cause.code = errc::unexpected_status;
+        cause.status = outcome->status;
+        cause.retry_after = retry_after(*outcome);
     } else {
-        e.failure = outcome.error().kind;
-        e.maybe_delivered = outcome.error().maybe_delivered;
+        cause.failure = outcome.error().kind;
+        cause.maybe_delivered = outcome.error().maybe_delivered;
     }
-    return e;
+    return cause;
 }
 
 } // namespace detail
 
-#ifndef PROMPTLAYER_NO_THREADS
-
-/// What `retrying_transport` takes from its surroundings, for tests that do not wait. What is empty is the
-/// real thing.
+/// Replaces the clock, the random numbers and the sleep of a `retrying_transport`, for tests in virtual time.
+/// An empty member stands for the real clock, generator or sleep.
 struct retry_hooks {
     std::function<std::chrono::steady_clock::time_point()> now{};
     std::function<double()> random{};                       ///< uniform from 0 to 1
-    std::function<void(std::chrono::milliseconds)> sleep{}; ///< not woken by `cancel`, unlike the real one
+    std::function<void(std::chrono::milliseconds)> sleep{}; ///< not ended by `cancel`, unlike the real sleep
 };
 
-/// A `Transport` that sends a request again, as the policy has it, over one that does not: for callers who
-/// wait. The outcome is that of the last attempt. `http_request::timeout` is for each attempt.
+/// A `Transport` that sends each request through another, and repeats it after the waits of a `retry_policy`.
+/// For callers that wait. The outcome is that of the last attempt. `http_request::timeout` limits each
+/// attempt.
 ///
-/// One request at a time, whatever `T` allows; `cancel` alone may be called from any thread. Movable between
-/// requests. `std::ref` has it refer to a transport, which must outlive it; it cannot be
-/// assigned to then.
-template <class T>
+/// Sends one request at a time, even if `TransportT` is thread-safe. Any thread may call `cancel`. May be
+/// moved between requests. Constructed from `std::ref`, it refers to a transport, which must outlive it; then
+/// it is not assignable.
+template <class TransportT>
 class retrying_transport {
-    using transport_type = std::remove_reference_t<T>;
+    using transport_type = std::remove_reference_t<TransportT>;
 
     static_assert(detail::is_transport<transport_type>());
     static_assert(Transport<transport_type> || !AsyncTransport<transport_type>,
-                  "promptlayer: retrying_transport takes a synchronous Transport; an asynchronous one is for "
-                  "a tracker");
+                  "promptlayer: retrying_transport takes a synchronous Transport; use an AsyncTransport "
+                  "with a tracker");
 
-    struct waking {
+    struct cancellation {
         std::mutex mutex{};
-        std::condition_variable changed{};
-        bool cancelled = false;
+        std::condition_variable condition{};
+        bool requested = false;
     };
 
-    T transport_;
+    TransportT transport_;
     retry_policy policy_;
-    retry_hooks environment_;
-    std::unique_ptr<waking> waking_ = std::make_unique<waking>();
+    retry_hooks hooks_;
+    std::unique_ptr<cancellation> cancellation_ = std::make_unique<cancellation>();
 
     std::chrono::steady_clock::time_point now() const {
-        return environment_.now ? environment_.now() : std::chrono::steady_clock::now();
+        return hooks_.now ? hooks_.now() : std::chrono::steady_clock::now();
     }
 
-    /// Whether the wish to cancel came before or meanwhile.
+    /// Sleeps until `wait` has passed or `cancel` is called. Returns whether `cancel` was called since the
+    /// request began.
     bool sleep(std::chrono::milliseconds wait) {
-        if (environment_.sleep)
-            environment_.sleep(wait);
-        std::unique_lock held{waking_->mutex};
-        if (!environment_.sleep)
-            waking_->changed.wait_for(held, wait, [&] { return waking_->cancelled; });
-        return waking_->cancelled;
+        if (hooks_.sleep)
+            hooks_.sleep(wait);
+        std::unique_lock guard{cancellation_->mutex};
+        if (!hooks_.sleep)
+            cancellation_->condition.wait_for(guard, wait, [&] { return cancellation_->requested; });
+        return cancellation_->requested;
     }
 
 public:
-    explicit retrying_transport(T transport, retry_policy policy = {}, retry_hooks environment = {})
-        : transport_(std::forward<T>(transport)), policy_(policy), environment_(std::move(environment)) {
-        if (!environment_.random)
-            environment_.random = detail::random_source();
+    explicit retrying_transport(TransportT transport, retry_policy policy = {}, retry_hooks hooks = {})
+        : transport_(std::forward<TransportT>(transport)), policy_(policy), hooks_(std::move(hooks)) {
+        if (!hooks_.random)
+            hooks_.random = detail::random_source();
     }
 
     transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
-        if (!waking_)
+        if (!cancellation_)
             return transport_failure{failure::other, "the transport was moved from", false};
         {
-            const std::lock_guard held{waking_->mutex};
-            waking_->cancelled = false;
+            const std::lock_guard guard{cancellation_->mutex};
+            cancellation_->requested = false;
         }
-        const auto begun = now();
+        const auto start = now();
         bool maybe_delivered = false; // by any attempt
         for (std::uint32_t attempts = 1;; ++attempts) {
             transport_result outcome = transport_.send(request);
             maybe_delivered = maybe_delivered || outcome || outcome.error().maybe_delivered;
             if (!outcome)
                 outcome.error().maybe_delivered = maybe_delivered;
-            const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now() - begun);
+            const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now() - start);
             const auto wait =
-                retry_wait(policy_, detail::retry_cause(outcome), attempts, environment_.random(), age);
+                retry_wait(policy_, detail::retry_cause(outcome), attempts, hooks_.random(), age);
             if (!wait)
                 return outcome;
             if (sleep(*wait))
@@ -125,28 +126,28 @@ public:
         }
     }
 
-    /// Ends the request in flight, while it is sent or while the next attempt is waited for, with
-    /// `failure::cancelled`; later ones are not affected. An attempt is ended only where `T` can be
-    /// cancelled.
+    /// Ends the request in flight with `failure::cancelled`: a wait between attempts at once, an attempt only
+    /// if `TransportT` has `cancel`. Does not affect later requests.
     void cancel() noexcept {
-        if (!waking_)
+        if (!cancellation_)
             return;
         {
-            const std::lock_guard held{waking_->mutex};
-            waking_->cancelled = true;
-            waking_->changed.notify_all();
+            const std::lock_guard guard{cancellation_->mutex};
+            cancellation_->requested = true;
+            cancellation_->condition.notify_all();
         }
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
     }
 };
 
-template <class T>
-retrying_transport(T) -> retrying_transport<std::unwrap_reference_t<T>>;
-template <class T>
-retrying_transport(T, retry_policy) -> retrying_transport<std::unwrap_reference_t<T>>;
-template <class T>
-retrying_transport(T, retry_policy, retry_hooks) -> retrying_transport<std::unwrap_reference_t<T>>;
+template <class TransportT>
+retrying_transport(TransportT) -> retrying_transport<std::unwrap_reference_t<TransportT>>;
+template <class TransportT>
+retrying_transport(TransportT, retry_policy) -> retrying_transport<std::unwrap_reference_t<TransportT>>;
+template <class TransportT>
+retrying_transport(TransportT, retry_policy, retry_hooks)
+    -> retrying_transport<std::unwrap_reference_t<TransportT>>;
 
 #endif
 

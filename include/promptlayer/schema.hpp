@@ -2,18 +2,18 @@
 #define PROMPTLAYER_SCHEMA_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/text.hpp>
 #include <promptlayer/error.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <optional>
-#include <ranges>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -27,8 +27,8 @@ namespace detail {
 template <class T, class... OthersT>
 concept any_of = (std::same_as<T, OthersT> || ...);
 
-/// An integer type whose every value fits in `std::int64_t`; character types and bool are no integers here,
-/// as in `std::in_range`.
+/// An integer type of which each value fits in `std::int64_t`. Character types and bool are not integers
+/// here, as in `std::in_range`.
 template <class T>
 concept int64_convertible =
     std::integral<T> && !any_of<T, bool, char, wchar_t, char8_t, char16_t, char32_t> &&
@@ -37,14 +37,14 @@ concept int64_convertible =
 template <class T>
 inline constexpr bool always_false = false;
 
-/// What a member of type `T` may be given: not a null pointer for a string, nor a number for a bool.
+/// A type that a member of type `T` accepts: no null pointer for a string, no number for a bool.
 template <class U, class T>
 concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
                    (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>);
 
 } // namespace detail
 
-/// A JSON integer of 64 bits signed. Made from any integer type that fits; `2.9`, `true`, `'a'` and an
+/// A JSON integer, 64 bits signed. Converts from each integer type that fits; `2.9`, `true`, `'a'` and an
 /// unsigned 64-bit integer do not compile.
 class integer {
     std::int64_t value_ = 0;
@@ -56,7 +56,7 @@ public:
     constexpr operator std::int64_t() const noexcept { return value_; }
 };
 
-/// A member that has to be given: leaving it out does not compile. Reads as a `T`.
+/// A member that must be given: a request without it does not compile. Converts to `T`.
 template <class T>
 class required {
     T value_;
@@ -64,8 +64,8 @@ class required {
 public:
     using value_type = T;
 
-    // A template without a constraint: the sentence is said only where the member is left out. Not constexpr,
-    // since that would be enough for a mere question about T to say it.
+    // A template without a constraint, so that the assertion fails only if the member is not given. It is not
+    // constexpr, because then a type trait on `required` would be enough to make it fail.
     template <class MissingT = T>
     required() : value_{} {
         static_assert(detail::always_false<MissingT>,
@@ -80,11 +80,11 @@ public:
     constexpr const T& operator*() const noexcept { return value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
-    // Constexpr if that of T is; not every standard library's string has such a comparison.
+    // Constexpr if the comparison of T is; not in every standard library that of a string is.
     friend bool operator==(const required&, const required&) = default;
 };
 
-/// A member that may be absent: `std::optional`, except that a null pointer is no value for a string.
+/// A member that may be absent: `std::optional`, except that it accepts no null pointer for a string.
 template <class T>
 class optional {
     std::optional<T> value_{};
@@ -119,7 +119,7 @@ public:
     }
     constexpr void reset() noexcept { value_.reset(); }
 
-    // One for each kind of operand, so that no comparison of std::optional takes this for a value.
+    // One for each kind of operand, so that no comparison of std::optional takes this class for a value.
     friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
     friend constexpr bool operator==(const optional& a, const std::optional<T>& b) { return a.value_ == b; }
     friend constexpr bool operator==(const optional& a, std::nullopt_t) noexcept { return !a.has_value(); }
@@ -135,15 +135,19 @@ template <std::size_t N>
 struct fixed_string {
     char data[N]{};
 
-    consteval fixed_string(const char (&literal)[N]) { std::copy_n(literal, N, data); }
+    consteval fixed_string(const char (&literal)[N]) {
+        for (std::size_t i = 0; i < N; ++i)
+            data[i] = literal[i];
+    }
     constexpr operator std::string_view() const noexcept { return {data, N - 1}; }
 };
 
-/// The name of a member as JSON writes it before the value; `name` needs no escapes.
+/// Returns the name of a member as JSON writes it before the value; `name` needs no escapes.
 template <std::size_t N>
 consteval std::array<char, N + 2> json_key(const fixed_string<N>& name) {
     std::array<char, N + 2> key{'"'};
-    std::copy_n(name.data, N - 1, key.begin() + 1);
+    for (std::size_t i = 0; i + 1 < N; ++i)
+        key[i + 1] = name.data[i];
     key[N] = '"';
     key[N + 1] = ':';
     return key;
@@ -184,12 +188,16 @@ concept text_pair = requires(const T& pair) {
     { pair.second } -> std::convertible_to<std::string_view>;
 };
 
-/// Names and their values, all strings, kept where they are: a map, a vector or span of pairs, ...
+/// A range of pairs of strings that are stored in the range: a map, a vector or span of pairs, ...
 template <class T>
-concept variables = std::ranges::forward_range<const T&> && text_pair<std::ranges::range_value_t<const T&>> &&
-    std::is_lvalue_reference_v<std::ranges::range_reference_t<const T&>>;
+concept variables = requires(const T& range) {
+    requires std::forward_iterator<decltype(std::begin(range))>;
+    { std::begin(range) == std::end(range) } -> std::convertible_to<bool>;
+    requires std::is_lvalue_reference_v<decltype(*std::begin(range))>;
+    requires text_pair<std::remove_cvref_t<decltype(*std::begin(range))>>;
+};
 
-/// A type of map that cannot hold a name twice, going by the characters.
+/// A type of map that cannot hold the same characters twice as a name.
 template <class T>
 concept text_map = requires(const T& map, const typename T::key_type& name) {
     requires any_of<typename T::key_type, std::string, std::string_view>;
@@ -228,24 +236,18 @@ struct member_of<MemberT ModelT::*> {
 /// A string has at least `N` code points.
 template <std::size_t N>
 struct min_length {
-    static constexpr promptlayer::rule rule = promptlayer::rule::min_length;
-    static constexpr std::string_view keyword = "minLength";
-    static constexpr std::size_t limit = N;
-    static constexpr bool holds(std::size_t code_points) noexcept { return code_points >= N; }
+    static constexpr detail::length_rule data{promptlayer::rule::min_length, N};
 };
 
 /// A string has at most `N` code points.
 template <std::size_t N>
 struct max_length {
-    static constexpr promptlayer::rule rule = promptlayer::rule::max_length;
-    static constexpr std::string_view keyword = "maxLength";
-    static constexpr std::size_t limit = N;
-    static constexpr bool holds(std::size_t code_points) noexcept { return code_points <= N; }
+    static constexpr detail::length_rule data{promptlayer::rule::max_length, N};
 };
 
-/// A member of a model: its name in JSON, the member, the rules on its value. A `std::optional` and a set of
-/// variables may be absent, any other type is required in JSON; `required<T>` has the compiler see to it as
-/// well.
+/// Declares a member of a model: its name in JSON, the member, the rules on its value. An optional and a set
+/// of variables may be absent; any other type is required in JSON. With `required<T>` the compiler checks
+/// that as well.
 template <detail::fixed_string NameV, auto MemberV, class... RulesT>
 struct field {
     using member_type = typename detail::member_of<decltype(MemberV)>::type;
@@ -253,45 +255,96 @@ struct field {
     using value_type = typename member_traits::type;
 
     static constexpr std::string_view name = NameV;
-    static constexpr auto key = detail::json_key(NameV); ///< `"name":`
+    static constexpr auto key = detail::json_key(NameV);
     static constexpr auto member = MemberV;
     static constexpr detail::json_type type = detail::json_type_of<value_type>();
-    static constexpr bool required = !member_traits::optional && type != detail::json_type::object;
+    static constexpr std::array<detail::length_rule, sizeof...(RulesT)> rules{RulesT::data...};
 
     static_assert(sizeof...(RulesT) == 0 || type == detail::json_type::string,
                   "promptlayer: min_length and max_length are rules on strings");
     static_assert(type != detail::json_type::object || std::same_as<member_type, value_type>,
                   "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
-    static_assert(scan(NameV).json_bytes == name.size(),
+    static_assert(detail::scan(NameV).json_bytes == name.size(),
                   "promptlayer: the name of a member is one that JSON writes without escapes");
 
-    /// Whether `model` holds a value for it: an absent optional and an empty set of variables are not
-    /// written.
-    static constexpr bool present(const auto& model) noexcept {
-        if constexpr (member_traits::optional)
-            return (model.*MemberV).has_value();
-        else if constexpr (type == detail::json_type::object)
-            return std::ranges::begin(model.*MemberV) != std::ranges::end(model.*MemberV);
+    /// Returns the value of the member. For a set of variables, returns only whether it is not empty.
+    static constexpr detail::member_value load(const auto& model) noexcept {
+        const member_type& stored = model.*MemberV;
+        if constexpr (type == detail::json_type::object) {
+            return {.is_given = !(std::begin(stored) == std::end(stored))};
+        } else {
+            if constexpr (member_traits::optional) {
+                if (!stored.has_value())
+                    return {};
+            }
+            const value_type& value = member_traits::get(stored);
+            if constexpr (type == detail::json_type::string)
+                return {.is_given = true, .text = value};
+            else
+                return {.is_given = true, .integer = value};
+        }
+    }
+
+    /// Calls `visit(name, text)` for each variable of the set.
+    template <class VisitT>
+    static constexpr void visit_variables(const auto& model, VisitT&& visit) {
+        if constexpr (type == detail::json_type::object) {
+            for (const auto& variable : model.*MemberV)
+                visit(std::string_view{variable.first}, std::string_view{variable.second});
+        }
+    }
+
+    /// True if the member owns its text, so that a value can be stored from JSON.
+    static constexpr bool is_owner = [] {
+        if constexpr (type == detail::json_type::object)
+            return requires(member_type & variables) {
+                variables.emplace(std::string_view{}, std::string_view{});
+            };
         else
-            return true;
-    }
+            return type != detail::json_type::string || !std::is_trivially_destructible_v<value_type>;
+    }();
 
-    static constexpr const value_type& value(const auto& model) noexcept {
-        return member_traits::get(model.*MemberV);
+    /// Describes the member for code that does not depend on the type of the model.
+    template <class ModelT>
+    static constexpr detail::field_info info() {
+        detail::field_info info{.key = {key.data(), key.size()},
+                                .type = type,
+                                .is_required = !member_traits::optional && type != detail::json_type::object,
+                                .has_unique_names = detail::unique_names<value_type>,
+                                .rules = rules};
+        info.load = [](const void* model) { return load(*static_cast<const ModelT*>(model)); };
+        if constexpr (type == detail::json_type::object) {
+            info.visit_variables = [](const void* model, detail::variable_visitor visitor) {
+                visit_variables(*static_cast<const ModelT*>(model),
+                                [&](std::string_view variable, std::string_view text) {
+                                    visitor.call(visitor.context, variable, text);
+                                });
+            };
+            if constexpr (is_owner)
+                info.insert_variable = [](void* model, std::string_view variable, std::string_view text) {
+                    return (static_cast<ModelT*>(model)->*MemberV).emplace(variable, text).second;
+                };
+        } else if constexpr (is_owner) {
+            info.store = [](void* model, const detail::member_value& value) {
+                member_type& stored = static_cast<ModelT*>(model)->*MemberV;
+                if constexpr (type == detail::json_type::string)
+                    stored = value_type{value.text};
+                else if constexpr (type == detail::json_type::boolean)
+                    stored = value.integer != 0;
+                else
+                    stored = integer{value.integer};
+            };
+        }
+        return info;
     }
-
-    static constexpr void for_each_rule(auto&& action) { (action(RulesT{}), ...); }
 };
 
-/// Of the members named, one may be given, or none.
+/// Of the named members, at most one may be given.
 template <detail::fixed_string... NamesV>
 struct at_most_one_of {
     static_assert(sizeof...(NamesV) >= 2, "promptlayer: at_most_one_of takes two names or more");
 
-    static constexpr bool names(std::string_view name) noexcept {
-        return ((name == std::string_view{NamesV}) || ...);
-    }
-    static constexpr void for_each_name(auto&& action) { (action(std::string_view{NamesV}), ...); }
+    static constexpr std::array<std::string_view, sizeof...(NamesV)> names{std::string_view{NamesV}...};
 };
 
 namespace detail {
@@ -303,31 +356,14 @@ inline constexpr bool is_field = requires {
 
 } // namespace detail
 
-/// What a model is in JSON: `field`s, which stand for all its members, and `at_most_one_of`s. A model names
-/// its own as the member type `schema`; validation, reading, writing and the JSON Schema are all made from
-/// it.
+/// What a model is in JSON: a `field` for each member, and `at_most_one_of`s. A model names its own as the
+/// member type `schema`. Validation, reading, writing and the JSON Schema follow from it.
 template <class... ItemsT>
 struct schema {
     static constexpr std::size_t size = (std::size_t{detail::is_field<ItemsT>} + ... + 0);
+    static constexpr std::size_t group_count = sizeof...(ItemsT) - size;
 
-    /// How many fields are called `name`.
-    static constexpr std::size_t count(std::string_view name) {
-        std::size_t found = 0;
-        for_each_field([&]<class FieldT>(FieldT, std::size_t) { found += FieldT::name == name ? 1u : 0u; });
-        return found;
-    }
-
-    /// Whether every name that is used is that of one field.
-    static constexpr bool consistent() {
-        bool good = true;
-        for_each_field([&]<class FieldT>(FieldT, std::size_t) { good = good && count(FieldT::name) == 1; });
-        for_each_group([&](auto group) {
-            group.for_each_name([&](std::string_view name) { good = good && count(name) == 1; });
-        });
-        return good;
-    }
-
-    /// `action(FieldT{}, index)` for each field, in order.
+    /// Calls `action(FieldT{}, index)` for each field, in order.
     static constexpr void for_each_field([[maybe_unused]] auto&& action) {
         [[maybe_unused]] std::size_t index = 0;
         [[maybe_unused]] const auto visit = [&]<class ItemT>(ItemT item) {
@@ -337,13 +373,32 @@ struct schema {
         (visit(ItemsT{}), ...);
     }
 
-    /// `action(GroupT{})` for each `at_most_one_of`.
+    /// Calls `action(GroupT{})` for each `at_most_one_of`.
     static constexpr void for_each_group([[maybe_unused]] auto&& action) {
         [[maybe_unused]] const auto visit = [&]<class ItemT>(ItemT item) {
             if constexpr (!detail::is_field<ItemT>)
                 action(item);
         };
         (visit(ItemsT{}), ...);
+    }
+
+    /// Returns how many fields have this name.
+    static constexpr std::size_t count(std::string_view name) {
+        std::size_t count = 0;
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { count += FieldT::name == name ? 1u : 0u; });
+        return count;
+    }
+
+    /// Returns true if each name that is used is that of one field.
+    static constexpr bool consistent() {
+        bool consistent = true;
+        const auto check = [&](std::string_view name) { consistent = consistent && count(name) == 1; };
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { check(FieldT::name); });
+        for_each_group([&](auto group) {
+            for (const std::string_view name : group.names)
+                check(name);
+        });
+        return consistent;
     }
 };
 
@@ -356,23 +411,65 @@ struct checked_schema {
         "promptlayer: this type is no model, it has no member type named schema");
     using type = typename ModelT::schema;
     static_assert(type::consistent(), "promptlayer: each name in a schema is that of one field");
+    static_assert(type::size <= 64, "promptlayer: a model has at most 64 members");
 };
 
 template <class ModelT>
 using schema_of = typename checked_schema<ModelT>::type;
 
+template <class ModelT>
+inline constexpr auto field_table = [] {
+    std::array<field_info, schema_of<ModelT>::size> table{};
+    schema_of<ModelT>::for_each_field(
+        [&]<class FieldT>(FieldT, std::size_t index) { table[index] = FieldT::template info<ModelT>(); });
+    return table;
+}();
+
+template <class ModelT>
+inline constexpr auto group_table = [] {
+    std::array<std::uint64_t, schema_of<ModelT>::group_count> table{};
+    std::size_t next = 0;
+    schema_of<ModelT>::for_each_group([&](auto group) {
+        for (const std::string_view name : group.names) {
+            std::size_t index = 0;
+            for (const field_info& field : field_table<ModelT>) {
+                if (field.name() == name)
+                    table[next] |= std::uint64_t{1} << index;
+                ++index;
+            }
+        }
+        ++next;
+    });
+    return table;
+}();
+
+template <class ModelT>
+inline constexpr model_info info_in_constant_expressions{field_table<ModelT>, group_table<ModelT>};
+
+/// Returns a model as data.
+template <class ModelT>
+const model_info& info() noexcept {
+    return info_in_constant_expressions<ModelT>;
+}
+
+/// Returns a reference to any model, for functions that do not depend on its type.
+template <class ModelT>
+model_reference refer_to(const ModelT& model) noexcept {
+    return {info<ModelT>(), &model};
+}
+
 template <class... ItemsT>
 constexpr auto make_empty_members(schema<ItemsT...>) {
-    [[maybe_unused]] const auto make_empty = []<class ItemT>(ItemT) {
+    [[maybe_unused]] const auto make_member = []<class ItemT>(ItemT) {
         if constexpr (is_field<ItemT>)
             return std::tuple{ItemT::member_traits::make_empty()};
         else
             return std::tuple<>{};
     };
-    return std::tuple_cat(make_empty(ItemsT{})...);
+    return std::tuple_cat(make_member(ItemsT{})...);
 }
 
-/// A model with nothing given yet, for a reader to fill in.
+/// Makes a model with empty members, for a reader to fill in.
 template <class ModelT>
 constexpr ModelT make_empty() {
     return std::apply([](auto&&... members) { return ModelT{std::move(members)...}; },

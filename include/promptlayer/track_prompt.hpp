@@ -2,13 +2,14 @@
 #define PROMPTLAYER_TRACK_PROMPT_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/model.hpp>
 #include <promptlayer/schema.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <functional>
+#include <iterator>
 #include <map>
-#include <ranges>
 #include <span>
 #include <string>
 #include <string_view>
@@ -16,21 +17,20 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The answer to `POST /rest/track-prompt` that says it was done. `decode` returns only those whose `success`
-/// is true.
+/// The reply of `POST /rest/track-prompt`. `decode` returns it only if `success` is true.
 struct track_response {
     bool success = false;
-    std::string message{}; ///< the service's words, UTF-8; control characters are replaced by spaces
+    std::string message{}; ///< the text of the service, UTF-8, with spaces for control characters
 
     using schema = promptlayer::schema<field<"success", &track_response::success>,
                                        field<"message", &track_response::message>>;
 };
 
-/// The body of `POST /rest/track-prompt`: ties a prompt template to a request that was logged before. All
+/// The body of `POST /rest/track-prompt`: links a prompt template to a request that was logged before. All
 /// text is UTF-8; lengths are in code points.
 template <class TextT, class VariablesT>
 struct basic_track_prompt {
-    required<TextT> prompt_name;         ///< the name of the prompt template, 1 code point or more
+    required<TextT> prompt_name;         ///< the name of the prompt template, at least 1 code point
     VariablesT prompt_input_variables{}; ///< input variables of the template by name; not sent if empty
     required<integer> request_id;        ///< the unique identifier of the request
     optional<integer> version{};         ///< the version of the template; not together with `label`
@@ -52,13 +52,13 @@ struct basic_track_prompt {
 /// Owns its strings.
 using track_prompt = basic_track_prompt<std::string, std::map<std::string, std::string, std::less<>>>;
 
-/// Refers to strings, and to a named array or vector of pairs of `string_view`s, that outlive it; works in
+/// Refers to strings, and to an array or vector of pairs of `string_view`s, which must outlive it. Works in
 /// constant expressions. `view_of` takes any other range of pairs.
 using track_prompt_view =
     basic_track_prompt<std::string_view, std::span<const std::pair<std::string_view, std::string_view>>>;
 
-/// Refers to a range of pairs of strings, which outlives it. Made by `view_of`.
-template <std::ranges::input_range RangeT>
+/// Refers to a range of pairs of strings, which must outlive it. Made by `view_of`.
+template <class RangeT>
 requires detail::variables<RangeT>
 class variables_view {
     const RangeT* range_ = nullptr;
@@ -67,8 +67,8 @@ public:
     constexpr variables_view() = default;
     constexpr explicit variables_view(const RangeT& range) noexcept : range_{&range} {}
 
-    constexpr auto begin() const { return std::ranges::begin(*range_); }
-    constexpr auto end() const { return std::ranges::end(*range_); }
+    constexpr auto begin() const { return std::begin(*range_); }
+    constexpr auto end() const { return std::end(*range_); }
 };
 
 namespace detail {
@@ -80,9 +80,9 @@ struct no_variables {};
 
 } // namespace detail
 
-/// A request whose variables are in any range of pairs of strings (`std::unordered_map`, a vector of pairs,
-/// ...): they are referred to where they are, nothing is copied. The rest of it stands in braces. `variables`
-/// and the strings outlive what is returned.
+/// Makes a request that refers to variables in any range of pairs of strings (`std::unordered_map`, a vector
+/// of pairs, ...) without a copy. `rest` is the request without variables, in braces. `variables` and the
+/// strings must outlive the request.
 template <class RangeT>
 requires detail::variables<RangeT>
 constexpr basic_track_prompt<std::string_view, variables_view<RangeT>>
@@ -92,6 +92,25 @@ view_of(const RangeT& variables, const basic_track_prompt<std::string_view, deta
 
 template <class RangeT>
 void view_of(const RangeT&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+namespace detail {
+
+// In the source file only, to keep the tables out of all others.
+#if defined(PROMPTLAYER_DEFINITIONS)
+template const model_info& info<track_response>() noexcept;
+template const model_info& info<track_prompt>() noexcept;
+template const model_info& info<track_prompt_view>() noexcept;
+#else
+extern template const model_info& info<track_response>() noexcept;
+extern template const model_info& info<track_prompt>() noexcept;
+extern template const model_info& info<track_prompt_view>() noexcept;
+#endif
+
+} // namespace detail
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

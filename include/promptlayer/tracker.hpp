@@ -20,7 +20,7 @@ namespace detail {
 /// Calls what users have given; what it throws is dropped.
 template <class ActionT>
 void undisturbed(ActionT&& action) {
-    guard_exceptions(action, [](const char*) { return true; });
+    guard_exceptions([&] { action(); }, [](const char*) {});
 }
 
 template <class... ParametersT, class... ArgumentsT>

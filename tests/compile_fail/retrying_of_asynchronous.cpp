@@ -1,4 +1,4 @@
-// expect: promptlayer: retrying_transport takes a synchronous Transport; an asynchronous one is for a tracker
+// expect: promptlayer: retrying_transport takes a synchronous Transport; use an AsyncTransport with a tracker
 #include <promptlayer.hpp>
 
 void track() {

@@ -110,21 +110,21 @@ TEST_CASE("a transport failure keeps its kind and says whether the request may h
         CHECK(*e.failure == kind);
         CHECK(e.maybe_delivered == maybe_delivered);
         CHECK(e.status == 0);
-        CHECK(e.message.starts_with("no answer from the service: "));
+        CHECK(e.message.starts_with("no response from the service: "));
         CHECK(e.message.ends_with(": why"));
     }
     CHECK(error_of({pl::failure::reset, ""}).message ==
-          "no answer from the service: the connection ended early");
+          "no response from the service: the connection ended early");
     CHECK_FALSE(error_of({pl::failure::timeout, "", false}).maybe_delivered);
     CHECK(error_of({pl::failure::connect, "", true}).maybe_delivered);
     CHECK(error_of({pl::failure::timeout, ""}).message ==
-          "no answer from the service: the time allowed has passed");
+          "no response from the service: the timeout expired");
 }
 
 TEST_CASE("a transport's message is bounded, sanitized and redacted") {
-    CHECK(
-        error_of({pl::failure::other, "a\nb\x1b[0m\xFF header X-API-KEY: pl_sesame"}).message ==
-        "no answer from the service: the transport failed: a b [0m\xEF\xBF\xBD header X-API-KEY: [redacted]");
+    CHECK(error_of({pl::failure::other, "a\nb\x1b[0m\xFF header X-API-KEY: pl_sesame"}).message ==
+          "no response from the service: the transport failed: a b [0m\xEF\xBF\xBD header X-API-KEY: "
+          "[redacted]");
     const auto e = error_of({pl::failure::other, std::string(600, 'x')});
     CHECK(e.message.ends_with(": " + std::string(512, 'x')));
 }
@@ -160,7 +160,7 @@ TEST_CASE("an exception of a transport becomes a transport error") {
     CHECK(e.code == errc::transport);
     CHECK(e.failure == pl::failure::other);
     CHECK(e.maybe_delivered);
-    CHECK(e.message == "no answer from the service: the transport failed: no socket, header [redacted]");
+    CHECK(e.message == "no response from the service: the transport failed: no socket, header [redacted]");
     struct silent : std::exception {
         const char* what() const noexcept override { return nullptr; }
     };
@@ -168,7 +168,7 @@ TEST_CASE("an exception of a transport becomes a transport error") {
     CHECK(wordless.track_prompt(valid_request()).error().message.ends_with(": unknown exception"));
     auto other = client_with(7);
     CHECK(other.track_prompt(valid_request()).error().message ==
-          "no answer from the service: the transport failed: unknown exception");
+          "no response from the service: the transport failed: unknown exception");
 }
 #endif
 

@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-using promptlayer::scan;
+using promptlayer::detail::scan;
 
 namespace {
 

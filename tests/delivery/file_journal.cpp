@@ -489,7 +489,7 @@ TEST_CASE("journal: a path without a file name is rejected, and no lock file is 
     for (const fs::path& path : {fs::path{}, folder.path, folder.path / "", fs::path{"."}, fs::path{".."}}) {
         const auto rejected = pl::file_journal::open(path);
         REQUIRE_FALSE(rejected);
-        CHECK(rejected.error().message.find("is no file") != std::string::npos);
+        CHECK(rejected.error().message.find("is not a file") != std::string::npos);
     }
     fs::current_path(before);
     CHECK(fs::is_empty(folder.path));
@@ -527,7 +527,7 @@ TEST_CASE("journal: tend returns the time until its next call, even if the clock
 TEST_CASE("journal: a pipe or a device is rejected") {
     const temporary_folder folder;
     REQUIRE(::mkfifo(folder.file().c_str(), 0600) == 0);
-    CHECK(pl::file_journal::open(folder.file()).error().message.find("is no file") != std::string::npos);
+    CHECK(pl::file_journal::open(folder.file()).error().message.find("is not a file") != std::string::npos);
     CHECK_FALSE(pl::file_journal::open("/dev/zero"));
 }
 
@@ -722,7 +722,7 @@ TEST_CASE("journal: a file that cannot be found, read or truncated is an error, 
     read_fault.fail(EIO);
     CHECK(rejected(folder.file()).find("cannot be opened: ") != std::string::npos);
     truncate_fault.fail(EIO);
-    CHECK(rejected(folder.file()).find("cannot be cut: ") != std::string::npos);
+    CHECK(rejected(folder.file()).find("cannot be truncated: ") != std::string::npos);
     CHECK(folder.text() == before);
     CHECK(pending_in(folder) == "1 a");
 }

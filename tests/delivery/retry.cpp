@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdint>
@@ -11,6 +12,7 @@
 #include <functional>
 #include <limits>
 #include <optional>
+#include <set>
 #include <string>
 #include <thread>
 #include <type_traits>
@@ -141,6 +143,41 @@ TEST_CASE("retry: absurd values in a policy are clamped") {
                          1, 0ms) == 2 * 365 * 24h);
     CHECK_FALSE(pl::retry_wait({.max_age = -1s}, status_error(503), 1, 0, 0ms));
     CHECK(max_delay(0) == 2s);
+}
+
+TEST_CASE("retry: a random source returns uniform numbers from 0 to below 1") {
+    const auto random = pl::detail::random_source();
+    constexpr int count = 10'000;
+    double lowest = 1, highest = 0, sum = 0, squares = 0;
+    for (int i = 0; i < count; ++i) {
+        const double number = random();
+        lowest = std::min(lowest, number);
+        highest = std::max(highest, number);
+        sum += number;
+        squares += number * number;
+    }
+    CHECK(lowest >= 0);
+    CHECK(highest < 1);
+    const double mean = sum / count;
+    const double variance = squares / count - mean * mean; // 1/12 if uniform; each bound: seven deviations
+    CHECK(mean > 0.48);
+    CHECK(mean < 0.52);
+    CHECK(variance > 0.078);
+    CHECK(variance < 0.089);
+}
+
+TEST_CASE("retry: successive random sources return different numbers") {
+    constexpr int count = 1'000;
+    std::set<double> first;
+    double sum = 0;
+    for (int i = 0; i < count; ++i) {
+        const double number = pl::detail::random_source()();
+        first.insert(number);
+        sum += number;
+    }
+    CHECK(first.size() == count);
+    CHECK(sum / count > 0.43); // seven deviations
+    CHECK(sum / count < 0.57);
 }
 
 TEST_CASE("retrying_transport: the last attempt's outcome is returned after the waits in between") {

@@ -41,13 +41,17 @@ if form == "engine":
     names |= set(ENGINE)
     for header in [library.parent / "promptlayer.hpp", *(library / f"{other}.hpp" for other in others)]:
         text = header.read_text(encoding="utf-8")
-        depth = 0
+        conditions = []
         for line in text.splitlines():
             directive = re.match(r"#\s*(if|endif|include)\w*\s*(\S*)", line)
-            if directive:
-                depth += {"if": 1, "endif": -1, "include": 0}[directive[1]]
-                if directive[1] == "include" and depth == 1 and not directive[2].startswith("<promptlayer/"):
-                    lines.append(f"#include {directive[2]}")
+            if not directive:
+                continue
+            if directive[1] == "if":
+                conditions.append(directive[2])
+            elif directive[1] == "endif":
+                conditions.pop()
+            elif conditions[1:] in ([], ["defined(PROMPTLAYER_DEFINITIONS)"]) and "<promptlayer/" not in line:
+                lines.append(f"#include {directive[2]}")
     lines.sort(key=lambda line: "<boost/" in line)
 else:
     # These must be harmless, whatever the list holds.

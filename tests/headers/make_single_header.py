@@ -14,11 +14,13 @@ PARTS = [
     "error",
     "detail/text",
     "detail/redaction",
+    "detail/model",
     "schema",
+    "detail/walk",
+    "detail/violation_collector",
     "validate",
     "detail/json_writer",
     "detail/json_reader",
-    "detail/service_error",
     "json",
     "json_schema",
     "track_prompt",
@@ -30,6 +32,7 @@ PARTS = [
     "transport",
     "config",
     "prepared_request",
+    "detail/response_reader",
     "codec",
     "client",
     "retry",
@@ -53,15 +56,22 @@ TEMPLATE = """\
 // Generated from the parts in include/promptlayer by tests/headers/make_single_header.py; do not edit.
 // Needs Boost.JSON 1.81 or later: link boost_json, or put `#include <boost/json/src.hpp>` in one source file.
 
+#if defined(PROMPTLAYER_SOURCE) && defined(PROMPTLAYER_DETAIL_ABI_HPP) && !defined(PROMPTLAYER_DEFINITIONS)
+#error "promptlayer: define PROMPTLAYER_SOURCE before the library is included for the first time"
+#endif
+
 #ifndef PROMPTLAYER_SINGLE_HEADER_HPP
 #define PROMPTLAYER_SINGLE_HEADER_HPP
 
 // Macros that would rewrite names below are set aside, and put back at the end.
 {push}
 
-{std}
+{first}
 
-{boost}
+{std}
+#if defined(PROMPTLAYER_DEFINITIONS)
+{definitions}
+#endif
 
 {parts}
 
@@ -71,6 +81,9 @@ TEMPLATE = """\
 
 #endif
 """
+
+# An include in this block, at the outermost level of a part, is needed by definitions only.
+DEFINITIONS = "defined(PROMPTLAYER_DEFINITIONS)"
 
 
 def read(name):
@@ -85,43 +98,46 @@ def pragmas(name):
     return "\n".join(line for line in read(name).splitlines() if line.startswith("#"))
 
 
-def part(name, above, hoisted):
-    """The text of a part within its guard; its unconditional includes go to `hoisted`."""
+def part(name, above, std, definitions):
+    """Returns the text of a part within its guard; its includes go to `std` and `definitions`."""
     text = read(name).strip()
     if not re.match(r"#ifndef (PROMPTLAYER_\w+_HPP)\n#define \1\n", text) or not text.endswith("\n#endif"):
         sys.exit(f"{name}.hpp: does not stand within an include guard PROMPTLAYER_..._HPP")
-    kept, depth, gap = [], 0, False
+    lines, conditions, after_include = [], [], False
     for line in text.splitlines():
-        directive = re.match(r"\s*#\s*(if|endif|include)\w*\s*(\S*)", line)
-        word, rest = directive.groups() if directive else (None, None)
-        depth += {"if": 1, "endif": -1}.get(word, 0)
-        if word == "include":
-            if not re.fullmatch(r"<[^>]+>", rest):
+        directive = re.match(r"\s*#\s*(if|endif|include)\w*\s*(.*?)\s*$", line)
+        kind, rest = directive.groups() if directive else (None, None)
+        if kind == "if":
+            conditions.append(rest)
+        elif kind == "endif":
+            conditions.pop()
+        elif kind == "include":
+            header = re.fullmatch(r"<([^>]+)>.*", rest)
+            if not header:
                 sys.exit(f"{name}.hpp: {line.strip()}: write it with angle brackets")
-            header = rest[1:-1]
-            ours = header.startswith("promptlayer/")
-            if ours and header not in above:
+            is_ours = header[1].startswith("promptlayer/")
+            if is_ours and header[1] not in above:
                 sys.exit(f"{name}.hpp: {line.strip()}: not one of the parts above it")
-            if ours or depth == 1:
-                if not ours:
-                    hoisted.add(header)
-                gap = True
+            includes = std if len(conditions) == 1 else definitions if conditions[1:] == [DEFINITIONS] else None
+            if is_ours or includes is not None:
+                if not is_ours:
+                    includes.add(header[1])
+                after_include = True
                 continue
-        if gap and not line and not kept[-1]:
-            continue  # the blank line after includes that are gone
-        gap = False
-        kept.append(line)
-    return "\n".join(kept)
+        if after_include and not line and not lines[-1]:
+            continue  # the blank line after removed includes
+        after_include = False
+        lines.append(line)
+    return re.sub(r"\n#if [^\n]*\n+#endif\n", "\n", "\n".join(lines))
 
 
 def single_header():
-    hoisted, parts = set(), []
+    std, definitions, parts = set(), set(), []
     above = {f"promptlayer/detail/{name}.hpp" for name in ("push_macros", "pop_macros", "misuse")}
     for name in PARTS:
-        parts.append(part(name, above, hoisted))
+        parts.append(part(name, above, std, definitions))
         above.add(f"promptlayer/{name}.hpp")
-    last = part(LAST, above, hoisted)
-    boost = {header for header in hoisted if header.startswith("boost/")}
+    last = part(LAST, above, std, definitions)
     includes = lambda headers: "\n".join(f"#include <{header}>" for header in sorted(headers))
     version = re.search(r'\blibrary_version\b[^"]*"([^"]+)"', read("config"))
     if not version:
@@ -129,9 +145,10 @@ def single_header():
     return TEMPLATE.format(
         version=version[1],
         push=pragmas("detail/push_macros"),
-        std=includes(hoisted - boost),
-        boost=includes(boost),
-        parts="\n\n".join(parts),
+        first="#include <version>\n\n" + parts[0],  # it defines the condition of DEFINITIONS
+        std=includes(std - {"version"}),
+        definitions=includes(definitions - std),
+        parts="\n\n".join(parts[1:]),
         pop=pragmas("detail/pop_macros"),
         last=last,
     )

@@ -230,7 +230,7 @@ def test_the_service(base):
     answered("tracked", out=["Tracked: noted"])
     check("what the service got", Service.received == [("POST /rest/track-prompt", SECRET, SAMPLE)], Service.received)
     answered("rejected", code=1, err=["the service reports that it did not succeed (HTTP 200): no such request"])
-    malformed = r"the answer is not what the service's interface promises \(HTTP 200\): .+\n"
+    malformed = r"the response does not match the interface of the service \(HTTP 200\): .+\n"
     answered("html", code=1, err=re.compile(malformed))
     answered("400", code=1, err=["the service refused the request (HTTP 400): no such prompt"])
     answered("401", code=1, err=["the service did not accept the API key (HTTP 401): bad key [redacted]"])
@@ -241,13 +241,13 @@ def test_the_service(base):
     unexpected = r"the service answered with an unexpected status, .*\(HTTP 302(, redirects to the same host)?\).*\n"
     answered("elsewhere", code=1, err=re.compile(unexpected))
     check("a redirect is not followed", len(Service.received) == before + 1, Service.received[before:])
-    no_answer = "no answer from the service: "
-    too_late = re.compile(rf"{no_answer}the time allowed has passed.*\n{LATER}\n")
+    no_answer = "no response from the service: "
+    too_late = re.compile(rf"{no_answer}the timeout expired.*\n{LATER}\n")
     answered("late", "--timeout", "0.3", code=1, err=too_late)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
-        refused = re.compile(rf"{no_answer}no connection could be made.*\n{LATER}\n")
+        refused = re.compile(rf"{no_answer}no connection could be established.*\n{LATER}\n")
         run("a closed port", code=1, out=[f"Sending to {url}: {SAMPLE}"], err=refused, base_url=url)
 
 

@@ -5,11 +5,38 @@
 
 #include <version>
 
-// The inline namespace of the library. It names every setting that changes a class or the meaning of a
-// function, so that source files with different settings share a program without sharing these. Passing a
-// type of the library from one to the other does not link. A class of the user that holds such a type must
-// not pass either; no linker notices that.
-#if defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
+// With PROMPTLAYER_SEPARATE_COMPILATION, in all files of a program, what is neither a template nor constexpr
+// is declared only. One source file defines PROMPTLAYER_SOURCE as well and so compiles it; `source.cpp`
+// beside the headers is such a file.
+#if defined(PROMPTLAYER_SOURCE) && !defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#define PROMPTLAYER_SEPARATE_COMPILATION
+#endif
+#if !defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#define PROMPTLAYER_DEFINITIONS
+#define PROMPTLAYER_DECL inline
+#else
+#if defined(PROMPTLAYER_SOURCE)
+#define PROMPTLAYER_DEFINITIONS
+#endif
+#define PROMPTLAYER_DECL
+#endif
+
+// The inline namespace of the library. Its name contains each setting that changes a class or the meaning of
+// a function.
+//
+// - Source files with different settings can be linked into one program, unless only some are header-only;
+//   each setting has its own classes and functions.
+// - A call that passes a type of the library between such files does not link.
+// - A user's class that contains a type of the library must not be passed either. No linker reports this.
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION) && defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
+#define PROMPTLAYER_SETTINGS v0_compiled
+#elif defined(PROMPTLAYER_SEPARATE_COMPILATION) && defined(__cpp_exceptions)
+#define PROMPTLAYER_SETTINGS v0_compiled_no_threads
+#elif defined(PROMPTLAYER_SEPARATE_COMPILATION) && !defined(PROMPTLAYER_NO_THREADS)
+#define PROMPTLAYER_SETTINGS v0_compiled_no_exceptions
+#elif defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#define PROMPTLAYER_SETTINGS v0_compiled_no_exceptions_no_threads
+#elif defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
 #define PROMPTLAYER_SETTINGS v0
 #elif defined(__cpp_exceptions)
 #define PROMPTLAYER_SETTINGS v0_no_threads
@@ -39,6 +66,24 @@ inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
 #endif
 } // namespace PROMPTLAYER_SETTINGS
 } // namespace promptlayer
+#endif
+
+// Files of both modes, header-only and separately compiled, do not link into one program: the linker reports
+// `promptlayer_separate_compilation` as defined twice or, with MSVC, as a mismatch.
+#if defined(_MSC_VER)
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#pragma detect_mismatch("promptlayer_separate_compilation", "1")
+#else
+#pragma detect_mismatch("promptlayer_separate_compilation", "0")
+#endif
+#elif defined(__ELF__)
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+__asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_compilation\n"
+        ".set promptlayer_separate_compilation, 1\n");
+#else
+__asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_compilation\n"
+        ".set promptlayer_separate_compilation, 0\n");
+#endif
 #endif
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -8,31 +8,35 @@
 #include <exception>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// Runs `action`; where exceptions exist, one that escapes is given to `on_throw` in words, and goes on if
-/// that returns false.
+/// Returns what `action` returns. Where exceptions exist and one escapes, returns what `on_throw` returns for
+/// its text.
 template <class ActionT, class OnThrowT>
-void guard_exceptions(ActionT&& action, OnThrowT&& on_throw) {
+auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action()) {
 #if defined(__cpp_exceptions)
     try {
-        action();
+        return action();
     } catch (const std::exception& thrown) {
-        if (const char* const what = thrown.what(); !on_throw(what ? what : "unknown exception"))
-            throw;
+        const char* const text = thrown.what();
+        return on_throw(text ? text : "unknown exception");
     } catch (...) {
-        if (!on_throw("unknown exception"))
-            throw;
+        return on_throw("unknown exception");
     }
 #else
-    action();
     static_cast<void>(on_throw);
+    return action();
+#endif
+}
+
+/// Throws the present exception once more. For `on_throw` of `guard_exceptions`.
+inline void rethrow() {
+#if defined(__cpp_exceptions)
+    throw;
 #endif
 }
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -5,6 +5,8 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -17,10 +19,9 @@
 #include <utility>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// All of `digits` as a number from 0; larger ones become the largest.
+/// Reads all of `digits` as a number, at most the largest of its type; nullopt for anything else.
 inline std::optional<std::chrono::seconds::rep> parse_integer(std::string_view digits) noexcept {
     std::chrono::seconds::rep number = 0;
     const char* const end = digits.data() + digits.size();
@@ -30,7 +31,7 @@ inline std::optional<std::chrono::seconds::rep> parse_integer(std::string_view d
     return ec == std::errc::result_out_of_range ? std::numeric_limits<decltype(number)>::max() : number;
 }
 
-/// A date in one of the three forms of RFC 9110, section 5.6.7:
+/// Reads a date in one of the three forms of RFC 9110, section 5.6.7:
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`.
 /// The weekday is not checked; a year of two digits is one from 1970 to 2069.
 inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) noexcept {
@@ -71,8 +72,9 @@ inline std::optional<std::chrono::sys_seconds> http_date(std::string_view text) 
 }
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
 
 #include <promptlayer/detail/pop_macros.hpp>
 

@@ -2,250 +2,211 @@
 #define PROMPTLAYER_DETAIL_JSON_READER_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/violation_collector.hpp>
+#include <promptlayer/detail/walk.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/result.hpp>
-#include <promptlayer/schema.hpp>
-#include <promptlayer/validate.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <boost/json/basic_parser_impl.hpp>
-
-#include <array>
 #include <cstddef>
-#include <cstdint>
-#include <limits>
+#include <optional>
 #include <string>
 #include <string_view>
-#include <type_traits>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <limits>
+#include <system_error>
 #include <utility>
+#include <vector>
+
+#include <boost/json/basic_parser_impl.hpp>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// What a JSON number is as an integer, decided from its digits.
-struct integer_reading {
-    std::int64_t value = 0;
-    bool integral = true; ///< false: it has a fraction
-    bool fits = true;     ///< false: beyond 64 bits signed
-};
+/// Reads JSON into a model that has empty members. Returns `malformed_json` or `invalid_request` with every
+/// violation; nullopt if there is none. A template only so that header-only programs that do not read
+/// requests do not compile a second JSON parser; `FormatT` is `void`.
+template <class FormatT>
+std::optional<error> read_json(std::string_view text, const model_info& info, void* model);
 
-/// `number` is a number in JSON's grammar: 2, 2.0, -2e3, 0.5.
-inline integer_reading read_integer(std::string_view number) noexcept {
-    const bool negative = number.front() == '-';
-    std::int64_t exponent = 0;
-    if (const std::size_t e = number.find_first_of("eE"); e != number.npos) {
-        const bool shrinks = number[e + 1] == '-';
-        for (const char c : number.substr(e + 1)) { // within 32 bits: the parser calls others malformed
-            if (c >= '0' && c <= '9')
-                exponent = exponent * 10 + (c - '0');
-        }
-        exponent = shrinks ? -exponent : exponent;
-        number = number.substr(0, e);
-    }
-    // The value is 0.d1d2d3... times ten to the power of `point`, with d1 and the last digit not zero.
-    std::size_t digits = 0;
-    std::size_t significant = 0; // digits up to the last that is not zero
-    std::int64_t point = exponent;
-    std::array<char, 19> kept{};
-    bool after_point = false;
-    for (const char c : number) {
-        if (c == '.')
-            after_point = true;
-        if (c < '0' || c > '9')
-            continue;
-        if (c == '0' && digits == 0) {
-            point -= after_point ? 1 : 0;
-            continue;
-        }
-        if (digits < kept.size())
-            kept[digits] = c;
-        ++digits;
-        point += after_point ? 0 : 1;
-        if (c != '0')
-            significant = digits;
-    }
-    if (digits == 0)
-        return {};
-    if (point < static_cast<std::int64_t>(significant))
-        return {.value = 0, .integral = false};
-    if (point > static_cast<std::int64_t>(kept.size()))
-        return {.fits = false};
-    std::uint64_t magnitude = 0; // at most 19 digits: no overflow
-    for (std::size_t i = 0; i < static_cast<std::size_t>(point); ++i)
-        magnitude = magnitude * 10 + (i < significant ? static_cast<std::uint64_t>(kept[i] - '0') : 0);
-    const std::uint64_t most =
-        static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) + (negative ? 1 : 0);
-    if (magnitude > most)
-        return {.fits = false};
-    return {.value = static_cast<std::int64_t>(negative ? 0 - magnitude : magnitude)};
-}
+#if defined(PROMPTLAYER_DEFINITIONS)
 
 inline constexpr std::size_t max_json_depth = 32;
 
-/// What a reader does with members that the schema does not have.
-enum class unknown_members { reject, ignore };
+inline error malformed_json(std::size_t offset, std::string_view reason) {
+    error malformed{.code = errc::malformed_json};
+    malformed.message.append(message_for(malformed.code)).append(": ").append(reason).append(" at byte ");
+    malformed.message += std::to_string(offset);
+    malformed.offset = offset;
+    return malformed;
+}
 
-/// Reads one model from the events of Boost.JSON's parser, which hands on the digits of numbers and repeated
-/// members.
-template <class ModelT, unknown_members UnknownV>
-class model_reader {
-    using schema = schema_of<ModelT>;
-    static constexpr std::size_t none = schema::size;
+/// The value of a JSON number as an integer.
+struct integer_reading {
+    std::int64_t value = 0;
+    bool is_integral = true; ///< false if it has a fraction
+    bool fits = true;        ///< false if it needs more than 64 bits signed
+};
 
-    ModelT model_ = make_empty<ModelT>();
-    violation_collector report_{};
-    std::array<bool, schema::size> given_{};
-    std::size_t depth_ = 0;     // of the value being read
-    bool is_object_ = false;    // the outermost value
-    std::size_t field_ = none;  // the member being read
-    bool in_variables_ = false; // within its object
-    std::string name_{};        // of the variable being read
-    std::string buffer_{};      // parts of a string or number
-
-    template <class ActionT>
-    void on_field(std::size_t wanted, ActionT action) {
-        schema::for_each_field([&](auto field, std::size_t index) {
-            if (index == wanted)
-                action(field);
-        });
+/// Reads `number`, which follows JSON's grammar, by its digits: 2, 2.0, -2e3, 0.5.
+inline integer_reading read_integer(std::string_view number) {
+    std::string digits{number.substr(0, number.find_first_of("eE"))};
+    std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
+    if (digits.size() != number.size()) {
+        const char* const first = number.data() + digits.size() + 1;
+        std::from_chars(first + (*first == '+' ? 1 : 0), number.data() + number.size(), exponent);
     }
+    const bool is_negative = digits[0] == '-';
+    digits.erase(0, is_negative ? 1 : 0);
+    const auto point = static_cast<std::int64_t>(std::min(digits.find('.'), digits.size())) + exponent;
+    std::erase(digits, '.');
+    const std::size_t leading_zeros = digits.find_first_not_of('0');
+    if (leading_zeros == digits.npos)
+        return {};
+    if (point <= static_cast<std::int64_t>(digits.find_last_not_of('0')))
+        return {.is_integral = false};
+    if (point - static_cast<std::int64_t>(leading_zeros) > std::numeric_limits<std::int64_t>::digits10 + 1)
+        return {.fits = false};
+    digits.resize(static_cast<std::size_t>(point), '0');
+    digits.insert(0, is_negative ? 1 : 0, '-');
+    integer_reading reading;
+    reading.fits =
+        std::from_chars(digits.data(), digits.data() + digits.size(), reading.value).ec == std::errc{};
+    return reading;
+}
+
+/// Reads one model from the events of Boost.JSON's parser, which passes on the digits of numbers and repeated
+/// members.
+template <class FormatT>
+class model_reader {
+    const model_info& info_;
+    void* model_;
+    violation_collector report_{};
+    std::uint64_t given_ = 0;           // bit N stands for field N
+    std::size_t depth_ = 0;             // of the value being read
+    bool is_object_ = false;            // the outermost value
+    const field_info* field_ = nullptr; // the member being read; null if its value is ignored
+    bool in_variables_ = false;         // within the object of `field_`
+    std::string name_{};                // of the variable being read
+    std::string buffer_{};              // parts of a string or number
 
     void on_member(std::string_view name) {
-        field_ = none;
-        std::size_t known = none;
-        schema::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
-            if (FieldT::name == name)
-                known = index;
-        });
-        if (known == none) {
-            if constexpr (UnknownV == unknown_members::reject)
-                report_.list.add([&] {
-                    return violation{name.empty() ? "[\"\"]" : json_escape(name), rule::unknown_member, 0, 0,
-                                     message_for(rule::unknown_member, 0, 0)};
-                });
-        } else if (given_[known]) {
-            on_field(known, [&]<class FieldT>(FieldT) { report_.add(rule::unique, {FieldT::name}, 0, 0); });
-        } else {
-            given_[known] = true;
-            field_ = known;
+        field_ = nullptr;
+        for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+            const field_info& field = info_.fields[i];
+            if (field.name() != name)
+                continue;
+            if (given_ >> i & 1)
+                return report_.add(rule::unique, {field.name()}, 0, 0);
+            given_ |= std::uint64_t{1} << i;
+            field_ = &field;
+            return;
         }
-    }
-
-    template <class FieldT>
-    void store(auto value) {
-        model_.*FieldT::member = std::move(value);
-    }
-
-    template <class FieldT>
-    void on_field_value(json_type found, std::string_view text) {
-        if constexpr (FieldT::type == json_type::object) {
-            if (found == json_type::object) {
-                in_variables_ = true;
-                return;
-            }
-        } else if constexpr (FieldT::type == json_type::integer) {
-            if (found == json_type::number) {
-                const integer_reading number = read_integer(text);
-                if (number.integral && number.fits)
-                    store<FieldT>(integer{number.value});
-                else if (number.integral)
-                    report_.add(rule::range, {FieldT::name}, 0, 0);
-                else
-                    report_.add_type({FieldT::name}, json_type::integer, "a number with a fraction");
-                return;
-            }
-        } else if constexpr (FieldT::type == json_type::boolean) {
-            if (found == json_type::boolean)
-                return store<FieldT>(!text.empty());
-        } else {
-            static_assert(!std::is_trivially_destructible_v<typename FieldT::value_type>,
-                          "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
-            if (found == json_type::string) {
-                check_text<FieldT>(scan(text), report_);
-                return store<FieldT>(typename FieldT::value_type{text});
-            }
-        }
-        report_.add_type({FieldT::name}, FieldT::type, type_name(found));
-    }
-
-    void on_variable(json_type found, std::string_view text) {
-        on_field(field_, [&]<class FieldT>(FieldT) {
-            if constexpr (FieldT::type == json_type::object) {
-                const std::string_view name = name_;
-                const location at{FieldT::name, &name};
-                static_assert(
-                    unique_names<typename FieldT::value_type>,
-                    "promptlayer: from_json needs a model that keeps variables in a map of strings");
-                if (!(model_.*FieldT::member).emplace(name_, text).second)
-                    report_.add(rule::unique, at, 0, 0);
-                if (found != json_type::string)
-                    report_.add_type(at, json_type::string, type_name(found));
-            }
+        report_.list.add([&] {
+            return violation{name.empty() ? "[\"\"]" : json_escape(name), rule::unknown_member, 0, 0,
+                             message_for(rule::unknown_member, 0, 0)};
         });
     }
 
-    // A boolean that is true comes with a text that is not empty.
-    bool on_value(json_type found, std::string_view text = {}) {
+    void on_number(std::string_view digits) {
+        const integer_reading reading = read_integer(digits);
+        if (reading.is_integral && reading.fits)
+            field_->store(model_, {.is_given = true, .integer = reading.value});
+        else if (reading.is_integral)
+            report_.add(rule::range, {field_->name()}, 0, 0);
+        else
+            report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
+    }
+
+    void on_member_value(json_type type, std::string_view text) {
+        if (type == json_type::number && field_->type == json_type::integer)
+            return on_number(text);
+        if (type != field_->type)
+            return report_.add_type({field_->name()}, field_->type, type_name(type));
+        if (type == json_type::object) {
+            in_variables_ = true;
+            return;
+        }
+        if (type == json_type::string)
+            check_text(*field_, scan(text), report_);
+        field_->store(model_, {.is_given = true, .integer = text.empty() ? 0 : 1, .text = text});
+    }
+
+    void on_variable(json_type type, std::string_view text) {
+        const std::string_view name = name_;
+        const location where{field_->name(), &name};
+        if (!field_->insert_variable(model_, name, text))
+            report_.add(rule::unique, where, 0, 0);
+        if (type != json_type::string)
+            report_.add_type(where, json_type::string, type_name(type));
+    }
+
+    /// A boolean that is true comes with a text that is not empty.
+    bool on_value(json_type type, std::string_view text = {}) {
         if (depth_ == 0) {
-            is_object_ = found == json_type::object;
+            is_object_ = type == json_type::object;
             if (!is_object_)
-                report_.add_type({}, json_type::object, type_name(found));
-        } else if (depth_ == 1 && is_object_) {
-            on_field(field_, [&]<class FieldT>(FieldT) { on_field_value<FieldT>(found, text); });
+                report_.add_type({}, json_type::object, type_name(type));
+        } else if (depth_ == 1 && is_object_ && field_) {
+            on_member_value(type, text);
         } else if (depth_ == 2 && in_variables_) {
-            on_variable(found, text);
+            on_variable(type, text);
         }
         return true;
     }
 
-    bool part(std::string_view text) {
+    bool append(std::string_view text) {
         buffer_ += text;
         return true;
     }
 
-    /// The end of a string or number; its parts are used up.
-    bool whole(json_type found, std::string_view last) {
+    /// Ends a string or number, of which there may be parts in the buffer.
+    bool on_whole(json_type type, std::string_view last) {
         if (buffer_.empty())
-            return on_value(found, last);
+            return on_value(type, last);
         buffer_ += last;
-        on_value(found, buffer_);
+        on_value(type, buffer_);
         buffer_.clear();
         return true;
     }
 
-    bool begin(json_type found) {
-        on_value(found);
+    bool begin(json_type type) {
+        on_value(type);
         ++depth_;
         return true;
     }
 
-    bool end() {
+    bool end() noexcept {
         if (--depth_ == 1)
             in_variables_ = false;
         return true;
     }
 
 public:
-    /// What is known when the text has been read.
-    result<ModelT> finish() && {
+    model_reader(const model_info& info, void* model) noexcept : info_(info), model_(model) {}
+
+    /// Returns every violation, after `end` bytes of `size` were read.
+    std::vector<violation> finish(std::size_t end, std::size_t size) && {
+        if (end != size)
+            report_.add(rule::trailing_text, {}, 0, end);
         if (is_object_) {
-            schema::for_each_field([&]<class FieldT>(FieldT, std::size_t index) {
-                if (FieldT::required && !given_[index])
-                    report_.add(rule::required, {FieldT::name}, 0, 0);
-            });
-            check_groups<schema>([&](auto, std::size_t index) { return given_[index]; }, report_);
+            for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+                if (info_.fields[i].is_required && (given_ >> i & 1) == 0)
+                    report_.add(rule::required, {info_.fields[i].name()}, 0, 0);
+            }
+            check_groups(info_, given_, report_);
         }
-        if (!report_.list.empty())
-            return invalid(errc::invalid_request, std::move(report_.list).take());
-        return std::move(model_);
+        return std::move(report_.list).take();
     }
 
-    violation_collector& report() noexcept { return report_; }
-
-    // The interface of boost::json::basic_parser's handler.
+    // The interface of a handler of boost::json::basic_parser.
     using error_code = boost::json::error_code;
     using json_text = boost::json::string_view;
 
@@ -260,9 +221,9 @@ public:
     bool on_object_end(std::size_t, error_code&) noexcept { return end(); }
     bool on_array_begin(error_code&) { return begin(json_type::array); }
     bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
-    bool on_key_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
+    bool on_key_part(json_text text, std::size_t, error_code&) { return append(text); }
     bool on_key(json_text text, std::size_t, error_code&) {
-        part({text.data(), text.size()});
+        append(text);
         if (depth_ == 1 && is_object_)
             on_member(buffer_);
         else if (depth_ == 2 && in_variables_)
@@ -270,44 +231,40 @@ public:
         buffer_.clear();
         return true;
     }
-    bool on_string_part(json_text text, std::size_t, error_code&) { return part({text.data(), text.size()}); }
-    bool on_string(json_text text, std::size_t, error_code&) {
-        return whole(json_type::string, {text.data(), text.size()});
-    }
-    bool on_number_part(json_text text, error_code&) { return part({text.data(), text.size()}); }
-    bool on_int64(std::int64_t, json_text text, error_code&) {
-        return whole(json_type::number, {text.data(), text.size()});
-    }
-    bool on_uint64(std::uint64_t, json_text text, error_code&) {
-        return whole(json_type::number, {text.data(), text.size()});
-    }
-    bool on_double(double, json_text text, error_code&) {
-        return whole(json_type::number, {text.data(), text.size()});
-    }
+    bool on_string_part(json_text text, std::size_t, error_code&) { return append(text); }
+    bool on_string(json_text text, std::size_t, error_code&) { return on_whole(json_type::string, text); }
+    bool on_number_part(json_text text, error_code&) { return append(text); }
+    bool on_int64(std::int64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
+    bool on_uint64(std::uint64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
+    bool on_double(double, json_text text, error_code&) { return on_whole(json_type::number, text); }
     bool on_bool(bool value, error_code&) { return on_value(json_type::boolean, value ? "true" : ""); }
     bool on_null(error_code&) { return on_value(json_type::null); }
     bool on_comment_part(json_text, error_code&) noexcept { return true; }
     bool on_comment(json_text, error_code&) noexcept { return true; }
 };
 
-/// Reads a model: `malformed_json`, or every violation, with no `secret` in its path.
-template <class ModelT, unknown_members UnknownV>
-result<ModelT> read_json(std::string_view text, std::string_view secret = {}) {
+template <class FormatT>
+std::optional<error> read_json(std::string_view text, const model_info& info, void* model) {
     boost::json::parse_options options;
     options.max_depth = max_json_depth;
-    boost::json::basic_parser<model_reader<ModelT, UnknownV>> parser{options};
-    parser.handler().report().secret = secret;
+    boost::json::basic_parser<model_reader<FormatT>> parser{options, info, model};
     boost::json::error_code failed;
     const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
     if (failed)
         return malformed_json(end, failed.message());
-    if (end != text.size())
-        parser.handler().report().add(rule::trailing_text, {}, 0, end);
-    return std::move(parser.handler()).finish();
+    auto violations = std::move(parser.handler()).finish(end, text.size());
+    if (violations.empty())
+        return std::nullopt;
+    return invalid(errc::invalid_request, std::move(violations));
 }
 
-} // namespace detail
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+template std::optional<error> read_json<void>(std::string_view, const model_info&, void*);
+#endif
 
+#endif
+
+} // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

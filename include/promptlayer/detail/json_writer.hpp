@@ -2,78 +2,123 @@
 #define PROMPTLAYER_DETAIL_JSON_WRITER_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/violation_collector.hpp>
+#include <promptlayer/detail/walk.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/result.hpp>
-#include <promptlayer/schema.hpp>
-#include <promptlayer/validate.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
-
-#include <boost/json/serializer.hpp>
 
 #include <cstddef>
 #include <string>
 #include <string_view>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <cstring>
 #include <utility>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// An output that writes JSON, up to `max_bytes`; what is beyond is measured only.
+/// Validates a model and writes it as JSON in one pass. Replaces `out`, whose memory is used again; after an
+/// error `out` is empty. The API key is in no path of a violation.
+PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_bytes, std::string& out,
+                                         std::string_view api_key = {});
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Writes JSON up to `max_bytes`, and counts all of it. Small pieces are gathered in a buffer on the stack.
 class json_writer {
     std::string& out_;
     std::size_t max_bytes_;
+    std::size_t size_ = 0; // of `buffer_`
+    char buffer_[1024];
+
+    void append(std::string_view json) {
+        if (json.size() > sizeof buffer_ - size_) {
+            flush();
+            if (json.size() > sizeof buffer_) {
+                out_.append(json);
+                return;
+            }
+        }
+        std::memcpy(buffer_ + size_, json.data(), json.size());
+        size_ += json.size();
+    }
+
+    void append_escaped(std::string_view text) {
+        constexpr std::string_view hex = "0123456789abcdef", controls = "btn?fr";
+        while (!text.empty()) {
+            std::size_t run = 0;
+            while (run < text.size() && json_length(text[run]) == 1)
+                ++run;
+            append(text.substr(0, run));
+            text.remove_prefix(run);
+            if (text.empty())
+                return;
+            const char c = text[0];
+            text.remove_prefix(1);
+            if (json_length(c) == 6) {
+                const auto code = static_cast<unsigned char>(c);
+                const char escape[] = {'\\', 'u', '0', '0', hex[code >> 4], hex[code & 15]};
+                append({escape, sizeof escape});
+            } else {
+                const bool is_control = c >= '\b' && c <= '\r';
+                const char escape[] = {'\\', is_control ? controls[static_cast<std::size_t>(c - '\b')] : c};
+                append({escape, sizeof escape});
+            }
+        }
+    }
 
 public:
     std::size_t bytes = 0;
 
-    json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {}
+    json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {
+        out_.clear();
+    }
 
-    void put(std::string_view raw) {
-        bytes += raw.size();
+    void put(std::string_view json) {
+        bytes += json.size();
         if (bytes <= max_bytes_)
-            out_ += raw;
+            append(json);
     }
 
     void put_text(std::string_view text, const text_scan& scanned) {
         bytes += scanned.json_bytes + 2;
         if (bytes > max_bytes_ || !scanned.valid_utf8)
             return;
-        if (scanned.json_bytes == text.size()) {
-            out_.push_back('"');
-            out_.append(text);
-            out_.push_back('"');
-            return;
-        }
-        const std::size_t from = out_.size();
-        out_.resize(from + scanned.json_bytes + 2);
-        boost::json::serializer serializer;
-        serializer.reset(boost::json::string_view{text.data(), text.size()});
-        serializer.read(out_.data() + from, out_.size() - from);
+        append("\"");
+        if (scanned.json_bytes == text.size())
+            append(text);
+        else
+            append_escaped(text);
+        append("\"");
+    }
+
+    void flush() {
+        out_.append(buffer_, size_);
+        size_ = 0;
     }
 };
 
-/// Validates and writes in one pass; `out` is replaced, its memory used again. On an error it holds nothing
-/// of use. No path of a violation shows `secret`.
-template <class RequestT>
-result<void> write_json(const RequestT& request, std::size_t max_bytes, std::string& out,
-                        std::string_view secret = {}) {
-    out.clear();
-    if (out.capacity() < 512) // else some standard libraries shrink it
-        out.reserve(512);     // a body of usual size in one allocation
+PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_bytes, std::string& out,
+                                         std::string_view api_key) {
     json_writer writer{out, max_bytes};
-    violation_collector report;
-    report.secret = secret;
-    detail::walk(request, max_bytes, writer, report);
-    if (report.list.empty())
+    violation_collector report{.api_key = api_key};
+    walk(model.info, model, max_bytes, writer, report);
+    if (report.list.empty()) {
+        writer.flush();
         return {};
+    }
+    out.clear();
     return invalid(errc::invalid_request, std::move(report.list).take());
 }
 
-} // namespace detail
+#endif
 
+} // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -3,21 +3,29 @@
 
 #include <promptlayer/detail/abi.hpp>
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+#include <promptlayer/detail/push_macros.hpp>
+
 #include <cstdio>
 #include <cstdlib>
 
-// Not between push_macros.hpp and pop_macros.hpp, because PROMPTLAYER_ASSERT may be written with the
-// program's own macros.
+#include <promptlayer/detail/pop_macros.hpp>
+
+// The function stands after pop_macros.hpp, because PROMPTLAYER_ASSERT may be written with the program's own
+// macros.
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Ends the program, with a sentence on standard error, because the caller broke a rule of the interface. A
-/// program that defines `PROMPTLAYER_ASSERT(condition)`, in all its files, has it called with a condition
-/// that is false. If that throws, the program goes on. Its declaration says [[noreturn]], which may be a
-/// macro here.
-inline void misuse(const char* sentence) {
-    std::fputs(sentence, stderr);
+/// Writes `message` to standard error and ends the program, because the caller broke a rule of the interface.
+///
+/// A program may define `PROMPTLAYER_ASSERT(condition)`, in all its files. It is called with a false
+/// condition before the program ends. If it throws, the program continues.
+///
+/// Only the declaration in result.hpp is [[noreturn]], because `noreturn` may be a macro here.
+PROMPTLAYER_DECL void misuse(const char* message) {
+    std::fputs(message, stderr);
 #if defined(PROMPTLAYER_ASSERT)
     const bool interface_is_used_as_promised = false;
     PROMPTLAYER_ASSERT(interface_is_used_as_promised);
@@ -28,5 +36,7 @@ inline void misuse(const char* sentence) {
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
 
 #endif

@@ -1,4 +1,4 @@
-// Puts back what push_macros.hpp set aside.
+// Restores the macros that push_macros.hpp has set aside.
 #pragma pop_macro("accept")
 #pragma pop_macro("Always")
 #pragma pop_macro("assume")

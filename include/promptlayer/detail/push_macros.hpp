@@ -1,12 +1,15 @@
-// Macros of engines, windows.h, lwIP, Qt, X11, Carbon, curses, complex.h and others that would rewrite names
-// in the headers below are set aside here and put back by pop_macros.hpp. No include guard: each header uses
-// the pair around its own text. A file that calls or defines `send` under lwIP's macro of that name, which
-// takes four arguments, has to undefine it itself.
+// Sets aside macros that would replace names of the library; pop_macros.hpp restores them. Such macros come
+// from engines, windows.h, lwIP, Qt, X11, Carbon, curses, complex.h and others.
+//
+// There is no include guard, because each header has the pair around its own text.
+//
+// lwIP's macro `send` takes four arguments. A file that defines or calls a transport's `send` must undefine
+// that macro itself.
 #if defined(__clang__)
 #pragma clang diagnostic push
-// Arguments of the standard library's classes, `std::lock_guard` and others, are deduced.
+// The library deduces template arguments of standard classes, such as `std::lock_guard`.
 #pragma clang diagnostic ignored "-Wctad-maybe-unsupported"
-// A class whose functions are all inline has its virtual table in every file.
+// All functions of the library's virtual classes are inline, so each object file has the virtual table.
 #pragma clang diagnostic ignored "-Wweak-vtables"
 #endif
 #pragma push_macro("accept")

@@ -6,17 +6,29 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
-#include <cstddef>
 #include <string>
 #include <string_view>
+#include <vector>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#include <cstddef>
 #include <utility>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// Returns the value of a hexadecimal digit; 16 if it is none.
+/// Replaces each secret in `text` by `[redacted]`: in any case, as it is, percent-encoded, or with JSON's
+/// escapes. The first 8 characters of a longer secret are enough; a shorter secret is found only as a whole
+/// word. The returned text holds no secret: if the replacements form one, nothing of the text is left.
+PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets);
+
+/// Does the same for one API key, which may have been read with a line break or a BOM.
+PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key);
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Returns the value of a hexadecimal digit; 16 for any other character.
 constexpr unsigned hex_value(char c) noexcept {
     const char lower = ascii_lower(c);
     return c >= '0' && c <= '9'           ? static_cast<unsigned>(c - '0')
@@ -24,13 +36,13 @@ constexpr unsigned hex_value(char c) noexcept {
                                           : 16;
 }
 
-/// A character as text spells it: itself, percent-encoded, or with an escape of JSON.
+/// A character as text spells it: as it is, percent-encoded, or with an escape of JSON.
 struct spelled_character {
     char character;
     std::size_t width; ///< in bytes
 };
 
-/// Reads one character off `text`, which is not empty.
+/// Returns the first character of `text`, which is not empty.
 constexpr spelled_character spelled_at(std::string_view text) noexcept {
     const auto hex_digits = [&](std::size_t from, std::size_t count) {
         unsigned value = 0;
@@ -52,10 +64,9 @@ constexpr spelled_character spelled_at(std::string_view text) noexcept {
     return {text[0], 1};
 }
 
-/// Finds a secret in text, in any case, as it is, percent-encoded or with JSON's escapes. Of a secret of 8
-/// characters and more, its first 8 are enough; a shorter one is found only where it stands alone.
+/// Finds one secret in text, as `redact` describes.
 class secret_finder {
-    static constexpr std::size_t long_enough = 8;
+    static constexpr std::size_t min_prefix = 8;
 
     std::string_view secret_;
 
@@ -70,10 +81,10 @@ class secret_finder {
             used += width;
             ++spelled;
         }
-        return spelled >= std::min(secret_.size(), long_enough) ? used : 0;
+        return spelled >= std::min(secret_.size(), min_prefix) ? used : 0;
     }
 
-    static constexpr bool in_word(char c) noexcept {
+    static constexpr bool is_word_character(char c) noexcept {
         return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z') || c == '_' ||
                c == '-' || static_cast<unsigned char>(c) >= 0x80;
     }
@@ -81,7 +92,7 @@ class secret_finder {
 public:
     constexpr explicit secret_finder(std::string_view secret) noexcept : secret_(secret) {}
 
-    /// Returns the part of `text` that spells the secret, from `from` on; empty if there is none.
+    /// Returns the first part of `text`, from `from` on, that spells the secret; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
         for (; !secret_.empty() && from < text.size(); ++from) {
             if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%' && text[from] != '\\')
@@ -89,15 +100,15 @@ public:
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
             if (size != 0 &&
-                (secret_.size() >= long_enough ||
-                 ((from == 0 || !in_word(text[from - 1])) && (size == rest.size() || !in_word(rest[size])))))
+                (secret_.size() >= min_prefix || ((from == 0 || !is_word_character(text[from - 1])) &&
+                                                  (size == rest.size() || !is_word_character(rest[size])))))
                 return rest.substr(0, size);
         }
         return text.substr(text.size());
     }
 };
 
-/// Returns the longest run of visible ASCII in a key, which may have been read with a line break or a BOM.
+/// Returns the longest run of visible ASCII in an API key.
 constexpr std::string_view visible_run(std::string_view key) noexcept {
     std::string_view longest;
     while (!key.empty()) {
@@ -109,42 +120,37 @@ constexpr std::string_view visible_run(std::string_view key) noexcept {
     return longest;
 }
 
-/// Returns `text` with `[redacted]` in place of each secret, as `secret_finder` finds it. `for_each_secret`
-/// calls what it is given with each. The text that is returned holds no secret: if the replacements form one,
-/// the whole text is dropped.
-template <class ForEachT>
-std::string redact_each(std::string text, ForEachT&& for_each_secret) {
+PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets) {
     const auto holds_secret = [&](std::string_view shown) {
-        bool holds = false;
-        for_each_secret(
-            [&](std::string_view secret) { holds = holds || !secret_finder{secret}.find(shown).empty(); });
-        return holds;
+        return std::any_of(secrets.begin(), secrets.end(), [&](std::string_view secret) {
+            return !secret_finder{secret}.find(shown).empty();
+        });
     };
     if (!holds_secret(text))
         return text;
     constexpr std::string_view replacement = "[redacted]";
     const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
-    for_each_secret([&](std::string_view secret) {
+    for (const std::string_view secret : secrets) {
         const secret_finder finder{secret};
         std::string out;
         std::size_t from = 0;
-        for (std::string_view found; !(found = finder.find(text, from)).empty();) {
-            const auto at = static_cast<std::size_t>(found.data() - text.data());
+        for (std::string_view part; !(part = finder.find(text, from)).empty();) {
+            const auto at = static_cast<std::size_t>(part.data() - text.data());
             out.append(text, from, at - from).append(mark);
-            from = at + found.size();
+            from = at + part.size();
         }
         text = out.append(text, from);
-    });
+    }
     return holds_secret(text) ? std::string{mark} : text;
 }
 
-/// The same for one secret.
-inline std::string redact(std::string text, std::string_view secret) {
-    return redact_each(std::move(text), [=](auto action) { action(visible_run(secret)); });
+PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key) {
+    return redact(std::move(text), std::vector<std::string_view>{visible_run(api_key)});
 }
 
-} // namespace detail
+#endif
 
+} // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -5,29 +5,30 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <cstddef>
-#include <cstdint>
-#include <cstring>
-#include <iterator>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <iterator>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
 
 /// What one pass over a string finds.
 struct text_scan {
-    bool valid_utf8 = true;      ///< as RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
-    std::size_t code_points = 0; ///< the length as JSON Schema measures it; up to the first invalid byte
-    std::size_t json_bytes =
-        0; ///< bytes between the quotes when written as JSON; as many as it has: no escapes
-    std::size_t invalid_at = 0; ///< byte offset of the first invalid sequence, if `valid_utf8` is false
+    bool valid_utf8 = true;      ///< by RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
+    std::size_t code_points = 0; ///< up to the first invalid byte; JSON Schema's measure of length
+    std::size_t json_bytes = 0;  ///< size between the quotes in JSON; equals the size if nothing is escaped
+    std::size_t invalid_at = 0;  ///< byte offset of the first invalid sequence, if `valid_utf8` is false
 };
 
-namespace detail {
-
-/// Bytes of the UTF-8 sequence at `p`, 1 to 4; 0 if it is invalid or `end` cuts it. `p` is before `end`.
+/// Returns the size in bytes of the UTF-8 sequence at `p`, 1 to 4; 0 if it is invalid or cut by `end`. `p` is
+/// before `end`.
 constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
     const auto byte = [&](std::ptrdiff_t i) { return static_cast<unsigned char>(p[i]); };
     const auto continues = [&](std::ptrdiff_t i, unsigned low = 0x80, unsigned high = 0xBF) {
@@ -48,70 +49,121 @@ constexpr std::size_t sequence_length(const char* p, const char* end) noexcept {
     return 0;
 }
 
-/// Whether the bytes at `p`, 1 to 8, are all ASCII that JSON writes as it is. Not for constant expressions.
-inline bool is_plain_ascii(const char* p, std::size_t count) noexcept {
-    std::uint64_t w = 0x2020202020202020; // spaces are plain
-    if (count == sizeof w)
-        std::memcpy(&w, p, sizeof w);
-    else
-        std::memcpy(&w, p, count);
-    constexpr std::uint64_t ones = 0x0101010101010101;
-    const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
-    const std::uint64_t below_space = (w - ones * 0x20) & ~w;
-    return ((w | below_space | has_zero(w ^ (ones * '"')) | has_zero(w ^ (ones * '\\'))) & (ones * 0x80)) ==
-           0;
-}
-
-/// Bytes that JSON takes for an ASCII character within a string.
+/// Returns how many bytes JSON needs for an ASCII character in a string.
 constexpr std::size_t json_length(char c) noexcept {
     if (c == '"' || c == '\\' || (c >= '\b' && c <= '\r' && c != '\v'))
         return 2;
     return static_cast<unsigned char>(c) < 0x20 ? 6 : 1;
 }
 
-} // namespace detail
+/// Scans the sequence at `p` and returns the next one; null if the sequence is invalid.
+constexpr const char* scan_sequence(const char* p, const char* end, text_scan& scanned) noexcept {
+    const std::size_t length = sequence_length(p, end);
+    if (length == 0)
+        return nullptr;
+    ++scanned.code_points;
+    scanned.json_bytes += length == 1 ? json_length(*p) : length;
+    return p + length;
+}
 
-/// Scans once: is it UTF-8, how many code points, how long as JSON. Linear, no allocation; stops at invalid
-/// bytes.
+PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept;
+
+/// Scans a string once. Linear, no allocation; stops at the first invalid byte.
 constexpr text_scan scan(std::string_view text) noexcept {
-    text_scan found;
+    if (!std::is_constant_evaluated())
+        return scan_at_run_time(text);
+    text_scan scanned;
+    const char* const end = text.data() + text.size();
+    for (const char* p = text.data(); p != end;) {
+        const char* const next = scan_sequence(p, end, scanned);
+        if (!next) {
+            scanned.valid_utf8 = false;
+            scanned.invalid_at = static_cast<std::size_t>(p - text.data());
+            break;
+        }
+        p = next;
+    }
+    return scanned;
+}
+
+constexpr char ascii_lower(char c) noexcept {
+    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
+}
+
+/// Compares ASCII letters without regard to case.
+constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
+    if (a.size() != b.size())
+        return false;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        if (ascii_lower(a[i]) != ascii_lower(b[i]))
+            return false;
+    }
+    return true;
+}
+
+/// Removes spaces and tabs from both ends.
+constexpr std::string_view trim(std::string_view text) noexcept {
+    const std::size_t first = text.find_first_not_of(" \t");
+    text.remove_prefix(first == text.npos ? text.size() : first);
+    return text.substr(0, text.find_last_not_of(" \t") + 1);
+}
+
+/// Returns at most `max_code_points` of `text`, with JSON's escapes for quotes, backslashes and hidden
+/// characters.
+PROMPTLAYER_DECL std::string json_escape(std::string_view text, std::size_t max_code_points = 64);
+
+/// Returns at most `max_bytes` of `text` in whole code points. A space replaces each hidden character, U+FFFD
+/// each invalid byte.
+PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_bytes);
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Returns true if the 8 bytes at `p` are ASCII that JSON writes without escapes.
+inline bool is_plain_ascii(const char* p) noexcept {
+    std::uint64_t bytes = 0;
+    std::memcpy(&bytes, p, sizeof bytes);
+    constexpr std::uint64_t ones = 0x0101010101010101;
+    const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
+    const std::uint64_t below_space = (bytes - ones * 0x20) & ~bytes;
+    return ((bytes | below_space | has_zero(bytes ^ (ones * '"')) | has_zero(bytes ^ (ones * '\\'))) &
+            (ones * 0x80)) == 0;
+}
+
+PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
+    text_scan scanned;
     const char* p = text.data();
     const char* const end = p + text.size();
     while (p != end) {
-        if (!std::is_constant_evaluated()) {
-            const std::size_t count = std::min<std::size_t>(8, static_cast<std::size_t>(end - p));
-            if (detail::is_plain_ascii(p, count)) {
-                found.code_points += count;
-                found.json_bytes += count;
-                p += count;
-                continue;
+        if (end - p >= 8 && is_plain_ascii(p)) {
+            scanned.code_points += 8;
+            scanned.json_bytes += 8;
+            p += 8;
+            continue;
+        }
+        // At most one block of 8 bytes, in which something is not plain.
+        const char* const block_end = p + std::min<std::ptrdiff_t>(8, end - p);
+        while (p < block_end) {
+            const char* const next = scan_sequence(p, end, scanned);
+            if (!next) {
+                scanned.valid_utf8 = false;
+                scanned.invalid_at = static_cast<std::size_t>(p - text.data());
+                return scanned;
             }
+            p = next;
         }
-        const std::size_t length = detail::sequence_length(p, end);
-        if (length == 0) {
-            found.valid_utf8 = false;
-            found.invalid_at = static_cast<std::size_t>(p - text.data());
-            break;
-        }
-        ++found.code_points;
-        found.json_bytes += length == 1 ? detail::json_length(*p) : length;
-        p += length;
     }
-    return found;
+    return scanned;
 }
 
-namespace detail {
-
-/// A code point taken off the front of a text that is to be shown to a person.
+/// One code point of a text that is shown to a person.
 struct shown_code_point {
     std::string_view bytes; ///< U+FFFD for an invalid byte
     char32_t code;
-    bool hidden; ///< C0, DEL, C1, a line or paragraph separator, or a format character that reorders or hides
-                 ///< text
+    bool hidden; ///< see `is_hidden`
 };
 
-/// Whether a code point could change how a log shows the text around it, or hide text: controls, line and
-/// paragraph separators, and format characters except the joiners of emoji and scripts.
+/// Returns true if a code point could change how a log shows the text around it, or hide text: controls, line
+/// and paragraph separators, and format characters except the joiners of emoji and scripts.
 constexpr bool is_hidden(char32_t code) noexcept {
     constexpr char32_t ranges[][2] = {
         {0, 0x1F},        {0x7F, 0x9F},       {0xAD, 0xAD},       {0x61C, 0x61C},    {0x180E, 0x180E},
@@ -123,7 +175,7 @@ constexpr bool is_hidden(char32_t code) noexcept {
                        [=](const auto& range) { return code >= range[0] && code <= range[1]; });
 }
 
-/// Takes one code point off `rest`, which is not empty.
+/// Removes one code point from the front of `rest`, which is not empty, and returns it.
 inline shown_code_point take_code_point(std::string_view& rest) noexcept {
     const std::size_t length = sequence_length(rest.data(), rest.data() + rest.size());
     const std::string_view bytes = rest.substr(0, length);
@@ -137,67 +189,52 @@ inline shown_code_point take_code_point(std::string_view& rest) noexcept {
     return {bytes, code, is_hidden(code)};
 }
 
-/// Returns at most `most` code points of `text`, with JSON's escapes.
-inline std::string json_escape(std::string_view text, std::size_t most = 64) {
+PROMPTLAYER_DECL std::string json_escape(std::string_view text, std::size_t max_code_points) {
     constexpr std::string_view hex = "0123456789abcdef";
     std::string out;
-    for (; !text.empty() && most != 0; --most) {
+    for (; !text.empty() && max_code_points != 0; --max_code_points) {
         const auto [bytes, code, hidden] = take_code_point(text);
         if (!hidden) {
             (out += bytes == "\"" || bytes == "\\" ? "\\" : "") += bytes;
             continue;
         }
-        const auto unit = [&](char32_t value) {
+        const auto append_unit = [&](char32_t unit) {
             out += "\\u";
             for (int shift = 12; shift >= 0; shift -= 4)
-                out += hex[value >> shift & 15];
+                out += hex[unit >> shift & 15];
         };
         if (code > 0xFFFF)
-            unit(0xD800 + ((code - 0x10000) >> 10));
-        unit(code > 0xFFFF ? 0xDC00 + (code & 0x3FF) : code);
+            append_unit(0xD800 + ((code - 0x10000) >> 10));
+        append_unit(code > 0xFFFF ? 0xDC00 + (code & 0x3FF) : code);
     }
     return out;
 }
 
-/// Returns at most `most_bytes` of `text` in whole code points, with a space for each hidden one.
-inline std::string sanitize(std::string_view text, std::size_t most_bytes) {
+PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_bytes) {
+    const auto is_visible_ascii = [](char c) { return c >= ' ' && c <= '~'; };
     std::string out;
-    out.reserve(std::min(text.size(), most_bytes));
+    out.reserve(std::min(text.size(), max_bytes));
     while (!text.empty()) {
-        const auto visible_ascii = [](char c) { return c >= ' ' && c <= '~'; };
-        const auto run_end = std::find_if_not(text.begin(), text.end(), visible_ascii);
+        const auto run_end = std::find_if_not(text.begin(), text.end(), is_visible_ascii);
         const std::size_t run =
-            std::min(static_cast<std::size_t>(run_end - text.begin()), most_bytes - out.size());
+            std::min(static_cast<std::size_t>(run_end - text.begin()), max_bytes - out.size());
         out += text.substr(0, run);
         text.remove_prefix(run);
-        if (text.empty() || visible_ascii(text[0]))
+        if (text.empty() || is_visible_ascii(text[0]))
             break;
         auto [bytes, code, hidden] = take_code_point(text);
         if (hidden)
             bytes = " ";
-        if (bytes.size() > most_bytes - out.size())
+        if (bytes.size() > max_bytes - out.size())
             break;
         out += bytes;
     }
     return out;
 }
 
-constexpr char ascii_lower(char c) noexcept {
-    return c >= 'A' && c <= 'Z' ? static_cast<char>(c + ('a' - 'A')) : c;
-}
-
-constexpr bool equal_ignoring_case(std::string_view a, std::string_view b) noexcept {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](char x, char y) { return ascii_lower(x) == ascii_lower(y); });
-}
-
-constexpr std::string_view trim(std::string_view text) noexcept {
-    text.remove_prefix(std::min(text.find_first_not_of(" \t"), text.size()));
-    return text.substr(0, text.find_last_not_of(" \t") + 1);
-}
+#endif
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -6,43 +6,69 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <array>
-#include <charconv>
-#include <cstddef>
 #include <cstdint>
 #include <optional>
-#include <string>
 #include <string_view>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#include <charconv>
+#include <cstddef>
 #include <system_error>
 #include <utility>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// Whether every character of `text` is from `first` to '~'.
+/// Returns true if every character of `text` is from `first` to '~'.
 constexpr bool ascii_from(char first, std::string_view text) noexcept {
-    return std::all_of(text.begin(), text.end(), [&](char c) { return c >= first && c <= '~'; });
+    for (const char c : text) {
+        if (c < first || c > '~')
+            return false;
+    }
+    return true;
 }
 
-/// Whether `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
+/// Returns true if `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
 constexpr bool is_token(std::string_view text) noexcept {
     return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
 }
 
-/// A number without a sign or a leading zero, at most `most`.
-inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned most) noexcept {
+/// Reads an IPv6 address in any form of RFC 4291, section 2.2, without a zone; nullopt for anything else.
+PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept;
+
+/// Returns true if `text` is a host name by RFC 1123, section 2.1. A name is none if its last label is a
+/// number, because resolvers differ in how they read it.
+PROMPTLAYER_DECL bool is_host_name(std::string_view text) noexcept;
+
+/// The parts of an absolute `http` or `https` URL. They refer to it.
+struct url_parts {
+    std::string_view error{};     ///< why it is not such a URL; then the other members are not to be used
+    bool secure = false;          ///< `https`
+    std::string_view authority{}; ///< host and port, as they stand
+    std::string_view host{};      ///< without the brackets of an IPv6 address
+    bool loopback = false;        ///< `localhost`, 127.0.0.0/8 in four decimal numbers, or ::1
+    unsigned port = 0;
+    std::string_view target{}; ///< from the path on, as it stands; may be empty
+};
+
+PROMPTLAYER_DECL url_parts split_url(std::string_view url) noexcept;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Reads a number without a sign or a leading zero; nullopt if it exceeds `max`.
+inline std::optional<unsigned> decimal_up_to(std::string_view digits, unsigned max) noexcept {
     unsigned number = 0;
     const char* const end = digits.data() + digits.size();
     const auto [stop, ec] = std::from_chars(digits.data(), end, number);
-    if (digits.empty() || ec != std::errc{} || stop != end || number > most ||
+    if (digits.empty() || ec != std::errc{} || stop != end || number > max ||
         (digits[0] == '0' && digits.size() > 1))
         return std::nullopt;
     return number;
 }
 
-/// Reads an IPv4 address of four decimal numbers, as RFC 3986 has it; no other form that a resolver may take.
+/// Reads an IPv4 address of four decimal numbers, as in RFC 3986; no other form that a resolver may accept.
 inline std::optional<std::array<std::uint8_t, 4>> parse_ipv4(std::string_view text) noexcept {
     std::array<std::uint8_t, 4> address{};
     for (std::size_t i = 0; i < address.size(); ++i) {
@@ -56,8 +82,7 @@ inline std::optional<std::array<std::uint8_t, 4>> parse_ipv4(std::string_view te
     return address;
 }
 
-/// Reads an IPv6 address in any form of RFC 4291, section 2.2; without a zone.
-inline std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept {
+PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept {
     std::array<std::uint8_t, 16> address{};
     std::size_t count = 0;             // bytes read
     std::optional<std::size_t> zeroes; // where `::` stands
@@ -101,9 +126,7 @@ inline std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view t
     return address;
 }
 
-/// Whether `text` is a host name by RFC 1123, section 2.1. One whose last label is a number is none: what a
-/// resolver makes of it differs.
-inline bool is_host_name(std::string_view text) noexcept {
+PROMPTLAYER_DECL bool is_host_name(std::string_view text) noexcept {
     if (text.size() > 253)
         return false;
     while (true) {
@@ -121,18 +144,7 @@ inline bool is_host_name(std::string_view text) noexcept {
     }
 }
 
-/// An absolute `http` or `https` URL in parts, which refer to it.
-struct url_parts {
-    std::string_view error{}; ///< why it is none, and the rest is not to be used; else empty
-    bool secure = false;
-    std::string_view authority{}; ///< host and port, as they stand
-    std::string_view host{};      ///< without the brackets of an IPv6 address
-    bool loopback = false;        ///< `localhost`, 127.0.0.0/8 in four decimal numbers, or ::1
-    unsigned port = 0;
-    std::string_view target{}; ///< from the path on, as it stands; may be empty
-};
-
-inline url_parts split_url(std::string_view url) noexcept {
+PROMPTLAYER_DECL url_parts split_url(std::string_view url) noexcept {
     const auto fail = [](std::string_view message) { return url_parts{.error = message}; };
     if (!ascii_from('!', url))
         return fail("must be visible ASCII without space, ?, # and backslash");
@@ -169,19 +181,9 @@ inline url_parts split_url(std::string_view url) noexcept {
     return parts;
 }
 
-/// Returns `url` with `[redacted]` in place of what may be user information: all before the last `@`, unless
-/// the URL is a good one, which has none.
-inline std::string without_user_information(std::string_view url) {
-    const std::size_t at = url.rfind('@');
-    if (at == url.npos || split_url(url).error.empty())
-        return std::string{url};
-    const std::size_t scheme = url.find("://");
-    const std::size_t kept = scheme < url.find('@') ? scheme + 3 : 0;
-    return std::string{url.substr(0, kept)}.append("[redacted]").append(url.substr(at));
-}
+#endif
 
 } // namespace detail
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -146,19 +146,18 @@ public:
     }
 };
 
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const recording_transport& transport) {
-    return detail::print(out, transport);
-}
-
-template <class TraitsT>
-std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>& out,
-                                              const recording_async_transport& transport) {
-    return detail::print(out, transport);
-}
+using promptlayer::operator<<;
 
 } // namespace testing
+
+namespace detail {
+
+template <>
+inline constexpr bool is_printable<testing::recording_transport> = true;
+template <>
+inline constexpr bool is_printable<testing::recording_async_transport> = true;
+
+} // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

@@ -1,0 +1,240 @@
+#ifndef PROMPTLAYER_DETAIL_RESPONSE_READER_HPP
+#define PROMPTLAYER_DETAIL_RESPONSE_READER_HPP
+
+#include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/json_reader.hpp>
+#include <promptlayer/detail/model.hpp>
+#include <promptlayer/detail/redaction.hpp>
+#include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/violation_collector.hpp>
+#include <promptlayer/detail/walk.hpp>
+#include <promptlayer/error.hpp>
+#include <promptlayer/http.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <boost/json/monotonic_resource.hpp>
+#include <boost/json/parser.hpp>
+#include <boost/json/value.hpp>
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// The JSON text of a response. Its values live in memory on the stack as long as that is enough.
+class json_document {
+    unsigned char buffer_[2048];
+    boost::json::monotonic_resource memory_{buffer_};
+    boost::json::value value_ = boost::json::value(boost::json::storage_ptr(&memory_));
+    std::size_t size_ = 0;
+
+public:
+    /// Parses `text`; returns `malformed_json` if it does not begin with a JSON value.
+    std::optional<error> parse(std::string_view text) {
+        boost::json::parse_options options;
+        options.max_depth = max_json_depth;
+        unsigned char buffer[1024];
+        boost::json::parser parser{{}, options, buffer};
+        parser.reset(&memory_);
+        boost::json::error_code failed;
+        size_ = parser.write_some(text.data(), text.size(), failed);
+        if (failed)
+            return malformed_json(size_, failed.message());
+        value_ = parser.release();
+        return std::nullopt;
+    }
+
+    const boost::json::value& value() const noexcept { return value_; }
+
+    /// Returns how many bytes of the text belong to the value.
+    std::size_t size() const noexcept { return size_; }
+};
+
+inline json_type type_of(const boost::json::value& value) noexcept {
+    switch (value.kind()) {
+    case boost::json::kind::null: return json_type::null;
+    case boost::json::kind::bool_: return json_type::boolean;
+    case boost::json::kind::string: return json_type::string;
+    case boost::json::kind::array: return json_type::array;
+    case boost::json::kind::object: return json_type::object;
+    case boost::json::kind::int64:
+    case boost::json::kind::uint64:
+    case boost::json::kind::double_: break;
+    }
+    return json_type::number;
+}
+
+/// Reads a number as an integer.
+inline integer_reading read_integer(const boost::json::value& number) noexcept {
+    if (number.is_int64())
+        return {number.get_int64()};
+    if (number.is_uint64())
+        return {.fits = false};
+    constexpr double limit = 9223372036854775808.0; // 2 to the power of 63
+    const double value = number.get_double();
+    if (!(value >= -limit && value < limit))
+        return {.fits = false};
+    const auto integer = static_cast<std::int64_t>(value);
+    return {.value = integer, .is_integral = static_cast<double>(integer) == value};
+}
+
+/// Reads the reply of a response: what does not follow its model goes to `report`. Text is stored without
+/// hidden characters and secrets.
+class reply_reader {
+    const model_info& info_;
+    void* reply_;
+    const std::vector<std::string_view>& secrets_;
+    violation_collector& report_;
+
+    void read_variables(const field_info& field, const boost::json::object& variables) {
+        for (const auto& variable : variables) {
+            const std::string_view name = variable.key();
+            if (const auto* const text = variable.value().if_string())
+                field.insert_variable(reply_, shown_text(name, secrets_), shown_text(*text, secrets_));
+            else
+                report_.add_type({field.name(), &name}, json_type::string,
+                                 type_name(type_of(variable.value())));
+        }
+    }
+
+    void read_member(const field_info& field, const boost::json::value& value) {
+        const json_type type = type_of(value);
+        if (type == json_type::number && field.type == json_type::integer) {
+            const integer_reading reading = read_integer(value);
+            if (!reading.fits)
+                report_.add(rule::range, {field.name()}, 0, 0);
+            else if (!reading.is_integral)
+                report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
+            else
+                field.store(reply_, {.is_given = true, .integer = reading.value});
+        } else if (type != field.type) {
+            report_.add_type({field.name()}, field.type, type_name(type));
+        } else if (type == json_type::object) {
+            read_variables(field, value.get_object());
+        } else if (type == json_type::boolean) {
+            field.store(reply_, {.is_given = true, .integer = value.get_bool() ? 1 : 0});
+        } else {
+            const std::string_view text = value.get_string();
+            check_text(field, scan(text), report_);
+            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+        }
+    }
+
+public:
+    reply_reader(const model_info& info, void* reply, const std::vector<std::string_view>& secrets,
+                 violation_collector& report) noexcept
+        : info_(info), reply_(reply), secrets_(secrets), report_(report) {}
+
+    void read(const boost::json::value& value) {
+        const auto* const object = value.if_object();
+        if (!object)
+            return report_.add_type({}, json_type::object, type_name(type_of(value)));
+        std::uint64_t given = 0;
+        for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+            const field_info& field = info_.fields[i];
+            if (const auto* const member = object->if_contains(field.name())) {
+                given |= std::uint64_t{1} << i;
+                read_member(field, *member);
+            } else if (field.is_required) {
+                report_.add(rule::required, {field.name()}, 0, 0);
+            }
+        }
+        check_groups(info_, given, report_);
+    }
+};
+
+/// The limit on the size of one text of the service in an error, in bytes.
+inline constexpr std::size_t max_service_text = 512;
+
+/// What the service says about a request that it did not accept.
+struct service_message {
+    bool is_object = false;              ///< the body is a JSON object
+    std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
+    std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
+};
+
+/// Returns the text of a string without hidden characters; empty for any other value.
+inline std::string text_of(const boost::json::value* value) {
+    const auto* const text = value ? value->if_string() : nullptr;
+    return text ? sanitize(*text, std::string_view::npos) : std::string{};
+}
+
+/// Returns FastAPI's `loc` as a path: `prompt_input_variables["user"]` for ["body", "prompt_input_variables",
+/// "user"].
+inline std::string path_of(const boost::json::value* loc, std::string_view api_key) {
+    constexpr std::size_t max_steps = 8; // deeper than any request
+    std::string path;
+    const auto* const steps = loc ? loc->if_array() : nullptr;
+    if (!steps)
+        return path;
+    std::size_t shown = 0;
+    for (auto step = steps->begin(); step != steps->end() && shown < max_steps; ++step) {
+        if (const auto* const name = step->if_string()) {
+            if (step == steps->begin() && *name == "body")
+                continue;
+            const std::string safe = json_escape(redact(std::string{std::string_view{*name}}, api_key));
+            path += shown == 0 ? safe : "[\"" + safe + "\"]";
+        } else if (step->is_int64()) {
+            path += "[" + std::to_string(step->get_int64()) + "]";
+        } else {
+            continue;
+        }
+        ++shown;
+    }
+    return sanitize(path, max_service_text);
+}
+
+/// Reads the body of a response that is not 200. The API key is in no path, but may be in the texts.
+inline service_message read_service_message(std::string_view body, std::string_view api_key) {
+    service_message message;
+    json_document document;
+    if (document.parse(body) || document.size() != body.size())
+        return message;
+    const auto* const object = document.value().if_object();
+    message.is_object = object != nullptr;
+    if (!object)
+        return message;
+    for (const char* const member : {"message", "error", "detail"}) {
+        const boost::json::value* value = object->if_contains(member);
+        if (value && value->is_object())
+            value = value->get_object().if_contains("message");
+        message.text = text_of(value);
+        if (message.text.find_first_not_of(' ') != message.text.npos)
+            break;
+        message.text.clear();
+    }
+    const boost::json::value* const detail = object->if_contains("detail");
+    if (!detail || !detail->is_array())
+        return message;
+    violation_list list;
+    for (const boost::json::value& item : detail->get_array()) {
+        const auto* const entry = item.if_object();
+        const auto find = [&](const char* member) { return entry ? entry->if_contains(member) : nullptr; };
+        std::string text = text_of(entry ? find("msg") : &item);
+        if (text.empty())
+            text = text_of(find("type"));
+        std::string path = path_of(find("loc"), api_key);
+        if (!path.empty() || !text.empty())
+            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(text)}; });
+    }
+    message.violations = std::move(list).take();
+    return message;
+}
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif

@@ -1,0 +1,86 @@
+#ifndef PROMPTLAYER_DETAIL_VIOLATION_COLLECTOR_HPP
+#define PROMPTLAYER_DETAIL_VIOLATION_COLLECTOR_HPP
+
+#include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/model.hpp>
+#include <promptlayer/detail/redaction.hpp>
+#include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/walk.hpp>
+#include <promptlayer/error.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+constexpr const char* type_name(json_type type) noexcept {
+    switch (type) {
+    case json_type::null: return "null";
+    case json_type::boolean: return "a boolean";
+    case json_type::integer: return "an integer";
+    case json_type::number: return "a number";
+    case json_type::string: return "a string";
+    case json_type::array: return "an array";
+    case json_type::object: break;
+    }
+    return "an object";
+}
+
+/// Collects each violation with its text.
+struct violation_collector {
+    violation_list list{};
+    std::string_view api_key{}; ///< removed from all paths
+
+    /// Removes the key before a name is cut, so that no part of the key is left, and once more because
+    /// escapes and the text around the name may form it.
+    std::string path_of(const location& where) const {
+        std::string path{where.member};
+        if (where.variable)
+            path.append("[\"")
+                .append(json_escape(redact(std::string{*where.variable}, api_key)))
+                .append("\"]");
+        return redact(std::move(path), api_key);
+    }
+
+    void add(rule broken, const location& where, std::uint64_t limit, std::uint64_t actual) {
+        list.add([&] {
+            return violation{path_of(where), broken, limit, actual, message_for(broken, limit, actual)};
+        });
+    }
+
+    void add_type(const location& where, json_type expected, const char* actual) {
+        list.add([&] {
+            std::string message = where.member.empty() ? "the body must be " : "must be ";
+            message.append(type_name(expected)).append(", is ").append(actual);
+            return violation{path_of(where), rule::type, 0, 0, std::move(message)};
+        });
+    }
+
+    void add_group(const model_info& info, std::uint64_t group, std::uint64_t given) {
+        std::string names;
+        for (std::size_t i = 0; i < info.fields.size(); ++i) {
+            if (group >> i & 1)
+                names.append(names.empty() ? "" : ", ").append(info.fields[i].name());
+        }
+        list.add([&] {
+            return violation{"", rule::at_most_one_of, 1, given, "only one of " + names + " may be given"};
+        });
+    }
+};
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif
