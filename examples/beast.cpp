@@ -1,4 +1,5 @@
-// Tracks prompts from coroutines on Boost.Asio, several at the same time.
+// Tracks several prompts at the same time from coroutines on Boost.Asio. Without PROMPTLAYER_API_KEY, a
+// service inside this process responds.
 
 #include <promptlayer.hpp>
 #include <promptlayer/asio.hpp>
@@ -39,13 +40,13 @@ int main() {
     promptlayer::config config = promptlayer::config_from_environment();
     std::optional<promptlayer::testing::loopback_server> service;
     if (config.api_key.empty()) {
-        std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process answers.\n";
+        std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n";
         config.api_key = "no-key";
         config.base_url = service.emplace(config.api_key).base_url();
     }
 
     asio::ssl::context tls{asio::ssl::context::tls_client};
-    tls.set_default_verify_paths(); // trust whom the system trusts
+    tls.set_default_verify_paths(); // trusts the certificate authorities of the system
     asio::io_context context;
     beast_client client{config, promptlayer::beast_transport{context, tls}};
 

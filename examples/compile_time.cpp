@@ -1,4 +1,4 @@
-// Requests that are written in the source are checked while it compiles.
+// Checks requests while the program is compiled, if they are constants.
 
 #include <promptlayer.hpp>
 
@@ -17,11 +17,11 @@ static_assert(!promptlayer::is_valid(track_prompt_view{.prompt_name = "", .reque
 static_assert(!promptlayer::is_valid(track_prompt_view{
     .prompt_name = "greeting", .request_id = 1, .version = 2, .label = "prod"}));
 
-// Not valid is one thing; these do not even compile:
+// An invalid request can be written and checked. These two do not compile at all:
 //
 //   track_prompt_view{.prompt_name = "greeting"};
 //       promptlayer: a required member of the request is not given
-//   track_prompt_view{.prompt_name = "greeting", .request_id = 2.9};   // nor true, 'a', "1"
+//   track_prompt_view{.prompt_name = "greeting", .request_id = 2.9};   // neither do true, 'a' and "1"
 static_assert(!std::is_convertible_v<double, promptlayer::integer>);
 static_assert(!std::is_convertible_v<bool, promptlayer::integer>);
 static_assert(!std::is_convertible_v<std::uint64_t, promptlayer::integer>); // may not fit
@@ -30,7 +30,7 @@ namespace {
 
 using variable = std::pair<std::string_view, std::string_view>;
 
-// A view refers to its variables, so they have a name of their own.
+// A view refers to its variables, so the variables need a name.
 constexpr std::array hello{variable{"user_message", "Hello"}, variable{"tone", "friendly"}};
 
 constexpr std::array requests{
@@ -46,7 +46,7 @@ static_assert(std::all_of(requests.begin(), requests.end(),
 
 int main() {
     for (const track_prompt_view& request : requests) {
-        const auto json = promptlayer::to_json(request); // does not trust the check above, it validates again
+        const auto json = promptlayer::to_json(request); // validates again
         if (!json) {
             std::cerr << json.error() << '\n';
             return 1;

@@ -1,4 +1,5 @@
-// Tracks several prompts at once from a loop that never waits, such as that of a game.
+// Tracks several prompts at the same time from a loop that never blocks, such as a game loop. Without
+// PROMPTLAYER_API_KEY, a service inside this process responds.
 
 #include <promptlayer.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
@@ -15,15 +16,15 @@ int main() {
     promptlayer::config config = promptlayer::config_from_environment();
     std::optional<promptlayer::testing::loopback_server> service;
     if (config.api_key.empty()) {
-        std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process answers.\n";
+        std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n";
         config.api_key = "no-key";
         config.base_url = service.emplace(config.api_key).base_url();
     }
-    int to_be_answered = 0;
+    int in_flight = 0;
     bool all_tracked = true;
-    promptlayer::client client{config, promptlayer::curl_multi_transport{}}; // goes before what handlers use
+    promptlayer::client client{config, promptlayer::curl_multi_transport{}}; // its handlers use the two above
     const auto track = [&](std::int64_t request_id, const std::string& line) {
-        ++to_be_answered;
+        ++in_flight;
         const promptlayer::track_prompt request{
             .prompt_name = "dialogue",
             .prompt_input_variables = {{"line", line}},
@@ -31,7 +32,7 @@ int main() {
         };
         client.track_prompt(request,
                             [&, request_id](const promptlayer::result<promptlayer::track_response>& tracked) {
-                                --to_be_answered;
+                                --in_flight;
                                 all_tracked = all_tracked && tracked;
                                 if (tracked)
                                     std::cout << request_id << ": " << tracked->message << '\n';
@@ -40,12 +41,12 @@ int main() {
                             });
     };
 
-    for (int frame = 1; frame <= 3 || to_be_answered > 0; ++frame) {
-        if (frame <= 3) // two of the characters speak
+    for (int frame = 1; frame <= 3 || in_flight > 0; ++frame) {
+        if (frame <= 3) // two characters speak
             for (const std::int64_t character : {0, 1})
                 track(100 * frame + character, "Hello for the " + std::to_string(frame) + ". time");
-        // Calls the handlers of what has been answered. Microseconds, but for a new TLS connection: some
-        // milliseconds, and tens of them to load the system's authorities.
+        // Calls the handlers of finished requests. It takes microseconds, except for a new TLS connection:
+        // that takes milliseconds, and the first one tens of milliseconds to load the system's CAs.
         client.transport().poll();
         std::this_thread::sleep_for(std::chrono::milliseconds{16});
     }

@@ -1,4 +1,4 @@
-// How an HTTP client of your own is plugged in, a blocking one and one that a game loop ticks.
+// Makes a transport of an HTTP client that blocks, and of an HTTP client that a game loop drives.
 
 #include <promptlayer.hpp>
 
@@ -10,10 +10,10 @@
 #include <utility>
 #include <vector>
 
-// Stands for the HTTP client that you already have.
+// Stands for the HTTP client that your program already has.
 namespace in_house {
 
-using headers = std::vector<promptlayer::header>; // with fields of your own, copy name and value of each
+using headers = std::vector<promptlayer::header>; // if yours is another type, copy each name and value
 
 struct reply {
     bool arrived = false;
@@ -55,9 +55,10 @@ public:
 
 } // namespace in_house
 
-// The ten lines. What a transport owes beyond them (no redirects, the timeout, max_response_bytes, ...) is
-// said in promptlayer/transport.hpp. connect means that nothing was sent; for timeout, reset and other the
-// service may have done the work: pass on which it was, if your client knows.
+// A synchronous transport. promptlayer/transport.hpp lists what else a transport must do: follow no redirect,
+// honour the timeout and max_response_bytes, and so on. `failure::connect` means that nothing was sent. After
+// `timeout`, `reset` and `other` the service may have processed the request. Return the failure that occurred
+// if your client reports it.
 struct my_transport {
     promptlayer::transport_result send(const promptlayer::http_request& request) {
         auto reply = in_house::post(request.url, request.headers, request.body, request.timeout);
@@ -67,7 +68,7 @@ struct my_transport {
     }
 };
 
-// The same where nothing may block: hand the request over, complete it when the answer is there.
+// An asynchronous transport: `send` queues the request and returns; `done` is called with the response.
 struct my_queued_transport {
     in_house::queue& queue;
 
@@ -100,7 +101,7 @@ int main() {
     promptlayer::client blocking{{.api_key = "pl_..."}, my_transport{}};
     report(blocking.track_prompt(request));
 
-    in_house::queue queue; // outlives the client
+    in_house::queue queue; // must outlive the client
     promptlayer::client queued{{.api_key = "pl_..."}, my_queued_transport{queue}};
     queued.track_prompt(request, report);
     for (int frame = 1; !queue.idle(); ++frame) {

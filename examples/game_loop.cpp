@@ -1,5 +1,6 @@
-// What tracking takes of the frames of a game while its service fails in many ways: game_loop [seconds], 1 or
-// more
+// Measures how much of each frame of a game tracking takes, while the service fails in many ways.
+//
+// usage: game_loop [SECONDS]    1 or more, 10 by default
 
 #include <promptlayer.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
@@ -24,51 +25,52 @@ using clock_type = std::chrono::steady_clock;
 using frames = std::chrono::duration<std::int64_t, std::ratio<1, 60>>;
 
 /// `luck` is less than 200.
-promptlayer::testing::scripted_response unreliable_answer(bool down, unsigned luck) {
+promptlayer::testing::scripted_response unreliable_response(bool down, unsigned luck) {
     using ending = promptlayer::testing::scripted_response::connection_ending;
-    promptlayer::testing::scripted_response answer; // 200, at once
+    promptlayer::testing::scripted_response response; // 200, without delay
     if (down || luck < 4)
-        answer.ending = ending::reset_before_answer;
+        response.ending = ending::reset_before_answer;
     else if (luck < 8)
-        answer.ending = ending::close_midway;
+        response.ending = ending::close_midway;
     else if (luck < 9)
-        answer.response = {429, {{"Retry-After", "1"}}, ""};
+        response.response = {429, {{"Retry-After", "1"}}, ""};
     else if (luck < 20)
-        answer.response = {503, {}, ""};
+        response.response = {503, {}, ""};
     else if (luck < 21)
-        answer.delay = 10s; // nobody waits that long
+        response.delay = 10s; // longer than the timeout
     else if (luck < 50)
-        answer.delay = std::chrono::milliseconds{3 * luck};
-    return answer;
+        response.delay = std::chrono::milliseconds{3 * luck};
+    return response;
 }
 
-void print(const char* name, clock_type::duration took) {
+void print(const char* name, clock_type::duration duration) {
     using milliseconds = std::chrono::duration<double, std::milli>;
     using share = std::chrono::duration<double, frames::period>;
     std::cout << std::setw(16) << name << std::fixed << std::setprecision(3) << std::setw(8)
-              << milliseconds{took}.count() << " ms" << std::setprecision(2) << std::setw(8)
-              << 100 * share{took}.count() << " %\n";
+              << milliseconds{duration}.count() << " ms" << std::setprecision(2) << std::setw(8)
+              << 100 * share{duration}.count() << " %\n";
 }
 
 int main(int argc, char** argv) {
     const int seconds = std::clamp(argc > 1 ? std::atoi(argv[1]) : 10, 1, 3600);
-    const int end = 60 * seconds; // of the scene
+    const int end = 60 * seconds; // the last frame of the scene
 
     std::atomic<bool> down{false};
     const promptlayer::testing::loopback_server service{
         [&down, random = std::mt19937{1}](const promptlayer::http_request&) mutable {
-            return unreliable_answer(down, static_cast<unsigned>(random() % 200));
+            return unreliable_response(down, static_cast<unsigned>(random() % 200));
         }};
 
-    // Short waits, since a demonstration ends soon; the defaults are made for a service and its bad days.
-    promptlayer::outbox_settings limits;
-    limits.retry.initial_delay = 50ms;
-    limits.retry.max_delay = 400ms;
+    // Shorter delays than the defaults, because this program ends after some seconds.
+    promptlayer::outbox_settings settings;
+    settings.retry.initial_delay = 50ms;
+    settings.retry.max_delay = 400ms;
     promptlayer::polled_tracker tracker{
         {.api_key = "no-key", .base_url = service.base_url(), .timeout = 1s},
         promptlayer::curl_multi_transport{},
-        {.on_failed = [](const auto& ended) { std::cerr << ended.id << ": " << *ended.why << '\n'; }},
-        limits};
+        {.on_failed =
+             [](const auto& finished) { std::cerr << finished.id << ": " << *finished.why << '\n'; }},
+        settings};
 
     std::int64_t request_id = 0;
     const auto speak = [&](const std::string& line) {
@@ -79,7 +81,7 @@ int main(int argc, char** argv) {
             std::cerr << queued.error() << '\n';
     };
 
-    std::vector<clock_type::duration> took;
+    std::vector<clock_type::duration> durations;
     const auto begin = clock_type::now();
     for (int frame = 0; frame < end || (tracker.pending() > 0 && frame < end + 60 * 60); ++frame) {
         std::this_thread::sleep_until(begin + frames{frame}); // in a game: input, physics, drawing
@@ -88,21 +90,21 @@ int main(int argc, char** argv) {
         const auto now = clock_type::now();
         if (frame < end && frame % 6 == 0)
             speak("Who goes there?");
-        if (frame < end && frame % 240 == 60) // everyone at once
+        if (frame < end && frame % 240 == 60) // all characters at once
             for (int character = 1; character <= 100; ++character)
                 speak("Number " + std::to_string(character) + " at your service");
         tracker.poll(now);
-        took.push_back(clock_type::now() - now);
+        durations.push_back(clock_type::now() - now);
     }
 
-    std::sort(took.begin(), took.end());
-    std::cout << took.size() << " frames, and what tracking took of them:\n";
-    print("median", took[took.size() / 2]);
-    print("99th percentile", took[(took.size() - 1) * 99 / 100]);
-    print("worst", took.back());
-    const auto books = tracker.stats();
-    std::cout << books.pushed << " tracked: " << books.delivered << " delivered, " << books.refused
-              << " refused, " << books.gave_up << " given up, " << books.dropped << " dropped, "
+    std::sort(durations.begin(), durations.end());
+    std::cout << durations.size() << " frames, of which tracking took:\n";
+    print("median", durations[durations.size() / 2]);
+    print("99th percentile", durations[(durations.size() - 1) * 99 / 100]);
+    print("worst", durations.back());
+    const auto stats = tracker.stats();
+    std::cout << stats.pushed << " tracked: " << stats.delivered << " delivered, " << stats.refused
+              << " refused, " << stats.gave_up << " expired, " << stats.dropped << " dropped, "
               << tracker.pending() << " left; in " << service.requests().size() << " attempts\n";
-    return books.delivered == static_cast<std::uint64_t>(request_id) ? 0 : 1;
+    return stats.delivered == static_cast<std::uint64_t>(request_id) ? 0 : 1;
 }

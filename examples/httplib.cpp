@@ -1,7 +1,7 @@
-// Tracks one prompt over cpp-httplib. PROMPTLAYER_API_KEY is the key; without it, a service inside this
-// process answers. PROMPTLAYER_CA_FILE names authorities to trust in place of the system's.
+// Tracks one prompt over cpp-httplib. Without PROMPTLAYER_API_KEY, a service inside this process responds.
+// PROMPTLAYER_CA_FILE is a file of CA certificates to trust instead of the system's.
 
-#include <promptlayer/transports/httplib.hpp> // before the others, for Windows
+#include <promptlayer/transports/httplib.hpp> // on Windows it must be the first header
 
 #include <promptlayer.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
@@ -14,17 +14,16 @@ int main() {
     promptlayer::config config = promptlayer::config_from_environment();
     std::optional<promptlayer::testing::loopback_server> service;
     if (config.api_key.empty()) {
-        std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process answers.\n";
+        std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n";
         config.api_key = "no-key";
         config.base_url = service.emplace(config.api_key).base_url();
     }
 
-    // Called for each client of httplib that the transport makes: at the first request, and when the host is
-    // another one.
+    // Called for each httplib::Client that the transport creates: at the first request and for another host.
     const auto configure = []([[maybe_unused]] httplib::Client& client) {
 #ifdef CPPHTTPLIB_OPENSSL_SUPPORT
-        if (const char* const authorities = std::getenv("PROMPTLAYER_CA_FILE"))
-            client.set_ca_cert_path(authorities);
+        if (const char* const ca_file = std::getenv("PROMPTLAYER_CA_FILE"))
+            client.set_ca_cert_path(ca_file);
 #endif
     };
     promptlayer::client client{config, promptlayer::httplib_transport{configure}};

@@ -1,4 +1,4 @@
-// How code of your own that tracks prompts is tested: nothing leaves the process.
+// Tests code that tracks prompts. A recording transport responds, so nothing leaves the process.
 
 #include <promptlayer.hpp>
 
@@ -14,7 +14,7 @@ namespace {
 
 using namespace std::chrono_literals;
 
-// The code under test: it tracks the lines of a dialogue, and keeps one until the service has it.
+// The code under test. It tracks the lines of a dialogue and keeps each line until the service has it.
 template <class Transport>
 class dialogue {
     promptlayer::client<Transport>& client_;
@@ -32,7 +32,7 @@ public:
         });
     }
 
-    /// Tries the oldest line once; returns how long to wait before the next call.
+    /// Sends the oldest line once. Returns how long to wait before the next call.
     std::chrono::seconds track_one() {
         if (waiting_.empty())
             return 0s;
@@ -50,9 +50,9 @@ public:
 
 bool all_hold = true;
 
-void expect(bool holds, const char* what) {
+void expect(bool holds, const char* behaviour) {
     if (!holds)
-        std::cerr << "does not hold: " << what << '\n';
+        std::cerr << "failed: " << behaviour << '\n';
     all_hold = all_hold && holds;
 }
 
@@ -63,33 +63,34 @@ int main() {
     auto& service = client.transport();
     service.respond(promptlayer::http_response{429, {{"Retry-After", "3"}}, ""});
     service.fail(promptlayer::transport_failure{promptlayer::failure::timeout, "no answer"});
-    // What is not scripted succeeds.
+    // Every further request succeeds.
 
     dialogue lines{client};
     lines.said(12345, "Hello");
-    expect(lines.track_one() == 3s, "a 429 is obeyed");
-    expect(lines.waiting() == 1, "the line is kept");
-    expect(lines.track_one() == 1s, "a timeout is tried again soon");
+    expect(lines.track_one() == 3s, "a 429 delays the next attempt");
+    expect(lines.waiting() == 1, "a line that is not tracked is kept");
+    expect(lines.track_one() == 1s, "a timeout is retried after a second");
     expect(lines.track_one() == 0s, "the third attempt succeeds");
-    expect(lines.waiting() == 0 && lines.refused() == 0, "the line is tracked");
+    expect(lines.waiting() == 0 && lines.refused() == 0, "a tracked line is removed");
 
     const auto requests = service.requests();
     expect(requests.size() == 3, "three attempts were made");
     for (const promptlayer::http_request& request : requests) {
-        expect(request.url == "https://api.promptlayer.com/rest/track-prompt", "the address");
+        expect(request.url == "https://api.promptlayer.com/rest/track-prompt",
+               "the URL is that of the service");
         expect(
             request.body ==
                 R"({"prompt_name":"dialogue","prompt_input_variables":{"line":"Hello"},"request_id":12345})",
-            "the body");
-        expect(promptlayer::to_string(request).find("secret") == std::string::npos, "the key is not shown");
+            "the body has the line");
+        expect(promptlayer::to_string(request).find("secret") == std::string::npos, "the key is redacted");
     }
 
     service.respond(promptlayer::http_response{401, {}, ""});
     lines.said(12346, "Goodbye");
-    expect(lines.track_one() == 0s, "a 401 is not tried again");
+    expect(lines.track_one() == 0s, "a 401 is not retried");
     expect(lines.waiting() == 0 && lines.refused() == 1, "the line is counted as refused");
 
     if (all_hold)
-        std::cout << service << "all of it holds\n";
+        std::cout << service << "passed\n";
     return all_hold ? 0 : 1;
 }

@@ -1,5 +1,5 @@
-// Tracks one prompt over WinHTTP, which is part of Windows. With PROMPTLAYER_API_KEY set it asks the service,
-// else one inside this process answers.
+// Tracks one prompt over WinHTTP, which is part of Windows. Without PROMPTLAYER_API_KEY, a service inside
+// this process responds.
 
 #include <promptlayer.hpp>
 #include <promptlayer/testing/loopback_server.hpp>
@@ -17,7 +17,7 @@ int main() {
         config.base_url = service.emplace(config.api_key).base_url();
     }
 
-    // Many threads may share this client. Its proxy is the one that is set in Windows.
+    // Many threads may share this client. It uses the proxy that is configured in Windows.
     promptlayer::client client{std::move(config), promptlayer::winhttp_transport{}};
     const auto tracked = client.track_prompt({
         .prompt_name = "support-response",

@@ -309,15 +309,12 @@ __asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_c
 
 #endif
 
-#include <algorithm>
 #include <array>
 #include <atomic>
-#include <bit>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <functional>
 #include <iosfwd>
@@ -335,6 +332,8 @@ __asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_c
 #include <variant>
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#include <bit>
 #include <boost/json/basic_parser_impl.hpp>
 #include <boost/json/monotonic_resource.hpp>
 #include <boost/json/parser.hpp>
@@ -343,6 +342,7 @@ __asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_c
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <limits>
 #include <system_error>
 #endif
@@ -4242,6 +4242,7 @@ PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::strin
 #ifndef PROMPTLAYER_RETRY_HPP
 #define PROMPTLAYER_RETRY_HPP
 
+
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// When a failed request is sent again. The defaults suit a caller that waits for the response; trackers use
@@ -4259,7 +4260,37 @@ struct retry_policy {
 
 /// Returns the policy of trackers, where nobody waits: attempts without limit, up to 5 minutes apart, for 24
 /// hours.
-inline retry_policy background_retry_policy() noexcept {
+PROMPTLAYER_DECL retry_policy background_retry_policy() noexcept;
+
+/// Returns how long to wait before the next attempt; nullopt if there must not be another. A pure function.
+///
+/// - Only a `retryable()` error is retried.
+/// - The wait is random ("full jitter"), from 0 to 2 s, 4 s, 8 s, ... up to `max_delay`.
+/// - A `Retry-After` is added to the random wait. Clients that were sent the same `Retry-After` thus return
+///   at different moments.
+/// - `initial_delay`, `max_delay` and `max_retry_after` count as at most a year.
+///
+/// `cause` is the error of the last attempt. `attempts` counts the attempts so far, from 1. `random` is
+/// uniform from 0 to 1; a number outside counts as the nearer end, a NaN as 0. `age` is the time since the
+/// request was created; a negative age, after a clock was set back, counts as 0.
+[[nodiscard]] PROMPTLAYER_DECL std::optional<std::chrono::milliseconds>
+retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempts, double random,
+           std::chrono::milliseconds age) noexcept;
+
+namespace detail {
+
+/// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
+/// whoever sees a few numbers can predict the others. The seed differs between
+///
+/// - generators of a process: by a counter;
+/// - processes and machines: by two clocks, and by addresses, which most systems choose at random.
+PROMPTLAYER_DECL std::function<double()> random_source();
+
+} // namespace detail
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL retry_policy background_retry_policy() noexcept {
     retry_policy policy;
     policy.max_attempts = 0;
     policy.max_delay = std::chrono::minutes{5};
@@ -4279,20 +4310,10 @@ inline double within_unit(double number) noexcept {
 
 } // namespace detail
 
-/// Returns how long to wait before the next attempt; nullopt if there must not be another. A pure function.
-///
-/// - Only a `retryable()` error is retried.
-/// - The wait is random ("full jitter"), from 0 to 2 s, 4 s, 8 s, ... up to `max_delay`.
-/// - A `Retry-After` is added to the random wait. Clients that were sent the same `Retry-After` thus return
-///   at different moments.
-/// - `initial_delay`, `max_delay` and `max_retry_after` count as at most a year.
-///
-/// `cause` is the error of the last attempt. `attempts` counts the attempts so far, from 1. `random` is
-/// uniform from 0 to 1; a number outside counts as the nearer end, a NaN as 0. `age` is the time since the
-/// request was created; a negative age, after a clock was set back, counts as 0.
-[[nodiscard]] inline std::optional<std::chrono::milliseconds>
-retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempts, double random,
-           std::chrono::milliseconds age) noexcept {
+PROMPTLAYER_DECL std::optional<std::chrono::milliseconds> retry_wait(const retry_policy& policy,
+                                                                     const error& cause,
+                                                                     std::uint32_t attempts, double random,
+                                                                     std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds zero{0}, year = std::chrono::hours{24 * 365};
     if (!cause.retryable() || (cause.maybe_delivered && !policy.retry_maybe_delivered) ||
@@ -4323,12 +4344,7 @@ constexpr std::uint64_t mix_bits(std::uint64_t bits) noexcept {
     return bits ^ (bits >> 31);
 }
 
-/// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
-/// whoever sees a few numbers can predict the others. The seed differs between
-///
-/// - generators of a process: by a counter;
-/// - processes and machines: by two clocks, and by addresses, which most systems choose at random.
-inline std::function<double()> random_source() {
+PROMPTLAYER_DECL std::function<double()> random_source() {
     static std::atomic<std::uint32_t> count{0};
     std::uint64_t state = count.fetch_add(1, std::memory_order_relaxed);
     const std::uint64_t parts[] = {
@@ -4345,6 +4361,8 @@ inline std::function<double()> random_source() {
 
 } // namespace detail
 
+#endif
+
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -4352,7 +4370,7 @@ inline std::function<double()> random_source() {
 #ifndef PROMPTLAYER_RETRYING_TRANSPORT_HPP
 #define PROMPTLAYER_RETRYING_TRANSPORT_HPP
 
-#ifndef PROMPTLAYER_NO_THREADS
+#if defined(PROMPTLAYER_DEFINITIONS) && !defined(PROMPTLAYER_NO_THREADS)
 #include <condition_variable>
 #include <mutex>
 #endif
@@ -4364,18 +4382,27 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// Returns what `retry_wait` needs to know of an outcome.
-inline error retry_cause(const transport_result& outcome) {
-    error cause{.code = errc::transport};
-    if (outcome) {
-        cause.code = errc::unexpected_status;
-        cause.status = outcome->status;
-        cause.retry_after = retry_after(*outcome);
-    } else {
-        cause.failure = outcome.error().kind;
-        cause.maybe_delivered = outcome.error().maybe_delivered;
-    }
-    return cause;
-}
+PROMPTLAYER_DECL error retry_cause(const transport_result& outcome);
+
+/// A sleep that any thread can end.
+class cancellable_sleep {
+    struct state;
+    std::shared_ptr<state> state_; // null after a move
+
+public:
+    cancellable_sleep();
+
+    bool was_moved_from() const noexcept { return !state_; }
+
+    /// Forgets an earlier `cancel`.
+    void reset();
+
+    /// Sleeps until `duration` has passed or `cancel` is called. Returns true if `cancel` was called since
+    /// `reset`.
+    bool sleep(std::chrono::milliseconds duration);
+
+    void cancel() noexcept;
+};
 
 } // namespace detail
 
@@ -4403,30 +4430,21 @@ class retrying_transport {
                   "promptlayer: retrying_transport takes a synchronous Transport; use an AsyncTransport "
                   "with a tracker");
 
-    struct cancellation {
-        std::mutex mutex{};
-        std::condition_variable condition{};
-        bool requested = false;
-    };
-
     TransportT transport_;
     retry_policy policy_;
     retry_hooks hooks_;
-    std::unique_ptr<cancellation> cancellation_ = std::make_unique<cancellation>();
+    detail::cancellable_sleep sleep_{};
 
     std::chrono::steady_clock::time_point now() const {
         return hooks_.now ? hooks_.now() : std::chrono::steady_clock::now();
     }
 
-    /// Sleeps until `wait` has passed or `cancel` is called. Returns whether `cancel` was called since the
-    /// request began.
+    /// Returns true if `cancel` was called since the request began.
     bool sleep(std::chrono::milliseconds wait) {
-        if (hooks_.sleep)
-            hooks_.sleep(wait);
-        std::unique_lock guard{cancellation_->mutex};
         if (!hooks_.sleep)
-            cancellation_->condition.wait_for(guard, wait, [&] { return cancellation_->requested; });
-        return cancellation_->requested;
+            return sleep_.sleep(wait);
+        hooks_.sleep(wait);
+        return sleep_.sleep(std::chrono::milliseconds{0});
     }
 
 public:
@@ -4439,12 +4457,9 @@ public:
     transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
-        if (!cancellation_)
+        if (sleep_.was_moved_from())
             return transport_failure{failure::other, "the transport was moved from", false};
-        {
-            const std::lock_guard guard{cancellation_->mutex};
-            cancellation_->requested = false;
-        }
+        sleep_.reset();
         const auto start = now();
         bool maybe_delivered = false; // by any attempt
         for (std::uint32_t attempts = 1;; ++attempts) {
@@ -4466,13 +4481,9 @@ public:
     /// Ends the request in flight with `failure::cancelled`: a wait between attempts at once, an attempt only
     /// if `TransportT` has `cancel`. Does not affect later requests.
     void cancel() noexcept {
-        if (!cancellation_)
+        if (sleep_.was_moved_from())
             return;
-        {
-            const std::lock_guard guard{cancellation_->mutex};
-            cancellation_->requested = true;
-            cancellation_->condition.notify_all();
-        }
+        sleep_.cancel();
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
     }
@@ -4485,6 +4496,51 @@ retrying_transport(TransportT, retry_policy) -> retrying_transport<std::unwrap_r
 template <class TransportT>
 retrying_transport(TransportT, retry_policy, retry_hooks)
     -> retrying_transport<std::unwrap_reference_t<TransportT>>;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+PROMPTLAYER_DECL error retry_cause(const transport_result& outcome) {
+    error cause{.code = errc::transport};
+    if (outcome) {
+        cause.code = errc::unexpected_status;
+        cause.status = outcome->status;
+        cause.retry_after = retry_after(*outcome);
+    } else {
+        cause.failure = outcome.error().kind;
+        cause.maybe_delivered = outcome.error().maybe_delivered;
+    }
+    return cause;
+}
+
+struct cancellable_sleep::state {
+    std::mutex mutex{};
+    std::condition_variable condition{};
+    bool is_cancelled = false;
+};
+
+PROMPTLAYER_DECL cancellable_sleep::cancellable_sleep() : state_(std::make_shared<state>()) {}
+
+PROMPTLAYER_DECL void cancellable_sleep::reset() {
+    const std::lock_guard guard{state_->mutex};
+    state_->is_cancelled = false;
+}
+
+PROMPTLAYER_DECL bool cancellable_sleep::sleep(std::chrono::milliseconds duration) {
+    std::unique_lock guard{state_->mutex};
+    return state_->condition.wait_for(guard, duration, [&] { return state_->is_cancelled; });
+}
+
+PROMPTLAYER_DECL void cancellable_sleep::cancel() noexcept {
+    const std::lock_guard guard{state_->mutex};
+    state_->is_cancelled = true;
+    state_->condition.notify_all();
+}
+
+} // namespace detail
+
+#endif
 
 #endif
 
@@ -4537,28 +4593,30 @@ struct outbox_stats {
 /// - Due requests are taken in the order in which they were pushed.
 /// - After a 429 or a transport failure no request is sent for a time, because the next would fail as well.
 ///   After any other `retryable()` error only the failed request waits. `retry_wait` returns the time.
-/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. A wrong key thus does
-/// not
+/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. So a wrong key does not
 ///   use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
 ///   failed request keeps its place, and the attempt does not count.
 /// - After `failure::cancelled` the request waits for `retry_policy::initial_delay`, and the attempt does not
 ///   count.
 /// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
 ///   early. It may also exceed the maximum age of a request, which then fails after one more attempt.
-class outbox {
+///
+/// Used as `outbox`. A template, so that a header-only program compiles only the members that it uses.
+template <class ClockT>
+class basic_outbox {
 public:
-    using time_point = std::chrono::steady_clock::time_point;
+    using time_point = typename ClockT::time_point;
     using id = std::uint64_t; ///< from 1, ascending in the order of the pushes
 
     /// A request that is to be sent now.
     struct taken {
-        outbox::id id = 0;
+        typename basic_outbox::id id = 0;
         prepared_request request{};
     };
 
     /// A request that has ended, and its outcome.
     struct ended {
-        outbox::id id = 0;
+        typename basic_outbox::id id = 0;
         prepared_request request{};
         promptlayer::fate fate = fate::delivered;
         std::optional<error> why{}; ///< the error of the last attempt, if it failed
@@ -4566,7 +4624,7 @@ public:
 
     /// The result of `push`.
     struct pushed {
-        outbox::id id = 0;
+        typename basic_outbox::id id = 0;
         std::vector<ended> dropped{}; ///< the requests dropped to make room
     };
 
@@ -4594,8 +4652,8 @@ private:
     bool paused_ = false;
     bool sealed_ = false;
     std::optional<error> paused_by_{};
-    std::optional<time_point> seen_{};          // argument of the last call
-    std::chrono::steady_clock::duration lag_{}; // sum of the clock's jumps back
+    std::optional<time_point> seen_{}; // argument of the last call
+    typename ClockT::duration lag_{};  // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
@@ -4628,7 +4686,7 @@ private:
     }
 
     /// Removes an entry from all containers.
-    ended end(std::map<id, queue_entry>::iterator position, fate outcome) {
+    ended end(typename std::map<id, queue_entry>::iterator position, fate outcome) {
         auto& [number, entry] = *position;
         ready_.erase(number);
         later_.erase({entry.due, number});
@@ -4640,7 +4698,7 @@ private:
         return request;
     }
 
-    void wait_until(time_point due, std::map<id, queue_entry>::iterator position) {
+    void wait_until(time_point due, typename std::map<id, queue_entry>::iterator position) {
         position->second.due = due;
         later_.insert({due, position->first});
     }
@@ -4657,7 +4715,7 @@ private:
 
 public:
     /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
-    explicit outbox(outbox_settings settings = {}, std::function<double()> random = {})
+    explicit basic_outbox(outbox_settings settings = {}, std::function<double()> random = {})
         : settings_(settings), random_(random ? std::move(random) : detail::random_source()) {}
 
     /// Queues a request from `prepare`. Returns `queue_full` if the request does not fit, and `closed` after
@@ -4754,8 +4812,8 @@ public:
             unlimited.retry_maybe_delivered = true;
             const auto common_wait =
                 wait ? wait : retry_wait(unlimited, cause, entry.attempts, random_(), {});
-            nobody_before_ =
-                std::max(nobody_before_, now + common_wait.value_or(std::chrono::milliseconds{0}));
+            const time_point until = now + common_wait.value_or(std::chrono::milliseconds{0});
+            nobody_before_ = until > nobody_before_ ? until : nobody_before_;
         }
         if (!wait)
             return end(position, is_refusal(cause.code) ? fate::refused : fate::gave_up);
@@ -4771,7 +4829,7 @@ public:
             (ready_.empty() && later_.empty()))
             return std::nullopt;
         const time_point earliest = ready_.empty() ? later_.begin()->first : steady_now;
-        return std::max(earliest, nobody_before_) - lag_;
+        return (earliest > nobody_before_ ? earliest : nobody_before_) - lag_;
     }
 
     /// Makes `take` return nothing until `resume`. Requests in flight continue.
@@ -4814,6 +4872,16 @@ public:
     /// Returns the size of all paths and bodies.
     std::size_t bytes() const noexcept { return bytes_; }
 };
+
+using outbox = basic_outbox<std::chrono::steady_clock>;
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#if defined(PROMPTLAYER_DEFINITIONS)
+template class basic_outbox<std::chrono::steady_clock>;
+#else
+extern template class basic_outbox<std::chrono::steady_clock>;
+#endif
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -4869,7 +4937,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// Calls what users have given; what it throws is dropped.
+/// Calls a function of the user. Drops its exceptions.
 template <class ActionT>
 void undisturbed(ActionT&& action) {
     guard_exceptions([&] { action(); }, [](const char*) {});
@@ -4881,20 +4949,22 @@ void tell(const std::function<void(ParametersT...)>& callback, ArgumentsT&&... a
         undisturbed([&] { callback(std::forward<ArgumentsT>(arguments)...); });
 }
 
-inline void restore(outbox& into, journal& from, outbox::time_point now) {
-    for (journal::entry& left : from.left())
-        into.restore(left.id, std::move(left.request), left.age, now);
+/// Queues the pending requests of a journal.
+template <class OutboxT>
+void restore(OutboxT& outbox, journal& journal, typename OutboxT::time_point now) {
+    for (auto& entry : journal.left())
+        outbox.restore(entry.id, std::move(entry.request), entry.age, now);
 }
 
 } // namespace detail
 
-/// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
+/// The callbacks of a tracker. Each may be empty. Exceptions are dropped.
 struct tracker_callbacks {
-    /// The service has it.
+    /// The service accepted the request.
     std::function<void(outbox::id, const track_response&)> on_delivered{};
-    /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
+    /// The request ended otherwise: refused, given up, or dropped for a newer one. `why` has the reason.
     std::function<void(const outbox::ended&)> on_failed{};
-    /// What was left when the tracker was destroyed without `close`. With a journal it is there, too.
+    /// The tracker was destroyed without `close`; these requests are undelivered. A journal still has them.
     std::function<void(std::vector<outbox::ended>)> on_undelivered{};
 };
 
@@ -4905,7 +4975,7 @@ struct tracker_callbacks {
 #ifndef PROMPTLAYER_BACKGROUND_TRACKER_HPP
 #define PROMPTLAYER_BACKGROUND_TRACKER_HPP
 
-#ifndef PROMPTLAYER_NO_THREADS
+#if defined(PROMPTLAYER_DEFINITIONS) && !defined(PROMPTLAYER_NO_THREADS)
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -4921,151 +4991,152 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 /// The limits of a `background_tracker`.
 struct background_settings {
     outbox_settings outbox{};
-    std::chrono::milliseconds close_timeout{2'000}; ///< how long the destructor may go on sending
+    std::chrono::milliseconds close_timeout{2'000}; ///< how long the destructor continues to send
 };
 
-/// Tracks prompts from any thread at the cost of a queue: one thread of its own sends them over a synchronous
-/// `Transport`, one after the other, and tells what became of them. What is sent when and what a failure
-/// brings about is said of `outbox`.
-///
-/// - Any thread may call any member, but for the destructor. The transport is used by the tracker's thread
-///   alone, and its `cancel()` by the one that closes.
-/// - `on_delivered` and `on_failed` are called on the tracker's thread, one at a time, without a lock:
-///   they may call any member, though `flush` and `close` do not wait there. `on_undelivered` is called by
-///   the destructor.
-/// - Closing takes as long as it is given, and then as long as the transport takes to end a request: 100 ms
-///   after `cancel()`; without one, up to the `timeout` of the config.
-/// - In a child of `fork` there is no such thread: every call there is `closed`, and the parent delivers.
-///   One that is static is closed with the others, after `main`; whatever its callbacks use has to be there
-///   still.
-template <class T>
-class background_tracker {
-    static_assert(Transport<T>, "promptlayer: background_tracker is for a Transport, a synchronous one");
+namespace detail {
 
-    using clock = std::chrono::steady_clock;
+/// A synchronous transport of unknown type, and its owner.
+struct owned_transport {
+    std::unique_ptr<void, void (*)(void*)> object;
+    transport_reference reference;
+    void (*cancel)(void* object); ///< null if the transport has no `cancel()`
+};
+
+template <class T>
+owned_transport own_transport(T transport) {
+    T* const object = new T(std::move(transport));
+    owned_transport owned{
+        {object, [](void* erased) { delete static_cast<T*>(erased); }}, refer_to_transport(*object), nullptr};
+    if constexpr (requires { object->cancel(); })
+        owned.cancel = [](void* erased) { static_cast<T*>(erased)->cancel(); };
+    return owned;
+}
+
+/// What a background tracker and its thread share.
+template <class ClockT>
+class background_state;
+
+} // namespace detail
+
+/// Tracks prompts from any thread at the cost of a queue. A thread of its own sends the requests over a
+/// synchronous `Transport`, one after the other, and reports each result. `outbox` describes the schedule.
+///
+/// - Threads: any thread may call any member, except the destructor. Only the tracker's thread uses the
+///   transport; the thread that closes the tracker calls its `cancel()`.
+/// - Callbacks: `on_delivered` and `on_failed` run on the tracker's thread, one at a time, without a lock.
+///   They may call any member, but `flush` and `close` do not wait there. The destructor calls
+///   `on_undelivered`.
+/// - Closing takes at most its timeout, and then as long as the transport needs to end a request: 100 ms with
+///   `cancel()`, else up to the `timeout` of the config.
+/// - After `fork` the child has no such thread: there, every call is `closed`. The parent delivers.
+/// - A static tracker is closed after `main`. Objects that its callbacks use must still exist then.
+///
+/// Used as `background_tracker`. A template, so that a header-only program compiles it only if it is used.
+template <class ClockT>
+class basic_background_tracker {
     using ended = promptlayer::outbox::ended;
 
-    static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
-        return std::clamp<std::chrono::milliseconds>(timeout, std::chrono::hours{0},
-                                                     std::chrono::hours{24 * 365});
+    struct release_state {
+        void operator()(detail::background_state<ClockT>* state) const noexcept;
+    };
+
+    std::unique_ptr<detail::background_state<ClockT>, release_state> state_;
+
+    basic_background_tracker(config config, detail::owned_transport transport, tracker_callbacks callbacks,
+                             const background_settings& limits, std::unique_ptr<journal> record);
+
+    /// Returns null in a child of `fork`.
+    std::shared_ptr<const encoder> current_encoder() const;
+    result<outbox::id> push(prepared_request request);
+    static error closed();
+
+public:
+    /// Starts the thread. Throws `std::system_error` if the thread cannot be created. With an invalid config,
+    /// every `track_prompt` returns `invalid_config`. Pending requests of the journal are sent first.
+    template <class T>
+    explicit basic_background_tracker(config config, T transport, tracker_callbacks callbacks = {},
+                                      const background_settings& limits = {},
+                                      std::unique_ptr<journal> record = nullptr)
+        : basic_background_tracker(std::move(config), detail::own_transport(std::move(transport)),
+                                   std::move(callbacks), limits, std::move(record)) {
+        static_assert(Transport<T>, "promptlayer: background_tracker is for a Transport, a synchronous one");
+    }
+    basic_background_tracker(const basic_background_tracker&) = delete;
+    basic_background_tracker& operator=(const basic_background_tracker&) = delete;
+    ~basic_background_tracker();
+
+    /// Validates and queues a request. Returns its number, or `invalid_request`, `invalid_config`,
+    /// `queue_full`, `closed`. Never waits for the network. Takes some microseconds, and with a journal one
+    /// write to it. With a journal there is `journal_failed` as well: the request is queued, but a crash
+    /// would lose it.
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
+        const auto codec = current_encoder();
+        if (!codec)
+            return closed();
+        auto prepared = codec->prepare(request);
+        if (!prepared)
+            return std::move(prepared).error();
+        return push(*std::move(prepared));
     }
 
-    /// What the tracker and its thread share.
-    struct shared {
-        const tracker_callbacks callbacks;
-        T transport; // the thread's own, but for its cancel()
-        const std::unique_ptr<journal> kept;
-        std::mutex adding{};        // held while a request is queued and put on record; comes before the next
-        mutable std::mutex mutex{}; // of all that follows
-        std::condition_variable changed{};
-        promptlayer::outbox outbox;
-        std::shared_ptr<const encoder> codec;
-        std::vector<ended> to_report{};
-        bool added = false;  // to the journal, since it was tended
-        bool busy = false;   // the thread sends or tells
-        bool ending = false; // it is to end
-        bool gone = false;   // it has ended
-        std::thread thread{};
+    /// Waits until every request is reported, a pause holds up the others, or the timeout expires. Returns
+    /// true if no request is left. Does not wait in a callback.
+    bool flush(std::chrono::milliseconds timeout);
 
-        shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen,
-               std::unique_ptr<journal> record)
-            : callbacks(std::move(told)), transport(std::move(carrier)), kept(std::move(record)),
-              outbox(limits), codec(std::make_shared<const encoder>(std::move(chosen))) {
-            if (kept)
-                detail::restore(outbox, *kept, clock::now());
-        }
+    /// Stops accepting requests, sends for up to `timeout`, ends the request in flight, and returns the
+    /// undelivered ones in order. These stay in the journal for the next start. In a callback, `close` only
+    /// stops accepting requests.
+    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout);
 
-        void mark_done(outbox::id which) {
-            if (!kept)
-                return;
-            const std::lock_guard held{adding}; // it is on record by now, or never
-            detail::undisturbed([&] { kept->done(which); });
-        }
+    /// Uses another config from the next request on, and resumes. An invalid config changes nothing and is
+    /// returned as `invalid_config`.
+    result<void> reconfigure(config config);
 
-        void report(std::unique_lock<std::mutex>& held) {
-            while (!to_report.empty()) {
-                const auto reported = std::exchange(to_report, {});
-                held.unlock();
-                for (const ended& one : reported) {
-                    detail::tell(callbacks.on_failed, one);
-                    mark_done(one.id);
-                }
-                held.lock();
-            }
-        }
+    /// Queues requests and sends none until `resume`. The request in flight continues.
+    void pause();
+    void resume();
 
-        void send(std::unique_lock<std::mutex>& held, promptlayer::outbox::taken next) {
-            const auto current = codec;
-            held.unlock();
-            const result<track_response> outcome = send_now(*current, std::move(next.request));
-            held.lock();
-            auto end = outbox.complete(
-                next.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, clock::now());
-            if (end && !outcome)
-                to_report.push_back(*std::move(end));
-            if (!end || !outcome)
-                return;
-            held.unlock();
-            mark_done(next.id);
-            detail::tell(callbacks.on_delivered, next.id, *outcome);
-            held.lock();
-        }
+    /// Returns the error that made the tracker wait for `reconfigure` or `resume`: 401, 403, a TLS failure or
+    /// an invalid config. Returns nullopt if nothing did.
+    std::optional<error> paused_by() const;
 
-        result<track_response> send_now(const encoder& current, prepared_request request) {
-            const auto http = current.authorize(std::move(request));
-            if (!http)
-                return http.error();
-            track_response response;
-            if (auto failed = detail::send_sync(current, *http, detail::refer_to_transport(transport),
-                                                detail::info<track_response>(), &response))
-                return *std::move(failed);
-            return response;
-        }
+    outbox_stats stats() const;
+};
 
-        void work() {
-            std::unique_lock held{mutex};
-            while (true) {
-                busy = true;
-                std::optional<std::chrono::milliseconds> tend_after;
-                if (kept) {
-                    added = false;
-                    held.unlock();
-                    detail::undisturbed([&] { tend_after = kept->tend(); });
-                    held.lock();
-                }
-                report(held);
-                auto next = ending ? std::nullopt : outbox.take(clock::now());
-                if (next) {
-                    send(held, *std::move(next));
-                    continue;
-                }
-                busy = false;
-                changed.notify_all(); // whoever waits for the thread
-                if (ending)
-                    break;
-                if (added)
-                    continue;
-                auto due = outbox.next_due(clock::now());
-                if (tend_after)
-                    due =
-                        std::min(due.value_or(clock::time_point::max()), clock::now() + bounded(*tend_after));
-                if (due)
-                    changed.wait_until(held, *due);
-                else
-                    changed.wait(held);
-            }
-            gone = true;
-            changed.notify_all();
-        }
+using background_tracker = basic_background_tracker<std::chrono::steady_clock>;
 
-        /// Nothing is left to do, or nothing can be done until somebody resumes.
-        bool idle() const {
-            const outbox_stats counts = outbox.stats();
-            return !busy && to_report.empty() && (counts.waiting == 0 || outbox.paused());
-        }
+#if defined(PROMPTLAYER_DEFINITIONS)
 
-        bool is_own_thread() const { return thread.get_id() == std::this_thread::get_id(); }
-    };
+namespace detail {
+
+inline std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
+    return std::clamp<std::chrono::milliseconds>(timeout, std::chrono::hours{0},
+                                                 std::chrono::hours{24 * 365});
+}
+
+template <class ClockT>
+class background_state {
+    using clock = ClockT;
+    using ended = promptlayer::outbox::ended;
+
+    const tracker_callbacks callbacks_;
+    owned_transport transport_; // only the thread uses it, except for its `cancel()`
+    const std::unique_ptr<journal> journal_;
+    const std::chrono::milliseconds close_timeout_;
+    const long process_ = process();
+    std::mutex adding_{};        // held while a request is queued and added to the journal; before `mutex_`
+    mutable std::mutex mutex_{}; // of all members below
+    std::condition_variable changed_{};
+    outbox outbox_;
+    std::shared_ptr<const encoder> encoder_;
+    std::vector<ended> to_report_{};
+    bool added_ = false;  // to the journal, since its last upkeep
+    bool busy_ = false;   // the thread sends or reports
+    bool ending_ = false; // the thread is to end
+    bool gone_ = false;   // the thread has ended
+    std::thread thread_{};
 
     static long process() noexcept {
 #if defined(_WIN32)
@@ -5075,168 +5146,292 @@ class background_tracker {
 #endif
     }
 
-    long process_ = process();
-    std::chrono::milliseconds close_timeout_;
-    std::unique_ptr<shared> shared_;
+    void mark_done(outbox::id number) {
+        if (!journal_)
+            return;
+        const std::lock_guard guard{adding_}; // its `add` has returned by now
+        undisturbed([&] { journal_->done(number); });
+    }
 
-    /// In a child of `fork`, locks may be held by threads that are not there.
-    bool is_here() const noexcept { return shared_ && process_ == process(); }
+    void report(std::unique_lock<std::mutex>& guard) {
+        while (!to_report_.empty()) {
+            const auto reported = std::exchange(to_report_, {});
+            guard.unlock();
+            for (const ended& request : reported) {
+                tell(callbacks_.on_failed, request);
+                mark_done(request.id);
+            }
+            guard.lock();
+        }
+    }
+
+    std::optional<error> send(const encoder& codec, prepared_request request, track_response& response) {
+        const auto http = codec.authorize(std::move(request));
+        if (!http)
+            return http.error();
+        return send_sync(codec, *http, transport_.reference, info<track_response>(), &response);
+    }
+
+    void deliver(std::unique_lock<std::mutex>& guard, outbox::taken request) {
+        const auto codec = encoder_;
+        track_response response;
+        guard.unlock();
+        const std::optional<error> failed = send(*codec, std::move(request.request), response);
+        guard.lock();
+        auto end = outbox_.complete(request.id, failed, clock::now());
+        if (end && failed)
+            to_report_.push_back(*std::move(end));
+        if (!end || failed)
+            return;
+        guard.unlock();
+        mark_done(request.id);
+        tell(callbacks_.on_delivered, request.id, response);
+        guard.lock();
+    }
+
+    void work() {
+        std::unique_lock guard{mutex_};
+        while (true) {
+            busy_ = true;
+            std::optional<std::chrono::milliseconds> upkeep_after;
+            if (journal_) {
+                added_ = false;
+                guard.unlock();
+                undisturbed([&] { upkeep_after = journal_->tend(); });
+                guard.lock();
+            }
+            report(guard);
+            auto next = ending_ ? std::nullopt : outbox_.take(clock::now());
+            if (next) {
+                deliver(guard, *std::move(next));
+                continue;
+            }
+            busy_ = false;
+            changed_.notify_all(); // for those who wait until the thread is idle
+            if (ending_)
+                break;
+            if (added_)
+                continue;
+            auto due = outbox_.next_due(clock::now());
+            if (upkeep_after)
+                due = std::min(due.value_or(clock::time_point::max()), clock::now() + bounded(*upkeep_after));
+            if (due)
+                changed_.wait_until(guard, *due);
+            else
+                changed_.wait(guard);
+        }
+        gone_ = true;
+        changed_.notify_all();
+    }
+
+    /// Returns true if no request is left, or none can be sent before `resume`.
+    bool is_idle() const {
+        const outbox_stats counts = outbox_.stats();
+        return !busy_ && to_report_.empty() && (counts.waiting == 0 || outbox_.paused());
+    }
+
+    bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
+
+public:
+    background_state(config config, owned_transport transport, tracker_callbacks callbacks,
+                     const background_settings& limits, std::unique_ptr<journal> record)
+        : callbacks_(std::move(callbacks)), transport_(std::move(transport)), journal_(std::move(record)),
+          close_timeout_(limits.close_timeout), outbox_(limits.outbox),
+          encoder_(std::make_shared<const encoder>(std::move(config))) {
+        if (journal_)
+            restore(outbox_, *journal_, clock::now());
+        thread_ = std::thread{[this] { work(); }};
+    }
+
+    /// Closes the tracker, and reports the undelivered requests.
+    void finish() {
+        auto undelivered = close(close_timeout_);
+        thread_.join();
+        if (!undelivered.empty())
+            tell(callbacks_.on_undelivered, std::move(undelivered));
+    }
+
+    /// Returns false in a child of `fork`, where threads that do not exist may hold the locks.
+    bool is_in_owner_process() const noexcept { return process_ == process(); }
+
+    std::shared_ptr<const encoder> current_encoder() const {
+        const std::lock_guard guard{mutex_};
+        return encoder_;
+    }
 
     result<outbox::id> push(prepared_request request) {
-        const std::lock_guard held{shared_->mutex};
-        auto pushed = shared_->outbox.push(std::move(request), clock::now());
+        const std::lock_guard guard{mutex_};
+        auto pushed = outbox_.push(std::move(request), clock::now());
         if (!pushed)
             return std::move(pushed).error();
         for (ended& dropped : pushed->dropped)
-            shared_->to_report.push_back(std::move(dropped));
-        shared_->changed.notify_all();
+            to_report_.push_back(std::move(dropped));
+        changed_.notify_all();
         return pushed->id;
     }
 
-    static error closed() {
-        return {.code = errc::closed, .message = "this process has no thread that sends"};
-    }
-
-public:
-    /// Starts the thread; throws `std::system_error` if there is none to be had. A bad config is reported by
-    /// every `track_prompt`. What the journal has left is sent first.
-    explicit background_tracker(config settings, T transport, tracker_callbacks callbacks = {},
-                                const background_settings& limits = {},
-                                std::unique_ptr<journal> record = nullptr)
-        : close_timeout_(limits.close_timeout),
-          shared_(std::make_unique<shared>(std::move(callbacks), std::move(transport), limits.outbox,
-                                           std::move(settings), std::move(record))) {
-        shared_->thread = std::thread{[all = shared_.get()] { all->work(); }};
-    }
-    background_tracker(const background_tracker&) = delete;
-    background_tracker& operator=(const background_tracker&) = delete;
-
-    ~background_tracker() {
-        if (!is_here()) {
-            static_cast<void>(shared_.release()); // a child of `fork` has no thread to join or detach
-            return;
-        }
-        auto left = close(close_timeout_);
-        shared_->thread.join();
-        if (!left.empty())
-            detail::tell(shared_->callbacks.on_undelivered, std::move(left));
-    }
-
-    /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
-    /// `closed`. Never waits for the network. Costs some microseconds, and with a journal one write to it;
-    /// then there is `journal_failed`, too: it is queued, but a crash would lose it.
-    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
-        if (!is_here())
-            return closed();
-        std::shared_ptr<const encoder> codec;
+    result<outbox::id> add(prepared_request request) {
+        if (!journal_)
+            return push(std::move(request));
+        const std::lock_guard guard{adding_};
+        const auto number = push(request);
+        if (!number)
+            return number;
+        auto added = journal_->add(*number, request);
         {
-            const std::lock_guard held{shared_->mutex};
-            codec = shared_->codec;
+            const std::lock_guard inner{mutex_};
+            added_ = true;
+            changed_.notify_all();
         }
-        auto prepared = codec->prepare(request);
-        if (!prepared)
-            return std::move(prepared).error();
-        if (!shared_->kept)
-            return push(*std::move(prepared));
-        const std::lock_guard held{shared_->adding};
-        const auto pushed = push(*prepared);
-        if (!pushed)
-            return pushed;
-        auto added = shared_->kept->add(*pushed, *prepared);
-        {
-            const std::lock_guard told{shared_->mutex};
-            shared_->added = true;
-            shared_->changed.notify_all();
-        }
-        return added ? pushed : std::move(added).error();
+        return added ? number : std::move(added).error();
     }
 
-    /// Waits until every request has ended and been told, or until that is held up by a pause. Whether none
-    /// is left. Does not wait in a callback.
     bool flush(std::chrono::milliseconds timeout) {
-        if (!is_here())
-            return false;
-        std::unique_lock held{shared_->mutex};
-        if (!shared_->is_own_thread())
-            shared_->changed.wait_for(held, bounded(timeout),
-                                      [&] { return shared_->idle() || shared_->gone; });
-        const outbox_stats counts = shared_->outbox.stats();
-        return counts.waiting == 0 && counts.in_flight == 0 && shared_->to_report.empty();
+        std::unique_lock guard{mutex_};
+        if (!is_own_thread())
+            changed_.wait_for(guard, bounded(timeout), [&] { return is_idle() || gone_; });
+        const outbox_stats counts = outbox_.stats();
+        return counts.waiting == 0 && counts.in_flight == 0 && to_report_.empty();
     }
 
-    /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
-    /// has not ended, in order; it stays in the journal, too, for the next start. In a callback it only takes
-    /// no more.
-    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout) {
-        if (!is_here())
+    std::vector<ended> close(std::chrono::milliseconds timeout) {
+        std::unique_lock guard{mutex_};
+        outbox_.seal();
+        if (is_own_thread())
             return {};
-        std::unique_lock held{shared_->mutex};
-        shared_->outbox.seal();
-        if (shared_->is_own_thread())
-            return {};
-        shared_->changed.wait_for(held, bounded(timeout), [&] { return shared_->idle() || shared_->gone; });
-        shared_->ending = true;
-        shared_->changed.notify_all();
-        while (!shared_->gone) {
-            if constexpr (requires { shared_->transport.cancel(); }) {
-                held.unlock();
-                shared_->transport.cancel(); // again and again, for the request that begins just then
-                held.lock();
+        changed_.wait_for(guard, bounded(timeout), [&] { return is_idle() || gone_; });
+        ending_ = true;
+        changed_.notify_all();
+        while (!gone_) {
+            if (transport_.cancel) {
+                guard.unlock();
+                transport_.cancel(transport_.object.get()); // repeated, in case a request has just begun
+                guard.lock();
             }
-            shared_->changed.wait_for(held, std::chrono::milliseconds{10}, [&] { return shared_->gone; });
+            changed_.wait_for(guard, std::chrono::milliseconds{10}, [&] { return gone_; });
         }
-        return shared_->outbox.drain();
+        return outbox_.drain();
     }
 
-    /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
-    /// `invalid_config` and changes nothing.
-    result<void> reconfigure(config settings) {
-        if (!is_here())
-            return closed();
-        auto codec = std::make_shared<const encoder>(std::move(settings));
-        if (codec->config_error())
-            return *codec->config_error();
-        const std::lock_guard held{shared_->mutex};
-        shared_->codec = std::move(codec);
-        shared_->outbox.resume();
-        shared_->changed.notify_all();
-        return {};
+    void reconfigure(std::shared_ptr<const encoder> codec) {
+        const std::lock_guard guard{mutex_};
+        encoder_ = std::move(codec);
+        outbox_.resume();
+        changed_.notify_all();
     }
 
-    /// Until `resume`, requests are queued and none is sent; what is in flight goes on.
     void pause() {
-        if (!is_here())
-            return;
-        const std::lock_guard held{shared_->mutex};
-        shared_->outbox.pause();
-        shared_->changed.notify_all();
+        const std::lock_guard guard{mutex_};
+        outbox_.pause();
+        changed_.notify_all();
     }
 
     void resume() {
-        if (!is_here())
-            return;
-        const std::lock_guard held{shared_->mutex};
-        shared_->outbox.resume();
-        shared_->changed.notify_all();
+        const std::lock_guard guard{mutex_};
+        outbox_.resume();
+        changed_.notify_all();
     }
 
-    /// What has made the tracker wait for `reconfigure` or `resume`, if something has: 401, 403, no TLS, a
-    /// bad config.
     std::optional<error> paused_by() const {
-        if (!is_here())
-            return std::nullopt;
-        const std::lock_guard held{shared_->mutex};
-        return shared_->outbox.paused_by();
+        const std::lock_guard guard{mutex_};
+        return outbox_.paused_by();
     }
 
     outbox_stats stats() const {
-        if (!is_here())
-            return {};
-        const std::lock_guard held{shared_->mutex};
-        return shared_->outbox.stats();
+        const std::lock_guard guard{mutex_};
+        return outbox_.stats();
     }
 };
+
+} // namespace detail
+
+template <class ClockT>
+void basic_background_tracker<ClockT>::release_state::operator()(
+    detail::background_state<ClockT>* state) const noexcept {
+    if (!state->is_in_owner_process())
+        return; // a child of `fork` has no thread to join or detach
+    state->finish();
+    delete state;
+}
+
+template <class ClockT>
+basic_background_tracker<ClockT>::basic_background_tracker(config config, detail::owned_transport transport,
+                                                           tracker_callbacks callbacks,
+                                                           const background_settings& limits,
+                                                           std::unique_ptr<journal> record)
+    : state_(new detail::background_state<ClockT>(std::move(config), std::move(transport),
+                                                  std::move(callbacks), limits, std::move(record))) {}
+
+template <class ClockT>
+basic_background_tracker<ClockT>::~basic_background_tracker() = default;
+
+template <class ClockT>
+error basic_background_tracker<ClockT>::closed() {
+    return {.code = errc::closed, .message = "this process has no thread that sends"};
+}
+
+template <class ClockT>
+std::shared_ptr<const encoder> basic_background_tracker<ClockT>::current_encoder() const {
+    return state_->is_in_owner_process() ? state_->current_encoder() : nullptr;
+}
+
+template <class ClockT>
+result<outbox::id> basic_background_tracker<ClockT>::push(prepared_request request) {
+    return state_->add(std::move(request));
+}
+
+template <class ClockT>
+bool basic_background_tracker<ClockT>::flush(std::chrono::milliseconds timeout) {
+    return state_->is_in_owner_process() && state_->flush(timeout);
+}
+
+template <class ClockT>
+std::vector<outbox::ended> basic_background_tracker<ClockT>::close(std::chrono::milliseconds timeout) {
+    return state_->is_in_owner_process() ? state_->close(timeout) : std::vector<ended>{};
+}
+
+template <class ClockT>
+result<void> basic_background_tracker<ClockT>::reconfigure(config config) {
+    if (!state_->is_in_owner_process())
+        return closed();
+    auto codec = std::make_shared<const encoder>(std::move(config));
+    if (codec->config_error())
+        return *codec->config_error();
+    state_->reconfigure(std::move(codec));
+    return {};
+}
+
+template <class ClockT>
+void basic_background_tracker<ClockT>::pause() {
+    if (state_->is_in_owner_process())
+        state_->pause();
+}
+
+template <class ClockT>
+void basic_background_tracker<ClockT>::resume() {
+    if (state_->is_in_owner_process())
+        state_->resume();
+}
+
+template <class ClockT>
+std::optional<error> basic_background_tracker<ClockT>::paused_by() const {
+    return state_->is_in_owner_process() ? state_->paused_by() : std::nullopt;
+}
+
+template <class ClockT>
+outbox_stats basic_background_tracker<ClockT>::stats() const {
+    return state_->is_in_owner_process() ? state_->stats() : outbox_stats{};
+}
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+template class basic_background_tracker<std::chrono::steady_clock>;
+#endif
+
+#elif defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+extern template class basic_background_tracker<std::chrono::steady_clock>;
+
+#endif
 
 #endif
 
@@ -5249,13 +5444,13 @@ public:
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Tracks prompts from a loop that never waits, such as that of a game: requests are queued, and `poll` sends
-/// them over an `AsyncTransport` and tells what became of them. It has no thread and reads no clock; nothing
-/// happens but in `poll`. What is sent when and what a failure brings about is said of `outbox`.
+/// Tracks prompts from a loop that never waits, such as that of a game. `track_prompt` queues a request;
+/// `poll` sends it over an `AsyncTransport` and reports the result. It starts no thread and reads no clock;
+/// all work happens in `poll`. `outbox` describes the schedule.
 ///
-/// For one thread at a time; the transport may complete on any. Callbacks are called within `poll`, and
-/// within `reconfigure`, `close` or the destructor none but `on_undelivered`. They may call any member but
-/// `poll`, and not destroy the tracker.
+/// - Threads: one at a time. The transport may complete on any thread.
+/// - Callbacks: `poll` calls `on_delivered` and `on_failed`; the destructor calls `on_undelivered`. They may
+///   call any member except `poll`, and must not destroy the tracker.
 template <class T>
 class polled_tracker {
     static_assert(AsyncTransport<T>, "promptlayer: polled_tracker is for an AsyncTransport");
@@ -5269,21 +5464,21 @@ class polled_tracker {
         std::vector<arrival> list{};
     };
 
-    // Destroyed from the end: the transport goes first, and what it lets go arrives nowhere.
+    // The destructor destroys the transport before the other members, so late completions have no effect.
     tracker_callbacks callbacks_;
     std::unique_ptr<journal> journal_;
     outbox outbox_;
     std::optional<outbox::time_point> first_poll_{};
-    outbox::time_point now_{}; // since the first poll; what was tracked before it was tracked then
+    outbox::time_point now_{}; // since the first poll; earlier requests count from the first poll
     std::vector<outbox::ended> to_report_{};
     std::shared_ptr<arrivals> arrivals_ = std::make_shared<arrivals>();
-    T transport_;
     std::shared_ptr<const encoder> encoder_;
+    T transport_;
     bool polling_ = false;
 
-    void mark_done(outbox::id which) {
+    void mark_done(outbox::id number) {
         if (journal_)
-            detail::undisturbed([&] { journal_->done(which); });
+            detail::undisturbed([&] { journal_->done(number); });
     }
 
     void tell_failed(const outbox::ended& ended) {
@@ -5292,17 +5487,18 @@ class polled_tracker {
     }
 
     void take_in() {
-        std::vector<arrival> arrived;
+        std::vector<arrival> list;
         {
-            const detail::lock held{arrivals_->mutex};
-            arrived.swap(arrivals_->list);
+            const detail::lock guard{arrivals_->mutex};
+            list.swap(arrivals_->list);
         }
-        for (arrival& one : arrived) {
-            auto why = one.outcome ? std::nullopt : std::optional<error>{std::move(one.outcome).error()};
-            const auto ended = outbox_.complete(one.id, std::move(why), now_);
-            if (ended && one.outcome) {
-                mark_done(one.id);
-                detail::tell(callbacks_.on_delivered, one.id, *one.outcome);
+        for (arrival& completed : list) {
+            const result<track_response>& outcome = completed.outcome;
+            const auto ended = outbox_.complete(
+                completed.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, now_);
+            if (ended && outcome) {
+                mark_done(completed.id);
+                detail::tell(callbacks_.on_delivered, completed.id, *outcome);
             } else if (ended) {
                 tell_failed(*ended);
             }
@@ -5328,13 +5524,13 @@ class polled_tracker {
     }
 
 public:
-    /// A bad config is reported by every `track_prompt`. What the journal has left is sent first. `random` is
-    /// uniform from 0 to 1; one is made if it is empty.
+    /// With an invalid config, every `track_prompt` returns `invalid_config`. Pending requests of the journal
+    /// are sent first. `random` is uniform from 0 to 1; if it is empty, the tracker makes a generator.
     explicit polled_tracker(config settings, T transport, tracker_callbacks callbacks = {},
                             outbox_settings limits = {}, std::unique_ptr<journal> record = nullptr,
                             std::function<double()> random = {})
         : callbacks_(std::move(callbacks)), journal_(std::move(record)), outbox_(limits, std::move(random)),
-          transport_(std::move(transport)), encoder_(std::make_shared<const encoder>(std::move(settings))) {
+          encoder_(std::make_shared<const encoder>(std::move(settings))), transport_(std::move(transport)) {
         if (journal_)
             detail::restore(outbox_, *journal_, now_);
     }
@@ -5342,17 +5538,17 @@ public:
     polled_tracker& operator=(const polled_tracker&) = delete;
 
     ~polled_tracker() {
-        if (auto left = close(); !left.empty())
-            detail::tell(callbacks_.on_undelivered, std::move(left));
+        if (auto undelivered = close(); !undelivered.empty())
+            detail::tell(callbacks_.on_undelivered, std::move(undelivered));
     }
 
-    /// May be turned between polls, as by one that has time to wait for an answer.
+    /// Returns the transport, for example to wait for a response between polls.
     T& transport() noexcept { return transport_; }
 
-    /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
-    /// `closed`. Costs about a microsecond, and with a journal one write to it; then there is
-    /// `journal_failed`, too: it is queued, but a crash would lose it. What is dropped for it is told by the
-    /// next `poll`.
+    /// Validates and queues a request. Returns its number, or `invalid_request`, `invalid_config`,
+    /// `queue_full`, `closed`. Takes about a microsecond, and with a journal one write to it. With a journal
+    /// there is `journal_failed` as well: the request is queued, but a crash would lose it. The next `poll`
+    /// reports requests that are dropped for this one.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         auto prepared = encoder_->prepare(request);
@@ -5368,9 +5564,9 @@ public:
         return pushed->id;
     }
 
-    /// Turns the transport, if it has a `poll()`; tells what became of requests; and begins at most
-    /// `max_starts` that are due. Does not wait, but for the disk where there is a journal. How many have not
-    /// ended. `now` is of a steady clock.
+    /// Calls `poll()` of the transport, if it has one; reports results; sends at most `max_starts` due
+    /// requests. Does not wait, except for the disk if there is a journal. Returns the number of requests
+    /// that have not ended. `now` must be of a steady clock.
     std::size_t poll(outbox::time_point now, std::size_t max_starts = 4) {
         if (!std::exchange(polling_, true)) {
             if (!first_poll_)
@@ -5387,16 +5583,16 @@ public:
         return pending();
     }
 
-    /// How many requests have not ended.
+    /// Returns the number of requests that have not ended.
     std::size_t pending() const noexcept {
         const outbox_stats counts = outbox_.stats();
         return counts.waiting + counts.in_flight;
     }
 
-    /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
-    /// `invalid_config` and changes nothing.
-    result<void> reconfigure(config settings) {
-        auto codec = std::make_shared<const encoder>(std::move(settings));
+    /// Uses another config from the next request on, and resumes. An invalid config changes nothing and is
+    /// returned as `invalid_config`.
+    result<void> reconfigure(config config) {
+        auto codec = std::make_shared<const encoder>(std::move(config));
         if (codec->config_error())
             return *codec->config_error();
         encoder_ = std::move(codec);
@@ -5404,28 +5600,29 @@ public:
         return {};
     }
 
-    /// Until `resume`, requests are queued and none is sent; what is in flight goes on.
+    /// Queues requests and sends none until `resume`. Requests in flight continue.
     void pause() noexcept { outbox_.pause(); }
     void resume() noexcept { outbox_.resume(); }
 
-    /// What has made the tracker wait for `reconfigure` or `resume`, if something has: 401, 403, no TLS, a
-    /// bad config.
+    /// Returns the error that made the tracker wait for `reconfigure` or `resume`: 401, 403, a TLS failure or
+    /// an invalid config. Returns nullopt if nothing did.
     const std::optional<error>& paused_by() const noexcept { return outbox_.paused_by(); }
 
     outbox_stats stats() const noexcept { return outbox_.stats(); }
 
-    /// Takes no more, cancels what is in flight where the transport can, and gives back all that has not
-    /// ended: also what may have been delivered meanwhile, and first what was dropped and not yet told. What
-    /// is handed back stays in the journal, for the next start. Does not wait.
+    /// Stops accepting requests, cancels those in flight if the transport can, and returns the undelivered
+    /// ones: dropped requests that are not reported yet, then all others in order. A request in flight may
+    /// have been delivered. The journal keeps undelivered requests for the next start. Does not wait.
     [[nodiscard]] std::vector<outbox::ended> close() {
-        auto left = std::exchange(to_report_, {});
-        for (const outbox::ended& dropped : left)
+        auto undelivered = std::exchange(to_report_, {});
+        for (const outbox::ended& dropped : undelivered)
             mark_done(dropped.id);
         auto drained = outbox_.drain();
-        left.insert(left.end(), std::move_iterator{drained.begin()}, std::move_iterator{drained.end()});
+        undelivered.insert(undelivered.end(), std::move_iterator{drained.begin()},
+                           std::move_iterator{drained.end()});
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
-        return left;
+        return undelivered;
     }
 };
 
@@ -5436,132 +5633,85 @@ public:
 #ifndef PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
 #define PROMPTLAYER_TESTING_RECORDING_TRANSPORT_HPP
 
-namespace promptlayer::inline PROMPTLAYER_ABI {
 
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Requests in order, and the outcomes to come.
-class recording {
-    mutable mutex mutex_{};
-    std::vector<http_request> requests_{};
-    std::deque<transport_result> script_{};
+/// The requests, the scripted outcomes and the pending completions of a recording transport.
+struct recording;
 
-public:
-    void record(const http_request& request) {
-        const lock held{mutex_};
-        requests_.push_back(request);
-    }
+using owned_recording = std::unique_ptr<recording, void (*)(recording*)>;
 
-    void script(transport_result outcome) {
-        const lock held{mutex_};
-        script_.push_back(std::move(outcome));
-    }
-
-    transport_result next() {
-        const lock held{mutex_};
-        if (script_.empty())
-            return http_response{
-                200, {{"Content-Type", "application/json"}}, R"({"success":true,"message":"recorded"})"};
-        transport_result outcome = std::move(script_.front());
-        script_.pop_front();
-        return outcome;
-    }
-
-    std::vector<http_request> requests() const {
-        const lock held{mutex_};
-        return requests_;
-    }
-};
-
-inline std::string to_string(const recording& recorded) {
-    std::string text;
-    for (const http_request& request : recorded.requests())
-        text += promptlayer::to_string(request) + "\n\n";
-    return text;
-}
+PROMPTLAYER_DECL owned_recording make_recording();
+PROMPTLAYER_DECL void add_outcome(recording& recording, transport_result outcome);
+PROMPTLAYER_DECL void add_request(recording& recording, const http_request& request, completion done = {});
+PROMPTLAYER_DECL transport_result take_outcome(recording& recording);
+PROMPTLAYER_DECL std::vector<http_request> requests_of(const recording& recording);
+PROMPTLAYER_DECL std::size_t pending_of(const recording& recording);
+PROMPTLAYER_DECL bool complete_one(recording& recording);
+PROMPTLAYER_DECL std::string print_requests(const recording& recording);
 
 } // namespace detail
 
 namespace testing {
 
-/// A transport for tests: records every request and answers from a script, then with success. Nothing leaves
-/// the process. Any thread; movable while no thread uses it. Printing it shows the requests without the API
-/// key.
+/// A transport for tests. Records each request, and returns the scripted outcomes in order, then success.
+/// Nothing leaves the process. Any thread may use it; it may be moved while no thread uses it. Printing shows
+/// the requests without the API key.
 class recording_transport {
-    std::unique_ptr<detail::recording> recording_ = std::make_unique<detail::recording>();
+    detail::owned_recording recording_ = detail::make_recording();
 
 public:
-    /// The outcome of the next request that has none yet.
-    void respond(http_response response) { recording_->script(std::move(response)); }
-    void fail(transport_failure failed) { recording_->script(std::move(failed)); }
+    /// Adds the outcome of the next request that has no outcome yet.
+    void respond(http_response response) { detail::add_outcome(*recording_, std::move(response)); }
+    void fail(transport_failure failed) { detail::add_outcome(*recording_, std::move(failed)); }
 
-    /// A copy of every request so far, in order.
-    std::vector<http_request> requests() const { return recording_->requests(); }
+    /// Returns a copy of all requests, in order.
+    std::vector<http_request> requests() const { return detail::requests_of(*recording_); }
 
     transport_result send(const http_request& request) {
-        recording_->record(request);
-        return recording_->next();
+        detail::add_request(*recording_, request);
+        return detail::take_outcome(*recording_);
     }
 
     friend std::string to_string(const recording_transport& transport) {
-        return to_string(*transport.recording_);
+        return detail::print_requests(*transport.recording_);
     }
 };
 
-/// The same for an asynchronous client: each request waits until the test completes it. Requests that still
-/// wait when it is destroyed are cancelled.
+/// The same for an asynchronous client: each request is pending until the test completes it. The destructor
+/// cancels pending requests.
 class recording_async_transport {
-    struct waiting {
-        detail::mutex mutex{};
-        std::deque<completion> completions{};
-    };
-    std::unique_ptr<detail::recording> recording_ = std::make_unique<detail::recording>();
-    std::unique_ptr<waiting> waiting_ = std::make_unique<waiting>();
+    detail::owned_recording recording_ = detail::make_recording();
 
 public:
-    /// The outcome of the next completion that has none yet.
-    void respond(http_response response) { recording_->script(std::move(response)); }
-    void fail(transport_failure failed) { recording_->script(std::move(failed)); }
+    /// Adds the outcome of the next completion that has no outcome yet.
+    void respond(http_response response) { detail::add_outcome(*recording_, std::move(response)); }
+    void fail(transport_failure failed) { detail::add_outcome(*recording_, std::move(failed)); }
 
-    /// A copy of every request so far, in order.
-    std::vector<http_request> requests() const { return recording_->requests(); }
+    /// Returns a copy of all requests, in order.
+    std::vector<http_request> requests() const { return detail::requests_of(*recording_); }
 
     void send(http_request request, completion done) {
-        recording_->record(request);
-        const detail::lock held{waiting_->mutex};
-        waiting_->completions.push_back(std::move(done));
+        detail::add_request(*recording_, request, std::move(done));
     }
 
-    /// How many requests wait.
-    std::size_t pending() const {
-        const detail::lock held{waiting_->mutex};
-        return waiting_->completions.size();
-    }
+    /// Returns the number of pending requests.
+    std::size_t pending() const { return detail::pending_of(*recording_); }
 
-    /// Completes the request that has waited longest, on this thread; false if none waits.
-    bool complete_one() {
-        completion done;
-        {
-            const detail::lock held{waiting_->mutex};
-            if (waiting_->completions.empty())
-                return false;
-            done = std::move(waiting_->completions.front());
-            waiting_->completions.pop_front();
-        }
-        done(recording_->next());
-        return true;
-    }
+    /// Completes the oldest pending request, on this thread. Returns false if there is none.
+    bool complete_one() { return detail::complete_one(*recording_); }
 
-    /// Completes every request that waits, those sent meanwhile included; returns how many.
+    /// Completes all pending requests, and those that are sent meanwhile. Returns their number.
     std::size_t complete_all() {
-        std::size_t completed = 0;
+        std::size_t count = 0;
         while (complete_one())
-            ++completed;
-        return completed;
+            ++count;
+        return count;
     }
 
     friend std::string to_string(const recording_async_transport& transport) {
-        return to_string(*transport.recording_);
+        return detail::print_requests(*transport.recording_);
     }
 };
 
@@ -5575,6 +5725,73 @@ template <>
 inline constexpr bool is_printable<testing::recording_transport> = true;
 template <>
 inline constexpr bool is_printable<testing::recording_async_transport> = true;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+struct recording {
+    mutable detail::mutex mutex{};
+    std::vector<http_request> requests{};
+    std::deque<transport_result> outcomes{};
+    std::deque<completion> completions{};
+};
+
+PROMPTLAYER_DECL owned_recording make_recording() {
+    return {new recording, [](recording* recording) { delete recording; }};
+}
+
+PROMPTLAYER_DECL void add_outcome(recording& recording, transport_result outcome) {
+    const lock guard{recording.mutex};
+    recording.outcomes.push_back(std::move(outcome));
+}
+
+PROMPTLAYER_DECL void add_request(recording& recording, const http_request& request, completion done) {
+    const lock guard{recording.mutex};
+    recording.requests.push_back(request);
+    if (done)
+        recording.completions.push_back(std::move(done));
+}
+
+PROMPTLAYER_DECL transport_result take_outcome(recording& recording) {
+    const lock guard{recording.mutex};
+    if (recording.outcomes.empty())
+        return http_response{
+            200, {{"Content-Type", "application/json"}}, R"({"success":true,"message":"recorded"})"};
+    transport_result outcome = std::move(recording.outcomes.front());
+    recording.outcomes.pop_front();
+    return outcome;
+}
+
+PROMPTLAYER_DECL std::vector<http_request> requests_of(const recording& recording) {
+    const lock guard{recording.mutex};
+    return recording.requests;
+}
+
+PROMPTLAYER_DECL std::size_t pending_of(const recording& recording) {
+    const lock guard{recording.mutex};
+    return recording.completions.size();
+}
+
+PROMPTLAYER_DECL bool complete_one(recording& recording) {
+    completion done;
+    {
+        const lock guard{recording.mutex};
+        if (recording.completions.empty())
+            return false;
+        done = std::move(recording.completions.front());
+        recording.completions.pop_front();
+    }
+    done(take_outcome(recording));
+    return true;
+}
+
+PROMPTLAYER_DECL std::string print_requests(const recording& recording) {
+    std::string text;
+    for (const http_request& request : requests_of(recording))
+        text += to_string(request) + "\n\n";
+    return text;
+}
+
+#endif
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI

@@ -16,9 +16,7 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <chrono>
-#include <cstddef>
 #include <functional>
 #include <map>
 #include <memory>
@@ -26,7 +24,10 @@
 #include <string>
 #include <utility>
 #include <vector>
-#ifndef PROMPTLAYER_NO_THREADS
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#endif
+#if defined(PROMPTLAYER_DEFINITIONS) && !defined(PROMPTLAYER_NO_THREADS)
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -42,151 +43,152 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 /// The limits of a `background_tracker`.
 struct background_settings {
     outbox_settings outbox{};
-    std::chrono::milliseconds close_timeout{2'000}; ///< how long the destructor may go on sending
+    std::chrono::milliseconds close_timeout{2'000}; ///< how long the destructor continues to send
 };
 
-/// Tracks prompts from any thread at the cost of a queue: one thread of its own sends them over a synchronous
-/// `Transport`, one after the other, and tells what became of them. What is sent when and what a failure
-/// brings about is said of `outbox`.
-///
-/// - Any thread may call any member, but for the destructor. The transport is used by the tracker's thread
-///   alone, and its `cancel()` by the one that closes.
-/// - `on_delivered` and `on_failed` are called on the tracker's thread, one at a time, without a lock:
-///   they may call any member, though `flush` and `close` do not wait there. `on_undelivered` is called by
-///   the destructor.
-/// - Closing takes as long as it is given, and then as long as the transport takes to end a request: 100 ms
-///   after `cancel()`; without one, up to the `timeout` of the config.
-/// - In a child of `fork` there is no such thread: every call there is `closed`, and the parent delivers.
-///   One that is static is closed with the others, after `main`; whatever its callbacks use has to be there
-///   still.
-template <class T>
-class background_tracker {
-    static_assert(Transport<T>, "promptlayer: background_tracker is for a Transport, a synchronous one");
+namespace detail {
 
-    using clock = std::chrono::steady_clock;
+/// A synchronous transport of unknown type, and its owner.
+struct owned_transport {
+    std::unique_ptr<void, void (*)(void*)> object;
+    transport_reference reference;
+    void (*cancel)(void* object); ///< null if the transport has no `cancel()`
+};
+
+template <class T>
+owned_transport own_transport(T transport) {
+    T* const object = new T(std::move(transport));
+    owned_transport owned{
+        {object, [](void* erased) { delete static_cast<T*>(erased); }}, refer_to_transport(*object), nullptr};
+    if constexpr (requires { object->cancel(); })
+        owned.cancel = [](void* erased) { static_cast<T*>(erased)->cancel(); };
+    return owned;
+}
+
+/// What a background tracker and its thread share.
+template <class ClockT>
+class background_state;
+
+} // namespace detail
+
+/// Tracks prompts from any thread at the cost of a queue. A thread of its own sends the requests over a
+/// synchronous `Transport`, one after the other, and reports each result. `outbox` describes the schedule.
+///
+/// - Threads: any thread may call any member, except the destructor. Only the tracker's thread uses the
+///   transport; the thread that closes the tracker calls its `cancel()`.
+/// - Callbacks: `on_delivered` and `on_failed` run on the tracker's thread, one at a time, without a lock.
+///   They may call any member, but `flush` and `close` do not wait there. The destructor calls
+///   `on_undelivered`.
+/// - Closing takes at most its timeout, and then as long as the transport needs to end a request: 100 ms with
+///   `cancel()`, else up to the `timeout` of the config.
+/// - After `fork` the child has no such thread: there, every call is `closed`. The parent delivers.
+/// - A static tracker is closed after `main`. Objects that its callbacks use must still exist then.
+///
+/// Used as `background_tracker`. A template, so that a header-only program compiles it only if it is used.
+template <class ClockT>
+class basic_background_tracker {
     using ended = promptlayer::outbox::ended;
 
-    static std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
-        return std::clamp<std::chrono::milliseconds>(timeout, std::chrono::hours{0},
-                                                     std::chrono::hours{24 * 365});
+    struct release_state {
+        void operator()(detail::background_state<ClockT>* state) const noexcept;
+    };
+
+    std::unique_ptr<detail::background_state<ClockT>, release_state> state_;
+
+    basic_background_tracker(config config, detail::owned_transport transport, tracker_callbacks callbacks,
+                             const background_settings& limits, std::unique_ptr<journal> record);
+
+    /// Returns null in a child of `fork`.
+    std::shared_ptr<const encoder> current_encoder() const;
+    result<outbox::id> push(prepared_request request);
+    static error closed();
+
+public:
+    /// Starts the thread. Throws `std::system_error` if the thread cannot be created. With an invalid config,
+    /// every `track_prompt` returns `invalid_config`. Pending requests of the journal are sent first.
+    template <class T>
+    explicit basic_background_tracker(config config, T transport, tracker_callbacks callbacks = {},
+                                      const background_settings& limits = {},
+                                      std::unique_ptr<journal> record = nullptr)
+        : basic_background_tracker(std::move(config), detail::own_transport(std::move(transport)),
+                                   std::move(callbacks), limits, std::move(record)) {
+        static_assert(Transport<T>, "promptlayer: background_tracker is for a Transport, a synchronous one");
+    }
+    basic_background_tracker(const basic_background_tracker&) = delete;
+    basic_background_tracker& operator=(const basic_background_tracker&) = delete;
+    ~basic_background_tracker();
+
+    /// Validates and queues a request. Returns its number, or `invalid_request`, `invalid_config`,
+    /// `queue_full`, `closed`. Never waits for the network. Takes some microseconds, and with a journal one
+    /// write to it. With a journal there is `journal_failed` as well: the request is queued, but a crash
+    /// would lose it.
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
+        const auto codec = current_encoder();
+        if (!codec)
+            return closed();
+        auto prepared = codec->prepare(request);
+        if (!prepared)
+            return std::move(prepared).error();
+        return push(*std::move(prepared));
     }
 
-    /// What the tracker and its thread share.
-    struct shared {
-        const tracker_callbacks callbacks;
-        T transport; // the thread's own, but for its cancel()
-        const std::unique_ptr<journal> kept;
-        std::mutex adding{};        // held while a request is queued and put on record; comes before the next
-        mutable std::mutex mutex{}; // of all that follows
-        std::condition_variable changed{};
-        promptlayer::outbox outbox;
-        std::shared_ptr<const encoder> codec;
-        std::vector<ended> to_report{};
-        bool added = false;  // to the journal, since it was tended
-        bool busy = false;   // the thread sends or tells
-        bool ending = false; // it is to end
-        bool gone = false;   // it has ended
-        std::thread thread{};
+    /// Waits until every request is reported, a pause holds up the others, or the timeout expires. Returns
+    /// true if no request is left. Does not wait in a callback.
+    bool flush(std::chrono::milliseconds timeout);
 
-        shared(tracker_callbacks told, T carrier, const outbox_settings& limits, config chosen,
-               std::unique_ptr<journal> record)
-            : callbacks(std::move(told)), transport(std::move(carrier)), kept(std::move(record)),
-              outbox(limits), codec(std::make_shared<const encoder>(std::move(chosen))) {
-            if (kept)
-                detail::restore(outbox, *kept, clock::now());
-        }
+    /// Stops accepting requests, sends for up to `timeout`, ends the request in flight, and returns the
+    /// undelivered ones in order. These stay in the journal for the next start. In a callback, `close` only
+    /// stops accepting requests.
+    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout);
 
-        void mark_done(outbox::id which) {
-            if (!kept)
-                return;
-            const std::lock_guard held{adding}; // it is on record by now, or never
-            detail::undisturbed([&] { kept->done(which); });
-        }
+    /// Uses another config from the next request on, and resumes. An invalid config changes nothing and is
+    /// returned as `invalid_config`.
+    result<void> reconfigure(config config);
 
-        void report(std::unique_lock<std::mutex>& held) {
-            while (!to_report.empty()) {
-                const auto reported = std::exchange(to_report, {});
-                held.unlock();
-                for (const ended& one : reported) {
-                    detail::tell(callbacks.on_failed, one);
-                    mark_done(one.id);
-                }
-                held.lock();
-            }
-        }
+    /// Queues requests and sends none until `resume`. The request in flight continues.
+    void pause();
+    void resume();
 
-        void send(std::unique_lock<std::mutex>& held, promptlayer::outbox::taken next) {
-            const auto current = codec;
-            held.unlock();
-            const result<track_response> outcome = send_now(*current, std::move(next.request));
-            held.lock();
-            auto end = outbox.complete(
-                next.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, clock::now());
-            if (end && !outcome)
-                to_report.push_back(*std::move(end));
-            if (!end || !outcome)
-                return;
-            held.unlock();
-            mark_done(next.id);
-            detail::tell(callbacks.on_delivered, next.id, *outcome);
-            held.lock();
-        }
+    /// Returns the error that made the tracker wait for `reconfigure` or `resume`: 401, 403, a TLS failure or
+    /// an invalid config. Returns nullopt if nothing did.
+    std::optional<error> paused_by() const;
 
-        result<track_response> send_now(const encoder& current, prepared_request request) {
-            const auto http = current.authorize(std::move(request));
-            if (!http)
-                return http.error();
-            track_response response;
-            if (auto failed = detail::send_sync(current, *http, detail::refer_to_transport(transport),
-                                                detail::info<track_response>(), &response))
-                return *std::move(failed);
-            return response;
-        }
+    outbox_stats stats() const;
+};
 
-        void work() {
-            std::unique_lock held{mutex};
-            while (true) {
-                busy = true;
-                std::optional<std::chrono::milliseconds> tend_after;
-                if (kept) {
-                    added = false;
-                    held.unlock();
-                    detail::undisturbed([&] { tend_after = kept->tend(); });
-                    held.lock();
-                }
-                report(held);
-                auto next = ending ? std::nullopt : outbox.take(clock::now());
-                if (next) {
-                    send(held, *std::move(next));
-                    continue;
-                }
-                busy = false;
-                changed.notify_all(); // whoever waits for the thread
-                if (ending)
-                    break;
-                if (added)
-                    continue;
-                auto due = outbox.next_due(clock::now());
-                if (tend_after)
-                    due =
-                        std::min(due.value_or(clock::time_point::max()), clock::now() + bounded(*tend_after));
-                if (due)
-                    changed.wait_until(held, *due);
-                else
-                    changed.wait(held);
-            }
-            gone = true;
-            changed.notify_all();
-        }
+using background_tracker = basic_background_tracker<std::chrono::steady_clock>;
 
-        /// Nothing is left to do, or nothing can be done until somebody resumes.
-        bool idle() const {
-            const outbox_stats counts = outbox.stats();
-            return !busy && to_report.empty() && (counts.waiting == 0 || outbox.paused());
-        }
+#if defined(PROMPTLAYER_DEFINITIONS)
 
-        bool is_own_thread() const { return thread.get_id() == std::this_thread::get_id(); }
-    };
+namespace detail {
+
+inline std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
+    return std::clamp<std::chrono::milliseconds>(timeout, std::chrono::hours{0},
+                                                 std::chrono::hours{24 * 365});
+}
+
+template <class ClockT>
+class background_state {
+    using clock = ClockT;
+    using ended = promptlayer::outbox::ended;
+
+    const tracker_callbacks callbacks_;
+    owned_transport transport_; // only the thread uses it, except for its `cancel()`
+    const std::unique_ptr<journal> journal_;
+    const std::chrono::milliseconds close_timeout_;
+    const long process_ = process();
+    std::mutex adding_{};        // held while a request is queued and added to the journal; before `mutex_`
+    mutable std::mutex mutex_{}; // of all members below
+    std::condition_variable changed_{};
+    outbox outbox_;
+    std::shared_ptr<const encoder> encoder_;
+    std::vector<ended> to_report_{};
+    bool added_ = false;  // to the journal, since its last upkeep
+    bool busy_ = false;   // the thread sends or reports
+    bool ending_ = false; // the thread is to end
+    bool gone_ = false;   // the thread has ended
+    std::thread thread_{};
 
     static long process() noexcept {
 #if defined(_WIN32)
@@ -196,168 +198,292 @@ class background_tracker {
 #endif
     }
 
-    long process_ = process();
-    std::chrono::milliseconds close_timeout_;
-    std::unique_ptr<shared> shared_;
+    void mark_done(outbox::id number) {
+        if (!journal_)
+            return;
+        const std::lock_guard guard{adding_}; // its `add` has returned by now
+        undisturbed([&] { journal_->done(number); });
+    }
 
-    /// In a child of `fork`, locks may be held by threads that are not there.
-    bool is_here() const noexcept { return shared_ && process_ == process(); }
+    void report(std::unique_lock<std::mutex>& guard) {
+        while (!to_report_.empty()) {
+            const auto reported = std::exchange(to_report_, {});
+            guard.unlock();
+            for (const ended& request : reported) {
+                tell(callbacks_.on_failed, request);
+                mark_done(request.id);
+            }
+            guard.lock();
+        }
+    }
+
+    std::optional<error> send(const encoder& codec, prepared_request request, track_response& response) {
+        const auto http = codec.authorize(std::move(request));
+        if (!http)
+            return http.error();
+        return send_sync(codec, *http, transport_.reference, info<track_response>(), &response);
+    }
+
+    void deliver(std::unique_lock<std::mutex>& guard, outbox::taken request) {
+        const auto codec = encoder_;
+        track_response response;
+        guard.unlock();
+        const std::optional<error> failed = send(*codec, std::move(request.request), response);
+        guard.lock();
+        auto end = outbox_.complete(request.id, failed, clock::now());
+        if (end && failed)
+            to_report_.push_back(*std::move(end));
+        if (!end || failed)
+            return;
+        guard.unlock();
+        mark_done(request.id);
+        tell(callbacks_.on_delivered, request.id, response);
+        guard.lock();
+    }
+
+    void work() {
+        std::unique_lock guard{mutex_};
+        while (true) {
+            busy_ = true;
+            std::optional<std::chrono::milliseconds> upkeep_after;
+            if (journal_) {
+                added_ = false;
+                guard.unlock();
+                undisturbed([&] { upkeep_after = journal_->tend(); });
+                guard.lock();
+            }
+            report(guard);
+            auto next = ending_ ? std::nullopt : outbox_.take(clock::now());
+            if (next) {
+                deliver(guard, *std::move(next));
+                continue;
+            }
+            busy_ = false;
+            changed_.notify_all(); // for those who wait until the thread is idle
+            if (ending_)
+                break;
+            if (added_)
+                continue;
+            auto due = outbox_.next_due(clock::now());
+            if (upkeep_after)
+                due = std::min(due.value_or(clock::time_point::max()), clock::now() + bounded(*upkeep_after));
+            if (due)
+                changed_.wait_until(guard, *due);
+            else
+                changed_.wait(guard);
+        }
+        gone_ = true;
+        changed_.notify_all();
+    }
+
+    /// Returns true if no request is left, or none can be sent before `resume`.
+    bool is_idle() const {
+        const outbox_stats counts = outbox_.stats();
+        return !busy_ && to_report_.empty() && (counts.waiting == 0 || outbox_.paused());
+    }
+
+    bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
+
+public:
+    background_state(config config, owned_transport transport, tracker_callbacks callbacks,
+                     const background_settings& limits, std::unique_ptr<journal> record)
+        : callbacks_(std::move(callbacks)), transport_(std::move(transport)), journal_(std::move(record)),
+          close_timeout_(limits.close_timeout), outbox_(limits.outbox),
+          encoder_(std::make_shared<const encoder>(std::move(config))) {
+        if (journal_)
+            restore(outbox_, *journal_, clock::now());
+        thread_ = std::thread{[this] { work(); }};
+    }
+
+    /// Closes the tracker, and reports the undelivered requests.
+    void finish() {
+        auto undelivered = close(close_timeout_);
+        thread_.join();
+        if (!undelivered.empty())
+            tell(callbacks_.on_undelivered, std::move(undelivered));
+    }
+
+    /// Returns false in a child of `fork`, where threads that do not exist may hold the locks.
+    bool is_in_owner_process() const noexcept { return process_ == process(); }
+
+    std::shared_ptr<const encoder> current_encoder() const {
+        const std::lock_guard guard{mutex_};
+        return encoder_;
+    }
 
     result<outbox::id> push(prepared_request request) {
-        const std::lock_guard held{shared_->mutex};
-        auto pushed = shared_->outbox.push(std::move(request), clock::now());
+        const std::lock_guard guard{mutex_};
+        auto pushed = outbox_.push(std::move(request), clock::now());
         if (!pushed)
             return std::move(pushed).error();
         for (ended& dropped : pushed->dropped)
-            shared_->to_report.push_back(std::move(dropped));
-        shared_->changed.notify_all();
+            to_report_.push_back(std::move(dropped));
+        changed_.notify_all();
         return pushed->id;
     }
 
-    static error closed() {
-        return {.code = errc::closed, .message = "this process has no thread that sends"};
-    }
-
-public:
-    /// Starts the thread; throws `std::system_error` if there is none to be had. A bad config is reported by
-    /// every `track_prompt`. What the journal has left is sent first.
-    explicit background_tracker(config settings, T transport, tracker_callbacks callbacks = {},
-                                const background_settings& limits = {},
-                                std::unique_ptr<journal> record = nullptr)
-        : close_timeout_(limits.close_timeout),
-          shared_(std::make_unique<shared>(std::move(callbacks), std::move(transport), limits.outbox,
-                                           std::move(settings), std::move(record))) {
-        shared_->thread = std::thread{[all = shared_.get()] { all->work(); }};
-    }
-    background_tracker(const background_tracker&) = delete;
-    background_tracker& operator=(const background_tracker&) = delete;
-
-    ~background_tracker() {
-        if (!is_here()) {
-            static_cast<void>(shared_.release()); // a child of `fork` has no thread to join or detach
-            return;
-        }
-        auto left = close(close_timeout_);
-        shared_->thread.join();
-        if (!left.empty())
-            detail::tell(shared_->callbacks.on_undelivered, std::move(left));
-    }
-
-    /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
-    /// `closed`. Never waits for the network. Costs some microseconds, and with a journal one write to it;
-    /// then there is `journal_failed`, too: it is queued, but a crash would lose it.
-    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
-        if (!is_here())
-            return closed();
-        std::shared_ptr<const encoder> codec;
+    result<outbox::id> add(prepared_request request) {
+        if (!journal_)
+            return push(std::move(request));
+        const std::lock_guard guard{adding_};
+        const auto number = push(request);
+        if (!number)
+            return number;
+        auto added = journal_->add(*number, request);
         {
-            const std::lock_guard held{shared_->mutex};
-            codec = shared_->codec;
+            const std::lock_guard inner{mutex_};
+            added_ = true;
+            changed_.notify_all();
         }
-        auto prepared = codec->prepare(request);
-        if (!prepared)
-            return std::move(prepared).error();
-        if (!shared_->kept)
-            return push(*std::move(prepared));
-        const std::lock_guard held{shared_->adding};
-        const auto pushed = push(*prepared);
-        if (!pushed)
-            return pushed;
-        auto added = shared_->kept->add(*pushed, *prepared);
-        {
-            const std::lock_guard told{shared_->mutex};
-            shared_->added = true;
-            shared_->changed.notify_all();
-        }
-        return added ? pushed : std::move(added).error();
+        return added ? number : std::move(added).error();
     }
 
-    /// Waits until every request has ended and been told, or until that is held up by a pause. Whether none
-    /// is left. Does not wait in a callback.
     bool flush(std::chrono::milliseconds timeout) {
-        if (!is_here())
-            return false;
-        std::unique_lock held{shared_->mutex};
-        if (!shared_->is_own_thread())
-            shared_->changed.wait_for(held, bounded(timeout),
-                                      [&] { return shared_->idle() || shared_->gone; });
-        const outbox_stats counts = shared_->outbox.stats();
-        return counts.waiting == 0 && counts.in_flight == 0 && shared_->to_report.empty();
+        std::unique_lock guard{mutex_};
+        if (!is_own_thread())
+            changed_.wait_for(guard, bounded(timeout), [&] { return is_idle() || gone_; });
+        const outbox_stats counts = outbox_.stats();
+        return counts.waiting == 0 && counts.in_flight == 0 && to_report_.empty();
     }
 
-    /// Takes no more, goes on sending for as long as that, ends what is in flight, and gives back all that
-    /// has not ended, in order; it stays in the journal, too, for the next start. In a callback it only takes
-    /// no more.
-    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout) {
-        if (!is_here())
+    std::vector<ended> close(std::chrono::milliseconds timeout) {
+        std::unique_lock guard{mutex_};
+        outbox_.seal();
+        if (is_own_thread())
             return {};
-        std::unique_lock held{shared_->mutex};
-        shared_->outbox.seal();
-        if (shared_->is_own_thread())
-            return {};
-        shared_->changed.wait_for(held, bounded(timeout), [&] { return shared_->idle() || shared_->gone; });
-        shared_->ending = true;
-        shared_->changed.notify_all();
-        while (!shared_->gone) {
-            if constexpr (requires { shared_->transport.cancel(); }) {
-                held.unlock();
-                shared_->transport.cancel(); // again and again, for the request that begins just then
-                held.lock();
+        changed_.wait_for(guard, bounded(timeout), [&] { return is_idle() || gone_; });
+        ending_ = true;
+        changed_.notify_all();
+        while (!gone_) {
+            if (transport_.cancel) {
+                guard.unlock();
+                transport_.cancel(transport_.object.get()); // repeated, in case a request has just begun
+                guard.lock();
             }
-            shared_->changed.wait_for(held, std::chrono::milliseconds{10}, [&] { return shared_->gone; });
+            changed_.wait_for(guard, std::chrono::milliseconds{10}, [&] { return gone_; });
         }
-        return shared_->outbox.drain();
+        return outbox_.drain();
     }
 
-    /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
-    /// `invalid_config` and changes nothing.
-    result<void> reconfigure(config settings) {
-        if (!is_here())
-            return closed();
-        auto codec = std::make_shared<const encoder>(std::move(settings));
-        if (codec->config_error())
-            return *codec->config_error();
-        const std::lock_guard held{shared_->mutex};
-        shared_->codec = std::move(codec);
-        shared_->outbox.resume();
-        shared_->changed.notify_all();
-        return {};
+    void reconfigure(std::shared_ptr<const encoder> codec) {
+        const std::lock_guard guard{mutex_};
+        encoder_ = std::move(codec);
+        outbox_.resume();
+        changed_.notify_all();
     }
 
-    /// Until `resume`, requests are queued and none is sent; what is in flight goes on.
     void pause() {
-        if (!is_here())
-            return;
-        const std::lock_guard held{shared_->mutex};
-        shared_->outbox.pause();
-        shared_->changed.notify_all();
+        const std::lock_guard guard{mutex_};
+        outbox_.pause();
+        changed_.notify_all();
     }
 
     void resume() {
-        if (!is_here())
-            return;
-        const std::lock_guard held{shared_->mutex};
-        shared_->outbox.resume();
-        shared_->changed.notify_all();
+        const std::lock_guard guard{mutex_};
+        outbox_.resume();
+        changed_.notify_all();
     }
 
-    /// What has made the tracker wait for `reconfigure` or `resume`, if something has: 401, 403, no TLS, a
-    /// bad config.
     std::optional<error> paused_by() const {
-        if (!is_here())
-            return std::nullopt;
-        const std::lock_guard held{shared_->mutex};
-        return shared_->outbox.paused_by();
+        const std::lock_guard guard{mutex_};
+        return outbox_.paused_by();
     }
 
     outbox_stats stats() const {
-        if (!is_here())
-            return {};
-        const std::lock_guard held{shared_->mutex};
-        return shared_->outbox.stats();
+        const std::lock_guard guard{mutex_};
+        return outbox_.stats();
     }
 };
+
+} // namespace detail
+
+template <class ClockT>
+void basic_background_tracker<ClockT>::release_state::operator()(
+    detail::background_state<ClockT>* state) const noexcept {
+    if (!state->is_in_owner_process())
+        return; // a child of `fork` has no thread to join or detach
+    state->finish();
+    delete state;
+}
+
+template <class ClockT>
+basic_background_tracker<ClockT>::basic_background_tracker(config config, detail::owned_transport transport,
+                                                           tracker_callbacks callbacks,
+                                                           const background_settings& limits,
+                                                           std::unique_ptr<journal> record)
+    : state_(new detail::background_state<ClockT>(std::move(config), std::move(transport),
+                                                  std::move(callbacks), limits, std::move(record))) {}
+
+template <class ClockT>
+basic_background_tracker<ClockT>::~basic_background_tracker() = default;
+
+template <class ClockT>
+error basic_background_tracker<ClockT>::closed() {
+    return {.code = errc::closed, .message = "this process has no thread that sends"};
+}
+
+template <class ClockT>
+std::shared_ptr<const encoder> basic_background_tracker<ClockT>::current_encoder() const {
+    return state_->is_in_owner_process() ? state_->current_encoder() : nullptr;
+}
+
+template <class ClockT>
+result<outbox::id> basic_background_tracker<ClockT>::push(prepared_request request) {
+    return state_->add(std::move(request));
+}
+
+template <class ClockT>
+bool basic_background_tracker<ClockT>::flush(std::chrono::milliseconds timeout) {
+    return state_->is_in_owner_process() && state_->flush(timeout);
+}
+
+template <class ClockT>
+std::vector<outbox::ended> basic_background_tracker<ClockT>::close(std::chrono::milliseconds timeout) {
+    return state_->is_in_owner_process() ? state_->close(timeout) : std::vector<ended>{};
+}
+
+template <class ClockT>
+result<void> basic_background_tracker<ClockT>::reconfigure(config config) {
+    if (!state_->is_in_owner_process())
+        return closed();
+    auto codec = std::make_shared<const encoder>(std::move(config));
+    if (codec->config_error())
+        return *codec->config_error();
+    state_->reconfigure(std::move(codec));
+    return {};
+}
+
+template <class ClockT>
+void basic_background_tracker<ClockT>::pause() {
+    if (state_->is_in_owner_process())
+        state_->pause();
+}
+
+template <class ClockT>
+void basic_background_tracker<ClockT>::resume() {
+    if (state_->is_in_owner_process())
+        state_->resume();
+}
+
+template <class ClockT>
+std::optional<error> basic_background_tracker<ClockT>::paused_by() const {
+    return state_->is_in_owner_process() ? state_->paused_by() : std::nullopt;
+}
+
+template <class ClockT>
+outbox_stats basic_background_tracker<ClockT>::stats() const {
+    return state_->is_in_owner_process() ? state_->stats() : outbox_stats{};
+}
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+template class basic_background_tracker<std::chrono::steady_clock>;
+#endif
+
+#elif defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+extern template class basic_background_tracker<std::chrono::steady_clock>;
+
+#endif
 
 #endif
 

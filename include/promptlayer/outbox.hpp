@@ -9,7 +9,6 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -62,28 +61,30 @@ struct outbox_stats {
 /// - Due requests are taken in the order in which they were pushed.
 /// - After a 429 or a transport failure no request is sent for a time, because the next would fail as well.
 ///   After any other `retryable()` error only the failed request waits. `retry_wait` returns the time.
-/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. A wrong key thus does
-/// not
+/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. So a wrong key does not
 ///   use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
 ///   failed request keeps its place, and the attempt does not count.
 /// - After `failure::cancelled` the request waits for `retry_policy::initial_delay`, and the attempt does not
 ///   count.
 /// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
 ///   early. It may also exceed the maximum age of a request, which then fails after one more attempt.
-class outbox {
+///
+/// Used as `outbox`. A template, so that a header-only program compiles only the members that it uses.
+template <class ClockT>
+class basic_outbox {
 public:
-    using time_point = std::chrono::steady_clock::time_point;
+    using time_point = typename ClockT::time_point;
     using id = std::uint64_t; ///< from 1, ascending in the order of the pushes
 
     /// A request that is to be sent now.
     struct taken {
-        outbox::id id = 0;
+        typename basic_outbox::id id = 0;
         prepared_request request{};
     };
 
     /// A request that has ended, and its outcome.
     struct ended {
-        outbox::id id = 0;
+        typename basic_outbox::id id = 0;
         prepared_request request{};
         promptlayer::fate fate = fate::delivered;
         std::optional<error> why{}; ///< the error of the last attempt, if it failed
@@ -91,7 +92,7 @@ public:
 
     /// The result of `push`.
     struct pushed {
-        outbox::id id = 0;
+        typename basic_outbox::id id = 0;
         std::vector<ended> dropped{}; ///< the requests dropped to make room
     };
 
@@ -119,8 +120,8 @@ private:
     bool paused_ = false;
     bool sealed_ = false;
     std::optional<error> paused_by_{};
-    std::optional<time_point> seen_{};          // argument of the last call
-    std::chrono::steady_clock::duration lag_{}; // sum of the clock's jumps back
+    std::optional<time_point> seen_{}; // argument of the last call
+    typename ClockT::duration lag_{};  // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
@@ -153,7 +154,7 @@ private:
     }
 
     /// Removes an entry from all containers.
-    ended end(std::map<id, queue_entry>::iterator position, fate outcome) {
+    ended end(typename std::map<id, queue_entry>::iterator position, fate outcome) {
         auto& [number, entry] = *position;
         ready_.erase(number);
         later_.erase({entry.due, number});
@@ -165,7 +166,7 @@ private:
         return request;
     }
 
-    void wait_until(time_point due, std::map<id, queue_entry>::iterator position) {
+    void wait_until(time_point due, typename std::map<id, queue_entry>::iterator position) {
         position->second.due = due;
         later_.insert({due, position->first});
     }
@@ -182,7 +183,7 @@ private:
 
 public:
     /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
-    explicit outbox(outbox_settings settings = {}, std::function<double()> random = {})
+    explicit basic_outbox(outbox_settings settings = {}, std::function<double()> random = {})
         : settings_(settings), random_(random ? std::move(random) : detail::random_source()) {}
 
     /// Queues a request from `prepare`. Returns `queue_full` if the request does not fit, and `closed` after
@@ -279,8 +280,8 @@ public:
             unlimited.retry_maybe_delivered = true;
             const auto common_wait =
                 wait ? wait : retry_wait(unlimited, cause, entry.attempts, random_(), {});
-            nobody_before_ =
-                std::max(nobody_before_, now + common_wait.value_or(std::chrono::milliseconds{0}));
+            const time_point until = now + common_wait.value_or(std::chrono::milliseconds{0});
+            nobody_before_ = until > nobody_before_ ? until : nobody_before_;
         }
         if (!wait)
             return end(position, is_refusal(cause.code) ? fate::refused : fate::gave_up);
@@ -296,7 +297,7 @@ public:
             (ready_.empty() && later_.empty()))
             return std::nullopt;
         const time_point earliest = ready_.empty() ? later_.begin()->first : steady_now;
-        return std::max(earliest, nobody_before_) - lag_;
+        return (earliest > nobody_before_ ? earliest : nobody_before_) - lag_;
     }
 
     /// Makes `take` return nothing until `resume`. Requests in flight continue.
@@ -339,6 +340,16 @@ public:
     /// Returns the size of all paths and bodies.
     std::size_t bytes() const noexcept { return bytes_; }
 };
+
+using outbox = basic_outbox<std::chrono::steady_clock>;
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#if defined(PROMPTLAYER_DEFINITIONS)
+template class basic_outbox<std::chrono::steady_clock>;
+#else
+extern template class basic_outbox<std::chrono::steady_clock>;
+#endif
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -30,13 +30,13 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Tracks prompts from a loop that never waits, such as that of a game: requests are queued, and `poll` sends
-/// them over an `AsyncTransport` and tells what became of them. It has no thread and reads no clock; nothing
-/// happens but in `poll`. What is sent when and what a failure brings about is said of `outbox`.
+/// Tracks prompts from a loop that never waits, such as that of a game. `track_prompt` queues a request;
+/// `poll` sends it over an `AsyncTransport` and reports the result. It starts no thread and reads no clock;
+/// all work happens in `poll`. `outbox` describes the schedule.
 ///
-/// For one thread at a time; the transport may complete on any. Callbacks are called within `poll`, and
-/// within `reconfigure`, `close` or the destructor none but `on_undelivered`. They may call any member but
-/// `poll`, and not destroy the tracker.
+/// - Threads: one at a time. The transport may complete on any thread.
+/// - Callbacks: `poll` calls `on_delivered` and `on_failed`; the destructor calls `on_undelivered`. They may
+///   call any member except `poll`, and must not destroy the tracker.
 template <class T>
 class polled_tracker {
     static_assert(AsyncTransport<T>, "promptlayer: polled_tracker is for an AsyncTransport");
@@ -50,21 +50,21 @@ class polled_tracker {
         std::vector<arrival> list{};
     };
 
-    // Destroyed from the end: the transport goes first, and what it lets go arrives nowhere.
+    // The destructor destroys the transport before the other members, so late completions have no effect.
     tracker_callbacks callbacks_;
     std::unique_ptr<journal> journal_;
     outbox outbox_;
     std::optional<outbox::time_point> first_poll_{};
-    outbox::time_point now_{}; // since the first poll; what was tracked before it was tracked then
+    outbox::time_point now_{}; // since the first poll; earlier requests count from the first poll
     std::vector<outbox::ended> to_report_{};
     std::shared_ptr<arrivals> arrivals_ = std::make_shared<arrivals>();
-    T transport_;
     std::shared_ptr<const encoder> encoder_;
+    T transport_;
     bool polling_ = false;
 
-    void mark_done(outbox::id which) {
+    void mark_done(outbox::id number) {
         if (journal_)
-            detail::undisturbed([&] { journal_->done(which); });
+            detail::undisturbed([&] { journal_->done(number); });
     }
 
     void tell_failed(const outbox::ended& ended) {
@@ -73,17 +73,18 @@ class polled_tracker {
     }
 
     void take_in() {
-        std::vector<arrival> arrived;
+        std::vector<arrival> list;
         {
-            const detail::lock held{arrivals_->mutex};
-            arrived.swap(arrivals_->list);
+            const detail::lock guard{arrivals_->mutex};
+            list.swap(arrivals_->list);
         }
-        for (arrival& one : arrived) {
-            auto why = one.outcome ? std::nullopt : std::optional<error>{std::move(one.outcome).error()};
-            const auto ended = outbox_.complete(one.id, std::move(why), now_);
-            if (ended && one.outcome) {
-                mark_done(one.id);
-                detail::tell(callbacks_.on_delivered, one.id, *one.outcome);
+        for (arrival& completed : list) {
+            const result<track_response>& outcome = completed.outcome;
+            const auto ended = outbox_.complete(
+                completed.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, now_);
+            if (ended && outcome) {
+                mark_done(completed.id);
+                detail::tell(callbacks_.on_delivered, completed.id, *outcome);
             } else if (ended) {
                 tell_failed(*ended);
             }
@@ -109,13 +110,13 @@ class polled_tracker {
     }
 
 public:
-    /// A bad config is reported by every `track_prompt`. What the journal has left is sent first. `random` is
-    /// uniform from 0 to 1; one is made if it is empty.
+    /// With an invalid config, every `track_prompt` returns `invalid_config`. Pending requests of the journal
+    /// are sent first. `random` is uniform from 0 to 1; if it is empty, the tracker makes a generator.
     explicit polled_tracker(config settings, T transport, tracker_callbacks callbacks = {},
                             outbox_settings limits = {}, std::unique_ptr<journal> record = nullptr,
                             std::function<double()> random = {})
         : callbacks_(std::move(callbacks)), journal_(std::move(record)), outbox_(limits, std::move(random)),
-          transport_(std::move(transport)), encoder_(std::make_shared<const encoder>(std::move(settings))) {
+          encoder_(std::make_shared<const encoder>(std::move(settings))), transport_(std::move(transport)) {
         if (journal_)
             detail::restore(outbox_, *journal_, now_);
     }
@@ -123,17 +124,17 @@ public:
     polled_tracker& operator=(const polled_tracker&) = delete;
 
     ~polled_tracker() {
-        if (auto left = close(); !left.empty())
-            detail::tell(callbacks_.on_undelivered, std::move(left));
+        if (auto undelivered = close(); !undelivered.empty())
+            detail::tell(callbacks_.on_undelivered, std::move(undelivered));
     }
 
-    /// May be turned between polls, as by one that has time to wait for an answer.
+    /// Returns the transport, for example to wait for a response between polls.
     T& transport() noexcept { return transport_; }
 
-    /// Validates and queues a request; its number, or `invalid_request`, `invalid_config`, `queue_full`,
-    /// `closed`. Costs about a microsecond, and with a journal one write to it; then there is
-    /// `journal_failed`, too: it is queued, but a crash would lose it. What is dropped for it is told by the
-    /// next `poll`.
+    /// Validates and queues a request. Returns its number, or `invalid_request`, `invalid_config`,
+    /// `queue_full`, `closed`. Takes about a microsecond, and with a journal one write to it. With a journal
+    /// there is `journal_failed` as well: the request is queued, but a crash would lose it. The next `poll`
+    /// reports requests that are dropped for this one.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
     result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
         auto prepared = encoder_->prepare(request);
@@ -149,9 +150,9 @@ public:
         return pushed->id;
     }
 
-    /// Turns the transport, if it has a `poll()`; tells what became of requests; and begins at most
-    /// `max_starts` that are due. Does not wait, but for the disk where there is a journal. How many have not
-    /// ended. `now` is of a steady clock.
+    /// Calls `poll()` of the transport, if it has one; reports results; sends at most `max_starts` due
+    /// requests. Does not wait, except for the disk if there is a journal. Returns the number of requests
+    /// that have not ended. `now` must be of a steady clock.
     std::size_t poll(outbox::time_point now, std::size_t max_starts = 4) {
         if (!std::exchange(polling_, true)) {
             if (!first_poll_)
@@ -168,16 +169,16 @@ public:
         return pending();
     }
 
-    /// How many requests have not ended.
+    /// Returns the number of requests that have not ended.
     std::size_t pending() const noexcept {
         const outbox_stats counts = outbox_.stats();
         return counts.waiting + counts.in_flight;
     }
 
-    /// Another key, endpoint, ... from the next request that is sent; and `resume`. A bad one is
-    /// `invalid_config` and changes nothing.
-    result<void> reconfigure(config settings) {
-        auto codec = std::make_shared<const encoder>(std::move(settings));
+    /// Uses another config from the next request on, and resumes. An invalid config changes nothing and is
+    /// returned as `invalid_config`.
+    result<void> reconfigure(config config) {
+        auto codec = std::make_shared<const encoder>(std::move(config));
         if (codec->config_error())
             return *codec->config_error();
         encoder_ = std::move(codec);
@@ -185,28 +186,29 @@ public:
         return {};
     }
 
-    /// Until `resume`, requests are queued and none is sent; what is in flight goes on.
+    /// Queues requests and sends none until `resume`. Requests in flight continue.
     void pause() noexcept { outbox_.pause(); }
     void resume() noexcept { outbox_.resume(); }
 
-    /// What has made the tracker wait for `reconfigure` or `resume`, if something has: 401, 403, no TLS, a
-    /// bad config.
+    /// Returns the error that made the tracker wait for `reconfigure` or `resume`: 401, 403, a TLS failure or
+    /// an invalid config. Returns nullopt if nothing did.
     const std::optional<error>& paused_by() const noexcept { return outbox_.paused_by(); }
 
     outbox_stats stats() const noexcept { return outbox_.stats(); }
 
-    /// Takes no more, cancels what is in flight where the transport can, and gives back all that has not
-    /// ended: also what may have been delivered meanwhile, and first what was dropped and not yet told. What
-    /// is handed back stays in the journal, for the next start. Does not wait.
+    /// Stops accepting requests, cancels those in flight if the transport can, and returns the undelivered
+    /// ones: dropped requests that are not reported yet, then all others in order. A request in flight may
+    /// have been delivered. The journal keeps undelivered requests for the next start. Does not wait.
     [[nodiscard]] std::vector<outbox::ended> close() {
-        auto left = std::exchange(to_report_, {});
-        for (const outbox::ended& dropped : left)
+        auto undelivered = std::exchange(to_report_, {});
+        for (const outbox::ended& dropped : undelivered)
             mark_done(dropped.id);
         auto drained = outbox_.drain();
-        left.insert(left.end(), std::move_iterator{drained.begin()}, std::move_iterator{drained.end()});
+        undelivered.insert(undelivered.end(), std::move_iterator{drained.begin()},
+                           std::move_iterator{drained.end()});
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
-        return left;
+        return undelivered;
     }
 };
 

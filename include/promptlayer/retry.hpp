@@ -6,13 +6,15 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
-#include <atomic>
-#include <bit>
 #include <chrono>
 #include <cstdint>
 #include <functional>
 #include <optional>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -31,7 +33,37 @@ struct retry_policy {
 
 /// Returns the policy of trackers, where nobody waits: attempts without limit, up to 5 minutes apart, for 24
 /// hours.
-inline retry_policy background_retry_policy() noexcept {
+PROMPTLAYER_DECL retry_policy background_retry_policy() noexcept;
+
+/// Returns how long to wait before the next attempt; nullopt if there must not be another. A pure function.
+///
+/// - Only a `retryable()` error is retried.
+/// - The wait is random ("full jitter"), from 0 to 2 s, 4 s, 8 s, ... up to `max_delay`.
+/// - A `Retry-After` is added to the random wait. Clients that were sent the same `Retry-After` thus return
+///   at different moments.
+/// - `initial_delay`, `max_delay` and `max_retry_after` count as at most a year.
+///
+/// `cause` is the error of the last attempt. `attempts` counts the attempts so far, from 1. `random` is
+/// uniform from 0 to 1; a number outside counts as the nearer end, a NaN as 0. `age` is the time since the
+/// request was created; a negative age, after a clock was set back, counts as 0.
+[[nodiscard]] PROMPTLAYER_DECL std::optional<std::chrono::milliseconds>
+retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempts, double random,
+           std::chrono::milliseconds age) noexcept;
+
+namespace detail {
+
+/// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
+/// whoever sees a few numbers can predict the others. The seed differs between
+///
+/// - generators of a process: by a counter;
+/// - processes and machines: by two clocks, and by addresses, which most systems choose at random.
+PROMPTLAYER_DECL std::function<double()> random_source();
+
+} // namespace detail
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL retry_policy background_retry_policy() noexcept {
     retry_policy policy;
     policy.max_attempts = 0;
     policy.max_delay = std::chrono::minutes{5};
@@ -51,20 +83,10 @@ inline double within_unit(double number) noexcept {
 
 } // namespace detail
 
-/// Returns how long to wait before the next attempt; nullopt if there must not be another. A pure function.
-///
-/// - Only a `retryable()` error is retried.
-/// - The wait is random ("full jitter"), from 0 to 2 s, 4 s, 8 s, ... up to `max_delay`.
-/// - A `Retry-After` is added to the random wait. Clients that were sent the same `Retry-After` thus return
-///   at different moments.
-/// - `initial_delay`, `max_delay` and `max_retry_after` count as at most a year.
-///
-/// `cause` is the error of the last attempt. `attempts` counts the attempts so far, from 1. `random` is
-/// uniform from 0 to 1; a number outside counts as the nearer end, a NaN as 0. `age` is the time since the
-/// request was created; a negative age, after a clock was set back, counts as 0.
-[[nodiscard]] inline std::optional<std::chrono::milliseconds>
-retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempts, double random,
-           std::chrono::milliseconds age) noexcept {
+PROMPTLAYER_DECL std::optional<std::chrono::milliseconds> retry_wait(const retry_policy& policy,
+                                                                     const error& cause,
+                                                                     std::uint32_t attempts, double random,
+                                                                     std::chrono::milliseconds age) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds zero{0}, year = std::chrono::hours{24 * 365};
     if (!cause.retryable() || (cause.maybe_delivered && !policy.retry_maybe_delivered) ||
@@ -95,12 +117,7 @@ constexpr std::uint64_t mix_bits(std::uint64_t bits) noexcept {
     return bits ^ (bits >> 31);
 }
 
-/// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
-/// whoever sees a few numbers can predict the others. The seed differs between
-///
-/// - generators of a process: by a counter;
-/// - processes and machines: by two clocks, and by addresses, which most systems choose at random.
-inline std::function<double()> random_source() {
+PROMPTLAYER_DECL std::function<double()> random_source() {
     static std::atomic<std::uint32_t> count{0};
     std::uint64_t state = count.fetch_add(1, std::memory_order_relaxed);
     const std::uint64_t parts[] = {
@@ -116,6 +133,8 @@ inline std::function<double()> random_source() {
 }
 
 } // namespace detail
+
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -15,7 +15,7 @@
 #include <memory>
 #include <type_traits>
 #include <utility>
-#ifndef PROMPTLAYER_NO_THREADS
+#if defined(PROMPTLAYER_DEFINITIONS) && !defined(PROMPTLAYER_NO_THREADS)
 #include <condition_variable>
 #include <mutex>
 #endif
@@ -27,18 +27,27 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// Returns what `retry_wait` needs to know of an outcome.
-inline error retry_cause(const transport_result& outcome) {
-    error cause{.code = errc::transport};
-    if (outcome) {
-        cause.code = errc::unexpected_status;
-        cause.status = outcome->status;
-        cause.retry_after = retry_after(*outcome);
-    } else {
-        cause.failure = outcome.error().kind;
-        cause.maybe_delivered = outcome.error().maybe_delivered;
-    }
-    return cause;
-}
+PROMPTLAYER_DECL error retry_cause(const transport_result& outcome);
+
+/// A sleep that any thread can end.
+class cancellable_sleep {
+    struct state;
+    std::shared_ptr<state> state_; // null after a move
+
+public:
+    cancellable_sleep();
+
+    bool was_moved_from() const noexcept { return !state_; }
+
+    /// Forgets an earlier `cancel`.
+    void reset();
+
+    /// Sleeps until `duration` has passed or `cancel` is called. Returns true if `cancel` was called since
+    /// `reset`.
+    bool sleep(std::chrono::milliseconds duration);
+
+    void cancel() noexcept;
+};
 
 } // namespace detail
 
@@ -66,30 +75,21 @@ class retrying_transport {
                   "promptlayer: retrying_transport takes a synchronous Transport; use an AsyncTransport "
                   "with a tracker");
 
-    struct cancellation {
-        std::mutex mutex{};
-        std::condition_variable condition{};
-        bool requested = false;
-    };
-
     TransportT transport_;
     retry_policy policy_;
     retry_hooks hooks_;
-    std::unique_ptr<cancellation> cancellation_ = std::make_unique<cancellation>();
+    detail::cancellable_sleep sleep_{};
 
     std::chrono::steady_clock::time_point now() const {
         return hooks_.now ? hooks_.now() : std::chrono::steady_clock::now();
     }
 
-    /// Sleeps until `wait` has passed or `cancel` is called. Returns whether `cancel` was called since the
-    /// request began.
+    /// Returns true if `cancel` was called since the request began.
     bool sleep(std::chrono::milliseconds wait) {
-        if (hooks_.sleep)
-            hooks_.sleep(wait);
-        std::unique_lock guard{cancellation_->mutex};
         if (!hooks_.sleep)
-            cancellation_->condition.wait_for(guard, wait, [&] { return cancellation_->requested; });
-        return cancellation_->requested;
+            return sleep_.sleep(wait);
+        hooks_.sleep(wait);
+        return sleep_.sleep(std::chrono::milliseconds{0});
     }
 
 public:
@@ -102,12 +102,9 @@ public:
     transport_type& transport() noexcept { return transport_; }
 
     transport_result send(const http_request& request) {
-        if (!cancellation_)
+        if (sleep_.was_moved_from())
             return transport_failure{failure::other, "the transport was moved from", false};
-        {
-            const std::lock_guard guard{cancellation_->mutex};
-            cancellation_->requested = false;
-        }
+        sleep_.reset();
         const auto start = now();
         bool maybe_delivered = false; // by any attempt
         for (std::uint32_t attempts = 1;; ++attempts) {
@@ -129,13 +126,9 @@ public:
     /// Ends the request in flight with `failure::cancelled`: a wait between attempts at once, an attempt only
     /// if `TransportT` has `cancel`. Does not affect later requests.
     void cancel() noexcept {
-        if (!cancellation_)
+        if (sleep_.was_moved_from())
             return;
-        {
-            const std::lock_guard guard{cancellation_->mutex};
-            cancellation_->requested = true;
-            cancellation_->condition.notify_all();
-        }
+        sleep_.cancel();
         if constexpr (requires { transport_.cancel(); })
             transport_.cancel();
     }
@@ -148,6 +141,51 @@ retrying_transport(TransportT, retry_policy) -> retrying_transport<std::unwrap_r
 template <class TransportT>
 retrying_transport(TransportT, retry_policy, retry_hooks)
     -> retrying_transport<std::unwrap_reference_t<TransportT>>;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+namespace detail {
+
+PROMPTLAYER_DECL error retry_cause(const transport_result& outcome) {
+    error cause{.code = errc::transport};
+    if (outcome) {
+        cause.code = errc::unexpected_status;
+        cause.status = outcome->status;
+        cause.retry_after = retry_after(*outcome);
+    } else {
+        cause.failure = outcome.error().kind;
+        cause.maybe_delivered = outcome.error().maybe_delivered;
+    }
+    return cause;
+}
+
+struct cancellable_sleep::state {
+    std::mutex mutex{};
+    std::condition_variable condition{};
+    bool is_cancelled = false;
+};
+
+PROMPTLAYER_DECL cancellable_sleep::cancellable_sleep() : state_(std::make_shared<state>()) {}
+
+PROMPTLAYER_DECL void cancellable_sleep::reset() {
+    const std::lock_guard guard{state_->mutex};
+    state_->is_cancelled = false;
+}
+
+PROMPTLAYER_DECL bool cancellable_sleep::sleep(std::chrono::milliseconds duration) {
+    std::unique_lock guard{state_->mutex};
+    return state_->condition.wait_for(guard, duration, [&] { return state_->is_cancelled; });
+}
+
+PROMPTLAYER_DECL void cancellable_sleep::cancel() noexcept {
+    const std::lock_guard guard{state_->mutex};
+    state_->is_cancelled = true;
+    state_->condition.notify_all();
+}
+
+} // namespace detail
+
+#endif
 
 #endif
 

@@ -17,7 +17,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// Calls what users have given; what it throws is dropped.
+/// Calls a function of the user. Drops its exceptions.
 template <class ActionT>
 void undisturbed(ActionT&& action) {
     guard_exceptions([&] { action(); }, [](const char*) {});
@@ -29,20 +29,22 @@ void tell(const std::function<void(ParametersT...)>& callback, ArgumentsT&&... a
         undisturbed([&] { callback(std::forward<ArgumentsT>(arguments)...); });
 }
 
-inline void restore(outbox& into, journal& from, outbox::time_point now) {
-    for (journal::entry& left : from.left())
-        into.restore(left.id, std::move(left.request), left.age, now);
+/// Queues the pending requests of a journal.
+template <class OutboxT>
+void restore(OutboxT& outbox, journal& journal, typename OutboxT::time_point now) {
+    for (auto& entry : journal.left())
+        outbox.restore(entry.id, std::move(entry.request), entry.age, now);
 }
 
 } // namespace detail
 
-/// What a tracker tells of requests that it took. Each may be empty; what one throws is dropped.
+/// The callbacks of a tracker. Each may be empty. Exceptions are dropped.
 struct tracker_callbacks {
-    /// The service has it.
+    /// The service accepted the request.
     std::function<void(outbox::id, const track_response&)> on_delivered{};
-    /// It ended otherwise: refused, given up, dropped for a newer one. `why` says more.
+    /// The request ended otherwise: refused, given up, or dropped for a newer one. `why` has the reason.
     std::function<void(const outbox::ended&)> on_failed{};
-    /// What was left when the tracker was destroyed without `close`. With a journal it is there, too.
+    /// The tracker was destroyed without `close`; these requests are undelivered. A journal still has them.
     std::function<void(std::vector<outbox::ended>)> on_undelivered{};
 };
 

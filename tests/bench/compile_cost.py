@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Prints how long a file that uses the library compiles, as a ratio to a file that does the same with Boost.JSON by hand.
+"""Prints the cost of compiling a file that uses the library, as a ratio to the same file written with Boost.JSON.
 
 usage: compile_cost.py [--runs N] [COMPILER...]
 
-Prints for each compiler, at -O0 and at -O2: user seconds of each file and of the file beside it, each the minimum of N
-runs (3), and the size of the object file. Without COMPILER it uses those of g++ and clang++-14 that are installed.
+Each file is compiled header-only and with separate compilation, at -O0 and at -O2. The table has user seconds, the
+least of N runs (3), of each file and of the file beside it, and the size of the object. The default compilers are g++
+and clang++-14, if they are installed.
 """
 
 import argparse
@@ -85,6 +86,8 @@ BESIDE = {
     "background tracker": "Boost.JSON by hand",
 }
 
+MODES = {"header-only": [], "separate": ["-DPROMPTLAYER_SEPARATE_COMPILATION"]}
+
 
 def user_seconds(command):
     child = os.spawnvp(os.P_NOWAIT, command[0], command)
@@ -100,7 +103,7 @@ def main():
     options.add_argument("compilers", nargs="*")
     arguments = options.parse_args()
     compilers = arguments.compilers or [name for name in ("g++", "clang++-14") if shutil.which(name)]
-    print(f"{'file':32}{'compiler':14}{'level':>6}{'user s':>9}{'beside':>9}{'ratio':>8}{'object KB':>11}")
+    print(f"{'file':32}{'mode':13}{'compiler':12}{'level':>6}{'user s':>9}{'beside':>9}{'ratio':>8}{'object KB':>11}")
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(FILES.values()):
             (pathlib.Path(folder) / f"{number}.cpp").write_text(text, encoding="utf-8")
@@ -109,16 +112,23 @@ def main():
                 seconds, size = {}, {}
                 for _ in range(arguments.runs):  # each file once in each round, so that a slow moment affects all files
                     for number, name in enumerate(FILES):
-                        target = f"{folder}/{number}.o"
-                        command = [compiler, "-std=c++20", level, f"-I{INCLUDE}", "-c", f"{folder}/{number}.cpp", "-o", target]
-                        seconds[name] = min(seconds.get(name, float("inf")), user_seconds(command))
-                        size[name] = os.path.getsize(target) / 1000
+                        for mode, flags in MODES.items():
+                            if mode == "separate" and name not in BESIDE:
+                                continue
+                            target = f"{folder}/{number}.o"
+                            source = f"{folder}/{number}.cpp"
+                            command = [compiler, "-std=c++20", level, *flags, f"-I{INCLUDE}", "-c", source, "-o", target]
+                            key = (name, mode)
+                            seconds[key] = min(seconds.get(key, float("inf")), user_seconds(command))
+                            size[key] = os.path.getsize(target) / 1000
                 for name, beside in BESIDE.items():
-                    print(
-                        f"{name:32}{compiler:14}{level:>6}{seconds[name]:9.2f}{seconds[beside]:9.2f}"
-                        f"{seconds[name] / seconds[beside]:8.2f}{size[name]:11.0f}",
-                        flush=True,
-                    )
+                    for mode in MODES:
+                        own, other = seconds[name, mode], seconds[beside, "header-only"]
+                        print(
+                            f"{name:32}{mode:13}{compiler:12}{level:>6}{own:9.2f}{other:9.2f}{own / other:8.2f}"
+                            f"{size[name, mode]:11.0f}",
+                            flush=True,
+                        )
 
 
 main()

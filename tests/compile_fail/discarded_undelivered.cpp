@@ -4,7 +4,7 @@
 
 #include <chrono>
 
-void leave(promptlayer::background_tracker<promptlayer::testing::recording_transport>& tracker) {
+void leave(promptlayer::background_tracker& tracker) {
 #if defined(FIXED)
     const auto undelivered =
 #endif

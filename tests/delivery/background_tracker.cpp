@@ -298,7 +298,7 @@ TEST_CASE("background tracker: the destructor reports undelivered requests") {
 }
 
 TEST_CASE("background tracker: a callback may call any member; flush and close do not wait there") {
-    std::optional<pl::background_tracker<pl::testing::recording_transport>> tracker;
+    std::optional<pl::background_tracker> tracker;
     std::atomic<int> calls{0};
     std::atomic<bool> flushed{true}, closed_empty{false};
     tracker.emplace(with_key(), pl::testing::recording_transport{},
@@ -368,7 +368,7 @@ TEST_CASE("background tracker: a thousand starts and stops under load lose nothi
 TEST_CASE("background tracker: every call fails in a forked child, and the parent delivers") {
     gated_transport transport;
     const auto gate = transport.state;
-    std::optional<pl::background_tracker<gated_transport>> tracker;
+    std::optional<pl::background_tracker> tracker;
     tracker.emplace(with_key(), transport);
     std::ignore = tracker->track_prompt(valid_request());
     gate->await_sent(1);

@@ -43,18 +43,26 @@ def by_cmake(work, installed):
     run("cmake", "-G", "Ninja", "-S", consumer, "-B", work / "cmake", f"-DCMAKE_PREFIX_PATH={installed}")
     run("cmake", "--build", work / "cmake")
     expect_output("CMake", work / "cmake" / "consumer")
+    expect_output("CMake, separate compilation", work / "cmake" / "compiled_consumer")
 
 
 def by_pkg_config(work, installed):
-    flags = subprocess.run(
-        ["pkg-config", "--define-prefix", "--cflags", "--libs", "promptlayer >= 0.1"],
-        check=True,
-        stdout=subprocess.PIPE,
-        encoding="utf-8",
-        env={**environment, "PKG_CONFIG_PATH": str(installed / "share" / "pkgconfig")},
-    ).stdout.split()
+    def ask(*options):
+        return subprocess.run(
+            ["pkg-config", "--define-prefix", *options, "promptlayer >= 0.1"],
+            check=True,
+            stdout=subprocess.PIPE,
+            encoding="utf-8",
+            env={**environment, "PKG_CONFIG_PATH": str(installed / "share" / "pkgconfig")},
+        ).stdout.split()
+
+    flags = ask("--cflags", "--libs")
     run(*compiler, "-std=c++20", consumer / "consumer.cpp", *flags, "-o", work / "by_pkg_config")
     expect_output("pkg-config", work / "by_pkg_config")
+    sources = [consumer / "consumer.cpp", *ask("--variable=source")]
+    program = work / "compiled_by_pkg_config"
+    run(*compiler, "-std=c++20", "-DPROMPTLAYER_SEPARATE_COMPILATION", *sources, *flags, "-o", program)
+    expect_output("pkg-config, separate compilation", program)
 
 
 def by_meson_subproject(work):
@@ -71,6 +79,7 @@ def by_meson_subproject(work):
     run(meson, "setup", work / "subproject", project, "--force-fallback-for=promptlayer")
     run(meson, "compile", "-C", work / "subproject")
     expect_output("Meson subproject", work / "subproject" / "consumer")
+    expect_output("Meson subproject, separate compilation", work / "subproject" / "compiled_consumer")
 
 
 def main():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the example track_prompt from end to end: every option, every exit status, and the API key never shown.
+"""Runs the example track_prompt with each option, checks each exit status, and that the API key is never shown.
 
 usage: example_test.py TRACK_PROMPT
 """
@@ -18,42 +18,41 @@ SECRET = "pl_0123456789-this-must-not-be-shown"
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PROMPTLAYER_")}
 SAMPLE = '{"prompt_name":"support-response","prompt_input_variables":{"user_message":"Hello"},"request_id":12345}'
 SEE_HELP = "see --help"
-WHOLE = "must be an integer that fits in 64 bits signed"
+INTEGER = "must be an integer that fits in 64 bits signed"
 SECONDS = "must be seconds, 0.001 to 86400"
 LATER = "Hint: the same request may succeed later."
 
 failures = 0
 
 
-def check(what, holds, shown=""):
+def check(behaviour, holds, shown=""):
     global failures
-    print("ok    " if holds else "FAILED", what)
+    print("ok    " if holds else "FAILED", behaviour)
     if not holds:
         failures += 1
         print(shown)
 
 
-def matches(expected, found):
-    """`expected` is the whole text, a pattern of it, its lines, or None for any."""
+def matches(expected, text):
+    """`expected` is the whole text, a pattern for it, its lines, or None for any text."""
     if isinstance(expected, list):
         expected = "".join(line + "\n" for line in expected)
     if isinstance(expected, re.Pattern):
-        return expected.fullmatch(found) is not None
-    return expected is None or expected == found
+        return expected.fullmatch(text) is not None
+    return expected is None or expected == text
 
 
-def run(what, *arguments, code=0, out="", err="", key=SECRET, base_url=None):
+def run(behaviour, *arguments, code=0, out="", err="", key=SECRET, base_url=None):
     environment = dict(CLEAN)
     if key is not None:
         environment["PROMPTLAYER_API_KEY"] = key
     if base_url is not None:
         environment["PROMPTLAYER_BASE_URL"] = base_url
-    done = subprocess.run([program, *arguments], env=environment, capture_output=True, timeout=60)
-    found = [text.decode("utf-8", "replace").replace("\r\n", "\n") for text in (done.stdout, done.stderr)]
-    said = "".join(found)
-    shown = f"  exit status {done.returncode}, expected {code}\n  stdout: {found[0]!r}\n  stderr: {found[1]!r}"
-    held = done.returncode == code and matches(out, found[0]) and matches(err, found[1])
-    check(what, held and SECRET not in said and not (key and key in said), shown)
+    process = subprocess.run([program, *arguments], env=environment, capture_output=True, timeout=60)
+    output = [text.decode("utf-8", "replace").replace("\r\n", "\n") for text in (process.stdout, process.stderr)]
+    shown = f"  exit status {process.returncode}, expected {code}\n  stdout: {output[0]!r}\n  stderr: {output[1]!r}"
+    holds = process.returncode == code and matches(out, output[0]) and matches(err, output[1])
+    check(behaviour, holds and SECRET not in "".join(output), shown)
 
 
 def dry(body, url="https://api.promptlayer.com/rest/track-prompt"):
@@ -62,12 +61,12 @@ def dry(body, url="https://api.promptlayer.com/rest/track-prompt"):
 
 
 class Service(http.server.BaseHTTPRequestHandler):
-    """Answers as the first part of the path says; `late` waits until it is let go."""
+    """Responds as the first part of the path says. `late` waits for `released`."""
 
     protocol_version = "HTTP/1.1"
     received = []
-    let_go = threading.Event()
-    answers = {
+    released = threading.Event()
+    responses = {
         "tracked": (200, {}, {"success": True, "message": "noted"}),
         "rejected": (200, {}, {"success": False, "message": "no such request"}),
         "html": (200, {}, "<html>"),
@@ -85,25 +84,25 @@ class Service(http.server.BaseHTTPRequestHandler):
         _, first, rest = self.path.split("/", 2)
         self.received.append((f"{self.command} /{rest}", self.headers["X-API-KEY"], body.decode()))
         if first == "late":
-            self.let_go.wait(30)
-        status, headers, answer = self.answers[first]
-        answer = (answer if isinstance(answer, str) else json.dumps(answer)).encode()
+            self.released.wait(30)
+        status, headers, content = self.responses[first]
+        content = (content if isinstance(content, str) else json.dumps(content)).encode()
         try:
             self.send_response(status)
-            for name, value in {"Content-Length": str(len(answer)), **headers}.items():
+            for name, value in {"Content-Length": str(len(content)), **headers}.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(answer)
+            self.wfile.write(content)
         except OSError:
-            self.close_connection = True  # the client has gone, as it does when the answer is late
+            self.close_connection = True  # the client does not wait for a late response
 
     def log_message(self, *_):
         pass
 
 
 def test_options():
-    run("--help", "--help", out=re.compile(r"Ties a prompt .*\n  --dry-run .*exit status: 0 .*\n", re.DOTALL))
-    run("--help comes first", "--nonsense", "--label", "--help", out=re.compile(r"Ties a prompt .*", re.DOTALL))
+    run("--help", "--help", out=re.compile(r"Associates a prompt .*\n  --dry-run .*exit status: 0 .*\n", re.DOTALL))
+    run("--help has precedence over other options", "--nonsense", "--label", "--help", out=re.compile(r"Associates a prompt .*", re.DOTALL))
 
     required = ["--prompt-name", "a", "--request-id", "-7"]
     for key in (SECRET, None):
@@ -119,7 +118,7 @@ def test_options():
         ),
     )
     run(
-        "--label, values after '='",
+        "--label, and values after '='",
         *("--prompt-name=--a", "--request-id=9223372036854775807", "--label", "prod", "--timeout=0.5", "--dry-run"),
         out=dry('{"prompt_name":"--a","request_id":9223372036854775807,"label":"prod"}'),
     )
@@ -130,14 +129,16 @@ def test_options():
 def test_bad_command_lines():
     required = ["--prompt-name", "a", "--request-id", "1"]
 
-    def refused(what, arguments, lines, **settings):
-        run(what, *arguments, code=2, err=lines, **settings)
+    def refused(behaviour, arguments, lines, **settings):
+        run(behaviour, *arguments, code=2, err=lines, **settings)
 
-    refused("an unknown option", ["--nonsense"], [f"--nonsense: is not an option, {SEE_HELP}"])
-    refused("what follows '=' is not repeated", [f"--key={SECRET}"], [f"--key: is not an option, {SEE_HELP}"])
-    refused("a value for an option without", ["--help=x", "--dry-run=1"], ["--help: takes no value", "--dry-run: takes no value"])
-    refused("what may be a value is not repeated", ["-sekrit", "--\x1b[31m=x"], [f"argument {n}: belongs to no option, {SEE_HELP}" for n in (1, 2)])
-    refused("a stray argument is not repeated", [SECRET], [f"argument 1: belongs to no option, {SEE_HELP}"])
+    def unknown(*positions):
+        return [f"argument {position}: is not an option, {SEE_HELP}" for position in positions]
+
+    refused("an unknown option is rejected and not repeated", ["--nonsense", f"--key={SECRET}"], unknown(1, 2))
+    refused("a value for an option without one is rejected", ["--help=x", "--dry-run=1"], unknown(1, 2))
+    refused("control characters are not repeated", ["-sekrit", "--\x1b[31m=x"], unknown(1, 2))
+    refused("a stray argument is rejected and not repeated", [SECRET], unknown(1))
     for option in ("--prompt-name", "--request-id", "--var", "--version", "--label", "--timeout"):
         given = [text for pair in zip(required[::2], required[1::2]) if pair[0] != option for text in pair]
         refused(f"{option} without a value", [*given, option], [f"{option}: needs a value"])
@@ -146,8 +147,8 @@ def test_bad_command_lines():
             twice = [*given, option, "1", option, "1"]
             refused(f"{option} twice", twice, [f"{option}: is given more than once"])
     for value in ("", "x", "1.0", "1e3", "0x1", " 1", "1 ", "9223372036854775808", "-9223372036854775809"):
-        refused(f"--request-id {value!r}", ["--prompt-name", "a", "--request-id", value], [f"--request-id: {WHOLE}"])
-        refused(f"--version {value!r}", [*required, "--version", value], [f"--version: {WHOLE}"])
+        refused(f"--request-id {value!r}", ["--prompt-name", "a", "--request-id", value], [f"--request-id: {INTEGER}"])
+        refused(f"--version {value!r}", [*required, "--version", value], [f"--version: {INTEGER}"])
     for value in ("", "0", "-1", "x", "5s", "nan", "inf", "1e999", "86401", "0.0009"):
         refused(f"--timeout {value!r}", ["--timeout", value], [f"--timeout: {SECONDS}"])
     refused("--var without '='", [*required, "--var", "x"], ["--var: must be NAME=VALUE"])
@@ -156,13 +157,12 @@ def test_bad_command_lines():
     for option, value in (("--var", "x=1"), ("--version", "1"), ("--label", "x")):
         refused(f"{option} alone", [option, value], ["--prompt-name: is missing", "--request-id: is missing"])
     refused(
-        "all problems at once",
+        "every problem is reported at once",
         ["--request-id", "x", "--prompt-nam", "a", "--label", ""],
         [
-            f"--prompt-nam: is not an option, {SEE_HELP}",
-            f"argument 4: belongs to no option, {SEE_HELP}",
+            *unknown(3, 4),
             "--prompt-name: is missing",
-            f"--request-id: {WHOLE}",
+            f"--request-id: {INTEGER}",
             "label: at least 1 character, has 0",
         ],
     )
@@ -172,29 +172,29 @@ def test_invalid_requests():
     required = ["--prompt-name", "a", "--request-id", "1"]
     either = "only one of version, label may be given"
     for more in ([], ["--dry-run"]):
-        run("--version and --label", *required, "--version", "1", "--label", "x", *more, code=2, err=[either])
+        run("--version and --label together are rejected", *required, "--version", "1", "--label", "x", *more, code=2, err=[either])
     run(
-        "two violations",
+        "two violations are reported",
         *("--prompt-name", "", "--request-id", "1", "--version", "1", "--label", "x"),
         code=2,
         err=["prompt_name: at least 1 character, has 0", either],
     )
     twice = 'prompt_input_variables["x"]: is given more than once'
-    run("a name twice", *required, "--var", "x=1", "--var", "x=2", code=2, err=[twice])
-    run("513 characters", *required, "--label", "\u00e9" * 513, code=2, err=["label: at most 512 characters, has 513"])
+    run("a variable given twice is rejected", *required, "--var", "x=1", "--var", "x=2", code=2, err=[twice])
+    run("a label of 513 characters is rejected", *required, "--label", "\u00e9" * 513, code=2, err=["label: at most 512 characters, has 513"])
     if os.name == "posix":
         bad = "prompt_name: is not UTF-8 at byte 1"
-        run("not UTF-8", b"--prompt-name", b"a\xff", b"--request-id", b"1", code=2, err=[bad])
+        run("text that is not UTF-8 is rejected", b"--prompt-name", b"a\xff", b"--request-id", b"1", code=2, err=[bad])
 
 
 def test_bad_configs():
     insecure = "base_url: must begin with https://: the host is not this machine, and allow_insecure_http is not set"
     for key in (SECRET, None):
-        what = f"http:// to another host, {'a' if key else 'no'} key"
+        what = f"http:// to another host is rejected, {'a' if key else 'no'} key"
         run(what, code=2, err=[insecure], key=key, base_url="http://example.com")
-    run("http:// to a host like this one", code=2, err=[insecure], base_url="http://127.0.0.1.example.com")
+    run("http:// to a host with a loopback address as its prefix is rejected", code=2, err=[insecure], base_url="http://127.0.0.1.example.com")
     run(
-        "two settings",
+        "two invalid members of the config are reported",
         code=2,
         err=[
             "api_key: must be visible ASCII",
@@ -213,7 +213,7 @@ def test_without_a_key():
                 f"{'a prompt' if given else 'the sample'}, {'no' if key is None else 'an empty'} key",
                 *given,
                 out=re.compile(
-                    r"PROMPTLAYER_API_KEY is not set: a service inside this process answers\.\n"
+                    r"PROMPTLAYER_API_KEY is not set: a service inside this process responds\.\n"
                     rf"Sending to http://127\.0\.0\.1:\d+: {re.escape(body)}\n"
                     r"Tracked: Prompt tracked successfully\n"
                 ),
@@ -222,33 +222,33 @@ def test_without_a_key():
 
 
 def test_the_service(base):
-    def answered(path, *arguments, **expected):
+    def responds(path, *arguments, **expected):
         url = f"{base}/{path}"
         sending = f"Sending to {url}: {SAMPLE}"
         run(path, *arguments, base_url=url, **{**expected, "out": [sending, *expected.get("out", [])]})
 
-    answered("tracked", out=["Tracked: noted"])
-    check("what the service got", Service.received == [("POST /rest/track-prompt", SECRET, SAMPLE)], Service.received)
-    answered("rejected", code=1, err=["the service reports that it did not succeed (HTTP 200): no such request"])
+    responds("tracked", out=["Tracked: noted"])
+    check("the service receives the path, the key and the body", Service.received == [("POST /rest/track-prompt", SECRET, SAMPLE)], Service.received)
+    responds("rejected", code=1, err=["the service reports that it did not succeed (HTTP 200): no such request"])
     malformed = r"the response does not match the interface of the service \(HTTP 200\): .+\n"
-    answered("html", code=1, err=re.compile(malformed))
-    answered("400", code=1, err=["the service refused the request (HTTP 400): no such prompt"])
-    answered("401", code=1, err=["the service did not accept the API key (HTTP 401): bad key [redacted]"])
-    answered("429", code=1, err=["the service asks for fewer requests (HTTP 429)", "Hint: try again in 7 s."])
-    answered("429-no-wait", code=1, err=["the service asks for fewer requests (HTTP 429)", LATER])
-    answered("500", code=1, err=re.compile(rf"the service failed \(HTTP 500\).*\n{LATER}\n"))
+    responds("html", code=1, err=re.compile(malformed))
+    responds("400", code=1, err=["the service refused the request (HTTP 400): no such prompt"])
+    responds("401", code=1, err=["the service did not accept the API key (HTTP 401): bad key [redacted]"])
+    responds("429", code=1, err=["the service asks for fewer requests (HTTP 429)", "Hint: try again in 7 s."])
+    responds("429-no-wait", code=1, err=["the service asks for fewer requests (HTTP 429)", LATER])
+    responds("500", code=1, err=re.compile(rf"the service failed \(HTTP 500\).*\n{LATER}\n"))
     before = len(Service.received)
     unexpected = r"the service answered with an unexpected status, .*\(HTTP 302(, redirects to the same host)?\).*\n"
-    answered("elsewhere", code=1, err=re.compile(unexpected))
+    responds("elsewhere", code=1, err=re.compile(unexpected))
     check("a redirect is not followed", len(Service.received) == before + 1, Service.received[before:])
     no_answer = "no response from the service: "
     too_late = re.compile(rf"{no_answer}the timeout expired.*\n{LATER}\n")
-    answered("late", "--timeout", "0.3", code=1, err=too_late)
+    responds("late", "--timeout", "0.3", code=1, err=too_late)
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))  # and does not listen
         url = f"http://127.0.0.1:{closed.getsockname()[1]}"
         refused = re.compile(rf"{no_answer}no connection could be established.*\n{LATER}\n")
-        run("a closed port", code=1, out=[f"Sending to {url}: {SAMPLE}"], err=refused, base_url=url)
+        run("a closed port is reported", code=1, out=[f"Sending to {url}: {SAMPLE}"], err=refused, base_url=url)
 
 
 test_options()
@@ -263,7 +263,7 @@ with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
     try:
         test_the_service(f"http://127.0.0.1:{server.server_port}")
     finally:
-        Service.let_go.set()
+        Service.released.set()
         server.shutdown()
         thread.join()
 sys.exit(f"{failures} failed" if failures else 0)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Takes out the code of the README that has to compile: the ```cpp block after each line `<!-- compiled: NAME -->`, or
-`<!-- compiled: NAME + main -->` where a main function is to be added.
+"""Extracts the code of the README that must compile: the ```cpp block after each line `<!-- compiled: NAME -->`. With
+`<!-- compiled: NAME + main -->` an empty main function is added.
 
 usage: readme_code.py README              prints the names
        readme_code.py README NAME OUTPUT  writes that block
@@ -20,7 +20,7 @@ blocks = {
     )
 }
 if not markers or markers != list(blocks):
-    sys.exit(f"{readme}: markers {markers}, but ```cpp blocks right after a marker {list(blocks)}; want both alike, one or more")
+    sys.exit(f"{readme}: each marker must stand before a ```cpp block; markers: {markers}, blocks: {list(blocks)}")
 if not rest:
     print("\n".join(blocks))
 else:

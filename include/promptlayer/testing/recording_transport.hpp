@@ -3,146 +3,99 @@
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/mutex.hpp>
+#include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <cstddef>
-#include <deque>
-#include <iosfwd>
 #include <memory>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <deque>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
 namespace detail {
 
-/// Requests in order, and the outcomes to come.
-class recording {
-    mutable mutex mutex_{};
-    std::vector<http_request> requests_{};
-    std::deque<transport_result> script_{};
+/// The requests, the scripted outcomes and the pending completions of a recording transport.
+struct recording;
 
-public:
-    void record(const http_request& request) {
-        const lock held{mutex_};
-        requests_.push_back(request);
-    }
+using owned_recording = std::unique_ptr<recording, void (*)(recording*)>;
 
-    void script(transport_result outcome) {
-        const lock held{mutex_};
-        script_.push_back(std::move(outcome));
-    }
-
-    transport_result next() {
-        const lock held{mutex_};
-        if (script_.empty())
-            return http_response{
-                200, {{"Content-Type", "application/json"}}, R"({"success":true,"message":"recorded"})"};
-        transport_result outcome = std::move(script_.front());
-        script_.pop_front();
-        return outcome;
-    }
-
-    std::vector<http_request> requests() const {
-        const lock held{mutex_};
-        return requests_;
-    }
-};
-
-inline std::string to_string(const recording& recorded) {
-    std::string text;
-    for (const http_request& request : recorded.requests())
-        text += promptlayer::to_string(request) + "\n\n";
-    return text;
-}
+PROMPTLAYER_DECL owned_recording make_recording();
+PROMPTLAYER_DECL void add_outcome(recording& recording, transport_result outcome);
+PROMPTLAYER_DECL void add_request(recording& recording, const http_request& request, completion done = {});
+PROMPTLAYER_DECL transport_result take_outcome(recording& recording);
+PROMPTLAYER_DECL std::vector<http_request> requests_of(const recording& recording);
+PROMPTLAYER_DECL std::size_t pending_of(const recording& recording);
+PROMPTLAYER_DECL bool complete_one(recording& recording);
+PROMPTLAYER_DECL std::string print_requests(const recording& recording);
 
 } // namespace detail
 
 namespace testing {
 
-/// A transport for tests: records every request and answers from a script, then with success. Nothing leaves
-/// the process. Any thread; movable while no thread uses it. Printing it shows the requests without the API
-/// key.
+/// A transport for tests. Records each request, and returns the scripted outcomes in order, then success.
+/// Nothing leaves the process. Any thread may use it; it may be moved while no thread uses it. Printing shows
+/// the requests without the API key.
 class recording_transport {
-    std::unique_ptr<detail::recording> recording_ = std::make_unique<detail::recording>();
+    detail::owned_recording recording_ = detail::make_recording();
 
 public:
-    /// The outcome of the next request that has none yet.
-    void respond(http_response response) { recording_->script(std::move(response)); }
-    void fail(transport_failure failed) { recording_->script(std::move(failed)); }
+    /// Adds the outcome of the next request that has no outcome yet.
+    void respond(http_response response) { detail::add_outcome(*recording_, std::move(response)); }
+    void fail(transport_failure failed) { detail::add_outcome(*recording_, std::move(failed)); }
 
-    /// A copy of every request so far, in order.
-    std::vector<http_request> requests() const { return recording_->requests(); }
+    /// Returns a copy of all requests, in order.
+    std::vector<http_request> requests() const { return detail::requests_of(*recording_); }
 
     transport_result send(const http_request& request) {
-        recording_->record(request);
-        return recording_->next();
+        detail::add_request(*recording_, request);
+        return detail::take_outcome(*recording_);
     }
 
     friend std::string to_string(const recording_transport& transport) {
-        return to_string(*transport.recording_);
+        return detail::print_requests(*transport.recording_);
     }
 };
 
-/// The same for an asynchronous client: each request waits until the test completes it. Requests that still
-/// wait when it is destroyed are cancelled.
+/// The same for an asynchronous client: each request is pending until the test completes it. The destructor
+/// cancels pending requests.
 class recording_async_transport {
-    struct waiting {
-        detail::mutex mutex{};
-        std::deque<completion> completions{};
-    };
-    std::unique_ptr<detail::recording> recording_ = std::make_unique<detail::recording>();
-    std::unique_ptr<waiting> waiting_ = std::make_unique<waiting>();
+    detail::owned_recording recording_ = detail::make_recording();
 
 public:
-    /// The outcome of the next completion that has none yet.
-    void respond(http_response response) { recording_->script(std::move(response)); }
-    void fail(transport_failure failed) { recording_->script(std::move(failed)); }
+    /// Adds the outcome of the next completion that has no outcome yet.
+    void respond(http_response response) { detail::add_outcome(*recording_, std::move(response)); }
+    void fail(transport_failure failed) { detail::add_outcome(*recording_, std::move(failed)); }
 
-    /// A copy of every request so far, in order.
-    std::vector<http_request> requests() const { return recording_->requests(); }
+    /// Returns a copy of all requests, in order.
+    std::vector<http_request> requests() const { return detail::requests_of(*recording_); }
 
     void send(http_request request, completion done) {
-        recording_->record(request);
-        const detail::lock held{waiting_->mutex};
-        waiting_->completions.push_back(std::move(done));
+        detail::add_request(*recording_, request, std::move(done));
     }
 
-    /// How many requests wait.
-    std::size_t pending() const {
-        const detail::lock held{waiting_->mutex};
-        return waiting_->completions.size();
-    }
+    /// Returns the number of pending requests.
+    std::size_t pending() const { return detail::pending_of(*recording_); }
 
-    /// Completes the request that has waited longest, on this thread; false if none waits.
-    bool complete_one() {
-        completion done;
-        {
-            const detail::lock held{waiting_->mutex};
-            if (waiting_->completions.empty())
-                return false;
-            done = std::move(waiting_->completions.front());
-            waiting_->completions.pop_front();
-        }
-        done(recording_->next());
-        return true;
-    }
+    /// Completes the oldest pending request, on this thread. Returns false if there is none.
+    bool complete_one() { return detail::complete_one(*recording_); }
 
-    /// Completes every request that waits, those sent meanwhile included; returns how many.
+    /// Completes all pending requests, and those that are sent meanwhile. Returns their number.
     std::size_t complete_all() {
-        std::size_t completed = 0;
+        std::size_t count = 0;
         while (complete_one())
-            ++completed;
-        return completed;
+            ++count;
+        return count;
     }
 
     friend std::string to_string(const recording_async_transport& transport) {
-        return to_string(*transport.recording_);
+        return detail::print_requests(*transport.recording_);
     }
 };
 
@@ -156,6 +109,73 @@ template <>
 inline constexpr bool is_printable<testing::recording_transport> = true;
 template <>
 inline constexpr bool is_printable<testing::recording_async_transport> = true;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+struct recording {
+    mutable detail::mutex mutex{};
+    std::vector<http_request> requests{};
+    std::deque<transport_result> outcomes{};
+    std::deque<completion> completions{};
+};
+
+PROMPTLAYER_DECL owned_recording make_recording() {
+    return {new recording, [](recording* recording) { delete recording; }};
+}
+
+PROMPTLAYER_DECL void add_outcome(recording& recording, transport_result outcome) {
+    const lock guard{recording.mutex};
+    recording.outcomes.push_back(std::move(outcome));
+}
+
+PROMPTLAYER_DECL void add_request(recording& recording, const http_request& request, completion done) {
+    const lock guard{recording.mutex};
+    recording.requests.push_back(request);
+    if (done)
+        recording.completions.push_back(std::move(done));
+}
+
+PROMPTLAYER_DECL transport_result take_outcome(recording& recording) {
+    const lock guard{recording.mutex};
+    if (recording.outcomes.empty())
+        return http_response{
+            200, {{"Content-Type", "application/json"}}, R"({"success":true,"message":"recorded"})"};
+    transport_result outcome = std::move(recording.outcomes.front());
+    recording.outcomes.pop_front();
+    return outcome;
+}
+
+PROMPTLAYER_DECL std::vector<http_request> requests_of(const recording& recording) {
+    const lock guard{recording.mutex};
+    return recording.requests;
+}
+
+PROMPTLAYER_DECL std::size_t pending_of(const recording& recording) {
+    const lock guard{recording.mutex};
+    return recording.completions.size();
+}
+
+PROMPTLAYER_DECL bool complete_one(recording& recording) {
+    completion done;
+    {
+        const lock guard{recording.mutex};
+        if (recording.completions.empty())
+            return false;
+        done = std::move(recording.completions.front());
+        recording.completions.pop_front();
+    }
+    done(take_outcome(recording));
+    return true;
+}
+
+PROMPTLAYER_DECL std::string print_requests(const recording& recording) {
+    std::string text;
+    for (const http_request& request : requests_of(recording))
+        text += to_string(request) + "\n\n";
+    return text;
+}
+
+#endif
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
