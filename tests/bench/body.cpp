@@ -1,5 +1,5 @@
-// How long a body takes to be validated and written, beside Boost.JSON, which only writes it. Both are timed
-// in one run, so that the ratio of two rows holds whatever the machine does.
+// Measures validating and writing a body beside Boost.JSON, which only writes it. One run times both, so that
+// the ratio of two rows is meaningful on a busy machine.
 
 #include <promptlayer.hpp>
 

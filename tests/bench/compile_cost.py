@@ -101,8 +101,8 @@ def main():
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--runs", type=int, default=3)
     options.add_argument("compilers", nargs="*")
-    given = options.parse_args()
-    compilers = given.compilers or [name for name in ("g++", "clang++-14") if shutil.which(name)]
+    arguments = options.parse_args()
+    compilers = arguments.compilers or [name for name in ("g++", "clang++-14") if shutil.which(name)]
     print(f"{'file':32}{'mode':13}{'compiler':12}{'level':>6}{'user s':>9}{'beside':>9}{'ratio':>8}{'object KB':>11}")
     with tempfile.TemporaryDirectory() as folder:
         for number, text in enumerate(FILES.values()):
@@ -110,7 +110,7 @@ def main():
         for compiler in compilers:
             for level in ("-O0", "-O2"):
                 seconds, size = {}, {}
-                for _ in range(given.runs):  # each file once in each round, so that a slow moment affects all files
+                for _ in range(arguments.runs):  # each file once in each round, so that a slow moment affects all files
                     for number, name in enumerate(FILES):
                         for mode, flags in MODES.items():
                             if mode == "separate" and name not in BESIDE:

@@ -1,7 +1,6 @@
 // expect-gcc: declared with attribute 'nodiscard'
 // expect-clang: declared with 'nodiscard' attribute
-#include <promptlayer/track_prompt.hpp>
-#include <promptlayer/validate.hpp>
+#include <promptlayer.hpp>
 
 void check(const promptlayer::track_prompt& request) {
 #if defined(FIXED)

@@ -1,7 +1,6 @@
 // expect: too_many_characters
 // expect: ::label
-#include <promptlayer/track_prompt.hpp>
-#include <promptlayer/validate.hpp>
+#include <promptlayer.hpp>
 
 #include <array>
 #include <string_view>

@@ -1,7 +1,6 @@
 // expect: given_together_with_another_of_its_group
 // expect: ::version
-#include <promptlayer/track_prompt.hpp>
-#include <promptlayer/validate.hpp>
+#include <promptlayer.hpp>
 
 static_assert(promptlayer::require_valid(promptlayer::track_prompt_view {
     .prompt_name = "a", .request_id = 1,

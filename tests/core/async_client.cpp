@@ -1,5 +1,7 @@
 #include <promptlayer.hpp>
 
+#include "../support/samples.hpp"
+
 #include <doctest/doctest.h>
 
 #include <memory>
@@ -13,219 +15,216 @@
 namespace pl = promptlayer;
 using pl::errc;
 using pl::testing::recording_async_transport;
+using test_support::valid_request;
 
 namespace {
 
 using outcome = pl::result<pl::track_response>;
 
-pl::track_prompt good() { return {.prompt_name = "a", .request_id = 1}; }
-
-/// A handler that keeps what it is called with.
-auto into(std::vector<outcome>& kept) {
-    return [&kept](outcome r) { kept.push_back(std::move(r)); };
+/// Returns a handler that appends its result to `outcomes`.
+auto append_to(std::vector<outcome>& outcomes) {
+    return [&outcomes](outcome r) { outcomes.push_back(std::move(r)); };
 }
 
-/// A transport that hands its requests' completions to the test.
-auto handing_over(std::vector<pl::completion>& held) {
+/// Returns a transport that leaves each completion to the test.
+auto holding_transport(std::vector<pl::completion>& completions) {
     return pl::transport_from(
-        [&held](pl::http_request, pl::completion done) { held.push_back(std::move(done)); });
+        [&completions](pl::http_request, pl::completion complete) { completions.push_back(std::move(complete)); });
 }
 
 } // namespace
 
 TEST_CASE("the handler is called once, when the transport completes") {
     pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
-    std::vector<outcome> kept;
+    std::vector<outcome> outcomes;
     client.transport().respond({200, {}, R"({"success":true,"message":"Tracked"})"});
-    client.track_prompt(good(), into(kept));
-    CHECK(kept.empty());
+    client.track_prompt(valid_request(), append_to(outcomes));
+    CHECK(outcomes.empty());
     CHECK(client.transport().pending() == 1);
     CHECK(client.transport().complete_one());
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0]->message == "Tracked");
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0]->message == "Tracked");
     CHECK_FALSE(client.transport().complete_one());
-    CHECK(client.transport().requests().at(0) == pl::encode({.api_key = "pl_key"}, good()).value());
+    CHECK(client.transport().requests().at(0) == pl::encode({.api_key = "pl_key"}, valid_request()).value());
 }
 
-TEST_CASE("braces, views and the generic call take a handler too") {
+TEST_CASE("braces, views and the generic call accept a handler") {
     pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
-    std::vector<outcome> kept;
-    client.track_prompt({.prompt_name = "a", .request_id = 1}, into(kept));
-    client.track_prompt(pl::track_prompt_view{.prompt_name = "a", .request_id = 1}, into(kept));
-    client.call(good(), into(kept));
+    std::vector<outcome> outcomes;
+    client.track_prompt({.prompt_name = "a", .request_id = 1}, append_to(outcomes));
+    client.track_prompt(pl::track_prompt_view{.prompt_name = "a", .request_id = 1}, append_to(outcomes));
+    client.call(valid_request(), append_to(outcomes));
     CHECK(client.transport().complete_all() == 3);
-    CHECK(kept.size() == 3);
+    CHECK(outcomes.size() == 3);
     const auto sent = client.transport().requests();
     CHECK((sent[0] == sent[1] && sent[1] == sent[2]));
 }
 
-TEST_CASE("a request that is refused unsent is told before the call returns") {
-    std::vector<outcome> kept;
+TEST_CASE("an invalid request or config is reported before the call returns") {
+    std::vector<outcome> outcomes;
     pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
-    client.track_prompt({.prompt_name = "", .request_id = 1}, into(kept));
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().code == errc::invalid_request);
+    client.track_prompt({.prompt_name = "", .request_id = 1}, append_to(outcomes));
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().code == errc::invalid_request);
     pl::client unusable{{}, recording_async_transport{}};
-    unusable.track_prompt(good(), into(kept));
-    REQUIRE(kept.size() == 2);
-    CHECK(kept[1].error().code == errc::invalid_config);
+    unusable.track_prompt(valid_request(), append_to(outcomes));
+    REQUIRE(outcomes.size() == 2);
+    CHECK(outcomes[1].error().code == errc::invalid_config);
     CHECK(client.transport().requests().empty());
     CHECK(unusable.transport().requests().empty());
 }
 
-TEST_CASE("a handler may be move-only, and is let go when it has been called") {
-    std::vector<pl::completion> held;
-    pl::client client{{.api_key = "pl_key"}, handing_over(held)};
+TEST_CASE("a handler may be move-only and is destroyed once it has been called") {
+    std::vector<pl::completion> completions;
+    pl::client client{{.api_key = "pl_key"}, holding_transport(completions)};
     const auto witness = std::make_shared<int>(7);
     int seen = 0;
-    client.track_prompt(good(),
+    client.track_prompt(valid_request(),
                         [&seen, owned = std::make_unique<int>(7), witness](outcome) { seen += *owned; });
     CHECK(witness.use_count() == 2);
-    held.at(0)(pl::http_response{200, {}, ""});
+    completions.at(0)(pl::http_response{200, {}, ""});
     CHECK(seen == 7);
-    CHECK(witness.use_count() == 1); // though the transport still holds the completion
+    CHECK(witness.use_count() == 1); // although the transport still has the completion
 }
 
 TEST_CASE("a second completion is ignored") {
-    std::vector<pl::completion> held;
-    std::vector<outcome> kept;
-    pl::client client{{.api_key = "pl_key"}, handing_over(held)};
-    client.track_prompt(good(), into(kept));
-    const pl::completion copy = held.at(0);
-    held[0](pl::http_response{404, {}, ""});
-    held[0](pl::http_response{500, {}, ""});
+    std::vector<pl::completion> completions;
+    std::vector<outcome> outcomes;
+    pl::client client{{.api_key = "pl_key"}, holding_transport(completions)};
+    client.track_prompt(valid_request(), append_to(outcomes));
+    const pl::completion copy = completions.at(0);
+    completions[0](pl::http_response{404, {}, ""});
+    completions[0](pl::http_response{500, {}, ""});
     copy(pl::transport_failure{});
-    held.clear();
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().code == errc::not_found);
+    completions.clear();
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().code == errc::not_found);
 }
 
-TEST_CASE("of two completions at once on two threads one counts") {
+TEST_CASE("the handler is called once if two threads complete at the same time") {
     for (int round = 0; round < 200; ++round) {
-        std::vector<pl::completion> held;
-        std::vector<outcome> kept;
-        pl::client client{{.api_key = "pl_key"}, handing_over(held)};
-        client.track_prompt(good(), into(kept));
-        std::thread other{[done = held.at(0)] { done(pl::http_response{404, {}, ""}); }};
-        held[0](pl::http_response{404, {}, ""});
+        std::vector<pl::completion> completions;
+        std::vector<outcome> outcomes;
+        pl::client client{{.api_key = "pl_key"}, holding_transport(completions)};
+        client.track_prompt(valid_request(), append_to(outcomes));
+        std::thread other{[complete = completions.at(0)] { complete(pl::http_response{404, {}, ""}); }};
+        completions[0](pl::http_response{404, {}, ""});
         other.join();
-        CHECK(kept.size() == 1);
+        CHECK(outcomes.size() == 1);
     }
 }
 
-TEST_CASE("a completion that is destroyed uncalled is a cancelled request") {
-    std::vector<pl::completion> held;
-    std::vector<outcome> kept;
-    pl::client client{{.api_key = "pl_key"}, handing_over(held)};
-    client.track_prompt(good(), into(kept));
+TEST_CASE("a request is cancelled if its completion is destroyed without a call") {
+    std::vector<pl::completion> completions;
+    std::vector<outcome> outcomes;
+    pl::client client{{.api_key = "pl_key"}, holding_transport(completions)};
+    client.track_prompt(valid_request(), append_to(outcomes));
     {
-        const pl::completion copy = held.at(0);
-        held.clear();
-        CHECK(kept.empty()); // a copy may still be called
+        const pl::completion copy = completions.at(0);
+        completions.clear();
+        CHECK(outcomes.empty()); // a copy may still be called
     }
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().code == errc::transport);
-    CHECK(kept[0].error().failure == pl::failure::cancelled);
-    CHECK_FALSE(kept[0].error().retryable());
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().code == errc::transport);
+    CHECK(outcomes[0].error().failure == pl::failure::cancelled);
+    CHECK_FALSE(outcomes[0].error().retryable());
 }
 
-TEST_CASE(
-    "a transport that drops the completion at once is a cancelled request, told before the call returns") {
-    std::vector<outcome> kept;
+TEST_CASE("a request is cancelled before the call returns if the transport drops the completion") {
+    std::vector<outcome> outcomes;
     pl::client client{{.api_key = "pl_key"}, pl::transport_from([](pl::http_request, pl::completion) {})};
-    client.track_prompt(good(), into(kept));
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().failure == pl::failure::cancelled);
+    client.track_prompt(valid_request(), append_to(outcomes));
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().failure == pl::failure::cancelled);
 }
 
 TEST_CASE("a transport may complete before send returns") {
-    std::vector<outcome> kept;
+    std::vector<outcome> outcomes;
     pl::client client{{.api_key = "pl_key"},
-                      pl::transport_from([](pl::http_request, const pl::completion& done) {
-                          done(pl::http_response{429, {{"Retry-After", "3"}}, ""});
+                      pl::transport_from([](pl::http_request, const pl::completion& complete) {
+                          complete(pl::http_response{429, {{"Retry-After", "3"}}, ""});
                       })};
-    client.track_prompt(good(), into(kept));
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().retry_after == std::chrono::seconds{3});
+    client.track_prompt(valid_request(), append_to(outcomes));
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().retry_after == std::chrono::seconds{3});
 }
 
 TEST_CASE("the client may be destroyed while a request is in flight") {
-    std::vector<pl::completion> held;
-    std::vector<outcome> kept;
+    std::vector<pl::completion> completions;
+    std::vector<outcome> outcomes;
     {
-        pl::client client{{.api_key = "pl_sesame"}, handing_over(held)};
-        client.track_prompt(good(), into(kept));
+        pl::client client{{.api_key = "pl_sesame"}, holding_transport(completions)};
+        client.track_prompt(valid_request(), append_to(outcomes));
     }
-    held.at(0)(pl::http_response{401, {}, R"({"message":"pl_sesame"})"});
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().message == "the service did not accept the API key (HTTP 401): [redacted]");
+    completions.at(0)(pl::http_response{401, {}, R"({"message":"pl_sesame"})"});
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().message == "the service did not accept the API key (HTTP 401): [redacted]");
 }
 
-TEST_CASE("a client that owns its transport cancels on destruction what it did not complete") {
-    std::vector<outcome> kept;
+TEST_CASE("destroying a client cancels the requests that its own transport has not completed") {
+    std::vector<outcome> outcomes;
     {
         pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
-        client.track_prompt(good(), into(kept));
+        client.track_prompt(valid_request(), append_to(outcomes));
     }
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().failure == pl::failure::cancelled);
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().failure == pl::failure::cancelled);
 }
 
 TEST_CASE("a handler may start the next request") {
     pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
-    int done = 0;
-    client.track_prompt(good(), [&](outcome) {
-        ++done;
-        client.track_prompt(good(), [&](outcome) { ++done; });
+    int calls = 0;
+    client.track_prompt(valid_request(), [&](outcome) {
+        ++calls;
+        client.track_prompt(valid_request(), [&](outcome) { ++calls; });
     });
     CHECK(client.transport().complete_all() == 2);
-    CHECK(done == 2);
+    CHECK(calls == 2);
 }
 
-TEST_CASE("a transport that is both kinds serves both kinds of call") {
+TEST_CASE("a transport of both kinds serves calls with and without a handler") {
     struct both {
         pl::transport_result send(const pl::http_request&) { return pl::http_response{404, {}, ""}; }
-        void send(pl::http_request, pl::completion done) { done(pl::http_response{409, {}, ""}); }
+        void send(pl::http_request, pl::completion complete) { complete(pl::http_response{409, {}, ""}); }
     };
     pl::client client{{.api_key = "pl_key"}, both{}};
-    CHECK(client.track_prompt(good()).error().code == errc::not_found);
-    std::vector<outcome> kept;
-    client.track_prompt(good(), into(kept));
-    CHECK(kept.at(0).error().code == errc::conflict);
+    CHECK(client.track_prompt(valid_request()).error().code == errc::not_found);
+    std::vector<outcome> outcomes;
+    client.track_prompt(valid_request(), append_to(outcomes));
+    CHECK(outcomes.at(0).error().code == errc::conflict);
 }
 
 #if defined(__cpp_exceptions)
-TEST_CASE("what an asynchronous transport throws becomes a transport error, once") {
-    std::vector<outcome> kept;
+TEST_CASE("an exception of an asynchronous transport becomes one transport error") {
+    std::vector<outcome> outcomes;
     pl::client client{{.api_key = "pl_key"}, pl::transport_from([](pl::http_request, pl::completion) {
                           throw std::runtime_error{"no socket"};
                       })};
-    client.track_prompt(good(), into(kept));
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().failure == pl::failure::other);
-    CHECK(kept[0].error().message.ends_with(": no socket"));
+    client.track_prompt(valid_request(), append_to(outcomes));
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().failure == pl::failure::other);
+    CHECK(outcomes[0].error().message.ends_with(": no socket"));
 }
 
-TEST_CASE("what an asynchronous transport throws after it completed is caught, and calls the handler no "
-          "second time") {
-    std::vector<outcome> kept;
+TEST_CASE("an exception thrown after the completion does not call the handler again") {
+    std::vector<outcome> outcomes;
     pl::client client{{.api_key = "pl_key"},
-                      pl::transport_from([](pl::http_request, const pl::completion& done) {
-                          done(pl::http_response{404, {}, ""});
+                      pl::transport_from([](pl::http_request, const pl::completion& complete) {
+                          complete(pl::http_response{404, {}, ""});
                           throw std::runtime_error{"too late"};
                       })};
-    client.track_prompt(good(), into(kept));
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().code == errc::not_found);
+    client.track_prompt(valid_request(), append_to(outcomes));
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().code == errc::not_found);
 }
 
-TEST_CASE("what a handler throws goes to the caller of the completion and calls it no second time") {
+TEST_CASE("an exception of the handler reaches the caller and causes no second call") {
     int calls = 0;
     pl::client client{{.api_key = "pl_key"},
-                      pl::transport_from([](pl::http_request, const pl::completion& done) {
-                          done(pl::http_response{404, {}, ""});
+                      pl::transport_from([](pl::http_request, const pl::completion& complete) {
+                          complete(pl::http_response{404, {}, ""});
                       })};
-    CHECK_THROWS_AS(client.track_prompt(good(),
+    CHECK_THROWS_AS(client.track_prompt(valid_request(),
                                         [&](outcome) {
                                             ++calls;
                                             throw std::logic_error{"the handler's own"};
@@ -234,10 +233,10 @@ TEST_CASE("what a handler throws goes to the caller of the completion and calls 
     CHECK(calls == 1);
 }
 
-TEST_CASE("a handler that throws when a completion is destroyed harms nothing") {
+TEST_CASE("an exception of the handler is caught if the completion is destroyed") {
     int calls = 0;
     pl::client client{{.api_key = "pl_key"}, pl::transport_from([](pl::http_request, pl::completion) {})};
-    client.track_prompt(good(), [&](outcome) {
+    client.track_prompt(valid_request(), [&](outcome) {
         ++calls;
         throw std::logic_error{"the handler's own"};
     });
@@ -245,12 +244,12 @@ TEST_CASE("a handler that throws when a completion is destroyed harms nothing") 
 }
 #endif
 
-TEST_CASE("a client that was moved from calls the handler with the reason") {
+TEST_CASE("a moved-from client calls the handler with errc::closed") {
     pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
     const pl::client other = std::move(client);
-    std::vector<outcome> kept;
-    client.track_prompt(good(), into(kept)); // moved from
-    REQUIRE(kept.size() == 1);
-    CHECK(kept[0].error().code == errc::closed);
+    std::vector<outcome> outcomes;
+    client.track_prompt(valid_request(), append_to(outcomes));
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().code == errc::closed);
     CHECK(other.transport().requests().empty());
 }

@@ -1,5 +1,7 @@
 #include <promptlayer.hpp>
 
+#include "../support/samples.hpp"
+
 #include <doctest/doctest.h>
 
 #include <functional>
@@ -12,34 +14,33 @@
 namespace pl = promptlayer;
 using pl::errc;
 using pl::testing::recording_transport;
+using test_support::valid_request;
 
 namespace {
 
-pl::track_prompt good() { return {.prompt_name = "a", .request_id = 1}; }
-
-/// What a client makes of one outcome.
+/// Returns the error that a client makes of a transport failure.
 pl::error error_of(pl::transport_failure failed) {
     pl::client client{{.api_key = "pl_sesame"}, recording_transport{}};
     client.transport().fail(std::move(failed));
-    return client.track_prompt(good()).error();
+    return client.track_prompt(valid_request()).error();
 }
 
 static_assert(std::is_move_constructible_v<pl::client<recording_transport>>);
 
 } // namespace
 
-TEST_CASE("a request goes to the transport as encode makes it, once, and its answer comes back decoded") {
+TEST_CASE("a request reaches the transport once, as encoded, and its response is decoded") {
     const pl::config settings{.api_key = "pl_key", .base_url = "http://localhost:1/p"};
     pl::client client{settings, recording_transport{}};
     client.transport().respond({200, {}, R"({"success":true,"message":"Tracked"})"});
-    const auto outcome = client.track_prompt(good());
+    const auto outcome = client.track_prompt(valid_request());
     REQUIRE(outcome.has_value());
     CHECK(outcome->message == "Tracked");
     REQUIRE(client.transport().requests().size() == 1);
-    CHECK(client.transport().requests()[0] == pl::encode(settings, good()).value());
+    CHECK(client.transport().requests()[0] == pl::encode(settings, valid_request()).value());
 }
 
-TEST_CASE("requests in braces, owned and as a view are the same") {
+TEST_CASE("braces, an owned request and a view encode to the same HTTP request") {
     pl::client client{{.api_key = "pl_key"}, recording_transport{}};
     CHECK(client.track_prompt({.prompt_name = "a", .prompt_input_variables = {{"x", "y"}}, .request_id = 1})
               .has_value());
@@ -69,10 +70,10 @@ TEST_CASE("an invalid request is not sent") {
     CHECK(client.transport().requests().empty());
 }
 
-TEST_CASE("with a bad config nothing is sent, and every call says why") {
+TEST_CASE("every call reports an invalid config and sends nothing") {
     pl::client client{{.base_url = "http://evil.com"}, recording_transport{}};
     for (int i = 0; i < 2; ++i) {
-        const auto outcome = client.track_prompt(good());
+        const auto outcome = client.track_prompt(valid_request());
         CHECK(outcome.error().code == errc::invalid_config);
         REQUIRE(outcome.error().violations.size() == 2);
         CHECK(outcome.error().violations[0].path == "api_key");
@@ -81,22 +82,22 @@ TEST_CASE("with a bad config nothing is sent, and every call says why") {
     CHECK(client.transport().requests().empty());
 }
 
-TEST_CASE("the limit on requests is the config's") {
+TEST_CASE("a client applies the config's limit on the size of a request") {
     pl::client client{{.api_key = "pl_key", .max_request_bytes = 33}, recording_transport{}};
-    CHECK(client.track_prompt(good()).error().violations.at(0).rule == pl::rule::max_bytes);
+    CHECK(client.track_prompt(valid_request()).error().violations.at(0).rule == pl::rule::max_bytes);
     CHECK(client.transport().requests().empty());
 }
 
-TEST_CASE("one call is one attempt, also where it could be retried") {
+TEST_CASE("a call makes one attempt even if the failure is retryable") {
     pl::client client{{.api_key = "pl_key"}, recording_transport{}};
     client.transport().respond({503, {}, ""});
     client.transport().fail({pl::failure::reset, ""});
-    CHECK(client.track_prompt(good()).error().retryable());
-    CHECK(client.track_prompt(good()).error().retryable());
+    CHECK(client.track_prompt(valid_request()).error().retryable());
+    CHECK(client.track_prompt(valid_request()).error().retryable());
     CHECK(client.transport().requests().size() == 2);
 }
 
-TEST_CASE("a transport's failure keeps its kind and says whether the request may have arrived") {
+TEST_CASE("a transport failure keeps its kind and says whether the request may have arrived") {
     const std::pair<pl::failure, bool> kinds[] = {
         {pl::failure::resolve, false}, {pl::failure::connect, false}, {pl::failure::tls, false},
         {pl::failure::timeout, true},  {pl::failure::reset, true},    {pl::failure::cancelled, true},
@@ -120,7 +121,7 @@ TEST_CASE("a transport's failure keeps its kind and says whether the request may
           "no response from the service: the timeout expired");
 }
 
-TEST_CASE("a transport's words are bounded, without control characters, invalid bytes and the key") {
+TEST_CASE("a transport's message is bounded, sanitized and redacted") {
     CHECK(error_of({pl::failure::other, "a\nb\x1b[0m\xFF header X-API-KEY: pl_sesame"}).message ==
           "no response from the service: the transport failed: a b [0m\xEF\xBF\xBD header X-API-KEY: "
           "[redacted]");
@@ -128,34 +129,34 @@ TEST_CASE("a transport's words are bounded, without control characters, invalid 
     CHECK(e.message.ends_with(": " + std::string(512, 'x')));
 }
 
-TEST_CASE("std::ref has the client refer to a transport") {
+TEST_CASE("a client made with std::ref refers to the caller's transport") {
     recording_transport transport;
     pl::client client{{.api_key = "pl_key"}, std::ref(transport)};
     static_assert(std::is_same_v<decltype(client), pl::client<recording_transport&>>);
-    CHECK(client.track_prompt(good()).has_value());
+    CHECK(client.track_prompt(valid_request()).has_value());
     CHECK(transport.requests().size() == 1);
     CHECK(&client.transport() == &transport);
 }
 
-TEST_CASE("a closure is a transport, also one that returns only responses") {
+TEST_CASE("a closure that returns only responses is a transport") {
     int calls = 0;
     pl::client client{{.api_key = "pl_key"}, pl::transport_from([&](const pl::http_request&) {
                           ++calls;
                           return pl::http_response{404, {}, ""};
                       })};
-    CHECK(client.track_prompt(good()).error().code == errc::not_found);
+    CHECK(client.track_prompt(valid_request()).error().code == errc::not_found);
     CHECK(calls == 1);
 }
 
 #if defined(__cpp_exceptions)
-TEST_CASE("what a transport throws becomes a transport error") {
+TEST_CASE("an exception of a transport becomes a transport error") {
     const auto client_with = [](auto thrown) {
         return pl::client{
             {.api_key = "pl_sesame"},
             pl::transport_from([=](const pl::http_request&) -> pl::transport_result { throw thrown; })};
     };
     auto standard = client_with(std::runtime_error{"no socket, header pl_sesame"});
-    const auto e = standard.track_prompt(good()).error();
+    const auto e = standard.track_prompt(valid_request()).error();
     CHECK(e.code == errc::transport);
     CHECK(e.failure == pl::failure::other);
     CHECK(e.maybe_delivered);
@@ -164,14 +165,14 @@ TEST_CASE("what a transport throws becomes a transport error") {
         const char* what() const noexcept override { return nullptr; }
     };
     auto wordless = client_with(silent{});
-    CHECK(wordless.track_prompt(good()).error().message.ends_with(": unknown exception"));
+    CHECK(wordless.track_prompt(valid_request()).error().message.ends_with(": unknown exception"));
     auto other = client_with(7);
-    CHECK(other.track_prompt(good()).error().message ==
+    CHECK(other.track_prompt(valid_request()).error().message ==
           "no response from the service: the transport failed: unknown exception");
 }
 #endif
 
-TEST_CASE("no error of a client holds the key or a value of the request") {
+TEST_CASE("no error of a client contains the key or a value of the request") {
     pl::client client{{.api_key = "pl_sesame"}, recording_transport{}};
     for (const int status : {200, 302, 400, 401, 422, 429, 500})
         client.transport().respond(
@@ -185,13 +186,13 @@ TEST_CASE("no error of a client holds the key or a value of the request") {
     }
 }
 
-TEST_CASE("a client that was moved from says so and sends nothing") {
+TEST_CASE("a moved-from client reports errc::closed and sends nothing") {
     pl::client client{{.api_key = "pl_key"}, recording_transport{}};
     pl::client other = std::move(client);
-    const auto outcome = client.track_prompt(good()); // moved from
+    const auto outcome = client.track_prompt(valid_request());
     CHECK(outcome.error().code == errc::closed);
     CHECK(outcome.error().message == "the client was moved from");
-    CHECK(other.track_prompt(good()).has_value());
+    CHECK(other.track_prompt(valid_request()).has_value());
     client = std::move(other);
-    CHECK(client.track_prompt(good()).has_value());
+    CHECK(client.track_prompt(valid_request()).has_value());
 }

@@ -1,4 +1,4 @@
-// A made-up endpoint of another shape: what holds for track_prompt comes from the templates alone.
+// A made-up endpoint of another shape has everything that track_prompt has.
 
 #include <promptlayer.hpp>
 
@@ -16,13 +16,14 @@ using pl::rule;
 
 namespace {
 
-struct filed {
+struct ticket_reply {
     pl::integer ticket{};
     std::optional<std::string> queue{};
     std::map<std::string, std::string> notes{};
 
-    using schema = pl::schema<pl::field<"ticket", &filed::ticket>, pl::field<"queue", &filed::queue>,
-                              pl::field<"notes", &filed::notes>>;
+    using schema =
+        pl::schema<pl::field<"ticket", &ticket_reply::ticket>, pl::field<"queue", &ticket_reply::queue>,
+                   pl::field<"notes", &ticket_reply::notes>>;
 };
 
 struct file_ticket {
@@ -34,7 +35,7 @@ struct file_ticket {
     std::map<std::string, std::string> tags{};
 
     static constexpr std::string_view path = "/made-up/tickets";
-    using reply = filed;
+    using reply = ticket_reply;
     using schema = pl::schema<pl::field<"urgent", &file_ticket::urgent>, //
                               pl::field<"by_name", &file_ticket::by_name>,
                               pl::field<"by_mail", &file_ticket::by_mail, pl::min_length<3>>,
@@ -46,18 +47,18 @@ struct file_ticket {
 
 } // namespace
 
-TEST_CASE("another model is validated by its schema") {
+TEST_CASE("a custom model is validated by its schema") {
     CHECK(pl::validate(file_ticket{.urgent = false, .text = "ab"}).empty());
-    const auto found = pl::validate(
+    const auto violations = pl::validate(
         file_ticket{.urgent = true, .by_name = "", .by_mail = "me", .by_number = 3, .text = "fives"});
-    REQUIRE(found.size() == 3);
-    CHECK(to_string(found[0]) == "by_mail: at least 3 characters, has 2");
-    CHECK(to_string(found[1]) == "text: at most 4 characters, has 5");
-    CHECK(to_string(found[2]) == "only one of by_name, by_mail, by_number may be given");
-    CHECK(found[2].actual == 3);
+    REQUIRE(violations.size() == 3);
+    CHECK(to_string(violations[0]) == "by_mail: at least 3 characters, has 2");
+    CHECK(to_string(violations[1]) == "text: at most 4 characters, has 5");
+    CHECK(to_string(violations[2]) == "only one of by_name, by_mail, by_number may be given");
+    CHECK(violations[2].actual == 3);
 }
 
-TEST_CASE("another model is written and read by its schema") {
+TEST_CASE("a custom model is written and read by its schema") {
     const file_ticket ticket{.urgent = true, .by_number = -4, .text = "ab", .tags = {{"k", "v"}}};
     const std::string text = R"({"urgent":true,"by_number":-4,"text":"ab","tags":{"k":"v"}})";
     CHECK(pl::to_json(ticket).value() == text);
@@ -73,7 +74,7 @@ TEST_CASE("another model is written and read by its schema") {
     CHECK(to_string(pl::from_json<file_ticket>("{}").error()) == "urgent: is required; text: is required");
 }
 
-TEST_CASE("another model has its JSON Schema") {
+TEST_CASE("a custom model has its JSON Schema") {
     const auto expected = boost::json::parse(R"({
         "type": "object",
         "properties": {
@@ -91,11 +92,11 @@ TEST_CASE("another model has its JSON Schema") {
     })");
     CHECK(boost::json::parse(pl::json_schema<file_ticket>()) == expected);
     CHECK(
-        pl::json_schema<filed>() ==
+        pl::json_schema<ticket_reply>() ==
         R"({"type":"object","properties":{"ticket":{"type":"integer"},"queue":{"type":"string"},"notes":{"type":"object","additionalProperties":{"type":"string"}}},"required":["ticket"]})");
 }
 
-TEST_CASE("another endpoint is called by the same client") {
+TEST_CASE("a client calls a custom endpoint and redacts its reply") {
     pl::client client{{.api_key = "pl_secret"}, pl::testing::recording_transport{}};
     client.transport().respond({200, {}, R"({"ticket":7,"queue":"night","more":{}})"});
     const auto reply = client.call(file_ticket{.urgent = true, .text = "ab"});
@@ -119,7 +120,7 @@ TEST_CASE("another endpoint is called by the same client") {
     CHECK(wrong.message.ends_with(R"(: notes["[redacted]"]: must be a string, is a number)"));
     CHECK(wrong.violations.at(0).path == R"(notes["[redacted]"])");
 
-    // Not even a part of it, where a name is cut within the key.
+    // A name that is cut within the key shows no part of the key.
     client.transport().respond(
         {200, {}, R"({"ticket":7,"notes":{")" + std::string(62, 'x') + R"(pl_secret":1}})"});
     const auto cut = client.call(file_ticket{.urgent = true, .text = "ab"}).error();
@@ -133,7 +134,7 @@ TEST_CASE("another endpoint is called by the same client") {
 
 namespace {
 
-// Names of its own for what the library calls walk and write_json.
+// Functions with names that the library uses.
 namespace elsewhere {
 
 struct nothing {
@@ -158,7 +159,7 @@ template <class Any>
 
 } // namespace
 
-TEST_CASE("functions beside a model do not stand in for the library's, and a reply may have no members") {
+TEST_CASE("functions in a model's namespace do not replace the library's, and a reply may be empty") {
     CHECK(pl::validate(elsewhere::named{}).size() == 1);
     pl::client client{{.api_key = "pl_key"}, pl::testing::recording_transport{}};
     CHECK(client.call(elsewhere::named{"x"}).has_value());

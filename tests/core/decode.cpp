@@ -1,5 +1,7 @@
 #include <promptlayer.hpp>
 
+#include "../support/samples.hpp"
+
 #include <doctest/doctest.h>
 
 #include <chrono>
@@ -9,72 +11,66 @@
 
 namespace pl = promptlayer;
 using pl::errc;
+using test_support::repeat;
 
 namespace {
 
-constexpr const char* done = R"({"success":true,"message":"Tracked"})";
+constexpr const char* success_body = R"({"success":true,"message":"Tracked"})";
 
 pl::config settings() { return {.api_key = "pl_sesame"}; }
 
-pl::result<pl::track_response> answer(int status, std::string body) {
+pl::result<pl::track_response> decoded(int status, std::string body) {
     return pl::decode(settings(), pl::http_response{status, {}, std::move(body)});
 }
 
-pl::error failed(int status, std::string body) {
-    auto outcome = answer(status, std::move(body));
+pl::error error_of(int status, std::string body) {
+    auto outcome = decoded(status, std::move(body));
     REQUIRE_FALSE(outcome.has_value());
     CHECK(outcome.error().status == status);
     return std::move(outcome).error();
 }
 
-std::string repeated(std::size_t count, std::string_view text) {
-    std::string all;
-    for (; count != 0; --count)
-        all += text;
-    return all;
-}
-
 } // namespace
 
-TEST_CASE("a 200 with success is tracked, and further members are ignored") {
-    const auto outcome = answer(200, done);
+TEST_CASE("a 200 with success is a track_response, and unknown members are ignored") {
+    const auto outcome = decoded(200, success_body);
     REQUIRE(outcome.has_value());
     CHECK(outcome->success);
     CHECK(outcome->message == "Tracked");
-    CHECK(answer(200, R"( {"more":{"a":[1,null]},"message":"","success":true,"more":2} )").has_value());
-    CHECK(pl::decode(pl::http_response{200, {}, done})->message == "Tracked");
+    CHECK(decoded(200, R"( {"more":{"a":[1,null]},"message":"","success":true,"more":2} )").has_value());
+    CHECK(pl::decode(pl::http_response{200, {}, success_body})->message == "Tracked");
 }
 
-TEST_CASE("a 200 whose success is false is rejected, with the service's words") {
-    const auto e = failed(200, R"({"success":false,"message":"no such\nprompt pl_sesame"})");
+TEST_CASE("a 200 with success false is rejected with the service's message") {
+    const auto e = error_of(200, R"({"success":false,"message":"no such\nprompt pl_sesame"})");
     CHECK(e.code == errc::rejected);
     CHECK(e.message == "the service reports that it did not succeed (HTTP 200): no such prompt [redacted]");
     CHECK_FALSE(e.retryable());
-    const auto long_one = failed(200, R"({"success":false,"message":")" + std::string(600, 'x') + "\"}");
-    CHECK(long_one.message.ends_with(": " + std::string(512, 'x')));
+    const auto long_error = error_of(200, R"({"success":false,"message":")" + std::string(600, 'x') + "\"}");
+    CHECK(long_error.message.ends_with(": " + std::string(512, 'x')));
 }
 
-TEST_CASE("a 200 that is not what the interface promises is malformed_response, with what is wrong") {
+TEST_CASE("a 200 that breaks the interface is malformed_response with its violations") {
     for (const char* body :
          {"", "x", "<html>", "[]", "null", "{}", R"({"success":true})", R"({"message":"x"})",
           R"({"success":1,"message":"x"})", R"({"success":"true","message":"x"})",
           R"({"success":true,"message":null})", R"({"success":true,"message":"x"}x)",
           "{\"success\":true,\"message\":\"\xFF\"}"}) {
-        const auto e = failed(200, body);
+        const auto e = error_of(200, body);
         CHECK(e.code == errc::malformed_response);
         CHECK(e.message.starts_with("the response does not match the interface of the service (HTTP 200): "));
         CHECK_FALSE(e.retryable());
     }
-    const auto e = failed(200, R"({"success":1})");
+    const auto e = error_of(200, R"({"success":1})");
     REQUIRE(e.violations.size() == 2);
     CHECK(e.message.ends_with("success: must be a boolean, is a number; message: is required"));
 }
 
-TEST_CASE("a 200 over the limit or nested past 32 is malformed_response, unread") {
+TEST_CASE("a 200 over the size limit or nested past 32 is malformed_response") {
     const std::string wide = R"({"success":true,"message":""})";
     const auto padded = [&](std::size_t size) { return wide + std::string(size - wide.size(), ' '); };
-    CHECK(answer(200, padded(1024 * 1024)).has_value());
-    CHECK(failed(200, padded(1024 * 1024 + 1)).code == errc::malformed_response);
+    CHECK(decoded(200, padded(1024 * 1024)).has_value());
+    CHECK(error_of(200, padded(1024 * 1024 + 1)).code == errc::malformed_response);
     auto narrow = settings();
     narrow.max_response_bytes = wide.size();
     CHECK(pl::decode(narrow, {200, {}, wide}).has_value());
@@ -84,11 +80,11 @@ TEST_CASE("a 200 over the limit or nested past 32 is malformed_response, unread"
         return R"({"success":true,"message":"","x":)" + std::string(depth - 1, '[') +
                std::string(depth - 1, ']') + "}";
     };
-    CHECK(answer(200, nested(32)).has_value());
-    CHECK(failed(200, nested(33)).code == errc::malformed_response);
+    CHECK(decoded(200, nested(32)).has_value());
+    CHECK(error_of(200, nested(33)).code == errc::malformed_response);
 }
 
-TEST_CASE("each status has its code, whatever the body is") {
+TEST_CASE("each status maps to its errc, whatever the body holds") {
     const std::pair<int, errc> codes[] = {
         {400, errc::bad_request},       {401, errc::unauthorized},      {403, errc::forbidden},
         {404, errc::not_found},         {409, errc::conflict},          {422, errc::unprocessable},
@@ -99,10 +95,10 @@ TEST_CASE("each status has its code, whatever the body is") {
         {100, errc::unexpected_status}, {0, errc::unexpected_status},   {-1, errc::unexpected_status}};
     for (const auto& [status, code] : codes) {
         for (const std::string& body :
-             {std::string{done}, std::string{}, std::string{"<html>"}, std::string{"\xFF\x00", 2},
+             {std::string{success_body}, std::string{}, std::string{"<html>"}, std::string{"\xFF\x00", 2},
               std::string(100, '['), std::string(2 * 1024 * 1024, '{'),
               std::string{R"({"detail":7,"message":null,"error":[]})"}}) {
-            const auto e = failed(status, body);
+            const auto e = error_of(status, body);
             CHECK(e.code == code);
             CHECK(e.message.find("(HTTP " + std::to_string(status) + ")") != std::string::npos);
             CHECK_FALSE(e.failure.has_value());
@@ -110,19 +106,19 @@ TEST_CASE("each status has its code, whatever the body is") {
     }
 }
 
-TEST_CASE("the sentence has the service's own message, error or detail") {
-    CHECK(failed(400, R"({"message":"first","error":"second","detail":"third"})").message ==
+TEST_CASE("an error message quotes the service's message, error or detail") {
+    CHECK(error_of(400, R"({"message":"first","error":"second","detail":"third"})").message ==
           "the service refused the request (HTTP 400): first");
-    CHECK(failed(400, R"({"error":"second","detail":"third"})").message.ends_with(": second"));
-    CHECK(failed(400, R"({"message":7,"error":"","detail":"third"})").message.ends_with(": third"));
-    CHECK(failed(503, R"({"error":{"message":"inner","code":7}})").message ==
+    CHECK(error_of(400, R"({"error":"second","detail":"third"})").message.ends_with(": second"));
+    CHECK(error_of(400, R"({"message":7,"error":"","detail":"third"})").message.ends_with(": third"));
+    CHECK(error_of(503, R"({"error":{"message":"inner","code":7}})").message ==
           "the service failed (HTTP 503): inner");
-    CHECK(failed(400, R"({"else":"other"})").message == "the service refused the request (HTTP 400)");
-    CHECK(failed(302, R"({"message":"moved"})").message.ends_with("(HTTP 302): moved"));
+    CHECK(error_of(400, R"({"else":"other"})").message == "the service refused the request (HTTP 400)");
+    CHECK(error_of(302, R"({"message":"moved"})").message.ends_with("(HTTP 302): moved"));
 }
 
-TEST_CASE("FastAPI's list becomes violations") {
-    const auto e = failed(422, R"({"detail":[
+TEST_CASE("a FastAPI error list becomes violations") {
+    const auto e = error_of(422, R"({"detail":[
         {"loc":["body","label"],"msg":"too long","type":"value_error"},
         {"loc":["body","prompt_input_variables","user \"x\""],"msg":"str type expected","type":"type_error"},
         {"loc":["body","items",3,"name"],"msg":"bad"},
@@ -140,54 +136,55 @@ TEST_CASE("FastAPI's list becomes violations") {
         "the service found the request not valid (HTTP 422): label: too long; prompt_input"));
 }
 
-TEST_CASE("of a long list the first 64 are kept, and the sentence stays short") {
+TEST_CASE("the first 64 entries of an error list are kept and the message stays short") {
     std::string list;
     for (int i = 0; i < 1000; ++i)
         list += R"({"loc":["body","x"],"msg":"m"},)";
     list.back() = ']';
-    const auto e = failed(422, R"({"detail":[)" + list + "}");
+    const auto e = error_of(422, R"({"detail":[)" + list + "}");
     REQUIRE(e.violations.size() == 65);
     CHECK(e.violations.back().actual == 936);
     CHECK(e.message.size() < 600);
 }
 
-TEST_CASE("text of the service is cut at 512 bytes, between code points") {
+TEST_CASE("service text is cut at 512 bytes, between code points") {
     const std::string head = "the service refused the request (HTTP 400): ";
     const auto shown = [&](const std::string& text) {
-        return failed(400, R"({"message":")" + text + "\"}").message.substr(head.size());
+        return error_of(400, R"({"message":")" + text + "\"}").message.substr(head.size());
     };
     CHECK(shown(std::string(512, 'x')) == std::string(512, 'x'));
     CHECK(shown(std::string(513, 'x')) == std::string(512, 'x'));
-    CHECK(shown("x" + repeated(300, "\xC3\xA9")) == "x" + repeated(255, "\xC3\xA9")); // 511 bytes
-    CHECK(shown(repeated(300, "\xF0\x9F\x98\x80")) == repeated(128, "\xF0\x9F\x98\x80"));
-    const auto e = failed(422, R"({"detail":[{"loc":["body",")" + std::string(600, 'p') + R"("],"msg":")" +
-                                   std::string(600, 'm') + R"("}]})");
+    CHECK(shown("x" + repeat(300, "\xC3\xA9")) == "x" + repeat(255, "\xC3\xA9")); // 511 bytes
+    CHECK(shown(repeat(300, "\xF0\x9F\x98\x80")) == repeat(128, "\xF0\x9F\x98\x80"));
+    const auto e = error_of(422, R"({"detail":[{"loc":["body",")" + std::string(600, 'p') + R"("],"msg":")" +
+                                     std::string(600, 'm') + R"("}]})");
     CHECK(e.violations.at(0).path == std::string(64, 'p'));
     CHECK(e.violations.at(0).message == std::string(512, 'm'));
     CHECK(e.message.size() < 600);
 }
 
-TEST_CASE("control characters from the service are replaced, in errors and in the reply") {
-    CHECK(failed(400, R"({"message":"a\u0000b\u001b[31mc\u007fd\u0085e\nf"})")
+TEST_CASE("control characters from the service are replaced in errors and in the reply") {
+    CHECK(error_of(400, R"({"message":"a\u0000b\u001b[31mc\u007fd\u0085e\nf"})")
               .message.ends_with(": a b [31mc d e f"));
-    CHECK(answer(200, R"({"success":true,"message":"a\u001b]0;x\u0007\r\n"})")->message == "a ]0;x   ");
-    CHECK(answer(200, "{\"success\":true,\"message\":\"" + std::string(5000, 'x') + "\"}")->message.size() ==
+    CHECK(decoded(200, R"({"success":true,"message":"a\u001b]0;x\u0007\r\n"})")->message == "a ]0;x   ");
+    CHECK(decoded(200, "{\"success\":true,\"message\":\"" + std::string(5000, 'x') + "\"}")->message.size() ==
           5000);
-    CHECK(failed(422, R"({"detail":[{"loc":["body","a\u001bb"],"msg":"c\u001bd"}]})").message.find('\x1b') ==
-          std::string::npos);
+    CHECK(
+        error_of(422, R"({"detail":[{"loc":["body","a\u001bb"],"msg":"c\u001bd"}]})").message.find('\x1b') ==
+        std::string::npos);
 }
 
-TEST_CASE("a path from the service is bounded, eight steps of it and 512 bytes") {
+TEST_CASE("a path from the service is limited to eight steps and 512 bytes") {
     const auto path = [](const std::string& steps) {
-        return failed(422, R"({"detail":[{"loc":[)" + steps + R"(],"msg":"m"}]})").violations.at(0).path;
+        return error_of(422, R"({"detail":[{"loc":[)" + steps + R"(],"msg":"m"}]})").violations.at(0).path;
     };
     CHECK(path(R"("body","a","body",1,"b",2,"c",3,"d",4)") == R"(a["body"][1]["b"][2]["c"][3]["d"])");
     CHECK(path(R"(null,{},"a",1.5,"b")") == R"(a["b"])");
-    const std::string controls = repeated(64, "\\u0001");
+    const std::string controls = repeat(64, "\\u0001");
     CHECK(path("\"" + controls + "\",\"" + controls + "\"").size() == 512);
 }
 
-TEST_CASE("the body of an error is not read beyond the limit or nested past 32") {
+TEST_CASE("the body of an error is not parsed over the size limit or nested past 32") {
     auto narrow = settings();
     narrow.max_response_bytes = 20;
     CHECK(pl::decode(narrow, {400, {}, R"({"message":"twenty"})"}).error().message.ends_with(": twenty"));
@@ -197,33 +194,33 @@ TEST_CASE("the body of an error is not read beyond the limit or nested past 32")
     const auto nested = [](std::size_t depth) {
         return R"({"message":"m","x":)" + std::string(depth - 1, '[') + std::string(depth - 1, ']') + "}";
     };
-    CHECK(failed(400, nested(32)).message.ends_with(": m"));
-    CHECK(failed(400, nested(33)).message.find("(HTTP 400): {\"message\":\"m\",\"x\":[[[") !=
+    CHECK(error_of(400, nested(32)).message.ends_with(": m"));
+    CHECK(error_of(400, nested(33)).message.find("(HTTP 400): {\"message\":\"m\",\"x\":[[[") !=
           std::string::npos);
 }
 
-TEST_CASE("a blank message gives way to the next, and a list of plain texts is violations too") {
-    CHECK(failed(400, R"({"message":"\u0000 ","detail":"real"})").message.ends_with(": real"));
-    CHECK(failed(400, R"({"detail":["plain","",{}]})").violations.size() == 1);
-    CHECK(failed(400, R"({"detail":["plain"]})").message.ends_with(": plain"));
+TEST_CASE("a blank message is skipped, and a list of plain texts becomes violations") {
+    CHECK(error_of(400, R"({"message":"\u0000 ","detail":"real"})").message.ends_with(": real"));
+    CHECK(error_of(400, R"({"detail":["plain","",{}]})").violations.size() == 1);
+    CHECK(error_of(400, R"({"detail":["plain"]})").message.ends_with(": plain"));
 }
 
-TEST_CASE("a key that the service echoes is replaced wherever it is shown") {
-    CHECK(answer(200, R"({"success":true,"message":"pl_sesame, pl\u005fsesame!"})")->message ==
+TEST_CASE("a key that the service echoes is redacted everywhere") {
+    CHECK(decoded(200, R"({"success":true,"message":"pl_sesame, pl\u005fsesame!"})")->message ==
           "[redacted], [redacted]!");
-    CHECK(failed(401, R"({"message":"bad key pl_sesame"})").message.ends_with(": bad key [redacted]"));
-    const auto e = failed(422, R"({"detail":[{"loc":["body","pl_sesame"],"msg":"pl_sesame"}]})");
+    CHECK(error_of(401, R"({"message":"bad key pl_sesame"})").message.ends_with(": bad key [redacted]"));
+    const auto e = error_of(422, R"({"detail":[{"loc":["body","pl_sesame"],"msg":"pl_sesame"}]})");
     CHECK(to_string(e.violations.at(0)) == "[redacted]: [redacted]");
     CHECK(e.message.find("sesame") == std::string::npos);
-    // Not even a part of it, where the text is cut within the key.
-    const auto cut = failed(400, R"({"message":")" + std::string(508, 'x') + R"(pl_sesame"})");
+    // A text that is cut within the key shows no part of the key.
+    const auto cut = error_of(400, R"({"message":")" + std::string(508, 'x') + R"(pl_sesame"})");
     CHECK(cut.message.ends_with("x[red"));
     const auto cut_name =
-        failed(422, R"({"detail":[{"loc":["body",")" + std::string(60, 'x') + R"(pl_sesame"],"msg":""}]})");
+        error_of(422, R"({"detail":[{"loc":["body",")" + std::string(60, 'x') + R"(pl_sesame"],"msg":""}]})");
     CHECK(cut_name.violations.at(0).path == std::string(60, 'x') + "[red");
 }
 
-TEST_CASE("an answer's wish to be left alone is in the error") {
+TEST_CASE("an error carries the response's Retry-After") {
     const auto wait = [](int status, std::vector<pl::header> headers) {
         return pl::decode(settings(), {status, std::move(headers), ""}).error().retry_after;
     };
@@ -236,20 +233,20 @@ TEST_CASE("an answer's wish to be left alone is in the error") {
     CHECK(wait(200, {{"Retry-After", "3"}}) == std::chrono::seconds{3}); // malformed_response
 }
 
-TEST_CASE("a body that is no JSON is shown, the first 200 characters without markup of a terminal") {
-    CHECK(failed(502, "<html>\r\n<head><title>502 Bad  Gateway</title></head>\x1b[2J\n\n").message ==
+TEST_CASE("a body that is not JSON is quoted up to 200 characters, sanitized") {
+    CHECK(error_of(502, "<html>\r\n<head><title>502 Bad  Gateway</title></head>\x1b[2J\n\n").message ==
           "the service failed (HTTP 502): <html> <head><title>502 Bad Gateway</title></head> [2J");
-    CHECK(failed(200, "<html>Log in to\nthis network</html>")
+    CHECK(error_of(200, "<html>Log in to\nthis network</html>")
               .message.ends_with(": <html>Log in to this network</html>"));
-    CHECK(
-        failed(503, repeated(300, "\xC3\xA9")).message.ends_with("(HTTP 503): " + repeated(200, "\xC3\xA9")));
-    CHECK(failed(503, " \n\t ").message == "the service failed (HTTP 503)");
-    CHECK(failed(503, std::string("\xFF\0pl_sesame", 11)).message ==
+    CHECK(error_of(503, repeat(300, "\xC3\xA9")).message.ends_with("(HTTP 503): " + repeat(200, "\xC3\xA9")));
+    CHECK(error_of(503, " \n\t ").message == "the service failed (HTTP 503)");
+    CHECK(error_of(503, std::string("\xFF\0pl_sesame", 11)).message ==
           "the service failed (HTTP 503): \xEF\xBF\xBD [redacted]");
-    CHECK(failed(403, "denied by pl\xE2\x80\xAE\xE2\x80\xA8 rule").message.ends_with(": denied by pl rule"));
+    CHECK(
+        error_of(403, "denied by pl\xE2\x80\xAE\xE2\x80\xA8 rule").message.ends_with(": denied by pl rule"));
 }
 
-TEST_CASE("a redirect says the host that it leads to, and nothing else of the address") {
+TEST_CASE("a redirect error names the target host and nothing else of the URL") {
     const auto message = [](int status, std::string location) {
         return pl::decode(settings(), {status, {{"Location", std::move(location)}}, ""}).error().message;
     };
@@ -281,17 +278,16 @@ TEST_CASE("a redirect says the host that it leads to, and nothing else of the ad
     CHECK(message(404, "https://h/").ends_with("(HTTP 404)"));
 }
 
-TEST_CASE("a key that is cut, encoded or in another case is replaced too") {
-    CHECK(failed(401, R"({"message":"bad key pl_sesam..."})").message.ends_with(": bad key [redacted]..."));
-    CHECK(failed(401, R"({"message":"bad key PL%5FSESAME"})").message.ends_with(": bad key [redacted]"));
+TEST_CASE("a truncated, encoded or differently cased key is redacted") {
+    CHECK(error_of(401, R"({"message":"bad key pl_sesam..."})").message.ends_with(": bad key [redacted]..."));
+    CHECK(error_of(401, R"({"message":"bad key PL%5FSESAME"})").message.ends_with(": bad key [redacted]"));
     const pl::config short_key{.api_key = "k"};
     CHECK(pl::decode(short_key, {401, {}, R"({"message":"kick k"})"})
               .error()
               .message.ends_with(": kick [redacted]"));
 }
 
-TEST_CASE(
-    "credentials in the config's own headers are replaced in what the service says, other values are not") {
+TEST_CASE("credentials in custom headers are redacted from service text, other values are not") {
     pl::config with_headers = settings();
     with_headers.headers = {{"CF-Access-Client-Secret", "swordfish"},
                             {"Authorization", "Bearer zyxwvuts99"},
@@ -299,38 +295,38 @@ TEST_CASE(
                             {"X-Version", "1"},
                             {"X-Mode", "production"},
                             {"X-Word", "redacted"}};
-    const auto said = [&](int status, std::string body) {
+    const auto error_with = [&](int status, std::string body) {
         return pl::decode(with_headers, {status, {}, std::move(body)}).error();
     };
-    CHECK(said(403, "swordfish zyxwvuts99 trustno1x")
+    CHECK(error_with(403, "swordfish zyxwvuts99 trustno1x")
               .message.ends_with("(HTTP 403): [redacted] [redacted] [redacted]"));
-    CHECK(said(403, "Bearer 1 in production, redacted")
+    CHECK(error_with(403, "Bearer 1 in production, redacted")
               .message.ends_with(": Bearer 1 in production, redacted"));
     CHECK(pl::decode(with_headers, {200, {}, R"({"success":true,"message":"1 swordfish in production"})"})
               ->message == "1 [redacted] in production");
-    const auto e = said(422, R"({"detail":[{"loc":["body","swordfish"],"msg":"swordfish"}]})");
+    const auto e = error_with(422, R"({"detail":[{"loc":["body","swordfish"],"msg":"swordfish"}]})");
     CHECK(to_string(e).find("swordfish") == std::string::npos);
     CHECK(to_string(e.violations.at(0)) == "[redacted]: [redacted]");
     with_headers.headers = {{"Cookie", "session_id=trustno1x"}, {"X-Auth", "Negotiate c3dvcmRmaXNo=="}};
-    CHECK(said(403, "your session_id has expired, Negotiate again")
+    CHECK(error_with(403, "your session_id has expired, Negotiate again")
               .message.ends_with("session_id has expired, Negotiate again"));
-    CHECK(said(403, "c3dvcmRmaXNo trustno1x").message.ends_with(": [redacted] [redacted]"));
+    CHECK(error_with(403, "c3dvcmRmaXNo trustno1x").message.ends_with(": [redacted] [redacted]"));
     with_headers.headers = {{"X-Token", "redacted"}};
-    CHECK(said(400, R"({"message":"pl_seredactedsame"})").message.find("sesame") == std::string::npos);
+    CHECK(error_with(400, R"({"message":"pl_seredactedsame"})").message.find("sesame") == std::string::npos);
 }
 
-TEST_CASE("a page of a captive portal does not show the key, also where it is cut or escaped") {
-    CHECK(failed(200, "<p>pl_sesame</p>").message.ends_with(": <p>[redacted]</p>"));
-    CHECK(failed(200, R"({"success":fals,"message":"pl\u005fsesame"})").message.find("sesame") ==
+TEST_CASE("a captive portal's page never shows the key, even if it is cut or escaped") {
+    CHECK(error_of(200, "<p>pl_sesame</p>").message.ends_with(": <p>[redacted]</p>"));
+    CHECK(error_of(200, R"({"success":fals,"message":"pl\u005fsesame"})").message.find("sesame") ==
           std::string::npos);
-    CHECK(failed(200, R"("pl_sesame")").message.find("sesame") == std::string::npos);
-    CHECK(failed(502, std::string(195, 'x') + "pl_sesame").message.ends_with("x[reda"));
+    CHECK(error_of(200, R"("pl_sesame")").message.find("sesame") == std::string::npos);
+    CHECK(error_of(502, std::string(195, 'x') + "pl_sesame").message.ends_with("x[reda"));
     const pl::config short_key{.api_key = "sevenkk"};
     CHECK(pl::decode(short_key, {502, {}, std::string(194, 'x') + " sevenkk"})
               .error()
               .message.ends_with("x [reda"));
-    CHECK(failed(200, " \n").message.ends_with(" at byte 2"));
-    CHECK(failed(502, std::string(4096, ' ') + "late").message == "the service failed (HTTP 502)");
-    CHECK(failed(502, std::string(4092, ' ') + "soon").message == "the service failed (HTTP 502): soon");
-    CHECK(failed(502, R"("Bad gateway")").message == "the service failed (HTTP 502): \"Bad gateway\"");
+    CHECK(error_of(200, " \n").message.ends_with(" at byte 2"));
+    CHECK(error_of(502, std::string(4096, ' ') + "late").message == "the service failed (HTTP 502)");
+    CHECK(error_of(502, std::string(4092, ' ') + "soon").message == "the service failed (HTTP 502): soon");
+    CHECK(error_of(502, R"("Bad gateway")").message == "the service failed (HTTP 502): \"Bad gateway\"");
 }

@@ -1,4 +1,4 @@
-// What the README shows in pieces, in one file: each line as a user writes it.
+// The README's pieces of code in one file, each line as a user writes it.
 
 #include <promptlayer.hpp>
 
@@ -64,8 +64,8 @@ TEST_CASE("a synchronous transport of ten lines tracks a prompt") {
     CHECK(tracked->message == "Tracked");
 
     promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
-    auto answer = client.call(request);
-    CHECK(answer.has_value());
+    auto response = client.call(request);
+    CHECK(response.has_value());
 }
 
 TEST_CASE("an asynchronous transport calls the handler") {
@@ -78,7 +78,7 @@ TEST_CASE("an asynchronous transport calls the handler") {
     CHECK(called == 1);
 }
 
-TEST_CASE("the two pure halves of a client do no I/O") {
+TEST_CASE("encode and decode work without a client") {
     promptlayer::config config{.api_key = "pl_..."};
     promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
     promptlayer::http_response http_response{200, {}, R"({"success":true,"message":"Tracked"})"};
@@ -89,7 +89,7 @@ TEST_CASE("the two pure halves of a client do no I/O") {
     CHECK(promptlayer::decode(http_response).has_value());
 }
 
-TEST_CASE("a closure is a transport too") {
+TEST_CASE("a closure serves as a transport") {
     promptlayer::config config{.api_key = "pl_..."};
     promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
     promptlayer::client quick{config, promptlayer::transport_from([&](const promptlayer::http_request& r) {
@@ -98,7 +98,7 @@ TEST_CASE("a closure is a transport too") {
     CHECK(quick.track_prompt(request).error().code == promptlayer::errc::not_found);
 }
 
-TEST_CASE("in tests nothing leaves the process") {
+TEST_CASE("a recording transport returns scripted results and records requests") {
     promptlayer::config config{.api_key = "pl_..."};
     promptlayer::track_prompt request{.prompt_name = "a", .request_id = 1};
     promptlayer::client recorded{config, promptlayer::testing::recording_transport{}};

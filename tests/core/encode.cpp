@@ -1,5 +1,7 @@
 #include <promptlayer.hpp>
 
+#include "../support/samples.hpp"
+
 #include <doctest/doctest.h>
 
 #include <chrono>
@@ -7,21 +9,20 @@
 #include <vector>
 
 namespace pl = promptlayer;
+using test_support::valid_request;
 using namespace std::chrono_literals;
 
 namespace {
 
-pl::track_prompt good() { return {.prompt_name = "a", .request_id = 1}; }
-
-constexpr const char* good_body = R"({"prompt_name":"a","request_id":1})";
+constexpr const char* valid_body = R"({"prompt_name":"a","request_id":1})";
 
 std::string url_for(std::string base) {
-    return pl::encode({.api_key = "pl_key", .base_url = std::move(base)}, good()).value().url;
+    return pl::encode({.api_key = "pl_key", .base_url = std::move(base)}, valid_request()).value().url;
 }
 
 } // namespace
 
-TEST_CASE("encode makes exactly the interface's request") {
+TEST_CASE("encode produces exactly the documented HTTP request") {
     const pl::config settings{
         .api_key = "pl_key", .timeout = 1234ms, .user_agent = "game/1.0", .max_response_bytes = 99};
     const pl::http_request expected{.method = "POST",
@@ -30,16 +31,16 @@ TEST_CASE("encode makes exactly the interface's request") {
                                                 {"Content-Type", "application/json"},
                                                 {"Accept", "application/json"},
                                                 {"User-Agent", "game/1.0"}},
-                                    .body = good_body,
+                                    .body = valid_body,
                                     .timeout = 1234ms,
                                     .max_response_bytes = 99};
-    CHECK(pl::encode(settings, good()).value() == expected);
+    CHECK(pl::encode(settings, valid_request()).value() == expected);
     CHECK(pl::encode(settings, pl::track_prompt_view{.prompt_name = "a", .request_id = 1}).value() ==
           expected);
     CHECK(pl::encode(settings, {.prompt_name = "a", .request_id = 1}).value() == expected);
 }
 
-TEST_CASE("one slash at the end of the base URL is dropped and a path prefix kept") {
+TEST_CASE("one trailing slash of the base URL is dropped and a path prefix is kept") {
     CHECK(url_for("https://h") == "https://h/rest/track-prompt");
     CHECK(url_for("https://h/") == "https://h/rest/track-prompt");
     CHECK(url_for("https://h//") == "https://h//rest/track-prompt");
@@ -47,37 +48,37 @@ TEST_CASE("one slash at the end of the base URL is dropped and a path prefix kep
     CHECK(url_for("https://h/proxy/") == "https://h/proxy/rest/track-prompt");
 }
 
-TEST_CASE("prepare holds path and body and no key, authorize adds the rest") {
-    const auto prepared = pl::prepare(good());
+TEST_CASE("prepare returns path and body without a key, and authorize adds the rest") {
+    const auto prepared = pl::prepare(valid_request());
     REQUIRE(prepared.has_value());
-    CHECK(*prepared == pl::prepared_request{"/rest/track-prompt", good_body});
+    CHECK(*prepared == pl::prepared_request{"/rest/track-prompt", valid_body});
     const pl::config settings{.api_key = "pl_key"};
-    CHECK(pl::authorize(settings, *prepared).value() == pl::encode(settings, good()).value());
+    CHECK(pl::authorize(settings, *prepared).value() == pl::encode(settings, valid_request()).value());
 }
 
-TEST_CASE("prepare refuses an invalid request and authorize a bad config") {
-    const auto refused = pl::prepare(pl::track_prompt{.prompt_name = "", .request_id = 1});
-    CHECK(refused.error().code == pl::errc::invalid_request);
-    CHECK(pl::prepare(good(), 33).error().violations.at(0).rule == pl::rule::max_bytes);
+TEST_CASE("prepare rejects an invalid request, and authorize an invalid config") {
+    const auto rejected = pl::prepare(pl::track_prompt{.prompt_name = "", .request_id = 1});
+    CHECK(rejected.error().code == pl::errc::invalid_request);
+    CHECK(pl::prepare(valid_request(), 33).error().violations.at(0).rule == pl::rule::max_bytes);
     const auto unusable = pl::authorize({}, {"/p", "{}"});
     CHECK(unusable.error().code == pl::errc::invalid_config);
     CHECK(unusable.error().message == "api_key: is not given");
 }
 
-TEST_CASE("encode tells a bad config before a bad request, with every member") {
-    const auto refused =
+TEST_CASE("encode reports an invalid config before an invalid request, with every member") {
+    const auto rejected =
         pl::encode({.base_url = "ftp://h"}, pl::track_prompt{.prompt_name = "", .request_id = 1});
-    CHECK(refused.error().code == pl::errc::invalid_config);
-    CHECK(refused.error().violations.size() == 2);
+    CHECK(rejected.error().code == pl::errc::invalid_config);
+    CHECK(rejected.error().violations.size() == 2);
     CHECK(pl::encode({.api_key = "pl_key"}, pl::track_prompt{.prompt_name = "", .request_id = 1})
               .error()
               .code == pl::errc::invalid_request);
-    CHECK(pl::encode({.api_key = "pl_key", .max_request_bytes = 33}, good()).error().code ==
+    CHECK(pl::encode({.api_key = "pl_key", .max_request_bytes = 33}, valid_request()).error().code ==
           pl::errc::invalid_request);
-    CHECK(pl::encode({.api_key = "pl_key", .max_request_bytes = 34}, good()).has_value());
+    CHECK(pl::encode({.api_key = "pl_key", .max_request_bytes = 34}, valid_request()).has_value());
 }
 
-TEST_CASE("a body beyond the limit is measured and not written") {
+TEST_CASE("a body over the limit is measured but not written") {
     pl::http_request out;
     const pl::track_prompt large{
         .prompt_name = std::string(1'000'000, 'x'), .request_id = 1, .label = "\"\n"};
@@ -85,45 +86,45 @@ TEST_CASE("a body beyond the limit is measured and not written") {
     CHECK(out.body.capacity() < 10'000);
 }
 
-TEST_CASE("a request that is used again is the same as a new one, in the same memory") {
+TEST_CASE("a reused http_request equals a new one and keeps its memory") {
     const pl::config settings{.api_key = "pl_key"};
     pl::http_request out;
     out.headers = {{"Left", "over"}, {"a", ""}, {"b", ""}, {"c", ""}, {"d", ""}};
     out.body = std::string(1000, 'x');
     const char* const memory = out.body.data();
-    REQUIRE(pl::encode(settings, good(), out).has_value());
-    CHECK(out == pl::encode(settings, good()).value());
+    REQUIRE(pl::encode(settings, valid_request(), out).has_value());
+    CHECK(out == pl::encode(settings, valid_request()).value());
     CHECK(out.body.data() == memory);
 
-    const auto refused = pl::encode(settings, {.prompt_name = "", .request_id = 1}, out);
-    CHECK(refused.error().code == pl::errc::invalid_request);
+    const auto rejected = pl::encode(settings, {.prompt_name = "", .request_id = 1}, out);
+    CHECK(rejected.error().code == pl::errc::invalid_request);
     CHECK(out.url.empty());
     CHECK(out.headers.empty());
     CHECK(out.body.empty());
-    REQUIRE(pl::encode(settings, good(), out).has_value());
-    CHECK(pl::encode(pl::config{}, good(), out).error().code == pl::errc::invalid_config);
+    REQUIRE(pl::encode(settings, valid_request(), out).has_value());
+    CHECK(pl::encode(pl::config{}, valid_request(), out).error().code == pl::errc::invalid_config);
     CHECK(out.body.empty());
 }
 
-TEST_CASE("the config's own headers follow the library's, in order, and not those of an earlier call") {
+TEST_CASE("custom headers follow the library's in order and do not survive into the next call") {
     pl::config settings{.api_key = "pl_key", .headers = {{"traceparent", "00-1"}, {"X-Env", "prod"}}};
     pl::http_request out;
-    REQUIRE(pl::encode(settings, good(), out).has_value());
+    REQUIRE(pl::encode(settings, valid_request(), out).has_value());
     REQUIRE(out.headers.size() == 6);
     CHECK(out.headers[4] == pl::header{"traceparent", "00-1"});
     CHECK(out.headers[5] == pl::header{"X-Env", "prod"});
     settings.headers.clear();
-    REQUIRE(pl::encode(settings, good(), out).has_value());
+    REQUIRE(pl::encode(settings, valid_request(), out).has_value());
     CHECK(out.headers.size() == 4);
 }
 
-TEST_CASE("no error of encode, client or tracker shows the key in the name of a variable") {
+TEST_CASE("no error of encode or client shows the key in a variable's name") {
     const pl::config settings{.api_key = "pl_sesame"};
     const pl::track_prompt request{
         .prompt_name = "a", .prompt_input_variables = {{"my pl_sesame", "\xFF"}}, .request_id = 1};
     CHECK(pl::encode(settings, request).error().message ==
           R"(prompt_input_variables["my [redacted]"]: is not UTF-8 at byte 0)");
-    const pl::config escaped{.api_key = "ab\\\"cdefgh"}; // as the name is escaped in the path
+    const pl::config escaped{.api_key = "ab\\\"cdefgh"}; // escaped like the name in the path
     CHECK(to_string(pl::encode(escaped, {.prompt_name = "a",
                                          .prompt_input_variables = {{"ab\"cdefgh", "\xFF"}},
                                          .request_id = 1})
@@ -131,8 +132,4 @@ TEST_CASE("no error of encode, client or tracker shows the key in the name of a 
               .find("cdefgh") == std::string::npos);
     pl::client client{settings, pl::testing::recording_transport{}};
     CHECK(to_string(client.track_prompt(request).error()).find("sesame") == std::string::npos);
-    pl::polled_tracker polled{settings, pl::testing::recording_async_transport{}};
-    CHECK(to_string(polled.track_prompt(request).error()).find("sesame") == std::string::npos);
-    pl::background_tracker background{settings, pl::testing::recording_transport{}};
-    CHECK(to_string(background.track_prompt(request).error()).find("sesame") == std::string::npos);
 }

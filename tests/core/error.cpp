@@ -35,7 +35,7 @@ static_assert(std::is_nothrow_move_constructible_v<pl::error>);
 
 } // namespace
 
-TEST_CASE("each errc has a sentence of its own") {
+TEST_CASE("each errc has its own message") {
     std::set<std::string> sentences;
     for (const errc code : every_code)
         sentences.insert(to_string(pl::error{.code = code}));
@@ -44,7 +44,7 @@ TEST_CASE("each errc has a sentence of its own") {
     CHECK(to_string(pl::error{}) == "unknown error");
 }
 
-TEST_CASE("transport failures are retryable but for tls and cancelled") {
+TEST_CASE("transport failures are retryable except tls and cancelled") {
     for (const pl::failure kind : every_failure) {
         pl::error e{.code = errc::transport};
         e.failure = kind;
@@ -52,7 +52,7 @@ TEST_CASE("transport failures are retryable but for tls and cancelled") {
     }
 }
 
-TEST_CASE("of the statuses only 408, 429, 500, 502, 503 and 504 are retryable") {
+TEST_CASE("only the statuses 408, 429, 500, 502, 503 and 504 are retryable") {
     const std::set<int> retryable{408, 429, 500, 502, 503, 504};
     for (int status = 0; status <= 600; ++status) {
         pl::error e{.code = errc::unexpected_status};
@@ -61,7 +61,7 @@ TEST_CASE("of the statuses only 408, 429, 500, 502, 503 and 504 are retryable") 
     }
 }
 
-TEST_CASE("an error prints as its message, else its violations joined, else the sentence of its code") {
+TEST_CASE("an error prints its message, else its violations, else the message of its errc") {
     pl::error e{.code = errc::closed};
     CHECK(to_string(e) == "the queue is closed");
     e.violations.push_back({"label", pl::rule::min_length, 1, 0, "at least 1 character, has 0"});
@@ -73,7 +73,7 @@ TEST_CASE("an error prints as its message, else its violations joined, else the 
     CHECK(printed(e.violations[0]) == "label: at least 1 character, has 0");
 }
 
-TEST_CASE("a result holds a value or an error, by reference") {
+TEST_CASE("a result returns references to its value or its error") {
     pl::result<std::string> good = std::string{"value"};
     REQUIRE(good.has_value());
     CHECK(static_cast<bool>(good));
@@ -90,21 +90,21 @@ TEST_CASE("a result holds a value or an error, by reference") {
     CHECK(bad.error().code == errc::conflict);
     CHECK(bad.value_or("other") == "other");
     bad.error().status = 409;
-    const auto& kept = std::as_const(bad).error();
-    CHECK(kept.status == 409);
-    CHECK(&kept == &bad.error());
+    const auto& constant = std::as_const(bad).error();
+    CHECK(constant.status == 409);
+    CHECK(&constant == &bad.error());
     CHECK(std::move(bad).error().status == 409);
 }
 
-TEST_CASE("a result may be void, move-only, and of the type of its error") {
+TEST_CASE("a result may be void, move-only or have another error type") {
     pl::result<void> done;
     CHECK(done.has_value());
     done = pl::error{.code = errc::closed};
     CHECK_FALSE(done.has_value());
 
     pl::result<std::unique_ptr<int>> owner = std::make_unique<int>(7);
-    const std::unique_ptr<int> taken = *std::move(owner);
-    CHECK(*taken == 7);
+    const std::unique_ptr<int> pointer = *std::move(owner);
+    CHECK(*pointer == 7);
 
     CHECK(*pl::result<std::unique_ptr<int>>{std::make_unique<int>(8)}.value_or(nullptr) == 8);
     CHECK(pl::result<std::unique_ptr<int>>{pl::error{}}.value_or(nullptr) == nullptr);

@@ -14,7 +14,7 @@ namespace {
 
 pl::result<pl::track_prompt> read(std::string_view text) { return pl::from_json<pl::track_prompt>(text); }
 
-/// The body with the one member given.
+/// Returns a valid body with one more member.
 std::string with(std::string_view member) {
     return R"({"prompt_name":"a","request_id":1,)" + std::string{member} + "}";
 }
@@ -23,7 +23,7 @@ std::string with_id(std::string_view number) {
     return R"({"prompt_name":"a","request_id":)" + std::string{number} + "}";
 }
 
-/// The one violation of a text that has one.
+/// Returns the only violation of a text.
 pl::violation only_violation(std::string_view text) {
     const auto outcome = read(text);
     REQUIRE_FALSE(outcome.has_value());
@@ -44,7 +44,7 @@ void check_malformed(std::string_view text, std::size_t offset) {
 
 } // namespace
 
-TEST_CASE("a body is read, and written again as it was") {
+TEST_CASE("a body is read and written back unchanged") {
     constexpr std::string_view text =
         R"({"prompt_name":"sup\"port\n\u0001","prompt_input_variables":{"":"","a":"1"},"request_id":-7,"label":"é😀"})";
     const auto request = read(text);
@@ -57,14 +57,14 @@ TEST_CASE("a body is read, and written again as it was") {
     CHECK(pl::to_json(*request).value() == text);
 }
 
-TEST_CASE("white space and escapes of JSON are understood") {
+TEST_CASE("JSON white space and escapes are accepted") {
     const auto request =
         read(" \t\r\n{ \"prompt_name\" : \"\\u0061\\ud83d\\ude00\\/\" , \"request_id\" : 1 } \r\n\t ");
     REQUIRE(request.has_value());
     CHECK(request->prompt_name == "a😀/");
 }
 
-TEST_CASE("malformed JSON is told with its byte offset") {
+TEST_CASE("malformed JSON is reported with its byte offset") {
     check_malformed("", 0);
     check_malformed("{", 1);
     check_malformed(R"({"prompt_name":"a)", 17);
@@ -77,7 +77,7 @@ TEST_CASE("malformed JSON is told with its byte offset") {
     check_malformed("// a comment\n{}", 0);
 }
 
-TEST_CASE("text that is not UTF-8 is malformed JSON, also by escapes of half a pair") {
+TEST_CASE("invalid UTF-8 and unpaired surrogate escapes are malformed JSON") {
     for (const std::string_view name :
          {"\xFF", "\xC0\x80", "\xED\xA0\x80", "\\ud800", "\\ud800x", "\\udc00"}) {
         const auto outcome = read(R"({"prompt_name":")" + std::string{name} + R"(","request_id":1})");
@@ -86,7 +86,7 @@ TEST_CASE("text that is not UTF-8 is malformed JSON, also by escapes of half a p
     }
 }
 
-TEST_CASE("another type than an object is one violation of the whole") {
+TEST_CASE("a body that is not an object is one violation") {
     for (const std::string_view text :
          {"\"x\"", "1", "null", "true", "[]", "[{\"prompt_name\":1}]", "[[[1]]]"}) {
         const auto v = only_violation(text);
@@ -96,7 +96,7 @@ TEST_CASE("another type than an object is one violation of the whole") {
     CHECK(to_string(only_violation("[1]")) == "the body must be an object, is an array");
 }
 
-TEST_CASE("a wrong type is a violation with the path, the type that is due and the one that is there") {
+TEST_CASE("a wrong type is a violation with path, expected type and actual type") {
     CHECK(to_string(only_violation(R"({"prompt_name":1,"request_id":1})")) ==
           "prompt_name: must be a string, is a number");
     CHECK(to_string(only_violation(R"({"prompt_name":"a","request_id":"1"})")) ==
@@ -134,7 +134,7 @@ TEST_CASE("an unknown member is a violation that names it") {
     CHECK(only_violation(with("\"" + std::string(65, 'x') + "\":1")).path == std::string(64, 'x'));
 }
 
-TEST_CASE("a member or a variable given twice is a violation, also with the same value") {
+TEST_CASE("a repeated member or variable is a violation, even with the same value") {
     const auto v = only_violation(R"({"prompt_name":"a","request_id":1,"prompt_name":"a"})");
     CHECK(v.path == "prompt_name");
     CHECK(v.rule == rule::unique);
@@ -144,7 +144,7 @@ TEST_CASE("a member or a variable given twice is a violation, also with the same
           rule::unique);
 }
 
-TEST_CASE("a repeated variable is a violation beside one of its type") {
+TEST_CASE("a repeated variable and a wrong type are two violations") {
     for (const std::string_view variables : {R"({"a":1,"a":"x"})", R"({"a":"x","a":1})"}) {
         const auto outcome = read(with("\"prompt_input_variables\":" + std::string{variables}));
         CHECK(outcome.error().violations.size() == 2);
@@ -160,7 +160,7 @@ TEST_CASE("text after the value is a violation with its offset") {
     CHECK(only_violation(std::string{R"({"prompt_name":"a","request_id":1})"} + '\0').actual == 34);
 }
 
-TEST_CASE("a number with an integral value is an integer, decided from its digits") {
+TEST_CASE("a number with an integral value is an integer, whatever its notation") {
     const auto id = [](std::string_view number) {
         return std::int64_t{*read(with_id(number)).value().request_id};
     };
@@ -208,7 +208,7 @@ TEST_CASE("an integer outside 64 bits is a violation") {
     }
 }
 
-TEST_CASE("the rules of the schema hold for what is read") {
+TEST_CASE("from_json applies the rules of the schema") {
     CHECK(only_violation(R"({"prompt_name":"","request_id":1})").rule == rule::min_length);
     CHECK(only_violation(with(R"("label":"")")).rule == rule::min_length);
     std::string label;
@@ -220,7 +220,7 @@ TEST_CASE("the rules of the schema hold for what is read") {
     CHECK(only_violation(with(R"("version":1,"label":"prod")")).rule == rule::at_most_one_of);
 }
 
-TEST_CASE("all violations are told in one go") {
+TEST_CASE("from_json reports all violations at once") {
     const auto outcome =
         read(R"({"prompt_name":"","prompt_input_variables":{"a":1,"b":"","b":"","c":{"d":3}},)"
              R"("label":[],"version":null,"label":"x","extra":0} x)");
@@ -233,7 +233,7 @@ TEST_CASE("all violations are told in one go") {
                                      rule::required, rule::at_most_one_of});
 }
 
-TEST_CASE("no sentence on a text repeats a value from it") {
+TEST_CASE("no message about a text repeats a value from it") {
     const auto outcome =
         read(R"({"prompt_name":["sesame"],"request_id":"sesame","label":"sesame","version":"sesame",)"
              R"("prompt_input_variables":{"a":["sesame"]}} sesame)");
@@ -243,32 +243,32 @@ TEST_CASE("no sentence on a text repeats a value from it") {
     CHECK(read("{\"prompt_name\":sesame}").error().message.find("sesame") == std::string::npos);
 }
 
-TEST_CASE("text nested 32 deep is read, and deeper is refused with its offset") {
+TEST_CASE("text nested 32 deep is read, and deeper text is rejected with its offset") {
     const auto nested = [](std::size_t depth) {
         return with("\"x\":" + std::string(depth - 1, '[') + std::string(depth - 1, ']'));
     };
     CHECK(only_violation(nested(32)).rule == rule::unknown_member);
-    const auto refused = read(nested(33));
-    CHECK(refused.error().code == pl::errc::malformed_json);
-    CHECK(refused.error().offset.has_value());
+    const auto rejected = read(nested(33));
+    CHECK(rejected.error().code == pl::errc::malformed_json);
+    CHECK(rejected.error().offset.has_value());
     CHECK(read(std::string(8'000'000, '[')).error().code == pl::errc::malformed_json);
     CHECK(read(std::string(8'000'000, '{')).error().code == pl::errc::malformed_json);
 }
 
-TEST_CASE("text of max_request_bytes is read, and longer text refused unread") {
+TEST_CASE("text of max_request_bytes is read, and longer text is rejected unread") {
     const std::string text = with_id("1");
     CHECK(pl::from_json<pl::track_prompt>(text, text.size()).has_value());
-    const auto refused = pl::from_json<pl::track_prompt>(text, text.size() - 1);
-    REQUIRE_FALSE(refused.has_value());
-    CHECK(refused.error().code == pl::errc::invalid_request);
-    CHECK(refused.error().violations.at(0).rule == rule::max_bytes);
-    CHECK(refused.error().violations.at(0).actual == text.size());
+    const auto rejected = pl::from_json<pl::track_prompt>(text, text.size() - 1);
+    REQUIRE_FALSE(rejected.has_value());
+    CHECK(rejected.error().code == pl::errc::invalid_request);
+    CHECK(rejected.error().violations.at(0).rule == rule::max_bytes);
+    CHECK(rejected.error().violations.at(0).actual == text.size());
     CHECK(read(text + std::string(8 * 1024 * 1024 - text.size(), ' ')).has_value());
     CHECK(read(text + std::string(8 * 1024 * 1024 - text.size() + 1, ' ')).error().violations.at(0).rule ==
           rule::max_bytes);
 }
 
-TEST_CASE("any prefix of a body is refused without harm") {
+TEST_CASE("every prefix of a body is malformed JSON") {
     const std::string text = with(R"("prompt_input_variables":{"\ud83d\ude00":"é"},"version":-1.5e1)");
     REQUIRE(read(text).has_value());
     for (std::size_t length = 0; length < text.size(); ++length)

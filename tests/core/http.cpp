@@ -12,20 +12,20 @@ namespace pl = promptlayer;
 
 namespace {
 
-std::optional<long long> asked(std::vector<pl::header> headers) {
+std::optional<long long> retry_seconds(std::vector<pl::header> headers) {
     const auto wait = pl::retry_after(pl::http_response{429, std::move(headers), ""});
     return wait ? std::optional<long long>{wait->count()} : std::nullopt;
 }
 
-std::optional<long long> between(std::string date, std::string until) {
-    return asked({{"Date", std::move(date)}, {"Retry-After", std::move(until)}});
+std::optional<long long> seconds_between(std::string date, std::string until) {
+    return retry_seconds({{"Date", std::move(date)}, {"Retry-After", std::move(until)}});
 }
 
 constexpr const char* noon = "Sun, 06 Nov 1994 12:00:00 GMT";
 
 } // namespace
 
-TEST_CASE("headers are found in any case, the first of its name") {
+TEST_CASE("find_header ignores case and returns the first match") {
     const std::vector<pl::header> headers{{"Retry-After", "1"}, {"RETRY-AFTER", "2"}, {"x", ""}};
     CHECK(*pl::find_header(headers, "retry-after") == "1");
     CHECK(*pl::find_header(headers, "X") == "");
@@ -34,44 +34,44 @@ TEST_CASE("headers are found in any case, the first of its name") {
     CHECK(pl::find_header(empty, "x") == nullptr);
 }
 
-TEST_CASE("Retry-After in seconds is taken as it is, uncapped") {
-    CHECK(asked({{"Retry-After", "0"}}) == 0);
-    CHECK(asked({{"retry-after", "120"}}) == 120);
-    CHECK(asked({{"Retry-After", " 7\t"}}) == 7);
-    CHECK(asked({{"Retry-After", "31536000"}}) == 31536000);
-    CHECK(asked({{"Retry-After", "9223372036854775807"}}) == INT64_MAX);
-    CHECK(asked({{"Retry-After", "99999999999999999999999"}}) == INT64_MAX);
+TEST_CASE("Retry-After in seconds is returned uncapped") {
+    CHECK(retry_seconds({{"Retry-After", "0"}}) == 0);
+    CHECK(retry_seconds({{"retry-after", "120"}}) == 120);
+    CHECK(retry_seconds({{"Retry-After", " 7\t"}}) == 7);
+    CHECK(retry_seconds({{"Retry-After", "31536000"}}) == 31536000);
+    CHECK(retry_seconds({{"Retry-After", "9223372036854775807"}}) == INT64_MAX);
+    CHECK(retry_seconds({{"Retry-After", "99999999999999999999999"}}) == INT64_MAX);
 }
 
-TEST_CASE("a Retry-After that is no number and no date is ignored") {
+TEST_CASE("a Retry-After that is neither a number nor a date is ignored") {
     for (const char* value : {"", " ", "soon", "-1", "+1", "1.5", "1s", "0x10", "1 2", "Sun"})
-        CHECK(asked({{"Retry-After", value}}) == std::nullopt);
-    CHECK(asked({}) == std::nullopt);
+        CHECK(retry_seconds({{"Retry-After", value}}) == std::nullopt);
+    CHECK(retry_seconds({}) == std::nullopt);
 }
 
-TEST_CASE("a dated Retry-After counts from the answer's Date, in all three forms of dates") {
-    CHECK(between(noon, "Sun, 06 Nov 1994 12:00:37 GMT") == 37);
-    CHECK(between(noon, "Sunday, 06-Nov-94 12:01:00 GMT") == 60);
-    CHECK(between(noon, "Sun Nov  6 13:00:00 1994") == 3600);
-    CHECK(between("Sun Nov  6 12:00:00 1994", "Mon, 07 Nov 1994 12:00:00 GMT") == 86400);
-    CHECK(between("Thu, 31 Dec 2026 23:59:59 GMT", "Fri, 01 Jan 2027 00:00:00 GMT") == 1);
-    CHECK(between("Sat, 28 Feb 2032 00:00:00 GMT", "Mon, 01 Mar 2032 00:00:00 GMT") ==
+TEST_CASE("a dated Retry-After is relative to the response's Date, in all three date formats") {
+    CHECK(seconds_between(noon, "Sun, 06 Nov 1994 12:00:37 GMT") == 37);
+    CHECK(seconds_between(noon, "Sunday, 06-Nov-94 12:01:00 GMT") == 60);
+    CHECK(seconds_between(noon, "Sun Nov  6 13:00:00 1994") == 3600);
+    CHECK(seconds_between("Sun Nov  6 12:00:00 1994", "Mon, 07 Nov 1994 12:00:00 GMT") == 86400);
+    CHECK(seconds_between("Thu, 31 Dec 2026 23:59:59 GMT", "Fri, 01 Jan 2027 00:00:00 GMT") == 1);
+    CHECK(seconds_between("Sat, 28 Feb 2032 00:00:00 GMT", "Mon, 01 Mar 2032 00:00:00 GMT") ==
           2 * 86400); // a leap year
-    CHECK(between("Wednesday, 31-Dec-69 00:00:00 GMT", "Thu, 01 Jan 2070 00:00:00 GMT") == 86400);
-    CHECK(between("Thursday, 01-Jan-70 00:00:00 GMT", "Fri, 02 Jan 1970 00:00:00 GMT") == 86400);
+    CHECK(seconds_between("Wednesday, 31-Dec-69 00:00:00 GMT", "Thu, 01 Jan 2070 00:00:00 GMT") == 86400);
+    CHECK(seconds_between("Thursday, 01-Jan-70 00:00:00 GMT", "Fri, 02 Jan 1970 00:00:00 GMT") == 86400);
 }
 
-TEST_CASE("a date that has passed means no wait") {
-    CHECK(between(noon, "Sun, 06 Nov 1994 11:59:59 GMT") == 0);
+TEST_CASE("a Retry-After in the past means no wait") {
+    CHECK(seconds_between(noon, "Sun, 06 Nov 1994 11:59:59 GMT") == 0);
 }
 
-TEST_CASE("a dated Retry-After without a Date that can be read is ignored") {
-    CHECK(asked({{"Retry-After", noon}}) == std::nullopt);
-    CHECK(between("today", noon) == std::nullopt);
-    CHECK(between("", noon) == std::nullopt);
+TEST_CASE("a dated Retry-After is ignored without a readable Date") {
+    CHECK(retry_seconds({{"Retry-After", noon}}) == std::nullopt);
+    CHECK(seconds_between("today", noon) == std::nullopt);
+    CHECK(seconds_between("", noon) == std::nullopt);
 }
 
-TEST_CASE("dates that are none are ignored") {
+TEST_CASE("an invalid date is ignored") {
     for (const char* date :
          {"Sun, 06 Nov 1994 12:00:00", "Sun, 06 Nov 1994 12:00:00 CET", "Sun, 32 Nov 1994 12:00:00 GMT",
           "Sun, 31 Nov 1994 12:00:00 GMT", "Sun, 00 Nov 1994 12:00:00 GMT", "Sun, 29 Feb 1995 12:00:00 GMT",
@@ -79,17 +79,17 @@ TEST_CASE("dates that are none are ignored") {
           "Sun, 06 Nov 1994 12:60:00 GMT", "Sun, 06 Nov 1994 12:00:61 GMT", "Sun, 06 Nov 99999 12:00:00 GMT",
           "Sun, 06 Nov -1 12:00:00 GMT", "Sun, 06 Nov 1994 12:00:00 GMT GMT", "Sun, x6 Nov 1994 12:00:00 GMT",
           ",,,,,,,,", "99999999999999999999 06 Nov 99999999999999999999 12:00:00 GMT"})
-        CHECK(between(noon, date) == std::nullopt);
-    CHECK(between(noon, "Sun, 06 Nov 1994 12:00:60 GMT") == 60); // a leap second
+        CHECK(seconds_between(noon, date) == std::nullopt);
+    CHECK(seconds_between(noon, "Sun, 06 Nov 1994 12:00:60 GMT") == 60); // a leap second
 }
 
-TEST_CASE("printing an answer is bounded and without control characters") {
+TEST_CASE("printing a response is bounded and drops control characters") {
     const std::string shown =
         to_string(pl::http_response{200, {{"A\x1b", "b\x1b[0m"}}, "c\x1b" + std::string(600, 'x')});
     CHECK(shown == "HTTP 200\nA : b [0m\n\nc " + std::string(510, 'x'));
 }
 
-TEST_CASE("printing a request or an answer shows secrets redacted, in any case of their names") {
+TEST_CASE("printing a request or response redacts secret headers, whatever their case") {
     const pl::http_request request{.method = "POST",
                                    .url = "https://host/path",
                                    .headers = {{"x-api-key", "sesame"},
@@ -117,8 +117,8 @@ TEST_CASE("printing a request or an answer shows secrets redacted, in any case o
 
 namespace {
 
-/// A request that can be sent, but for what is changed.
-bool can_be_sent(void (*change)(pl::http_request&)) {
+/// Returns whether a valid request is still valid after `change`.
+bool stays_valid(void (*change)(pl::http_request&)) {
     pl::http_request request{
         .method = "POST", .url = "https://host/path", .headers = {{"A", "b"}}, .body = "{}"};
     change(request);
@@ -127,7 +127,7 @@ bool can_be_sent(void (*change)(pl::http_request&)) {
 
 } // namespace
 
-TEST_CASE("a URL is read into the parts that it has, as they stand") {
+TEST_CASE("split_url returns the parts of a URL unchanged") {
     const auto parts = [](std::string_view url) {
         const auto read = pl::detail::split_url(url);
         REQUIRE(read.error.empty());
@@ -140,7 +140,7 @@ TEST_CASE("a URL is read into the parts that it has, as they stand") {
     CHECK(parts("http://[fe80::A]") == "[fe80::A] fe80::A 80 ");
 }
 
-TEST_CASE("an IPv6 address is read as RFC 4291 has it") {
+TEST_CASE("an IPv6 address is parsed as in RFC 4291") {
     const auto read = [](std::string_view text) {
         std::string bytes;
         if (const auto address = pl::detail::parse_ipv6(text)) {
@@ -160,37 +160,37 @@ TEST_CASE("an IPv6 address is read as RFC 4291 has it") {
     CHECK(read("FEDC:ba98:0076:5:4:3:2:1") == "254.220.186.152.0.118.0.5.0.4.0.3.0.2.0.1");
     CHECK(read("::ffff:1.2.3.4") == "0.0.0.0.0.0.0.0.0.0.255.255.1.2.3.4");
     CHECK(read("1:2:3:4:5:6:1.2.3.4") == "0.1.0.2.0.3.0.4.0.5.0.6.1.2.3.4");
-    for (const char* const bad : {"",
-                                  ":",
-                                  ":::",
-                                  "::::",
-                                  "1",
-                                  "1:2",
-                                  "1:2:3:4:5:6:7",
-                                  "1:2:3:4:5:6:7:8:9",
-                                  "1:2:3:4:5:6:7:8::",
-                                  "::1::",
-                                  "1:::2",
-                                  ":1::",
-                                  "1:2:3:4:5:6:7:",
-                                  "::12345",
-                                  "::g",
-                                  "::-1",
-                                  "::+1",
-                                  "::0x1",
-                                  "1.2.3.4",
-                                  "::1.2.3",
-                                  "::1.2.3.4.5",
-                                  "::1.2.3.256",
-                                  "::1.2.3.4:5",
-                                  "1:2:3:4:5:6:7:1.2.3.4",
-                                  "::1%lo",
-                                  " ::1",
-                                  "::1 "})
-        CHECK_MESSAGE(read(bad).empty(), bad);
+    for (const char* const invalid : {"",
+                                      ":",
+                                      ":::",
+                                      "::::",
+                                      "1",
+                                      "1:2",
+                                      "1:2:3:4:5:6:7",
+                                      "1:2:3:4:5:6:7:8:9",
+                                      "1:2:3:4:5:6:7:8::",
+                                      "::1::",
+                                      "1:::2",
+                                      ":1::",
+                                      "1:2:3:4:5:6:7:",
+                                      "::12345",
+                                      "::g",
+                                      "::-1",
+                                      "::+1",
+                                      "::0x1",
+                                      "1.2.3.4",
+                                      "::1.2.3",
+                                      "::1.2.3.4.5",
+                                      "::1.2.3.256",
+                                      "::1.2.3.4:5",
+                                      "1:2:3:4:5:6:7:1.2.3.4",
+                                      "::1%lo",
+                                      " ::1",
+                                      "::1 "})
+        CHECK_MESSAGE(read(invalid).empty(), invalid);
 }
 
-TEST_CASE("a host name has labels of 1 to 63 letters, digits and hyphens, 253 characters in all") {
+TEST_CASE("a host name has labels of 1 to 63 letters, digits and hyphens, 253 characters in total") {
     using pl::detail::is_host_name;
     const std::string label(63, 'a');
     CHECK(is_host_name("a"));
@@ -201,12 +201,12 @@ TEST_CASE("a host name has labels of 1 to 63 letters, digits and hyphens, 253 ch
     CHECK_FALSE(is_host_name(label + "a.b"));
     CHECK(is_host_name(label + "." + label + "." + label + "." + label.substr(2)));       // 253
     CHECK_FALSE(is_host_name(label + "." + label + "." + label + "." + label.substr(1))); // 254
-    for (const char* const bad : {"", ".", "a.", ".a", "a..b", "-a", "a-", "a.-b", "a_b", "a b", "a.1", "1",
-                                  "0x1", "a.0XF", "caf\xC3\xA9"})
-        CHECK_FALSE_MESSAGE(is_host_name(bad), bad);
+    for (const char* const invalid : {"", ".", "a.", ".a", "a..b", "-a", "a-", "a.-b", "a_b", "a b", "a.1",
+                                      "1", "0x1", "a.0XF", "caf\xC3\xA9"})
+        CHECK_FALSE_MESSAGE(is_host_name(invalid), invalid);
 }
 
-TEST_CASE("printing a request shows no credential, wherever it stands, and no control character") {
+TEST_CASE("printing a request shows no credential and no control character") {
     const auto shown = [](std::string url, std::vector<pl::header> headers, std::string body) {
         return to_string(pl::http_request{
             .method = "POST", .url = std::move(url), .headers = std::move(headers), .body = std::move(body)});
@@ -235,7 +235,7 @@ TEST_CASE("printing a request shows no credential, wherever it stands, and no co
           std::string::npos);
 }
 
-TEST_CASE("a request can be sent as it stands if its URL is one of http or https with a host") {
+TEST_CASE("a request is valid if its URL is http or https with a host") {
     const auto with_url = [](const char* url) {
         return pl::invalid_reason({.method = "POST", .url = url, .headers = {}, .body = ""}) == nullptr;
     };
@@ -267,30 +267,30 @@ TEST_CASE("a request can be sent as it stands if its URL is one of http or https
         CHECK_FALSE_MESSAGE(with_url(url), url);
 }
 
-TEST_CASE("a request can be sent as it stands if its method and headers are HTTP's") {
-    CHECK(can_be_sent([](pl::http_request&) {}));
-    CHECK(can_be_sent([](pl::http_request& r) { r.headers[0] = {"!#$%&'*+-.^_`|~09aZ", ""}; }));
-    CHECK(can_be_sent([](pl::http_request& r) { r.headers[0].value = "\t ~\x80\xFF"; }));
-    CHECK(can_be_sent([](pl::http_request& r) { r.headers = {{"Host", "a"}, {"A", "1"}, {"A", "2"}}; }));
-    CHECK(can_be_sent([](pl::http_request& r) { r.method = "PROPFIND"; }));
-    CHECK(can_be_sent([](pl::http_request& r) { r.method = "HEAD", r.body = ""; }));
+TEST_CASE("a request is valid if its method and headers follow HTTP") {
+    CHECK(stays_valid([](pl::http_request&) {}));
+    CHECK(stays_valid([](pl::http_request& r) { r.headers[0] = {"!#$%&'*+-.^_`|~09aZ", ""}; }));
+    CHECK(stays_valid([](pl::http_request& r) { r.headers[0].value = "\t ~\x80\xFF"; }));
+    CHECK(stays_valid([](pl::http_request& r) { r.headers = {{"Host", "a"}, {"A", "1"}, {"A", "2"}}; }));
+    CHECK(stays_valid([](pl::http_request& r) { r.method = "PROPFIND"; }));
+    CHECK(stays_valid([](pl::http_request& r) { r.method = "HEAD", r.body = ""; }));
 
-    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.method = "HEAD"; }));
-    for (const char* const bad : {"", "A B", "A:", "A\r\nB", "A\x7F", "A\xC3", "(A)"}) {
-        pl::http_request request{.method = bad, .url = "https://host/", .headers = {}, .body = ""};
-        CHECK_MESSAGE(pl::invalid_reason(request), bad);
+    CHECK_FALSE(stays_valid([](pl::http_request& r) { r.method = "HEAD"; }));
+    for (const char* const invalid : {"", "A B", "A:", "A\r\nB", "A\x7F", "A\xC3", "(A)"}) {
+        pl::http_request request{.method = invalid, .url = "https://host/", .headers = {}, .body = ""};
+        CHECK_MESSAGE(pl::invalid_reason(request), invalid);
         request.method = "POST";
-        request.headers = {{bad, "b"}};
-        CHECK_MESSAGE(pl::invalid_reason(request), bad);
+        request.headers = {{invalid, "b"}};
+        CHECK_MESSAGE(pl::invalid_reason(request), invalid);
     }
-    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.method = "CONNECT"; }));
+    CHECK_FALSE(stays_valid([](pl::http_request& r) { r.method = "CONNECT"; }));
     for (const char control : {'\0', '\r', '\n', '\x1f', '\x7f'}) {
         pl::http_request request{
             .method = "POST", .url = "https://host/", .headers = {{"A", "b"}}, .body = ""};
         request.headers[0].value += control;
         CHECK_MESSAGE(pl::invalid_reason(request), static_cast<int>(control));
     }
-    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.headers[0] = {"content-length", "2"}; }));
-    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.headers[0] = {"Transfer-encoding", "chunked"}; }));
-    CHECK_FALSE(can_be_sent([](pl::http_request& r) { r.headers = {{"Host", "a"}, {"host", "a"}}; }));
+    CHECK_FALSE(stays_valid([](pl::http_request& r) { r.headers[0] = {"content-length", "2"}; }));
+    CHECK_FALSE(stays_valid([](pl::http_request& r) { r.headers[0] = {"Transfer-encoding", "chunked"}; }));
+    CHECK_FALSE(stays_valid([](pl::http_request& r) { r.headers = {{"Host", "a"}, {"host", "a"}}; }));
 }

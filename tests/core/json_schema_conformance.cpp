@@ -22,7 +22,7 @@ std::string contents(const std::string& name) {
     return {std::istreambuf_iterator<char>{file}, {}};
 }
 
-/// A violation in the words of the cases: where, and the keyword of JSON Schema that finds it.
+/// Returns a violation as the cases write it: its path and the keyword of JSON Schema.
 std::string keyword(const pl::violation& v) {
     switch (v.rule) {
     case rule::required: return "/ required";
@@ -37,7 +37,7 @@ std::string keyword(const pl::violation& v) {
 
 } // namespace
 
-TEST_CASE("every body gets the verdict of an independent JSON Schema validator, for its reasons") {
+TEST_CASE("every body gets the verdict and the reasons of an independent JSON Schema validator") {
     std::istringstream cases{contents("cases.jsonl")};
     int count = 0;
     int valid = 0;
@@ -50,23 +50,23 @@ TEST_CASE("every body gets the verdict of an independent JSON Schema validator, 
         std::set<std::string> expected;
         for (const auto& why : entry.at("why").as_array())
             expected.insert(std::string{why.as_string()});
-        std::set<std::string> found;
+        std::set<std::string> actual;
         if (!request) {
             for (const auto& v : request.error().violations)
-                found.insert(keyword(v));
+                actual.insert(keyword(v));
         } else {
             ++valid;
             CHECK(pl::is_valid(*request));
-            const auto again = pl::from_json<pl::track_prompt>(pl::to_json(*request).value());
-            CHECK(again.value() == *request);
+            const auto reread = pl::from_json<pl::track_prompt>(pl::to_json(*request).value());
+            CHECK(reread.value() == *request);
         }
-        CHECK(found == expected);
+        CHECK(actual == expected);
     }
     CHECK(count == 400);
     CHECK(valid == 162);
 }
 
-TEST_CASE("the JSON Schema is the interface's, with version and label excluding each other") {
+TEST_CASE("json_schema is the documented schema plus the exclusion of version and label") {
     auto expected = boost::json::parse(contents("track_prompt.schema.json")).as_object();
     expected["not"] = {{"required", boost::json::array{"version", "label"}}};
     CHECK(boost::json::parse(pl::json_schema<pl::track_prompt>()) == expected);

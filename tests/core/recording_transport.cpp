@@ -1,5 +1,7 @@
 #include <promptlayer.hpp>
 
+#include "../support/samples.hpp"
+
 #include <doctest/doctest.h>
 
 #include <atomic>
@@ -13,6 +15,7 @@
 namespace pl = promptlayer;
 using pl::testing::recording_async_transport;
 using pl::testing::recording_transport;
+using test_support::valid_request;
 
 namespace {
 
@@ -21,34 +24,32 @@ static_assert(pl::AsyncTransport<recording_async_transport> && !pl::Transport<re
 static_assert(std::is_nothrow_move_constructible_v<recording_transport>);
 static_assert(std::is_nothrow_move_constructible_v<recording_async_transport>);
 
-pl::track_prompt numbered(int id) { return {.prompt_name = "a", .request_id = id}; }
-
 } // namespace
 
-TEST_CASE("the script is followed in order, then every request succeeds") {
+TEST_CASE("scripted results are returned in order, then every request succeeds") {
     pl::client client{{.api_key = "pl_key"}, recording_transport{}};
     client.transport().respond({429, {{"Retry-After", "3"}}, ""});
     client.transport().fail({pl::failure::timeout, "no answer"});
-    CHECK(client.track_prompt(numbered(1)).error().retry_after == std::chrono::seconds{3});
-    CHECK(client.track_prompt(numbered(2)).error().failure == pl::failure::timeout);
-    CHECK(client.track_prompt(numbered(3)).has_value());
-    CHECK(client.track_prompt(numbered(4)).has_value());
+    CHECK(client.track_prompt(valid_request(1)).error().retry_after == std::chrono::seconds{3});
+    CHECK(client.track_prompt(valid_request(2)).error().failure == pl::failure::timeout);
+    CHECK(client.track_prompt(valid_request(3)).has_value());
+    CHECK(client.track_prompt(valid_request(4)).has_value());
     CHECK(client.transport().requests().size() == 4);
 }
 
-TEST_CASE("requests are a copy, in order") {
+TEST_CASE("requests() returns a copy, in order") {
     pl::client client{{.api_key = "pl_key"}, recording_transport{}};
-    (void)client.track_prompt(numbered(1));
+    (void)client.track_prompt(valid_request(1));
     auto copy = client.transport().requests();
     copy.clear();
-    (void)client.track_prompt(numbered(2));
+    (void)client.track_prompt(valid_request(2));
     const auto requests = client.transport().requests();
     REQUIRE(requests.size() == 2);
     CHECK(requests[0].body == R"({"prompt_name":"a","request_id":1})");
     CHECK(requests[1].body == R"({"prompt_name":"a","request_id":2})");
 }
 
-TEST_CASE("a recording moves with its script and requests") {
+TEST_CASE("a moved recording transport keeps its script and requests") {
     recording_transport first;
     first.respond({404, {}, ""});
     CHECK(first.send(pl::http_request{.url = "u"})->status == 404);
@@ -58,15 +59,15 @@ TEST_CASE("a recording moves with its script and requests") {
     CHECK(second.send(pl::http_request{})->status == 409);
 }
 
-TEST_CASE("the asynchronous one gives its script to the requests in the order they are completed") {
+TEST_CASE("an asynchronous recording transport assigns its script in order of completion") {
     pl::client client{{.api_key = "pl_key"}, recording_async_transport{}};
     std::vector<int> statuses;
-    const auto keep = [&](pl::result<pl::track_response> r) {
+    const auto append_status = [&](pl::result<pl::track_response> r) {
         statuses.push_back(r ? 200 : r.error().status);
     };
-    client.track_prompt(numbered(1), keep);
-    client.track_prompt(numbered(2), keep);
-    client.track_prompt(numbered(3), keep);
+    client.track_prompt(valid_request(1), append_status);
+    client.track_prompt(valid_request(2), append_status);
+    client.track_prompt(valid_request(3), append_status);
     client.transport().respond({404, {}, ""});
     client.transport().fail({pl::failure::reset, ""});
     CHECK(client.transport().pending() == 3);
@@ -77,7 +78,7 @@ TEST_CASE("the asynchronous one gives its script to the requests in the order th
     CHECK(client.transport().requests().size() == 3);
 }
 
-TEST_CASE("recordings may be shared by threads") {
+TEST_CASE("several threads may share a recording transport") {
     recording_transport transport;
     recording_async_transport asynchronous;
     std::atomic<int> completed{0};
@@ -101,11 +102,11 @@ TEST_CASE("recordings may be shared by threads") {
     CHECK(completed == 400);
 }
 
-TEST_CASE("printing a recording shows the requests with the key redacted") {
+TEST_CASE("printing a recording transport redacts the key") {
     pl::client client{{.api_key = "pl_sesame"}, recording_transport{}};
-    (void)client.track_prompt(numbered(1));
+    (void)client.track_prompt(valid_request(1));
     pl::client asynchronous{{.api_key = "pl_sesame"}, recording_async_transport{}};
-    asynchronous.track_prompt(numbered(1), [](pl::result<pl::track_response>) {});
+    asynchronous.track_prompt(valid_request(1), [](pl::result<pl::track_response>) {});
     std::ostringstream out, async_out;
     out << client.transport();
     async_out << asynchronous.transport();

@@ -54,8 +54,8 @@ static_assert(!std::is_constructible_v<pl::required<bool>, const char*>);
 static_assert(!std::is_constructible_v<pl::required<bool>, int> &&
               !std::is_constructible_v<pl::required<bool>, double>);
 
-// Elements that are made on the way cannot be referred to.
-struct made {
+// Elements that are created during the iteration cannot be referred to.
+struct generated_range {
     struct iterator {
         using value_type = std::pair<std::string, std::string>;
         using difference_type = std::ptrdiff_t;
@@ -67,10 +67,10 @@ struct made {
     iterator begin() const { return {}; }
     iterator end() const { return {}; }
 };
-static_assert(std::ranges::forward_range<const made&>);
-static_assert(!pl::detail::variables<made>);
+static_assert(std::ranges::forward_range<const generated_range&>);
+static_assert(!pl::detail::variables<generated_range>);
 
-// In the order prompt_name, prompt_input_variables, request_id, version, label.
+// The members are declared in the order in which the service documents them.
 constexpr std::array<std::pair<std::string_view, std::string_view>, 1> named{{{"user", "hi"}}};
 constexpr pl::track_prompt_view everything{
     .prompt_name = "a", .prompt_input_variables = named, .request_id = 1, .version = 2, .label = {}};
@@ -79,13 +79,13 @@ static_assert(everything.version == 2);
 
 } // namespace
 
-TEST_CASE("an integer keeps the least and the greatest 64-bit value") {
+TEST_CASE("an integer holds the smallest and the largest 64-bit value") {
     CHECK(std::int64_t{pl::integer{INT64_MIN}} == INT64_MIN);
     CHECK(std::int64_t{pl::integer{INT64_MAX}} == INT64_MAX);
     CHECK(std::int64_t{pl::integer{std::uint32_t{4294967295u}}} == 4294967295);
 }
 
-TEST_CASE("a request goes into pairs, tuples and maps") {
+TEST_CASE("a request can be stored in pairs, tuples and maps") {
     const pl::track_prompt request{.prompt_name = "a", .request_id = 1};
     const std::pair<int, pl::track_prompt> pair{1, request};
     const std::tuple<int, pl::track_prompt> tuple{1, {.prompt_name = "a", .request_id = 1}};
@@ -96,7 +96,7 @@ TEST_CASE("a request goes into pairs, tuples and maps") {
     CHECK(map.at(1) == request);
 }
 
-TEST_CASE("required members read as what they hold") {
+TEST_CASE("a required member reads like its value") {
     const pl::track_prompt request{.prompt_name = "greeting", .request_id = 7};
     CHECK(request.prompt_name == "greeting");
     CHECK(*request.request_id == 7);
@@ -130,7 +130,7 @@ TEST_CASE("view_of refers to any range of pairs of strings without a copy") {
           R"({"prompt_name":"a","request_id":1})");
 }
 
-TEST_CASE("the view takes a named array or vector of pairs") {
+TEST_CASE("a view accepts a named array or vector of pairs") {
     const std::vector<std::pair<std::string_view, std::string_view>> variables{{"user", "hi"}};
     const pl::track_prompt_view request{
         .prompt_name = "a", .prompt_input_variables = variables, .request_id = 1};
@@ -138,7 +138,7 @@ TEST_CASE("the view takes a named array or vector of pairs") {
           R"({"prompt_name":"a","prompt_input_variables":{"user":"hi"},"request_id":1})");
 }
 
-TEST_CASE("an optional member is a value or none, and no null pointer") {
+TEST_CASE("an optional member holds a value or nothing and rejects a null pointer") {
     using text = pl::optional<std::string>;
     static_assert(!std::is_constructible_v<text, std::nullptr_t> &&
                   !std::is_assignable_v<text&, std::nullptr_t>);

@@ -12,7 +12,7 @@ namespace {
 constexpr std::string_view hundred_plain =
     "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ !#$%&'()*+,-./:;<=>?@[]^_`{|}~0123456789";
 
-// The same text scanned in a constant expression takes the path byte by byte.
+// In a constant expression `scan` reads byte by byte.
 static_assert(scan(hundred_plain).code_points == hundred_plain.size());
 static_assert(scan(hundred_plain).json_bytes == hundred_plain.size());
 static_assert(scan("").code_points == 0 && scan("").valid_utf8);
@@ -44,7 +44,7 @@ TEST_CASE("scan accepts the first and the last code point of every length") {
     }
 }
 
-TEST_CASE("scan refuses overlong, truncated, surrogate and out-of-range UTF-8") {
+TEST_CASE("scan rejects overlong, truncated, surrogate and out-of-range UTF-8") {
     for (const std::string_view text : {
              "\x80",
              "\xBF", // a continuation alone
@@ -70,16 +70,16 @@ TEST_CASE("scan refuses overlong, truncated, surrogate and out-of-range UTF-8") 
         CHECK_FALSE(valid(text));
 }
 
-TEST_CASE("scan tells where the first invalid byte is, also behind runs of eight plain bytes") {
+TEST_CASE("scan reports the first invalid byte, also after runs of eight plain bytes") {
     for (std::size_t before = 0; before <= 40; ++before) {
         const std::string text = std::string(before, 'x') + "\xFF" + std::string(20, 'y');
-        const auto found = scan(text);
-        CHECK_FALSE(found.valid_utf8);
-        CHECK(found.invalid_at == before);
+        const auto result = scan(text);
+        CHECK_FALSE(result.valid_utf8);
+        CHECK(result.invalid_at == before);
     }
 }
 
-TEST_CASE("scan finds every character that needs an escape at every place in a run of eight") {
+TEST_CASE("scan counts every escape at every position in a run of eight bytes") {
     for (unsigned c = 0; c < 0x80; ++c) {
         const bool short_escape =
             c == '"' || c == '\\' || c == '\b' || c == '\f' || c == '\n' || c == '\r' || c == '\t';
@@ -93,7 +93,7 @@ TEST_CASE("scan finds every character that needs an escape at every place in a r
     }
 }
 
-TEST_CASE("text for a person shows no control, reordering or invisible character") {
+TEST_CASE("sanitize replaces control, reordering and invisible characters") {
     const auto shown = [](std::string_view text) { return promptlayer::detail::sanitize(text, text.npos); };
     for (const char* const hidden : {"\x01",
                                      "\x1b",
@@ -129,7 +129,7 @@ TEST_CASE("text for a person shows no control, reordering or invisible character
           R"(a\u001b\u202e\udb40\udc01\")");
 }
 
-TEST_CASE("a secret is redacted in any case, percent-encoded, and by its first 8 characters") {
+TEST_CASE("redact finds a secret in any case, percent-encoded or cut after 8 characters") {
     const auto shown = [](std::string_view text, std::string_view secret = "pl_secret_0123") {
         return promptlayer::detail::redact(std::string{text}, secret);
     };
@@ -155,7 +155,7 @@ TEST_CASE("a secret is redacted in any case, percent-encoded, and by its first 8
     CHECK(shown("", "pl_secret_0123").empty());
 }
 
-TEST_CASE("a secret of less than 8 characters is redacted only where it stands alone") {
+TEST_CASE("a secret of fewer than 8 characters is redacted only as a whole word") {
     const auto shown = [](std::string_view text, std::string_view secret) {
         return promptlayer::detail::redact(std::string{text}, secret);
     };
@@ -167,13 +167,14 @@ TEST_CASE("a secret of less than 8 characters is redacted only where it stands a
     CHECK(shown("xpl_seve1x", "pl_seve1") == "x[redacted]x");
 }
 
-TEST_CASE("redaction leaves no secret and ends, also where the replacement would form it again") {
+TEST_CASE("redact leaves no secret even if the replacement would form it again") {
     const auto shown = [](std::string_view text, std::string_view secret) {
         return promptlayer::detail::redact(std::string{text}, secret);
     };
     CHECK(shown("my [redacted] x", "[redacted]") == "my  x");
     CHECK(shown("redacted", "redacted").empty());
-    CHECK(shown("d]abcdefd]abcdefabcdef", "d]abcdef") == "[redacted]"); // would be ...[redacted]abcdef
-    CHECK(shown("pl_secretpl_secret[", "pl_secret[") == "[redacted][redacted]"); // the first by its beginning
+    CHECK(shown("d]abcdefd]abcdefabcdef", "d]abcdef") ==
+          "[redacted]"); // not [redacted]abcdef, which contains the secret
+    CHECK(shown("pl_secretpl_secret[", "pl_secret[") == "[redacted][redacted]"); // the first secret is cut
     CHECK(shown("aaaaaaaaaaaaaaaaaaaa", "aaaaaaaa") == "[redacted][redacted]aaaa");
 }

@@ -25,7 +25,7 @@ TEST_CASE("members are written in order, without spaces") {
         R"({"prompt_name":"support-response","prompt_input_variables":{"a":"1","b":"2"},"request_id":12345,"version":2})");
 }
 
-TEST_CASE("absent optionals and an empty set of variables are left out") {
+TEST_CASE("absent optionals and empty variables are omitted") {
     CHECK(written(pl::track_prompt{.prompt_name = "a", .request_id = 1}) ==
           R"({"prompt_name":"a","request_id":1})");
     CHECK(written(pl::track_prompt{
@@ -35,7 +35,7 @@ TEST_CASE("absent optionals and an empty set of variables are left out") {
           R"({"prompt_name":"a","request_id":1})");
 }
 
-TEST_CASE("integers are written to the last digit") {
+TEST_CASE("integers are written with all their digits") {
     const auto with_id = [](std::int64_t id) {
         return written(pl::track_prompt{.prompt_name = "a", .request_id = id});
     };
@@ -46,7 +46,7 @@ TEST_CASE("integers are written to the last digit") {
     CHECK(with_id(INT64_MIN) == R"({"prompt_name":"a","request_id":-9223372036854775808})");
 }
 
-TEST_CASE("every ASCII character comes back from a JSON parser, and the size is the one that was measured") {
+TEST_CASE("every ASCII character survives a JSON parser, and the measured size is the written size") {
     for (int c = 0; c < 0x80; ++c) {
         const std::string text = std::string("before ") + static_cast<char>(c) + "\xC3\xA9 after";
         const pl::track_prompt request{
@@ -61,7 +61,7 @@ TEST_CASE("every ASCII character comes back from a JSON parser, and the size is 
     }
 }
 
-TEST_CASE("a long text with escapes at every place is written whole") {
+TEST_CASE("a long text with many escapes is written completely") {
     std::string text;
     for (int i = 0; i < 5000; ++i)
         text += i % 7 == 0 ? "\"" : i % 11 == 0 ? "\n" : i % 13 == 0 ? "\xF0\x9F\x98\x80" : "x";
@@ -70,17 +70,17 @@ TEST_CASE("a long text with escapes at every place is written whole") {
 }
 
 TEST_CASE("an invalid request is not written") {
-    const auto refused = pl::to_json(pl::track_prompt{.prompt_name = "", .request_id = 1});
-    REQUIRE_FALSE(refused.has_value());
-    CHECK(refused.error().code == pl::errc::invalid_request);
-    CHECK(refused.error().violations.size() == 1);
-    CHECK(refused.error().message == "prompt_name: at least 1 character, has 0");
-    CHECK_FALSE(refused.error().retryable());
+    const auto rejected = pl::to_json(pl::track_prompt{.prompt_name = "", .request_id = 1});
+    REQUIRE_FALSE(rejected.has_value());
+    CHECK(rejected.error().code == pl::errc::invalid_request);
+    CHECK(rejected.error().violations.size() == 1);
+    CHECK(rejected.error().message == "prompt_name: at least 1 character, has 0");
+    CHECK_FALSE(rejected.error().retryable());
     CHECK(pl::to_json(pl::track_prompt{.prompt_name = "\xFF\n", .request_id = 1}).error().violations.size() ==
           1);
 }
 
-TEST_CASE("to_json takes a limit of its own") {
+TEST_CASE("to_json accepts its own size limit") {
     const pl::track_prompt request{.prompt_name = "a", .request_id = 1};
     CHECK(pl::to_json(request, 34).has_value());
     CHECK(pl::to_json(request, 33).error().violations.at(0).rule == pl::rule::max_bytes);

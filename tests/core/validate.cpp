@@ -1,5 +1,7 @@
 #include <promptlayer.hpp>
 
+#include "../support/samples.hpp"
+
 #include <doctest/doctest.h>
 
 #include <map>
@@ -10,25 +12,18 @@
 
 namespace pl = promptlayer;
 using pl::rule;
+using test_support::repeat;
+using test_support::valid_request;
 
 namespace {
 
-pl::track_prompt good() { return {.prompt_name = "a", .request_id = 1}; }
-
-// A violation without its words.
+/// Checks all of a violation except its message.
 void check_violation(const pl::violation& v, std::string_view path, rule broken, std::uint64_t limit,
                      std::uint64_t actual) {
     CHECK(v.path == path);
     CHECK(v.rule == broken);
     CHECK(v.limit == limit);
     CHECK(v.actual == actual);
-}
-
-std::string repeated(std::size_t count, std::string_view text) {
-    std::string all;
-    for (; count != 0; --count)
-        all += text;
-    return all;
 }
 
 using pair = std::pair<std::string_view, std::string_view>;
@@ -50,7 +45,7 @@ static_assert(pl::is_valid(pl::track_prompt_view{.prompt_name = "a", .request_id
 } // namespace
 
 TEST_CASE("a valid request has no violations") {
-    auto request = good();
+    auto request = valid_request();
     CHECK(pl::validate(request).empty());
     CHECK(pl::is_valid(request));
     request.prompt_input_variables = {{"", ""}, {"user", "hi"}};
@@ -58,65 +53,65 @@ TEST_CASE("a valid request has no violations") {
     CHECK(pl::validate(request).empty());
 }
 
-TEST_CASE("prompt_name has at least 1 character") {
-    auto request = good();
+TEST_CASE("an empty prompt_name is a violation") {
+    auto request = valid_request();
     request.prompt_name = "";
-    const auto found = pl::validate(request);
-    REQUIRE(found.size() == 1);
-    check_violation(found[0], "prompt_name", rule::min_length, 1, 0);
-    CHECK(to_string(found[0]) == "prompt_name: at least 1 character, has 0");
+    const auto violations = pl::validate(request);
+    REQUIRE(violations.size() == 1);
+    check_violation(violations[0], "prompt_name", rule::min_length, 1, 0);
+    CHECK(to_string(violations[0]) == "prompt_name: at least 1 character, has 0");
     CHECK_FALSE(pl::is_valid(request));
 }
 
-TEST_CASE("label has 1 to 512 code points, whatever their bytes") {
-    for (const std::string_view one : {"x", "\xC3\xA9", "\xE6\xBC\xA2", "\xF0\x9F\x98\x80"}) {
-        auto request = good();
+TEST_CASE("a label has 1 to 512 code points, whatever their length in bytes") {
+    for (const std::string_view character : {"x", "\xC3\xA9", "\xE6\xBC\xA2", "\xF0\x9F\x98\x80"}) {
+        auto request = valid_request();
         for (const std::size_t length : {1u, 511u, 512u}) {
-            request.label = repeated(length, one);
+            request.label = repeat(length, character);
             CHECK(pl::validate(request).empty());
         }
-        request.label = repeated(513, one);
-        const auto found = pl::validate(request);
-        REQUIRE(found.size() == 1);
-        check_violation(found[0], "label", rule::max_length, 512, 513);
-        CHECK(to_string(found[0]) == "label: at most 512 characters, has 513");
+        request.label = repeat(513, character);
+        const auto violations = pl::validate(request);
+        REQUIRE(violations.size() == 1);
+        check_violation(violations[0], "label", rule::max_length, 512, 513);
+        CHECK(to_string(violations[0]) == "label: at most 512 characters, has 513");
     }
-    auto request = good();
+    auto request = valid_request();
     request.label = "";
-    const auto found = pl::validate(request);
-    REQUIRE(found.size() == 1);
-    check_violation(found[0], "label", rule::min_length, 1, 0);
+    const auto violations = pl::validate(request);
+    REQUIRE(violations.size() == 1);
+    check_violation(violations[0], "label", rule::min_length, 1, 0);
 }
 
 TEST_CASE("version and label exclude each other") {
-    auto request = good();
+    auto request = valid_request();
     request.version = 0;
     CHECK(pl::is_valid(request));
     request.label = "prod";
-    const auto found = pl::validate(request);
-    REQUIRE(found.size() == 1);
-    check_violation(found[0], "", rule::at_most_one_of, 1, 2);
-    CHECK(to_string(found[0]) == "only one of version, label may be given");
+    const auto violations = pl::validate(request);
+    REQUIRE(violations.size() == 1);
+    check_violation(violations[0], "", rule::at_most_one_of, 1, 2);
+    CHECK(to_string(violations[0]) == "only one of version, label may be given");
     request.version.reset();
     CHECK(pl::is_valid(request));
 }
 
-TEST_CASE("invalid UTF-8 is a violation in every string, in names of variables too") {
+TEST_CASE("invalid UTF-8 is a violation in every string and in variable names") {
     pl::track_prompt request{.prompt_name = "ok\xC0\x80",
                              .prompt_input_variables = {{"na\xFFme", "fine"}, {"user", "\xED\xA0\x80"}},
                              .request_id = 1,
                              .label = "\xF5\x80\x80\x80"};
-    const auto found = pl::validate(request);
-    REQUIRE(found.size() == 4);
-    check_violation(found[0], "prompt_name", rule::utf8, 0, 2);
-    check_violation(found[1], "prompt_input_variables[\"na\xEF\xBF\xBDme\"]", rule::name_utf8, 0, 2);
-    check_violation(found[2], "prompt_input_variables[\"user\"]", rule::utf8, 0, 0);
-    check_violation(found[3], "label", rule::utf8, 0, 0);
-    CHECK(to_string(found[0]) == "prompt_name: is not UTF-8 at byte 2");
-    CHECK(to_string(found[1]).ends_with("its name is not UTF-8 at byte 2"));
+    const auto violations = pl::validate(request);
+    REQUIRE(violations.size() == 4);
+    check_violation(violations[0], "prompt_name", rule::utf8, 0, 2);
+    check_violation(violations[1], "prompt_input_variables[\"na\xEF\xBF\xBDme\"]", rule::name_utf8, 0, 2);
+    check_violation(violations[2], "prompt_input_variables[\"user\"]", rule::utf8, 0, 0);
+    check_violation(violations[3], "label", rule::utf8, 0, 0);
+    CHECK(to_string(violations[0]) == "prompt_name: is not UTF-8 at byte 2");
+    CHECK(to_string(violations[1]).ends_with("its name is not UTF-8 at byte 2"));
 }
 
-TEST_CASE("every violation is found, none hides another") {
+TEST_CASE("validate reports every violation") {
     pl::track_prompt request{.prompt_name = "",
                              .prompt_input_variables = {{"a", "\xFF"}, {"b", "\xFF"}},
                              .request_id = 1,
@@ -125,18 +120,18 @@ TEST_CASE("every violation is found, none hides another") {
     CHECK(pl::validate(request).size() == 5);
 }
 
-TEST_CASE("a sentence never repeats a value") {
+TEST_CASE("a violation's message never repeats a value") {
     pl::track_prompt request{.prompt_name = "sesame\xFF",
                              .prompt_input_variables = {{"user", "sesame\xFF"}},
                              .request_id = 1,
                              .version = 1,
-                             .label = repeated(513, "sesame")};
+                             .label = repeat(513, "sesame")};
     for (const auto& v : pl::validate(request))
         CHECK(to_string(v).find("sesame") == std::string::npos);
     CHECK(pl::validate(request).size() == 4);
 }
 
-TEST_CASE("names in paths are escaped as in JSON and cut at 64 code points") {
+TEST_CASE("variable names in paths are escaped as in JSON and cut at 64 code points") {
     const auto path_of_name = [](std::string name) {
         const pl::track_prompt request{
             .prompt_name = "a", .prompt_input_variables = {{std::move(name), "\xFF"}}, .request_id = 1};
@@ -145,17 +140,17 @@ TEST_CASE("names in paths are escaped as in JSON and cut at 64 code points") {
     CHECK(path_of_name("say \"\\\"\n\x01\x7F") ==
           R"(prompt_input_variables["say \"\\\"\u000a\u0001\u007f"])");
     CHECK(path_of_name("\xC2\x85") == R"(prompt_input_variables["\u0085"])");
-    CHECK(path_of_name(repeated(64, "\xC3\xA9")) ==
-          "prompt_input_variables[\"" + repeated(64, "\xC3\xA9") + "\"]");
-    CHECK(path_of_name(repeated(65, "\xC3\xA9")) ==
-          "prompt_input_variables[\"" + repeated(64, "\xC3\xA9") + "\"]");
+    CHECK(path_of_name(repeat(64, "\xC3\xA9")) ==
+          "prompt_input_variables[\"" + repeat(64, "\xC3\xA9") + "\"]");
+    CHECK(path_of_name(repeat(65, "\xC3\xA9")) ==
+          "prompt_input_variables[\"" + repeat(64, "\xC3\xA9") + "\"]");
 }
 
-TEST_CASE("a name given twice is a violation where the type of the variables lets it happen") {
-    const auto found = pl::validate(repeats);
-    REQUIRE(found.size() == 1);
-    check_violation(found[0], "prompt_input_variables[\"user\"]", rule::unique, 0, 0);
-    CHECK(to_string(found[0]) == "prompt_input_variables[\"user\"]: is given more than once");
+TEST_CASE("a repeated name is a violation if the variables' type allows repeats") {
+    const auto violations = pl::validate(repeats);
+    REQUIRE(violations.size() == 1);
+    check_violation(violations[0], "prompt_input_variables[\"user\"]", rule::unique, 0, 0);
+    CHECK(to_string(violations[0]) == "prompt_input_variables[\"user\"]: is given more than once");
 
     const std::multimap<std::string, std::string> many{{"a", "1"}, {"a", "2"}, {"a", "3"}};
     CHECK(pl::validate(pl::view_of(many, {.prompt_name = "a", .request_id = 1})).size() == 2);
@@ -165,7 +160,7 @@ TEST_CASE("a name given twice is a violation where the type of the variables let
     CHECK(pl::validate(pl::view_of(pointers, {.prompt_name = "a", .request_id = 1})).size() == 1);
 }
 
-TEST_CASE("the first 64 violations are kept and the rest counted") {
+TEST_CASE("validate keeps the first 64 violations and counts the rest") {
     const auto with_bad_variables = [](int count) {
         pl::track_prompt request{.prompt_name = "a", .request_id = 1};
         for (int i = 0; i < count; ++i)
@@ -175,26 +170,26 @@ TEST_CASE("the first 64 violations are kept and the rest counted") {
     CHECK(with_bad_variables(63).size() == 63);
     CHECK(with_bad_variables(64).size() == 64);
     CHECK(with_bad_variables(64).back().rule == rule::utf8);
-    const auto found = with_bad_variables(1000);
-    REQUIRE(found.size() == 65);
-    CHECK(found[63].rule == rule::utf8);
-    check_violation(found[64], "", rule::omitted, 64, 936);
-    CHECK(to_string(found[64]) == "and 936 more");
+    const auto violations = with_bad_variables(1000);
+    REQUIRE(violations.size() == 65);
+    CHECK(violations[63].rule == rule::utf8);
+    check_violation(violations[64], "", rule::omitted, 64, 936);
+    CHECK(to_string(violations[64]) == "and 936 more");
 }
 
-TEST_CASE("a body may have max_request_bytes and not one more, measured as it is sent") {
+TEST_CASE("a body may have max_request_bytes of written JSON and no byte more") {
     pl::track_prompt request{
         .prompt_name = "a\"\n\x01\xC3\xA9", .prompt_input_variables = {{"\\", "\t"}}, .request_id = -10};
     const std::size_t size = pl::to_json(request).value().size();
     CHECK(pl::validate(request, size).empty());
-    const auto found = pl::validate(request, size - 1);
-    REQUIRE(found.size() == 1);
-    check_violation(found[0], "", rule::max_bytes, size - 1, size);
-    CHECK(to_string(found[0]) ==
+    const auto violations = pl::validate(request, size - 1);
+    REQUIRE(violations.size() == 1);
+    check_violation(violations[0], "", rule::max_bytes, size - 1, size);
+    CHECK(to_string(violations[0]) ==
           "the body: at most " + std::to_string(size - 1) + " bytes, has " + std::to_string(size));
 }
 
-TEST_CASE("unless set otherwise a body may have 8 MiB") {
+TEST_CASE("a body may have 8 MiB by default") {
     constexpr std::size_t around = std::string_view{R"({"prompt_name":"","request_id":1})"}.size();
     pl::track_prompt request{.prompt_name = std::string(8 * 1024 * 1024 - around, 'x'), .request_id = 1};
     CHECK(pl::is_valid(request));
@@ -203,7 +198,7 @@ TEST_CASE("unless set otherwise a body may have 8 MiB") {
     CHECK(pl::to_json(request).error().violations.at(0).rule == rule::max_bytes);
 }
 
-TEST_CASE("a repeat among 300,000 names is found in a moment: comparing each with each would take minutes") {
+TEST_CASE("a repeat among 300,000 names is found without comparing every pair") {
     std::vector<std::pair<std::string, std::string_view>> variables;
     for (int i = 0; i < 300'000; ++i)
         variables.emplace_back("variable " + std::to_string(i), "");
@@ -219,16 +214,17 @@ namespace {
 
 template <std::size_t CountV>
 constexpr auto many_variables(bool repeated) {
-    std::array<std::pair<std::string_view, std::string_view>, CountV> made{};
+    std::array<std::pair<std::string_view, std::string_view>, CountV> variables{};
     constexpr std::string_view digits = "0123456789012345678901234567890123456789";
     for (std::size_t i = 0; i < CountV; ++i)
-        made[i].first = digits.substr(i % 10, 1 + i / 10 % 30);
+        variables[i].first = digits.substr(i % 10, 1 + i / 10 % 30);
     if (!repeated) {
         for (std::size_t i = 0; i < CountV; ++i)
-            made[i].first = std::string_view{"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz"}.substr(
-                i % 26, 1 + i / 26);
+            variables[i].first =
+                std::string_view{"abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz"}.substr(i % 26,
+                                                                                                1 + i / 26);
     }
-    return made;
+    return variables;
 }
 
 constexpr auto unique_variables = many_variables<200>(false);

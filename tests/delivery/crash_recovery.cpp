@@ -1,7 +1,7 @@
-// Kills a process that tracks, at 200 random moments, and counts what reached the service: a request that was
-// reported queued has to, after the next start, and no more than the one in flight twice a kill.
+// Kills a tracking process at 200 random moments and counts the requests that reach the service. Each request
+// that was reported as queued must arrive. Each kill may duplicate only the request in flight.
 //
-// usage: kill [SEED]
+// usage: crash_recovery [SEED]
 
 #include <promptlayer.hpp>
 #include <promptlayer/file_journal.hpp>
@@ -35,12 +35,12 @@ using promptlayer::testing::scripted_response;
 
 constexpr int kills = 200;
 
-/// Tracks with `journal` until it is killed, and writes the number of each that was reported queued to its
-/// standard output; or, with none from `first` on, only sends what is left.
+/// Tracks requests from number `first` on until the process is killed, and writes the number of each queued
+/// request to standard output. If `first` is 0, it only sends the requests that are pending in `journal`.
 int track(const char* base_url, const char* journal, std::int64_t first) {
-    auto record = promptlayer::file_journal::open(journal);
-    if (!record) {
-        std::cerr << record.error() << '\n';
+    auto journal_file = promptlayer::file_journal::open(journal);
+    if (!journal_file) {
+        std::cerr << journal_file.error() << '\n';
         return 1;
     }
     promptlayer::background_settings limits;
@@ -50,7 +50,7 @@ int track(const char* base_url, const char* journal, std::int64_t first) {
                                             promptlayer::curl_transport{},
                                             {},
                                             limits,
-                                            *std::move(record)};
+                                            *std::move(journal_file)};
     if (first == 0)
         return tracker.flush(60s) ? 0 : 1;
     for (std::int64_t id = first;; ++id) {
@@ -62,40 +62,41 @@ int track(const char* base_url, const char* journal, std::int64_t first) {
     }
 }
 
-/// The service: now and then it has no time. Counts what it has accepted.
+/// A service that answers one request in sixteen with 503 and counts the requests that it accepts.
 class service {
     std::mutex mutex_{};
     std::set<std::int64_t> accepted_{};
-    int again_ = 0; // what it had accepted before
+    int duplicates_ = 0;
     std::mt19937 random_{1};
     promptlayer::testing::scripted_server server_{
-        [this](const promptlayer::http_request& sent) { return answer(sent); }};
+        [this](const promptlayer::http_request& request) { return respond(request); }};
 
-    scripted_response answer(const promptlayer::http_request& sent) {
-        const std::lock_guard held{mutex_};
-        scripted_response made;
+    scripted_response respond(const promptlayer::http_request& request) {
+        const std::lock_guard guard{mutex_};
+        scripted_response response;
         if (random_() % 16 == 0)
-            made.response.status = 503;
-        else if (!accepted_.insert(*promptlayer::from_json<promptlayer::track_prompt>(sent.body)->request_id)
+            response.response.status = 503;
+        else if (!accepted_
+                      .insert(*promptlayer::from_json<promptlayer::track_prompt>(request.body)->request_id)
                       .second)
-            ++again_;
-        return made;
+            ++duplicates_;
+        return response;
     }
 
 public:
     std::string base_url() const { return server_.base_url(); }
 
-    int accepted_again() {
-        const std::lock_guard held{mutex_};
-        return again_;
+    int duplicates() {
+        const std::lock_guard guard{mutex_};
+        return duplicates_;
     }
     bool has(std::int64_t id) {
-        const std::lock_guard held{mutex_};
+        const std::lock_guard guard{mutex_};
         return accepted_.contains(id);
     }
 };
 
-/// A process that runs `track`.
+/// A child process that runs `track`.
 class tracking {
     pid_t process_ = -1;
     int numbers_ = -1;
@@ -111,10 +112,10 @@ public:
         posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
         posix_spawn_file_actions_addclose(&actions, ends[0]);
         posix_spawn_file_actions_addclose(&actions, ends[1]);
-        std::vector<std::string> words{program, base_url, journal, std::to_string(first)};
+        std::vector<std::string> texts{program, base_url, journal, std::to_string(first)};
         std::vector<char*> arguments;
-        for (std::string& word : words)
-            arguments.push_back(word.data());
+        for (std::string& text : texts)
+            arguments.push_back(text.data());
         arguments.push_back(nullptr);
         if (::posix_spawn(&process_, program, &actions, nullptr, arguments.data(), environ) != 0)
             std::abort();
@@ -126,7 +127,7 @@ public:
     tracking& operator=(const tracking&) = delete;
     ~tracking() { ::close(numbers_); }
 
-    /// What it has reported until it ended.
+    /// Returns the numbers that the process wrote until it ended.
     std::vector<std::int64_t> reported() const {
         std::vector<std::int64_t> all;
         std::int64_t id = 0;
@@ -153,7 +154,7 @@ int run(const char* program, unsigned seed) {
     std::mt19937 random{seed};
     std::vector<std::int64_t> reported;
     std::int64_t next = 1;
-    bool right = true;
+    bool passed = true;
     for (int i = 0; i < kills; ++i) {
         const tracking child{program, service.base_url(), journal, next};
         std::thread killer{[&, moment = std::chrono::microseconds{random() % 50'000}] {
@@ -162,21 +163,21 @@ int run(const char* program, unsigned seed) {
         }};
         const std::vector<std::int64_t> queued = child.reported();
         killer.join();
-        right = WIFSIGNALED(child.status()) && right;
+        passed = WIFSIGNALED(child.status()) && passed;
         reported.insert(reported.end(), queued.begin(), queued.end());
-        next = queued.empty() ? next + 1 : queued.back() + 2; // one more may be queued, and not reported
+        next = queued.empty() ? next + 1 : queued.back() + 2; // one more may be queued without a report
     }
-    const tracking last{program, service.base_url(), journal, 0};
-    right = last.status() == 0 && right;
-    const int again = service.accepted_again();
+    const tracking last_run{program, service.base_url(), journal, 0};
+    passed = last_run.status() == 0 && passed;
+    const int duplicates = service.duplicates();
     const auto lost =
         std::count_if(reported.begin(), reported.end(), [&](std::int64_t id) { return !service.has(id); });
-    right =
-        right && lost == 0 && again <= kills && !reported.empty() && std::filesystem::file_size(journal) == 0;
+    passed = passed && lost == 0 && duplicates <= kills && !reported.empty() &&
+             std::filesystem::file_size(journal) == 0;
     std::cout << kills << " kills, seed " << seed << ": " << reported.size() << " reported queued, " << lost
-              << " lost, " << again << " delivered twice, of " << kills << " in flight\n";
+              << " lost, " << duplicates << " delivered twice, of " << kills << " in flight\n";
     std::filesystem::remove_all(folder);
-    return right ? 0 : 1;
+    return passed ? 0 : 1;
 }
 
 } // namespace

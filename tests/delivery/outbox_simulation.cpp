@@ -1,4 +1,4 @@
-// The outbox against a model of it that is as simple as can be, through random events from a seed.
+// Compares the outbox with a simple model through random events. PROMPTLAYER_TEST_SEED sets the first seed.
 
 #include <promptlayer.hpp>
 
@@ -24,12 +24,12 @@ namespace {
 using milliseconds = std::chrono::milliseconds;
 using id = pl::outbox::id;
 
-/// Thrown where outbox and model disagree.
+/// Thrown if outbox and model disagree.
 struct disagreement {
     const char* what;
 };
 
-void hold(bool condition, const char* what) {
+void expect(bool condition, const char* what) {
     if (!condition)
         throw disagreement{what};
 }
@@ -37,26 +37,26 @@ void hold(bool condition, const char* what) {
 class simulation {
     struct request {
         std::size_t size;
-        milliseconds made;
+        milliseconds pushed;
         milliseconds due;
         std::uint32_t attempts = 0;
         bool in_flight = false;
-        int resumed = 0; // the count when it was taken
+        int resumed = 0; // how often the outbox had been resumed when it was taken
     };
     enum class weather { fine, no_network, busy, failing, revoked, refusing, last = refusing };
 
     std::mt19937_64 random_;
-    double next_random_ = 0; // what the outbox gets
+    double next_random_ = 0; // the random number that the outbox gets
     pl::outbox_settings settings_;
     pl::outbox outbox_;
     std::map<id, request> model_{};
     pl::outbox_stats expected_{};
     std::size_t bytes_ = 0;
     milliseconds shown_{1'000'000'000}; // by the clock, which jumps
-    milliseconds time_ = shown_;        // that has passed
-    milliseconds nobody_before_{0};
+    milliseconds time_ = shown_;        // without jumps
+    milliseconds blocked_until_{0};
     bool paused_ = false, held_up_ = false;
-    int resumed_ = 0; // how often
+    int resumed_ = 0; // how often it was resumed
     id last_completed_ = 0;
     weather weather_ = weather::fine;
 
@@ -67,13 +67,13 @@ class simulation {
     pl::outbox::time_point now() const { return pl::outbox::time_point{shown_}; }
 
     static pl::outbox_settings some_settings(std::mt19937_64& random) {
-        pl::outbox_settings made;
-        made.max_requests = 1 + random() % 60;
-        made.max_bytes = 2'000 + random() % 20'000;
-        made.max_in_flight = 1 + random() % 6;
-        made.drop_oldest = random() % 2 == 0;
-        made.retry.max_attempts = random() % 2 == 0 ? 0 : 4;
-        return made;
+        pl::outbox_settings settings;
+        settings.max_requests = 1 + random() % 60;
+        settings.max_bytes = 2'000 + random() % 20'000;
+        settings.max_in_flight = 1 + random() % 6;
+        settings.drop_oldest = random() % 2 == 0;
+        settings.retry.max_attempts = random() % 2 == 0 ? 0 : 4;
+        return settings;
     }
 
     void finish(id which, std::uint64_t& count) {
@@ -85,7 +85,7 @@ class simulation {
     void pass(milliseconds by) {
         shown_ += by;
         time_ += std::max(by, milliseconds{0});
-        outbox_.next_due(now()); // it sees every jump
+        outbox_.next_due(now()); // the outbox sees every jump
     }
 
     void push() {
@@ -95,12 +95,12 @@ class simulation {
         const auto fits = [&] {
             return model_.size() < settings_.max_requests && bytes_ + size + 1 <= settings_.max_bytes;
         };
-        if (!fits() && settings_.drop_oldest) { // on a copy, as nothing is dropped in vain
+        if (!fits() && settings_.drop_oldest) { // on a copy, because nothing is dropped in vain
             auto before = model_;
             const auto bytes_before = bytes_;
             const auto dropped_before = expected_.dropped;
-            for (auto& [which, held] : before)
-                if (!held.in_flight && !fits()) {
+            for (auto& [which, entry] : before)
+                if (!entry.in_flight && !fits()) {
                     dropped.push_back(which);
                     finish(which, expected_.dropped);
                 }
@@ -111,49 +111,49 @@ class simulation {
                 dropped.clear();
             }
         }
-        hold(outcome.has_value() == fits(), "takes what fits, and nothing else");
+        expect(outcome.has_value() == fits(), "accepts exactly the requests that fit");
         if (!outcome) {
-            hold(outcome.error().code == pl::errc::queue_full, "says that it is full");
+            expect(outcome.error().code == pl::errc::queue_full, "reports that it is full");
             return;
         }
-        hold(outcome->dropped.size() == dropped.size(), "drops as many as have to be");
+        expect(outcome->dropped.size() == dropped.size(), "drops as many as needed");
         for (std::size_t i = 0; i < dropped.size(); ++i)
-            hold(outcome->dropped[i].id == dropped[i] && outcome->dropped[i].fate == pl::fate::dropped,
-                 "drops the oldest");
+            expect(outcome->dropped[i].id == dropped[i] && outcome->dropped[i].fate == pl::fate::dropped,
+                   "drops the oldest");
         model_[outcome->id] = {size + 1, time_, time_, 0, false};
         bytes_ += size + 1;
         ++expected_.pushed;
     }
 
-    /// What may be taken now.
+    /// Returns the request that may be taken now.
     std::optional<id> next() const {
-        std::size_t flying = 0;
-        std::optional<id> found;
-        for (const auto& [which, held] : model_) {
-            flying += held.in_flight ? 1 : 0;
-            if (!found && !held.in_flight && held.due <= time_)
-                found = which;
+        std::size_t in_flight = 0;
+        std::optional<id> actual;
+        for (const auto& [which, entry] : model_) {
+            in_flight += entry.in_flight ? 1 : 0;
+            if (!actual && !entry.in_flight && entry.due <= time_)
+                actual = which;
         }
-        return paused_ || held_up_ || time_ < nobody_before_ || flying >= settings_.max_in_flight
+        return paused_ || held_up_ || time_ < blocked_until_ || in_flight >= settings_.max_in_flight
                    ? std::nullopt
-                   : found;
+                   : actual;
     }
 
     void take() {
         const auto expected = next();
         const auto due = outbox_.next_due(now());
-        hold(!expected || (due && *due <= now()), "is due now, and says so");
-        hold(expected || !due || *due > now(), "is not due now, and says so");
-        const auto got = outbox_.take(now());
-        hold(got.has_value() == expected.has_value(), "gives a request when one is due, and not before");
-        if (!got)
+        expect(!expected || (due && *due <= now()), "next_due reports a due request");
+        expect(expected || !due || *due > now(), "next_due reports no request before it is due");
+        const auto due_request = outbox_.take(now());
+        expect(due_request.has_value() == expected.has_value(), "returns a request exactly if one is due");
+        if (!due_request)
             return;
-        hold(got->id == *expected, "gives the oldest that is due");
-        request& held = model_.at(got->id);
-        hold(got->request.body.size() + 1 == held.size, "gives the request as it was pushed");
-        held.in_flight = true;
-        held.resumed = resumed_;
-        ++held.attempts;
+        expect(due_request->id == *expected, "returns the oldest due request");
+        request& entry = model_.at(due_request->id);
+        expect(due_request->request.body.size() + 1 == entry.size, "returns the request as it was pushed");
+        entry.in_flight = true;
+        entry.resumed = resumed_;
+        ++entry.attempts;
     }
 
     std::optional<pl::error> outcome() {
@@ -186,72 +186,75 @@ class simulation {
     }
 
     void complete() {
-        std::vector<id> flying;
-        for (const auto& [which, held] : model_)
-            if (held.in_flight)
-                flying.push_back(which);
+        std::vector<id> in_flight;
+        for (const auto& [which, entry] : model_)
+            if (entry.in_flight)
+                in_flight.push_back(which);
         const auto again = model_.find(last_completed_);
-        if (flying.empty() || (one_in(20) && (again == model_.end() || !again->second.in_flight))) {
-            hold(!outbox_.complete(flying.empty() ? last_completed_ + 1'000'000 : last_completed_,
-                                   std::nullopt, now()),
-                 "ignores what is not in flight");
+        if (in_flight.empty() || (one_in(20) && (again == model_.end() || !again->second.in_flight))) {
+            expect(!outbox_.complete(in_flight.empty() ? last_completed_ + 1'000'000 : last_completed_,
+                                     std::nullopt, now()),
+                   "ignores a completion of a request that is not in flight");
             return;
         }
-        const id which = last_completed_ = flying[up_to(flying.size() - 1)];
-        request& held = model_.at(which);
+        const id which = last_completed_ = in_flight[up_to(in_flight.size() - 1)];
+        request& entry = model_.at(which);
         const auto why = outcome();
         next_random_ = std::uniform_real_distribution<double>{0, 1}(random_);
         const auto ended = outbox_.complete(which, why, now());
-        held.in_flight = false;
+        entry.in_flight = false;
         if (!why) {
-            hold(ended && ended->fate == pl::fate::delivered && ended->id == which, "is delivered");
+            expect(ended && ended->fate == pl::fate::delivered && ended->id == which, "is delivered");
             return finish(which, expected_.delivered);
         }
         if (why->failure == pl::failure::tls || why->status == 401 || why->status == 403) {
-            hold(!ended, "is kept where the key is wrong");
-            held_up_ = held_up_ || held.resumed == resumed_;
-            --held.attempts;
+            expect(!ended, "keeps a request if the key is wrong");
+            held_up_ = held_up_ || entry.resumed == resumed_;
+            --entry.attempts;
             return;
         }
         if (why->failure == pl::failure::cancelled) {
-            hold(!ended, "is kept where it was cancelled");
-            --held.attempts;
-            held.due = time_ + settings_.retry.initial_delay;
+            expect(!ended, "keeps a cancelled request");
+            --entry.attempts;
+            entry.due = time_ + settings_.retry.initial_delay;
             return;
         }
         const auto wait =
-            pl::retry_wait(settings_.retry, *why, held.attempts, next_random_, time_ - held.made);
+            pl::retry_wait(settings_.retry, *why, entry.attempts, next_random_, time_ - entry.pushed);
         if (why->failure || why->status == 429) {
             auto others = settings_.retry;
             others.max_attempts = 0;
             others.max_age.reset();
             others.retry_maybe_delivered = true;
-            const auto all = pl::retry_wait(others, *why, held.attempts, next_random_, {});
+            const auto all = pl::retry_wait(others, *why, entry.attempts, next_random_, {});
             if (all)
-                nobody_before_ = std::max(nobody_before_, time_ + *all);
+                blocked_until_ = std::max(blocked_until_, time_ + *all);
         }
         if (!wait) {
             const bool refused = why->code == pl::errc::unprocessable;
-            hold(ended && ended->fate == (refused ? pl::fate::refused : pl::fate::gave_up), "ends");
+            expect(ended && ended->fate == (refused ? pl::fate::refused : pl::fate::gave_up),
+                   "ends with its fate");
             return finish(which, refused ? expected_.refused : expected_.gave_up);
         }
-        hold(!ended, "waits");
-        held.due = time_ + *wait;
+        expect(!ended, "waits for the next attempt");
+        entry.due = time_ + *wait;
     }
 
     void check() {
         pl::outbox_stats expected = expected_;
-        for (const auto& [which, held] : model_)
-            ++(held.in_flight ? expected.in_flight : expected.waiting);
-        const pl::outbox_stats found = outbox_.stats();
-        hold(found == expected, "the counts");
-        hold(found.pushed == found.waiting + found.in_flight + found.delivered + found.refused +
-                                 found.gave_up + found.dropped + found.handed_back,
-             "the books balance");
-        hold(outbox_.bytes() == bytes_ && bytes_ <= settings_.max_bytes, "the bound of bytes");
-        hold(found.waiting + found.in_flight <= settings_.max_requests, "the bound of requests");
-        hold(found.in_flight <= settings_.max_in_flight, "the bound of requests in flight");
-        hold(outbox_.paused() == (paused_ || held_up_), "paused");
+        for (const auto& [which, entry] : model_)
+            ++(entry.in_flight ? expected.in_flight : expected.waiting);
+        const pl::outbox_stats actual = outbox_.stats();
+        expect(actual == expected, "the counts agree");
+        expect(actual.pushed == actual.waiting + actual.in_flight + actual.delivered + actual.refused +
+                                    actual.gave_up + actual.dropped + actual.handed_back,
+               "the counts add up");
+        expect(outbox_.bytes() == bytes_ && bytes_ <= settings_.max_bytes,
+               "the bytes stay within their limit");
+        expect(actual.waiting + actual.in_flight <= settings_.max_requests,
+               "the requests stay within their limit");
+        expect(actual.in_flight <= settings_.max_in_flight, "the requests in flight stay within their limit");
+        expect(outbox_.paused() == (paused_ || held_up_), "the pause agrees");
     }
 
 public:
@@ -259,7 +262,7 @@ public:
         : random_(seed), settings_(some_settings(random_)),
           outbox_(settings_, [this] { return next_random_; }) {}
 
-    /// What became of all requests.
+    /// Returns the counts after `events` random events.
     pl::outbox_stats run(int events) {
         for (int i = 0; i < events; ++i) {
             switch (up_to(9)) {
@@ -286,47 +289,47 @@ public:
             check();
         }
         const auto left = outbox_.drain();
-        hold(left.size() == model_.size(), "gives back all that is left");
+        expect(left.size() == model_.size(), "drain returns all requests");
         auto each = left.begin();
-        for (const auto& [which, held] : model_) {
-            hold(each->id == which && each->fate == pl::fate::handed_back &&
-                     each->request.body.size() + 1 == held.size,
-                 "gives them back in order, as they were pushed");
+        for (const auto& [which, entry] : model_) {
+            expect(each->id == which && each->fate == pl::fate::handed_back &&
+                       each->request.body.size() + 1 == entry.size,
+                   "drain returns the requests in order, unchanged");
             ++each;
         }
         expected_.handed_back = left.size();
         model_.clear();
         bytes_ = 0;
         check();
-        hold(!outbox_.push({"/", ""}, now()) && !outbox_.take(now()),
-             "takes and gives nothing once it is drained");
+        expect(!outbox_.push({"/", ""}, now()) && !outbox_.take(now()),
+               "a drained outbox accepts and returns nothing");
         return outbox_.stats();
     }
 };
 
 } // namespace
 
-TEST_CASE("outbox: three million random events keep to the model; PROMPTLAYER_TEST_SEED is the first seed") {
+TEST_CASE("outbox: three million random events agree with the model") {
     const char* const given = std::getenv("PROMPTLAYER_TEST_SEED");
     const std::uint64_t first = given ? std::strtoull(given, nullptr, 10) : 1;
     pl::outbox_stats total;
     for (std::uint64_t seed = first; seed < first + 300; ++seed) {
         try {
-            const pl::outbox_stats one = simulation{seed}.run(10'000);
-            total.pushed += one.pushed;
-            total.delivered += one.delivered;
-            total.refused += one.refused;
-            total.gave_up += one.gave_up;
-            total.dropped += one.dropped;
-            total.handed_back += one.handed_back;
-        } catch (const disagreement& found) {
-            FAIL("seed " << seed << ": " << std::string{found.what});
+            const pl::outbox_stats stats = simulation{seed}.run(10'000);
+            total.pushed += stats.pushed;
+            total.delivered += stats.delivered;
+            total.refused += stats.refused;
+            total.gave_up += stats.gave_up;
+            total.dropped += stats.dropped;
+            total.handed_back += stats.handed_back;
+        } catch (const disagreement& mismatch) {
+            FAIL("seed " << seed << ": " << std::string{mismatch.what});
         }
     }
     MESSAGE(total.pushed << " pushed: " << total.delivered << " delivered, " << total.refused << " refused, "
                          << total.gave_up << " given up, " << total.dropped << " dropped, "
-                         << total.handed_back << " handed back");
+                         << total.handed_back << " returned");
     for (const std::uint64_t count :
          {total.delivered, total.refused, total.gave_up, total.dropped, total.handed_back})
-        CHECK(count > 1'000); // each end is met often
+        CHECK(count > 1'000); // each outcome is frequent
 }

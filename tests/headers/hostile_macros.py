@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Writes a source file that defines macros as garbage, includes the library, and proves that the macros are there
-afterwards.
+"""Writes a source file that defines macros as garbage, includes the library and checks that the macros are still defined.
 
 usage: hostile_macros.py object|function|engine INCLUDE OUTPUT [HEADER...]
 
-object, function: the macros that push_macros.hpp sets aside, in that form, before <promptlayer.hpp>.
-engine: these and others, after all that the library includes, and before <promptlayer.hpp> and each HEADER.
+object, function: defines the macros of push_macros.hpp in that form before <promptlayer.hpp>.
+engine: defines these and other macros after all headers of others that the library includes, and before
+<promptlayer.hpp> and each HEADER.
 """
 
 import pathlib
 import re
 import sys
 
-# Names that engines and others define. They are not set aside, since nothing of the library is called so; the standard
-# library and Boost may have such names.
+# Names that engines and other libraries define. They are not set aside, because the library has no such names. The
+# standard library and Boost may have them.
 ENGINE = """
     Any Array Assert Bind Body Boolean Buffer Bytes Call Callable Callback Channel Char Class Client Code Color Complete
     Completion Component Config Connection Context Count Data Debug Delegate Delete Double Empty End Entry Enum Error
@@ -41,16 +41,20 @@ if form == "engine":
     names |= set(ENGINE)
     for header in [library.parent / "promptlayer.hpp", *(library / f"{other}.hpp" for other in others)]:
         text = header.read_text(encoding="utf-8")
-        depth = 0
+        conditions = []
         for line in text.splitlines():
             directive = re.match(r"#\s*(if|endif|include)\w*\s*(\S*)", line)
-            if directive:
-                depth += {"if": 1, "endif": -1, "include": 0}[directive[1]]
-                if directive[1] == "include" and depth == 1 and not directive[2].startswith("<promptlayer/"):
-                    lines.append(f"#include {directive[2]}")
+            if not directive:
+                continue
+            if directive[1] == "if":
+                conditions.append(directive[2])
+            elif directive[1] == "endif":
+                conditions.pop()
+            elif conditions[1:] in ([], ["defined(PROMPTLAYER_DEFINITIONS)"]) and "<promptlayer/" not in line:
+                lines.append(f"#include {directive[2]}")
     lines.sort(key=lambda line: "<boost/" in line)
 else:
-    # Whatever the list says, these have to be harmless.
+    # These must be harmless, whatever the list holds.
     names |= {"check", "verify", "TEXT", "ERROR", "DELETE", "min", "max", "GetMessage", "send", "Value"}
 
 lines += [f"#undef {name}\n#define {name}{parameters} @{name}" for name in sorted(names)]

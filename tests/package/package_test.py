@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Installs the library, moves the installed tree, and consumes it as others do: CMake, pkg-config, Meson subproject.
+"""Installs the library, moves the installed tree and builds a program with it: by CMake, pkg-config and as a Meson
+subproject.
 
 usage: package_test.py MESON COMPILER...
 """
@@ -24,17 +25,17 @@ def run(*command, **more):
 
 
 def expect_output(how, program):
-    said = subprocess.run([program], check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
+    output = subprocess.run([program], check=True, stdout=subprocess.PIPE, encoding="utf-8").stdout
     for text in [
         "POST https://api.promptlayer.com/rest/track-prompt\n",
         "[redacted]",
         '{"prompt_name":"support-response","request_id":12345}\n',
         "\ndone\n",
     ]:
-        if text not in said:
-            sys.exit(f"{how}: the program's output does not hold {text!r}:\n{said}")
-    if "pl_consumer" in said:
-        sys.exit(f"{how}: the program's output holds the API key:\n{said}")
+        if text not in output:
+            sys.exit(f"{how}: the program's output lacks {text!r}:\n{output}")
+    if "pl_consumer" in output:
+        sys.exit(f"{how}: the program's output contains the API key:\n{output}")
     print(f"{how}: ok", flush=True)
 
 
@@ -98,7 +99,7 @@ def main():
         if "pkg-config" not in absent:
             by_pkg_config(work, installed)
     if absent:
-        print("skipped, not on this machine:", *absent)
+        print("skipped, because not installed:", *absent)
         sys.exit(77)
 
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Links one program of every two source files with different settings, in both orders, and runs it. Proves that a type
-of the library does not pass from one setting to another unless both mean the same by it.
+"""Links each pair of source files with different settings into a program, in both orders, and runs it. Checks that files
+with different versions of a type of the library do not link if the type passes between them.
 
 usage: mixed_builds.py COMPILER [ARGUMENT...]
 """
@@ -18,10 +18,10 @@ include = mixed.parents[2] / "include"
 AXES = [
     {"exceptions": [], "no_exceptions": ["-fno-exceptions"]},
     {"threads": [], "no_threads": ["-DPROMPTLAYER_NO_THREADS"]},
-    # Optimised, a function of one file is inlined and calls that of another.
+    # With optimisation, an inlined function of one file calls functions of another.
     {"rtti": [], "no_rtti": ["-fno-rtti", "-fvisibility=hidden", "-O1"]},
 ]
-# What changes the standard library's classes, and so those that hold them.
+# These settings change the standard library's classes and the classes that contain them.
 LIBRARY_MODES = {"debug": ["-D_GLIBCXX_DEBUG"], "old_strings": ["-D_GLIBCXX_USE_CXX11_ABI=0"]}
 
 work = pathlib.Path()
@@ -33,22 +33,22 @@ def run(*command):
                           encoding="utf-8", errors="replace")
 
 
-def compiled(source, name, *flags):
+def compile_source(source, name, *flags):
     object_file = work / f"{name}.o"
-    done = run(*compiler, "-std=c++20", "-g1", f"-I{include}", *flags, "-c", mixed / source, "-o", object_file)
-    if done.returncode != 0:
-        sys.exit(f"{done.stdout}\n{source} does not compile with {flags}")
+    process = run(*compiler, "-std=c++20", "-g1", f"-I{include}", *flags, "-c", mixed / source, "-o", object_file)
+    if process.returncode != 0:
+        sys.exit(f"{process.stdout}\n{source} does not compile with {flags}")
     return object_file
 
 
-def linked(program, *objects):
+def link(program, *objects):
     return run(*compiler, *objects, "-o", program, "-lboost_json", "-pthread")
 
 
-def expect(what, holds, said=""):
+def expect(what, holds, output=""):
     if not holds:
         failures.append(what)
-        print(f"{said}\nFAILED: {what}", flush=True)
+        print(f"{output}\nFAILED: {what}", flush=True)
 
 
 def modes():
@@ -58,35 +58,35 @@ def modes():
 
 
 def meaning(name):
-    """What the library's types depend on."""
+    """Returns the settings on which the library's types depend."""
     return name.split(",")[:2]
 
 
 def every_pair_works():
-    common = [compiled("main.cpp", "main"), compiled("../../support/throw_exception.cpp", "throw_exception", "-fno-exceptions")]
-    parts = {name: compiled("part.cpp", name, f'-DPART="{name}"', *flags) for name, flags in modes()}
+    common = [compile_source("main.cpp", "main"), compile_source("../../support/throw_exception.cpp", "throw_exception", "-fno-exceptions")]
+    parts = {name: compile_source("part.cpp", name, f'-DPART="{name}"', *flags) for name, flags in modes()}
     for first, second in itertools.permutations(parts, 2):
-        done = linked(work / "program", parts[first], parts[second], *common)
-        if done.returncode == 0:
-            done = run(work / "program")
-        expect(f"{first} and {second} share a program", done.returncode == 0, done.stdout)
+        process = link(work / "program", parts[first], parts[second], *common)
+        if process.returncode == 0:
+            process = run(work / "program")
+        expect(f"{first} and {second} share a program", process.returncode == 0, process.stdout)
     return len(parts)
 
 
 def nothing_crosses():
-    ways = {name: flags for name, flags in modes() if name.endswith(",rtti")}
+    settings = {name: flags for name, flags in modes() if name.endswith(",rtti")}
     probe = run(*compiler, "-std=c++20", "-dM", "-E", "-x", "c++", "-include", "version", "/dev/null").stdout
     if "__GLIBCXX__" in probe:
-        ways |= LIBRARY_MODES
-    for how in ["BY_PARAMETER", "BY_RESULT"]:
-        defined = {name: compiled("crossing.cpp", f"{name},defined", f"-D{how}", "-DDEFINED", *flags)
-                   for name, flags in ways.items()}
-        called = {name: compiled("crossing.cpp", f"{name},called", f"-D{how}", *flags) for name, flags in ways.items()}
-        for one, other in itertools.product(ways, repeat=2):
-            same = meaning(one) == meaning(other)
-            done = linked(work / "program", called[one], defined[other])
-            expect(f"{how}, {one} calling {other} {'links' if same else 'does not link'}",
-                   (done.returncode == 0) == same, done.stdout)
+        settings |= LIBRARY_MODES
+    for crossing in ["BY_PARAMETER", "BY_RESULT"]:
+        defined = {name: compile_source("crossing.cpp", f"{name},defined", f"-D{crossing}", "-DDEFINED", *flags)
+                   for name, flags in settings.items()}
+        called = {name: compile_source("crossing.cpp", f"{name},called", f"-D{crossing}", *flags) for name, flags in settings.items()}
+        for caller, definer in itertools.product(settings, repeat=2):
+            same = meaning(caller) == meaning(definer)
+            process = link(work / "program", called[caller], defined[definer])
+            expect(f"{crossing}, {caller} calling {definer} {'links' if same else 'does not link'}",
+                   (process.returncode == 0) == same, process.stdout)
 
 
 def main():
@@ -98,7 +98,7 @@ def main():
         if run(*compiler, sanitizer, work / "empty.cpp", "-o", work / "empty").returncode == 0:
             compiler += [sanitizer]
         nothing_crosses()
-        print(f"{every_pair_works()} settings, each with each other", flush=True)
+        print(f"{every_pair_works()} settings, each linked with each other", flush=True)
     if failures:
         sys.exit(f"{len(failures)} failures")
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Proves that a program ends by a signal or an abort, and says why.
+"""Checks that a program aborts or ends by a signal, and that its output contains TEXT.
 
 usage: expect_abort.py TEXT PROGRAM [ARGUMENT...]
 """
@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 expected, *command = sys.argv[1:]
-done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
-if 0 <= done.returncode <= 2:
-    sys.exit(f"{command}: returned {done.returncode}, which is no abort\n{done.stdout}")
-if expected not in done.stdout:
-    sys.exit(f"{command}: does not say: {expected}\n{done.stdout}")
+process = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace")
+if 0 <= process.returncode <= 2:
+    sys.exit(f"{command}: returned {process.returncode}, but must abort\n{process.stdout}")
+if expected not in process.stdout:
+    sys.exit(f"{command}: the output lacks: {expected}\n{process.stdout}")

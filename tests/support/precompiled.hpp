@@ -1,4 +1,6 @@
-// What every test includes besides the library, compiled once for each program.
+// Compiled once for each program of tests: the library and the headers that most tests use.
+
+#include <promptlayer.hpp>
 
 #include <doctest/doctest.h>
 

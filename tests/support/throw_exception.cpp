@@ -1,4 +1,4 @@
-// Without exceptions Boost leaves these to the program.
+// Without exceptions the program must define these for Boost.
 #include <boost/throw_exception.hpp>
 
 #include <cstdlib>

@@ -1,6 +1,6 @@
-// A program of someone else: records one request and prints it.
+// A user's program that records a request and prints it.
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_service.hpp> // a part that the single header does not hold
+#include <promptlayer/file_journal.hpp> // a part outside the single header
 
 #include <iostream>
 
@@ -8,7 +8,7 @@ int main() {
     promptlayer::client client{{.api_key = "pl_consumer"}, promptlayer::testing::recording_transport{}};
     client.transport().respond(
         promptlayer::http_response{200, {}, R"({"success": true, "message": "done"})"});
-    static_assert(!std::is_copy_constructible_v<promptlayer::testing::loopback_service>);
+    static_assert(!std::is_copy_constructible_v<promptlayer::file_journal>);
     const auto tracked = client.track_prompt({.prompt_name = "support-response", .request_id = 12345});
     if (!tracked) {
         std::cerr << tracked.error() << '\n';

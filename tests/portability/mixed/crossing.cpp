@@ -1,4 +1,4 @@
-// A function with a type of the library, defined with one setting and called with another.
+// Defines a function with a type of the library in one setting and calls it in another.
 
 #include <promptlayer/error.hpp>
 

@@ -1,13 +1,13 @@
-// A shared library that uses promptlayer. Built twice; each hides all but what it exports.
+// A shared library that uses promptlayer and exports two functions. It is built twice.
 
 #include "library.hpp"
 
 extern "C" {
 
-library_export void make_error(promptlayer::error& made, int status) {
+library_export void make_error(promptlayer::error& error, int status) {
     promptlayer::client client{{.api_key = "pl_key"}, promptlayer::testing::recording_transport{}};
     client.transport().respond({status, {}, R"({"message":"said by the service"})"});
-    made = client.track_prompt({.prompt_name = "a", .request_id = 1}).error();
+    error = client.track_prompt({.prompt_name = "a", .request_id = 1}).error();
 }
 
 library_export bool is_error(const promptlayer::error& e, promptlayer::errc code) {

@@ -2,5 +2,5 @@
 
 #define library_export __attribute__((visibility("default")))
 
-using make_error_t = void(promptlayer::error& made, int status);
+using make_error_t = void(promptlayer::error& error, int status);
 using is_error_t = bool(const promptlayer::error& e, promptlayer::errc code);

@@ -1,4 +1,4 @@
-// Loads two libraries, passes errors between them and the program, and unloads and loads one again.
+// Loads two libraries, passes errors between them and the program, and reloads one library.
 
 #include "library.hpp"
 
@@ -23,9 +23,9 @@ public:
 
     template <class FunctionT>
     FunctionT& function(const char* name) const {
-        void* const found = ::dlsym(handle_, name);
-        REQUIRE(found);
-        return *reinterpret_cast<FunctionT*>(found);
+        void* const symbol = ::dlsym(handle_, name);
+        REQUIRE(symbol);
+        return *reinterpret_cast<FunctionT*>(symbol);
     }
 };
 
@@ -36,19 +36,19 @@ bool is_loaded(const char* path) {
     return handle != nullptr;
 }
 
-promptlayer::error made_by(const library& maker, int status) {
-    promptlayer::error made;
-    maker.function<make_error_t>("make_error")(made, status);
-    return made;
+promptlayer::error error_from(const library& maker, int status) {
+    promptlayer::error error;
+    maker.function<make_error_t>("make_error")(error, status);
+    return error;
 }
 
-// Uses Boost.JSON in the program, too. If only a library did, Boost.JSON would be bound to it and keep it
-// loaded.
-promptlayer::error made_here(int status) {
+// Uses Boost.JSON in the program too. If only a library used it, Boost.JSON would be bound to that library
+// and keep it loaded.
+promptlayer::error error_here(int status) {
     return promptlayer::decode({status, {}, R"({"message":"said by the service"})"}).error();
 }
 
-bool is_known_to(const library& other, const promptlayer::error& e, promptlayer::errc code) {
+bool recognizes(const library& other, const promptlayer::error& e, promptlayer::errc code) {
     return other.function<is_error_t>("is_error")(e, code);
 }
 
@@ -59,23 +59,23 @@ TEST_CASE("errors of one shared library compare equal in another and in the prog
     const library second{SECOND_LIBRARY};
     for (const auto& [status, code] :
          {std::pair{404, promptlayer::errc::not_found}, std::pair{503, promptlayer::errc::server_error}}) {
-        CHECK(made_by(first, status).code == code);
-        CHECK(is_known_to(second, made_by(first, status), code));
-        CHECK(is_known_to(first, made_by(second, status), code));
-        CHECK(is_known_to(second, made_here(status), code));
+        CHECK(error_from(first, status).code == code);
+        CHECK(recognizes(second, error_from(first, status), code));
+        CHECK(recognizes(first, error_from(second, status), code));
+        CHECK(recognizes(second, error_here(status), code));
     }
-    CHECK_FALSE(is_known_to(second, made_by(first, 404), promptlayer::errc::forbidden));
+    CHECK_FALSE(recognizes(second, error_from(first, 404), promptlayer::errc::forbidden));
 }
 
 TEST_CASE("a shared library can be unloaded and loaded again, and its errors outlive it") {
     const library second{SECOND_LIBRARY};
-    promptlayer::error kept;
+    promptlayer::error error;
     for (int i = 0; i < 3; ++i) {
         const library first{FIRST_LIBRARY};
         if (i > 0)
-            CHECK(is_known_to(first, kept, promptlayer::errc::not_found));
-        kept = made_by(first, 404);
+            CHECK(recognizes(first, error, promptlayer::errc::not_found));
+        error = error_from(first, 404);
     }
     CHECK_FALSE(is_loaded(FIRST_LIBRARY));
-    CHECK(is_known_to(second, kept, promptlayer::errc::not_found));
+    CHECK(recognizes(second, error, promptlayer::errc::not_found));
 }

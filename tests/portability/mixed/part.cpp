@@ -1,5 +1,4 @@
-// A source file that uses the library. mixed_builds.py compiles it with different settings, and links the
-// results.
+// Uses the library. mixed_builds.py compiles this file with different settings and links the results.
 
 #include <promptlayer.hpp>
 
@@ -19,7 +18,7 @@ int failures = 0;
 
 void expect(bool holds, const char* what) {
     if (!holds) {
-        std::printf("%s: not so: %s\n", PART, what);
+        std::printf("%s: does not hold: %s\n", PART, what);
         ++failures;
     }
 }
@@ -29,8 +28,8 @@ void sends_over_a_recording_transport() {
     client.transport().respond(promptlayer::http_response{404, {{"X", "1"}}, R"({"message":"no such"})"});
     const auto failed = client.track_prompt({.prompt_name = "a", .request_id = 1});
     expect(!failed && failed.error().code == errc::not_found, "a 404 is not_found");
-    const auto refused = client.track_prompt({.prompt_name = "", .request_id = 1});
-    expect(!refused && refused.error().violations.size() == 1, "an empty name is a violation");
+    const auto rejected = client.track_prompt({.prompt_name = "", .request_id = 1});
+    expect(!rejected && rejected.error().violations.size() == 1, "an empty name is a violation");
     const auto tracked = client.track_prompt({.prompt_name = "a", .request_id = 1});
     expect(tracked && tracked->message == "recorded", "a recorded request succeeds");
     expect(client.transport().requests().size() == 2, "two requests are recorded");
@@ -53,8 +52,8 @@ void polls_a_tracker() {
             return 0.5; }};
     expect(tracker.track_prompt({.prompt_name = "a", .request_id = 1}).has_value(), "a request is queued");
     const std::chrono::steady_clock::time_point now{std::chrono::hours{1}};
-    expect(tracker.poll(now) == 1, "it is sent");
-    expect(tracker.transport().complete_one() && tracker.poll(now) == 0, "it is delivered");
+    expect(tracker.poll(now) == 1, "the request is sent");
+    expect(tracker.transport().complete_one() && tracker.poll(now) == 0, "the request is delivered");
 }
 
 #ifndef PROMPTLAYER_NO_THREADS
@@ -66,7 +65,7 @@ void runs_a_background_tracker() {
 }
 #endif
 
-// A transport of the same type in every part, throwing or not.
+// A type of transport that is the same in every part, with and without exceptions.
 using any_transport = std::function<promptlayer::transport_result(const promptlayer::http_request&)>;
 
 void sends_over_a_closure() {
@@ -86,8 +85,9 @@ void catches_what_a_transport_throws() {
                                        throw std::runtime_error{"thrown on purpose"};
                                    }})};
     const auto failed = client.track_prompt({.prompt_name = "a", .request_id = 1});
-    expect(!failed && failed.error().failure == promptlayer::failure::other, "what is thrown is a failure");
-    expect(!failed && failed.error().message.find("on purpose") != std::string::npos, "it is quoted");
+    expect(!failed && failed.error().failure == promptlayer::failure::other, "an exception is a failure");
+    expect(!failed && failed.error().message.find("on purpose") != std::string::npos,
+           "the failure quotes the exception");
 }
 #endif
 

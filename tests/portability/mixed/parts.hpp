@@ -1,4 +1,4 @@
-// The parts of one program, each called by main.
+// The parts of a program, which main calls.
 
 struct part {
     int (*use)();
