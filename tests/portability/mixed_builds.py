@@ -89,6 +89,24 @@ def nothing_crosses():
                    (process.returncode == 0) == same, process.stdout)
 
 
+def only_one_mode_links():
+    """Links files that are header-only with files that are compiled separately, which share no type."""
+    separate = "-DPROMPTLAYER_SEPARATE_COMPILATION"
+    main = compile_source("main.cpp", "main", separate)
+    library = compile_source(include / "promptlayer" / "source.cpp", "source")
+    alone = compile_source("part.cpp", "alone", '-DPART="alone"')
+    compiled = compile_source("part.cpp", "compiled", '-DPART="compiled"', separate)
+    other = compile_source("part.cpp", "other", '-DPART="other"', separate, "-fno-exceptions")
+    process = link(work / "program", main, compiled, library)
+    expect("files of one mode share a program", process.returncode == 0, process.stdout)
+    for first, second in itertools.permutations([alone, compiled]):
+        process = link(work / "program", main, first, second, library)
+        expect("files of both modes do not link", process.returncode != 0, process.stdout)
+        expect("the linker names the mode", "promptlayer_separate_compilation" in process.stdout, process.stdout)
+    process = link(work / "program", main, other, library)
+    expect("the source file has the settings of the files that use it", process.returncode != 0, process.stdout)
+
+
 def main():
     global work, compiler
     with tempfile.TemporaryDirectory() as name:
@@ -97,6 +115,7 @@ def main():
         sanitizer = "-fsanitize=address"
         if run(*compiler, sanitizer, work / "empty.cpp", "-o", work / "empty").returncode == 0:
             compiler += [sanitizer]
+        only_one_mode_links()
         nothing_crosses()
         print(f"{every_pair_works()} settings, each linked with each other", flush=True)
     if failures:
