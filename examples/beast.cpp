@@ -3,7 +3,7 @@
 
 #include <promptlayer.hpp>
 #include <promptlayer/asio.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
 #include <promptlayer/transports/beast.hpp>
 
 #include <boost/asio/awaitable.hpp>
@@ -38,7 +38,7 @@ asio::awaitable<void> track(beast_client& client, std::int64_t request_id, int& 
 
 int main() {
     promptlayer::config config = promptlayer::config_from_environment();
-    std::optional<promptlayer::testing::loopback_server> service;
+    std::optional<promptlayer::testing::loopback_service> service;
     if (config.api_key.empty()) {
         std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n";
         config.api_key = "no-key";

@@ -2,7 +2,7 @@
 // PROMPTLAYER_API_KEY, a service inside this process responds.
 
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
 #include <promptlayer/transports/curl_multi.hpp>
 
 #include <chrono>
@@ -14,7 +14,7 @@
 
 int main() {
     promptlayer::config config = promptlayer::config_from_environment();
-    std::optional<promptlayer::testing::loopback_server> service;
+    std::optional<promptlayer::testing::loopback_service> service;
     if (config.api_key.empty()) {
         std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n";
         config.api_key = "no-key";

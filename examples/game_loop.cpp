@@ -3,7 +3,7 @@
 // usage: game_loop [SECONDS]    1 or more, 10 by default
 
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transports/curl_multi.hpp>
 
 #include <algorithm>
@@ -29,7 +29,7 @@ promptlayer::testing::scripted_response unreliable_response(bool down, unsigned 
     using ending = promptlayer::testing::scripted_response::connection_ending;
     promptlayer::testing::scripted_response response; // 200, without delay
     if (down || luck < 4)
-        response.ending = ending::reset_before_answer;
+        response.ending = ending::reset_before_response;
     else if (luck < 8)
         response.ending = ending::close_midway;
     else if (luck < 9)
@@ -56,7 +56,7 @@ int main(int argc, char** argv) {
     const int end = 60 * seconds; // the last frame of the scene
 
     std::atomic<bool> down{false};
-    const promptlayer::testing::loopback_server service{
+    const promptlayer::testing::scripted_server service{
         [&down, random = std::mt19937{1}](const promptlayer::http_request&) mutable {
             return unreliable_response(down, static_cast<unsigned>(random() % 200));
         }};

@@ -4,7 +4,7 @@
 #include <promptlayer/transports/httplib.hpp> // on Windows it must be the first header
 
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
 
 #include <cstdlib>
 #include <iostream>
@@ -12,7 +12,7 @@
 
 int main() {
     promptlayer::config config = promptlayer::config_from_environment();
-    std::optional<promptlayer::testing::loopback_server> service;
+    std::optional<promptlayer::testing::loopback_service> service;
     if (config.api_key.empty()) {
         std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n";
         config.api_key = "no-key";

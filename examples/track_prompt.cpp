@@ -1,7 +1,7 @@
 // Tracks one prompt from the command line. Run it without arguments, then with --help.
 
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
 #include <promptlayer/transports/curl.hpp>
 
 #include <algorithm>
@@ -153,7 +153,7 @@ int main(int argc, char** argv) {
     if (line.given.contains("--dry-run"))
         return print(promptlayer::to_string(*encoded) + '\n');
 
-    std::optional<promptlayer::testing::loopback_server> service;
+    std::optional<promptlayer::testing::loopback_service> service;
     if (!has_key) {
         std::cout << "PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n";
         config.base_url = service.emplace(config.api_key).base_url();

@@ -2,7 +2,7 @@
 // this process responds.
 
 #include <promptlayer.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
 #include <promptlayer/transports/winhttp.hpp>
 
 #include <iostream>
@@ -11,7 +11,7 @@
 
 int main() {
     promptlayer::config config = promptlayer::config_from_environment();
-    std::optional<promptlayer::testing::loopback_server> service;
+    std::optional<promptlayer::testing::loopback_service> service;
     if (config.api_key.empty()) {
         config.api_key = "no-key";
         config.base_url = service.emplace(config.api_key).base_url();

@@ -570,7 +570,7 @@ constexpr const char* message_for(failure kind) noexcept {
     return "the transport failed";
 }
 
-/// Returns the text of a violation. Empty for rules whose text needs names of a schema or of the config.
+/// Returns the text of a violation; empty for a rule if its text needs names of a schema or of the config.
 inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t actual) {
     const auto characters = [&] {
         return std::to_string(limit) + (limit == 1 ? " character" : " characters") + ", has " +
@@ -778,9 +778,10 @@ PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
     const char* const end = p + text.size();
     while (p != end) {
         if (end - p >= 8 && is_plain_ascii(p)) {
-            scanned.code_points += 8;
-            scanned.json_bytes += 8;
-            p += 8;
+            const std::size_t plain = end - p >= 16 && is_plain_ascii(p + 8) ? 16 : 8;
+            scanned.code_points += plain;
+            scanned.json_bytes += plain;
+            p += plain;
             continue;
         }
         // At most one block of 8 bytes, in which something is not plain.
@@ -889,6 +890,9 @@ PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_byt
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
+/// Returns true if `text` contains a secret, as `redact` finds it.
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets);
+
 /// Replaces each secret in `text` by `[redacted]`: in any case, as it is, percent-encoded, or with JSON's
 /// escapes. The first 8 characters of a longer secret are enough; a shorter secret is found only as a whole
 /// word. The returned text holds no secret: if the replacements form one, nothing of the text is left.
@@ -965,8 +969,10 @@ public:
 
     /// Returns the first part of `text`, from `from` on, that spells the secret; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+        const char first = secret_.empty() ? '\0' : ascii_lower(secret_[0]);
         for (; !secret_.empty() && from < text.size(); ++from) {
-            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%' && text[from] != '\\')
+            const char c = text[from];
+            if (c != '%' && c != '\\' && ascii_lower(c) != first)
                 continue;
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
@@ -991,16 +997,16 @@ constexpr std::string_view visible_run(std::string_view key) noexcept {
     return longest;
 }
 
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets) {
+    return std::any_of(secrets.begin(), secrets.end(),
+                       [&](std::string_view secret) { return !secret_finder{secret}.find(text).empty(); });
+}
+
 PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets) {
-    const auto holds_secret = [&](std::string_view shown) {
-        return std::any_of(secrets.begin(), secrets.end(), [&](std::string_view secret) {
-            return !secret_finder{secret}.find(shown).empty();
-        });
-    };
-    if (!holds_secret(text))
+    if (!holds_secret(text, secrets))
         return text;
     constexpr std::string_view replacement = "[redacted]";
-    const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
+    const std::string_view mark = holds_secret(replacement, secrets) ? std::string_view{} : replacement;
     for (const std::string_view secret : secrets) {
         const secret_finder finder{secret};
         std::string out;
@@ -1012,7 +1018,7 @@ PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::str
         }
         text = out.append(text, from);
     }
-    return holds_secret(text) ? std::string{mark} : text;
+    return holds_secret(text, secrets) ? std::string{mark} : text;
 }
 
 PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key) {
@@ -1059,7 +1065,7 @@ struct length_rule {
 };
 
 /// A member of a model as data. The functions access it in a model of unknown type, at run time; they are
-/// null if the member has another type or, for those that write, refers to its text.
+/// null if the member has another type. The last two are also null if the member refers to its text.
 struct field_info {
     std::string_view key; ///< as JSON writes it: `"label":`
     json_type type = json_type::null;
@@ -1349,7 +1355,7 @@ struct field {
     static_assert(type != detail::json_type::object || std::same_as<member_type, value_type>,
                   "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
     static_assert(detail::scan(NameV).json_bytes == name.size(),
-                  "promptlayer: the name of a member is one that JSON writes without escapes");
+                  "promptlayer: the name of a member must not need escapes in JSON");
 
     /// Returns the value of the member. For a set of variables, returns only whether it is not empty.
     static constexpr detail::member_value load(const auto& model) noexcept {
@@ -1492,7 +1498,7 @@ template <class ModelT>
 struct checked_schema {
     static_assert(
         requires { ModelT::schema::size; },
-        "promptlayer: this type is no model, it has no member type named schema");
+        "promptlayer: this type is not a model, it has no member type named schema");
     using type = typename ModelT::schema;
     static_assert(type::consistent(), "promptlayer: each name in a schema is that of one field");
     static_assert(type::size <= 64, "promptlayer: a model has at most 64 members");
@@ -1973,8 +1979,8 @@ PROMPTLAYER_DECL bool is_valid_at_run_time(model_reference model, std::size_t ma
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Validates a model and writes it as JSON in one pass. Replaces `out`, whose memory is used again; after an
-/// error `out` is empty. The API key is in no path of a violation.
+/// Validates a model and writes it as JSON in one pass. Replaces `out`, and uses its memory
+/// again. After an error `out` is empty. The API key is in no path of a violation.
 PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_bytes, std::string& out,
                                          std::string_view api_key = {});
 
@@ -1991,6 +1997,7 @@ class json_writer {
         if (json.size() > sizeof buffer_ - size_) {
             flush();
             if (json.size() > sizeof buffer_) {
+                out_.reserve(out_.size() + json.size() + sizeof buffer_); // often all that follows
                 out_.append(json);
                 return;
             }
@@ -1999,27 +2006,33 @@ class json_writer {
         size_ += json.size();
     }
 
-    void append_escaped(std::string_view text) {
+    /// Appends text of which JSON needs `size` bytes.
+    void append_escaped(std::string_view text, std::size_t size) {
         constexpr std::string_view hex = "0123456789abcdef", controls = "btn?fr";
-        while (!text.empty()) {
-            std::size_t run = 0;
-            while (run < text.size() && json_length(text[run]) == 1)
-                ++run;
-            append(text.substr(0, run));
-            text.remove_prefix(run);
-            if (text.empty())
-                return;
-            const char c = text[0];
-            text.remove_prefix(1);
-            if (json_length(c) == 6) {
-                const auto code = static_cast<unsigned char>(c);
-                const char escape[] = {'\\', 'u', '0', '0', hex[code >> 4], hex[code & 15]};
-                append({escape, sizeof escape});
-            } else {
-                const bool is_control = c >= '\b' && c <= '\r';
-                const char escape[] = {'\\', is_control ? controls[static_cast<std::size_t>(c - '\b')] : c};
-                append({escape, sizeof escape});
+        const bool fits = size <= sizeof buffer_ - size_;
+        if (!fits)
+            flush();
+        const std::size_t start = out_.size();
+        if (!fits) {
+            out_.reserve(start + size + sizeof buffer_);
+            out_.resize(start + size);
+        }
+        char* out = fits ? buffer_ + size_ : out_.data() + start;
+        size_ += fits ? size : 0;
+        for (const char c : text) {
+            const std::size_t length = json_length(c);
+            if (length == 1) {
+                *out++ = c;
+                continue;
             }
+            *out++ = '\\';
+            if (length == 2) {
+                const bool is_control = c >= '\b' && c <= '\r';
+                *out++ = is_control ? controls[static_cast<std::size_t>(c - '\b')] : c;
+                continue;
+            }
+            for (const char digit : {'u', '0', '0', hex[static_cast<unsigned char>(c) >> 4], hex[c & 15]})
+                *out++ = digit;
         }
     }
 
@@ -2044,7 +2057,7 @@ public:
         if (scanned.json_bytes == text.size())
             append(text);
         else
-            append_escaped(text);
+            append_escaped(text, scanned.json_bytes);
         append("\"");
     }
 
@@ -2596,7 +2609,7 @@ constexpr bool is_token(std::string_view text) noexcept {
 /// Reads an IPv6 address in any form of RFC 4291, section 2.2, without a zone; nullopt for anything else.
 PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept;
 
-/// Returns true if `text` is a host name by RFC 1123, section 2.1. A name is none if its last label is a
+/// Returns true if `text` is a host name by RFC 1123, section 2.1. It is not one if its last label is a
 /// number, because resolvers differ in how they read it.
 PROMPTLAYER_DECL bool is_host_name(std::string_view text) noexcept;
 
@@ -2926,11 +2939,18 @@ inline std::vector<std::string_view> secrets_of(std::string_view api_key,
     return secrets;
 }
 
+/// Returns true if `text` may be shown as it is: visible ASCII without secrets.
+inline bool is_harmless(std::string_view text, const std::vector<std::string_view>& secrets) {
+    return ascii_from(' ', text) && !holds_secret(text, secrets);
+}
+
 /// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
 inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
                               std::size_t max_bytes = std::string_view::npos) {
-    const std::string shown = redact(sanitize(text, text.npos), secrets);
-    return sanitize(shown, max_bytes); // a credential that is not UTF-8 may have cut a code point
+    std::string shown = sanitize(text, text.npos);
+    if (holds_secret(shown, secrets)) // which, if it is not UTF-8, may have cut a code point
+        shown = sanitize(redact(std::move(shown), secrets), text.npos);
+    return shown.size() <= max_bytes ? shown : sanitize(shown, max_bytes);
 }
 
 /// Returns true if the value of a request's header may be printed.
@@ -3102,41 +3122,39 @@ struct lock {
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Why a transport has no answer to give.
+/// Why a transport returned no response.
 struct transport_failure {
     failure kind = failure::other;
-    std::string
-        message{}; ///< for a person; shown bounded, without control characters and without the API key
-    /// Whether the service may have received the whole request. Unless set otherwise: not where there was no
-    /// connection.
+    std::string message{}; ///< for a person; errors show it bounded, without control characters and API key
+    /// Whether the service may have received the whole request. False by default if there was no connection.
     bool maybe_delivered = kind != failure::resolve && kind != failure::connect && kind != failure::tls;
 
     friend bool operator==(const transport_failure&, const transport_failure&) = default;
 };
 
-/// What one request came to: an answer, of whatever status, or a failure.
+/// The outcome of one request: a response of any status, or a failure.
 using transport_result = result<http_response, transport_failure>;
 
-/// Takes the outcome of one asynchronous request. To be called once; a further call is ignored, and one that
-/// is destroyed uncalled counts as `failure::cancelled`. May be called from any thread, also before `send`
-/// returns.
+/// Takes the outcome of one asynchronous request. The transport calls it once, from any thread, also before
+/// `send` returns. Further calls are ignored. If it is destroyed without a call, the outcome is
+/// `failure::cancelled`.
 using completion = std::function<void(transport_result)>;
 
 // The contract of a transport
 //
-// A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the
-// library's.
+// A transport does one HTTP request and nothing else. The library validates, retries, paces and queues.
 //
 // The request:
 //
-// - It sends method, URL, every header and the body as they stand, once. No timeout, no status and no cut
+// - It sends the method, the URL, every header and the body as they stand, once. No timeout, status or cut
 //   response makes it send again. The only exception: a kept connection ended without a byte of a response.
-// - It adds `Host` and `Content-Length`, and `Connection` or `Keep-Alive` if it needs to, and none that is
-//   there already. It adds no other header: no `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
+// - It adds `Host` and `Content-Length` and, if the connection needs them, `Connection` or `Keep-Alive`,
+// unless
+//   the request has them. It adds no other header: no `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
 // - Each request goes to the host and port of its own URL, with its own headers and none of another request.
 //   The host may be an IPv6 address in brackets.
-// - It refuses what it cannot send so, with `failure::other`, not delivered. It may refuse each method but
-//   POST.
+// - It refuses a request that it cannot send unchanged, with `failure::other`, not delivered. It may refuse
+//   each method except POST.
 // - It verifies the peer of an `https` URL before it sends anything.
 //
 // The response:
@@ -3155,26 +3173,28 @@ using completion = std::function<void(transport_result)>;
 //
 // Time and connections:
 //
-// - It gives up after `request.timeout`, in milliseconds, with `failure::timeout`. The time counts from
-//   `send` over the whole exchange, also if the request waits for its turn.
-// - It keeps its connections for the requests that follow. A connection that the service has closed
-//   meanwhile is replaced, or the request fails as not delivered.
+// - It ends the request after `request.timeout`, in milliseconds, with `failure::timeout`. The time counts
+// from
+//   the call of `send` to the last byte, also while the request waits for others.
+// - It keeps its connections for the next requests. If the service has closed a connection meanwhile, it
+// opens
+//   another, or the request fails as not delivered.
 // - It does not use a connection again after a timeout or a cancel, after `Connection: close` or HTTP/1.0,
 //   or if bytes came on the connection that no request asked for. It closes the connection.
-// - It does not throw. An exception is caught all the same, where exceptions exist, and is a
-//   `failure::other`.
+// - It does not throw. Where exceptions exist, the library catches an exception as `failure::other`.
 //
 // Optional members of a transport, none of which throws:
 //
 // - `static constexpr bool thread_safe = true`: `send` may be called from many threads at once. A client is
 //   as thread-safe as its transport.
-// - `cancel()`, for any thread: requests in flight end within 100 ms with `failure::cancelled`, also when
-//   the response has begun. No others end.
-// - `poll()`: moves the requests in flight on and calls completions; does not wait.
-// - `poll(std::chrono::milliseconds)`: the same, and waits at most that long for something to do.
+// - `cancel()`, for any thread: requests in flight end within 100 ms with `failure::cancelled`, also if
+//   the response has begun. Later requests are not affected.
+// - `poll()`: continues the requests in flight and calls completions; does not wait.
+// - `poll(std::chrono::milliseconds)`: the same, but waits at most that long until there is something to do.
 // - `wakeup()`, for any thread: ends the present wait of `poll`, or the next.
-// - `max_in_flight(std::size_t)`: says how many requests there will be at once. Called once, before the
-//   first `send`.
+// - `max_in_flight(std::size_t)`: receives the number of requests that will be in flight at once. Called
+// once,
+//   before the first `send`.
 //
 // `check_transport` (testing/conformance.hpp) runs a transport against this contract.
 
@@ -3192,7 +3212,7 @@ concept AsyncTransport = requires(T& transport, http_request request, completion
     { transport.send(std::move(request), std::move(done)) } -> std::same_as<void>;
 };
 
-/// A transport made of a callable; see `transport_from`.
+/// A transport that calls a callable; see `transport_from`.
 template <class CallableT>
 class callable_transport {
     CallableT callable_;
@@ -3238,7 +3258,7 @@ concept points_to_transport = requires(T& pointer) {
     requires some_transport<std::remove_reference_t<decltype(*pointer)>>;
 };
 
-/// Says in one sentence why a type is no transport.
+/// Fails with one sentence if a type is not a transport.
 template <class T>
 consteval bool is_transport() {
     static_assert(!points_to_transport<T>,
@@ -3247,14 +3267,14 @@ consteval bool is_transport() {
                   "promptlayer: this transport is const, but its member function `send` is not");
     static_assert(some_transport<T> || sends<T> || sends_asynchronously<T> || points_to_transport<T> ||
                       some_transport<std::remove_const_t<T>>,
-                  "promptlayer: this type is no Transport: it has neither a public member function "
+                  "promptlayer: this type is not a Transport: it has neither a public member function "
                   "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
     static_assert(
         !sends<T> || Transport<T>,
-        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
+        "promptlayer: this type is not a Transport: its member function `send(const http_request&)` does not "
         "return a transport_result");
     static_assert(!sends_asynchronously<T> || AsyncTransport<T>,
-                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
+                  "promptlayer: this type is not an AsyncTransport: its member function `send(http_request, "
                   "completion)` does not return void");
     return true;
 }
@@ -3542,7 +3562,10 @@ class reply_reader {
         } else {
             const std::string_view text = value.get_string();
             check_text(field, scan(text), report_);
-            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+            if (is_harmless(text, secrets_))
+                field.store(reply_, {.is_given = true, .text = text});
+            else
+                field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
         }
     }
 
@@ -3708,8 +3731,8 @@ result<prepared_request> prepare(const RequestT& request,
 /// `invalid_config`.
 PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request);
 
-/// Does the work of `prepare` and `authorize` at once. Writes the request to be sent to `out`, whose memory
-/// is used again. Returns `invalid_config` or `invalid_request`, and then empties `out`. No I/O.
+/// Does the work of `prepare` and `authorize` at once. Writes the request to be sent to `out`, and uses the
+/// memory of `out` again. Returns `invalid_config` or `invalid_request`, and then empties `out`. No I/O.
 template <class RequestT = track_prompt>
 result<void> encode(const config& config, const RequestT& request, http_request& out) {
     if (auto failed = detail::check(config)) {
@@ -3940,19 +3963,18 @@ inline error status_error(const config& config, const http_response& response,
     return failed;
 }
 
-/// Returns the message of a reply whose `success` is false; nullopt for any other reply.
+/// Returns the message of a reply if its `success` is false; nullopt for any other reply.
 inline std::optional<std::string> rejection_of(const model_info& info, const void* reply) {
-    bool is_rejection = false;
-    std::string message;
+    member_value success, message;
     for (const field_info& field : info.fields) {
-        if (field.name() == "success" && field.type == json_type::boolean) {
-            const member_value success = field.load(reply);
-            is_rejection = success.is_given && success.integer == 0;
-        }
-        if (field.name() == "message" && field.type == json_type::string)
-            message = field.load(reply).text;
+        if (field.type == json_type::boolean && field.name() == "success")
+            success = field.load(reply);
+        else if (field.type == json_type::string && field.name() == "message")
+            message = field.load(reply);
     }
-    return is_rejection ? std::optional{std::move(message)} : std::nullopt;
+    if (!success.is_given || success.integer != 0)
+        return std::nullopt;
+    return std::string{message.text};
 }
 
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
@@ -5702,7 +5724,7 @@ public:
     /// Completes the oldest pending request, on this thread. Returns false if there is none.
     bool complete_one() { return detail::complete_one(*recording_); }
 
-    /// Completes all pending requests, and those that are sent meanwhile. Returns their number.
+    /// Completes all pending requests, and requests that are sent meanwhile. Returns their number.
     std::size_t complete_all() {
         std::size_t count = 0;
         while (complete_one())

@@ -21,31 +21,31 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// `client.call(request, handler)` with a completion token of Asio (`use_awaitable`, `use_future`, ...),
-/// which is given one argument, the `result`. Completes on the executor of the token, else on the
-/// transport's, and never within this function. The request is moved or copied in; the client, and what a
-/// request that is a view refers to, outlive the start of the operation. A cancellation slot has no effect:
-/// `client.transport().cancel()` ends all requests.
+/// Sends a request as `client.call(request, handler)` does, with a completion token of Asio (`use_awaitable`,
+/// `use_future`, ...) that gets one `result`. Completes on the executor of the token, otherwise of the
+/// transport, and never within this function. The client must outlive the start of the operation. So must the
+/// data that a request refers to, if it is a view. A cancellation slot has no effect: cancel all requests
+/// with `client.transport().cancel()`.
 template <class T, class RequestT, class TokenT>
-auto async_call(client<T>& through, RequestT request, TokenT&& token) {
+auto async_call(client<T>& client, RequestT request, TokenT&& token) {
     using reply = result<typename RequestT::reply>;
     return boost::asio::async_initiate<TokenT, void(reply)>(
-        [&through](auto handler, const RequestT& sent) {
+        [&client](auto handler, const RequestT& started) {
             auto work = boost::asio::make_work_guard(
-                boost::asio::get_associated_executor(handler, through.transport().get_executor()));
-            through.call(sent, [held = std::move(work), done = std::move(handler)](reply got) mutable {
-                const auto executor = held.get_executor();
-                boost::asio::post(executor, boost::asio::append(std::move(done), std::move(got)));
+                boost::asio::get_associated_executor(handler, client.transport().get_executor()));
+            client.call(started, [work = std::move(work), done = std::move(handler)](reply outcome) mutable {
+                const auto executor = work.get_executor();
+                boost::asio::post(executor, boost::asio::append(std::move(done), std::move(outcome)));
             });
         },
         token, std::move(request));
 }
 
-/// `async_call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
+/// Sends a `track_prompt`, which may be written in braces, or a view of one with `async_call`.
 template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
           class T, class TokenT>
-auto async_track_prompt(client<T>& through, basic_track_prompt<TextT, VariablesT> request, TokenT&& token) {
-    return async_call(through, std::move(request), std::forward<TokenT>(token));
+auto async_track_prompt(client<T>& client, basic_track_prompt<TextT, VariablesT> request, TokenT&& token) {
+    return async_call(client, std::move(request), std::forward<TokenT>(token));
 }
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI

@@ -78,8 +78,8 @@ result<prepared_request> prepare(const RequestT& request,
 /// `invalid_config`.
 PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request);
 
-/// Does the work of `prepare` and `authorize` at once. Writes the request to be sent to `out`, whose memory
-/// is used again. Returns `invalid_config` or `invalid_request`, and then empties `out`. No I/O.
+/// Does the work of `prepare` and `authorize` at once. Writes the request to be sent to `out`, and uses the
+/// memory of `out` again. Returns `invalid_config` or `invalid_request`, and then empties `out`. No I/O.
 template <class RequestT = track_prompt>
 result<void> encode(const config& config, const RequestT& request, http_request& out) {
     if (auto failed = detail::check(config)) {
@@ -310,19 +310,18 @@ inline error status_error(const config& config, const http_response& response,
     return failed;
 }
 
-/// Returns the message of a reply whose `success` is false; nullopt for any other reply.
+/// Returns the message of a reply if its `success` is false; nullopt for any other reply.
 inline std::optional<std::string> rejection_of(const model_info& info, const void* reply) {
-    bool is_rejection = false;
-    std::string message;
+    member_value success, message;
     for (const field_info& field : info.fields) {
-        if (field.name() == "success" && field.type == json_type::boolean) {
-            const member_value success = field.load(reply);
-            is_rejection = success.is_given && success.integer == 0;
-        }
-        if (field.name() == "message" && field.type == json_type::string)
-            message = field.load(reply).text;
+        if (field.type == json_type::boolean && field.name() == "success")
+            success = field.load(reply);
+        else if (field.type == json_type::string && field.name() == "message")
+            message = field.load(reply);
     }
-    return is_rejection ? std::optional{std::move(message)} : std::nullopt;
+    if (!success.is_given || success.integer != 0)
+        return std::nullopt;
+    return std::string{message.text};
 }
 
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,

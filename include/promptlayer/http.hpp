@@ -18,6 +18,7 @@
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
+#include <utility>
 #endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
@@ -131,11 +132,18 @@ inline std::vector<std::string_view> secrets_of(std::string_view api_key,
     return secrets;
 }
 
+/// Returns true if `text` may be shown as it is: visible ASCII without secrets.
+inline bool is_harmless(std::string_view text, const std::vector<std::string_view>& secrets) {
+    return ascii_from(' ', text) && !holds_secret(text, secrets);
+}
+
 /// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
 inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
                               std::size_t max_bytes = std::string_view::npos) {
-    const std::string shown = redact(sanitize(text, text.npos), secrets);
-    return sanitize(shown, max_bytes); // a credential that is not UTF-8 may have cut a code point
+    std::string shown = sanitize(text, text.npos);
+    if (holds_secret(shown, secrets)) // which, if it is not UTF-8, may have cut a code point
+        shown = sanitize(redact(std::move(shown), secrets), text.npos);
+    return shown.size() <= max_bytes ? shown : sanitize(shown, max_bytes);
 }
 
 /// Returns true if the value of a request's header may be printed.

@@ -265,7 +265,7 @@ struct field {
     static_assert(type != detail::json_type::object || std::same_as<member_type, value_type>,
                   "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
     static_assert(detail::scan(NameV).json_bytes == name.size(),
-                  "promptlayer: the name of a member is one that JSON writes without escapes");
+                  "promptlayer: the name of a member must not need escapes in JSON");
 
     /// Returns the value of the member. For a set of variables, returns only whether it is not empty.
     static constexpr detail::member_value load(const auto& model) noexcept {
@@ -408,7 +408,7 @@ template <class ModelT>
 struct checked_schema {
     static_assert(
         requires { ModelT::schema::size; },
-        "promptlayer: this type is no model, it has no member type named schema");
+        "promptlayer: this type is not a model, it has no member type named schema");
     using type = typename ModelT::schema;
     static_assert(type::consistent(), "promptlayer: each name in a schema is that of one field");
     static_assert(type::size <= 64, "promptlayer: a model has at most 64 members");

@@ -18,41 +18,39 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Why a transport has no answer to give.
+/// Why a transport returned no response.
 struct transport_failure {
     failure kind = failure::other;
-    std::string
-        message{}; ///< for a person; shown bounded, without control characters and without the API key
-    /// Whether the service may have received the whole request. Unless set otherwise: not where there was no
-    /// connection.
+    std::string message{}; ///< for a person; errors show it bounded, without control characters and API key
+    /// Whether the service may have received the whole request. False by default if there was no connection.
     bool maybe_delivered = kind != failure::resolve && kind != failure::connect && kind != failure::tls;
 
     friend bool operator==(const transport_failure&, const transport_failure&) = default;
 };
 
-/// What one request came to: an answer, of whatever status, or a failure.
+/// The outcome of one request: a response of any status, or a failure.
 using transport_result = result<http_response, transport_failure>;
 
-/// Takes the outcome of one asynchronous request. To be called once; a further call is ignored, and one that
-/// is destroyed uncalled counts as `failure::cancelled`. May be called from any thread, also before `send`
-/// returns.
+/// Takes the outcome of one asynchronous request. The transport calls it once, from any thread, also before
+/// `send` returns. Further calls are ignored. If it is destroyed without a call, the outcome is
+/// `failure::cancelled`.
 using completion = std::function<void(transport_result)>;
 
 // The contract of a transport
 //
-// A transport does one HTTP request and nothing else; validation, retry, pacing and queues are the
-// library's.
+// A transport does one HTTP request and nothing else. The library validates, retries, paces and queues.
 //
 // The request:
 //
-// - It sends method, URL, every header and the body as they stand, once. No timeout, no status and no cut
+// - It sends the method, the URL, every header and the body as they stand, once. No timeout, status or cut
 //   response makes it send again. The only exception: a kept connection ended without a byte of a response.
-// - It adds `Host` and `Content-Length`, and `Connection` or `Keep-Alive` if it needs to, and none that is
-//   there already. It adds no other header: no `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
+// - It adds `Host` and `Content-Length` and, if the connection needs them, `Connection` or `Keep-Alive`,
+// unless
+//   the request has them. It adds no other header: no `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
 // - Each request goes to the host and port of its own URL, with its own headers and none of another request.
 //   The host may be an IPv6 address in brackets.
-// - It refuses what it cannot send so, with `failure::other`, not delivered. It may refuse each method but
-//   POST.
+// - It refuses a request that it cannot send unchanged, with `failure::other`, not delivered. It may refuse
+//   each method except POST.
 // - It verifies the peer of an `https` URL before it sends anything.
 //
 // The response:
@@ -71,26 +69,28 @@ using completion = std::function<void(transport_result)>;
 //
 // Time and connections:
 //
-// - It gives up after `request.timeout`, in milliseconds, with `failure::timeout`. The time counts from
-//   `send` over the whole exchange, also if the request waits for its turn.
-// - It keeps its connections for the requests that follow. A connection that the service has closed
-//   meanwhile is replaced, or the request fails as not delivered.
+// - It ends the request after `request.timeout`, in milliseconds, with `failure::timeout`. The time counts
+// from
+//   the call of `send` to the last byte, also while the request waits for others.
+// - It keeps its connections for the next requests. If the service has closed a connection meanwhile, it
+// opens
+//   another, or the request fails as not delivered.
 // - It does not use a connection again after a timeout or a cancel, after `Connection: close` or HTTP/1.0,
 //   or if bytes came on the connection that no request asked for. It closes the connection.
-// - It does not throw. An exception is caught all the same, where exceptions exist, and is a
-//   `failure::other`.
+// - It does not throw. Where exceptions exist, the library catches an exception as `failure::other`.
 //
 // Optional members of a transport, none of which throws:
 //
 // - `static constexpr bool thread_safe = true`: `send` may be called from many threads at once. A client is
 //   as thread-safe as its transport.
-// - `cancel()`, for any thread: requests in flight end within 100 ms with `failure::cancelled`, also when
-//   the response has begun. No others end.
-// - `poll()`: moves the requests in flight on and calls completions; does not wait.
-// - `poll(std::chrono::milliseconds)`: the same, and waits at most that long for something to do.
+// - `cancel()`, for any thread: requests in flight end within 100 ms with `failure::cancelled`, also if
+//   the response has begun. Later requests are not affected.
+// - `poll()`: continues the requests in flight and calls completions; does not wait.
+// - `poll(std::chrono::milliseconds)`: the same, but waits at most that long until there is something to do.
 // - `wakeup()`, for any thread: ends the present wait of `poll`, or the next.
-// - `max_in_flight(std::size_t)`: says how many requests there will be at once. Called once, before the
-//   first `send`.
+// - `max_in_flight(std::size_t)`: receives the number of requests that will be in flight at once. Called
+// once,
+//   before the first `send`.
 //
 // `check_transport` (testing/conformance.hpp) runs a transport against this contract.
 
@@ -108,7 +108,7 @@ concept AsyncTransport = requires(T& transport, http_request request, completion
     { transport.send(std::move(request), std::move(done)) } -> std::same_as<void>;
 };
 
-/// A transport made of a callable; see `transport_from`.
+/// A transport that calls a callable; see `transport_from`.
 template <class CallableT>
 class callable_transport {
     CallableT callable_;
@@ -154,7 +154,7 @@ concept points_to_transport = requires(T& pointer) {
     requires some_transport<std::remove_reference_t<decltype(*pointer)>>;
 };
 
-/// Says in one sentence why a type is no transport.
+/// Fails with one sentence if a type is not a transport.
 template <class T>
 consteval bool is_transport() {
     static_assert(!points_to_transport<T>,
@@ -163,14 +163,14 @@ consteval bool is_transport() {
                   "promptlayer: this transport is const, but its member function `send` is not");
     static_assert(some_transport<T> || sends<T> || sends_asynchronously<T> || points_to_transport<T> ||
                       some_transport<std::remove_const_t<T>>,
-                  "promptlayer: this type is no Transport: it has neither a public member function "
+                  "promptlayer: this type is not a Transport: it has neither a public member function "
                   "`transport_result send(const http_request&)` nor `void send(http_request, completion)`");
     static_assert(
         !sends<T> || Transport<T>,
-        "promptlayer: this type is no Transport: its member function `send(const http_request&)` does not "
+        "promptlayer: this type is not a Transport: its member function `send(const http_request&)` does not "
         "return a transport_result");
     static_assert(!sends_asynchronously<T> || AsyncTransport<T>,
-                  "promptlayer: this type is no AsyncTransport: its member function `send(http_request, "
+                  "promptlayer: this type is not an AsyncTransport: its member function `send(http_request, "
                   "completion)` does not return void");
     return true;
 }

@@ -1,4 +1,4 @@
-// expect: promptlayer: this type is no AsyncTransport: its member function
+// expect: promptlayer: this type is not an AsyncTransport: its member function
 // expect: `send(http_request, completion)` does not return void
 #include <promptlayer.hpp>
 

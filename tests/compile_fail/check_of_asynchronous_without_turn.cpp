@@ -1,5 +1,5 @@
 // expect: promptlayer: check_transport takes a Transport that is not const; an AsyncTransport is checked
-// expect: together with a callable that turns its loop
+// expect: together with a callable that runs its loop
 #include <promptlayer.hpp>
 #include <promptlayer/testing/conformance.hpp>
 

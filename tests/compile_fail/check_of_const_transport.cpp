@@ -1,4 +1,4 @@
-// expect: promptlayer: check_transport takes an AsyncTransport that is not const where a callable turns its
+// expect: promptlayer: check_transport takes an AsyncTransport that is not const if a callable runs its
 // expect: loop; a Transport is checked without one
 #include <promptlayer.hpp>
 #include <promptlayer/testing/conformance.hpp>

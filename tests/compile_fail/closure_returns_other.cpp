@@ -1,4 +1,4 @@
-// expect: promptlayer: this type is no Transport: it has neither a public member function
+// expect: promptlayer: this type is not a Transport: it has neither a public member function
 #include <promptlayer.hpp>
 
 promptlayer::client client{{.api_key = "pl_key"},

@@ -1,5 +1,5 @@
-// expect: httplib is a library here, whose classes may be laid out in another way: compile with its
-// expect: own flags, as `pkg-config --cflags cpp-httplib` prints them
+// expect: httplib is a separate library here, and its classes may have another layout: compile with its
+// expect: flags, as `pkg-config --cflags cpp-httplib` prints them
 #ifdef FIXED
 #define CPPHTTPLIB_OPENSSL_SUPPORT
 #endif

@@ -1,4 +1,4 @@
-// expect: promptlayer: the name of a member is one that JSON writes without escapes
+// expect: promptlayer: the name of a member must not need escapes in JSON
 #include <promptlayer.hpp>
 
 struct model {

@@ -1,4 +1,4 @@
-// expect: promptlayer: this type is no model, it has no member type named schema
+// expect: promptlayer: this type is not a model, it has no member type named schema
 #include <promptlayer.hpp>
 
 #ifdef FIXED

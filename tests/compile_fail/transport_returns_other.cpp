@@ -1,4 +1,4 @@
-// expect: promptlayer: this type is no Transport: its member function `send(const http_request&)`
+// expect: promptlayer: this type is not a Transport: its member function `send(const http_request&)`
 // expect: does not return a transport_result
 #include <promptlayer.hpp>
 

@@ -5,7 +5,7 @@
 
 #include <promptlayer.hpp>
 #include <promptlayer/file_journal.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transports/curl.hpp>
 
 #include <algorithm>
@@ -68,7 +68,7 @@ class service {
     std::set<std::int64_t> accepted_{};
     int duplicates_ = 0;
     std::mt19937 random_{1};
-    promptlayer::testing::loopback_server server_{
+    promptlayer::testing::scripted_server server_{
         [this](const promptlayer::http_request& request) { return respond(request); }};
 
     scripted_response respond(const promptlayer::http_request& request) {

@@ -1,7 +1,12 @@
+#include <promptlayer/transports/curl_multi.hpp>
+
+#include "../support/curl_trust.hpp"
+#include "../support/transport_tests.hpp"
+
 #include <promptlayer/client.hpp>
 #include <promptlayer/testing/conformance.hpp>
-#include <promptlayer/testing/loopback_server.hpp>
-#include <promptlayer/transports/curl_multi.hpp>
+#include <promptlayer/testing/loopback_service.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 
 #include <doctest/doctest.h>
 
@@ -39,16 +44,8 @@
 
 namespace {
 
-using namespace std::chrono_literals;
+using namespace transport_tests;
 using promptlayer::curl_multi_transport;
-using promptlayer::failure;
-using promptlayer::http_request;
-using promptlayer::transport_failure;
-using promptlayer::transport_result;
-using promptlayer::testing::loopback_server;
-using promptlayer::testing::scripted_response;
-using tcp = boost::asio::ip::tcp;
-using std::chrono::steady_clock;
 
 static_assert(promptlayer::AsyncTransport<curl_multi_transport>);
 static_assert(!promptlayer::Transport<curl_multi_transport>);
@@ -57,43 +54,25 @@ static_assert(std::is_nothrow_move_constructible_v<curl_multi_transport> &&
 static_assert(!std::is_copy_constructible_v<curl_multi_transport> &&
               !std::is_copy_assignable_v<curl_multi_transport>);
 
-constexpr auto long_enough = std::chrono::milliseconds{20s};
+http_request invalid_request() { return request_to("no URL"); }
 
-http_request to(const std::string& url, std::string body = "{}") {
-    http_request request;
-    request.method = "POST";
-    request.url = url;
-    request.headers = {{"Content-Type", "application/json"}};
-    request.body = std::move(body);
-    request.timeout = long_enough;
-    request.max_response_bytes = 1024 * 1024;
-    return request;
-}
-
-http_request to(const loopback_server& server, std::string body = "{}") {
-    return to(server.base_url() + "/", std::move(body));
-}
-
-/// One that no transport can send.
-http_request refused() { return to("no URL"); }
-
-/// Answers with the body of the request; one that is `never` far too late.
+/// Returns a response with the body of the request: too late if that is `never`.
 scripted_response echo(const http_request& request) {
-    scripted_response answer;
-    answer.response.body = request.body;
-    answer.delay = request.body == "never" ? 2 * long_enough : 20ms;
-    return answer;
+    scripted_response response;
+    response.response.body = request.body;
+    response.delay = request.body == "never" ? 2 * long_enough : 20ms;
+    return response;
 }
 
-/// Keeps outcomes, in the order in which they came.
-auto into(std::vector<transport_result>& kept) {
-    return [&kept](transport_result outcome) { kept.push_back(std::move(outcome)); };
+/// Returns a completion that appends its outcome.
+auto into(std::vector<transport_result>& outcomes) {
+    return [&outcomes](transport_result outcome) { outcomes.push_back(std::move(outcome)); };
 }
 
-/// Polls until that is so.
-void poll_until(curl_multi_transport& transport, const std::function<bool()>& so) {
+/// Polls until the condition is true.
+void poll_until(curl_multi_transport& transport, const std::function<bool()>& condition) {
     const auto end = steady_clock::now() + long_enough;
-    while (!so()) {
+    while (!condition()) {
         REQUIRE(steady_clock::now() < end);
         transport.poll(10ms);
     }
@@ -112,15 +91,12 @@ std::size_t count(const std::vector<transport_result>& outcomes, failure kind, b
         }));
 }
 
-TEST_CASE("curl_multi: a transport keeps its contract") {
+TEST_CASE("curl_multi: the transport fulfils the contract") {
     promptlayer::testing::conformance_options options;
 #ifdef PROMPTLAYER_TEST_TLS
     promptlayer::testing::tls_servers servers;
     options.tls = std::ref(servers);
-    curl_multi_transport transport{[pem = servers.authority()](CURL* easy) {
-        curl_blob authority{const_cast<char*>(pem.data()), pem.size(), CURL_BLOB_COPY};
-        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &authority);
-    }};
+    curl_multi_transport transport{trust(servers.ca_certificate())};
 #else
     curl_multi_transport transport;
 #endif
@@ -129,82 +105,83 @@ TEST_CASE("curl_multi: a transport keeps its contract") {
     CHECK_MESSAGE(report.ok(), report);
 }
 
-TEST_CASE("curl_multi: a client tracks over it, and errors of the service come back typed") {
-    const loopback_server server;
+TEST_CASE("curl_multi: a client tracks, and errors of the service have their type") {
+    const loopback_service server;
     promptlayer::config config;
     config.api_key = "pl_loopback";
     config.base_url = server.base_url();
     promptlayer::client client{config, curl_multi_transport{}};
     config.api_key = "pl_wrong";
     promptlayer::client stranger{config, std::ref(client.transport())};
-    std::vector<promptlayer::result<promptlayer::track_response>> kept, unauthorized;
-    client.track_prompt({.prompt_name = "a", .request_id = 1}, [&](auto r) { kept.push_back(std::move(r)); });
+    std::vector<promptlayer::result<promptlayer::track_response>> outcomes, unauthorized;
+    client.track_prompt({.prompt_name = "a", .request_id = 1},
+                        [&](auto r) { outcomes.push_back(std::move(r)); });
     stranger.track_prompt({.prompt_name = "a", .request_id = 1},
                           [&](auto r) { unauthorized.push_back(std::move(r)); });
     finish(client.transport());
-    REQUIRE((kept.size() == 1 && unauthorized.size() == 1));
-    REQUIRE(kept[0]);
-    CHECK(kept[0]->success);
+    REQUIRE((outcomes.size() == 1 && unauthorized.size() == 1));
+    REQUIRE(outcomes[0]);
+    CHECK(outcomes[0]->success);
     CHECK(unauthorized[0].error().code == promptlayer::errc::unauthorized);
 }
 
-TEST_CASE("curl_multi: each of many requests gets its own answer, over no more connections than allowed") {
-    for (const int most : {0, 1, 3}) {
-        const loopback_server server{echo};
-        auto transport = most ? curl_multi_transport{nullptr, most} : curl_multi_transport{};
-        std::vector<std::string> answers(24);
-        for (std::size_t i = 0; i < answers.size(); ++i)
-            transport.send(to(server, std::to_string(i)), [&answers, i](transport_result outcome) {
-                answers[i] += outcome ? outcome->body : outcome.error().message;
+TEST_CASE("curl_multi: each request gets its own response, over a limited number of connections") {
+    for (const int limit : {0, 1, 3}) {
+        const scripted_server server{echo};
+        auto transport = limit ? curl_multi_transport{nullptr, limit} : curl_multi_transport{};
+        std::vector<std::string> bodies(24);
+        for (std::size_t i = 0; i < bodies.size(); ++i)
+            transport.send(request_to(server, std::to_string(i)), [&bodies, i](transport_result outcome) {
+                bodies[i] += outcome ? outcome->body : outcome.error().message;
             });
         finish(transport);
-        for (std::size_t i = 0; i < answers.size(); ++i)
-            CHECK(answers[i] == std::to_string(i));
-        CHECK(server.connections() == (most ? static_cast<std::size_t>(most) : 8));
+        for (std::size_t i = 0; i < bodies.size(); ++i)
+            CHECK(bodies[i] == std::to_string(i));
+        CHECK(server.connections() == (limit ? static_cast<std::size_t>(limit) : 8));
     }
 }
 
-TEST_CASE("curl_multi: no request waits for the answer to another") {
-    const loopback_server server{echo};
+TEST_CASE("curl_multi: no request waits for the response to another") {
+    const scripted_server server{echo};
     curl_multi_transport transport;
-    std::vector<transport_result> kept;
-    transport.send(to(server, "never"), into(kept));
-    transport.send(to(server, "soon"), into(kept));
-    poll_until(transport, [&] { return !kept.empty(); });
-    CHECK(kept[0].value().body == "soon");
+    std::vector<transport_result> outcomes;
+    transport.send(request_to(server, "never"), into(outcomes));
+    transport.send(request_to(server, "soon"), into(outcomes));
+    poll_until(transport, [&] { return !outcomes.empty(); });
+    CHECK(outcomes[0].value().body == "soon");
     CHECK(transport.poll() == 1);
 }
 
-TEST_CASE("curl_multi: requests one after the other share a connection but no handle of libcurl") {
-    const loopback_server server{echo};
+TEST_CASE("curl_multi: requests share a connection, but no handle of libcurl") {
+    const scripted_server server{echo};
     int new_handles = 0;
     curl_multi_transport transport{[&](CURL* easy) {
-        curl_slist* cookies = nullptr; // a handle keeps them for good
+        curl_slist* cookies = nullptr; // that a handle keeps
         curl_easy_getinfo(easy, CURLINFO_COOKIELIST, &cookies);
         new_handles += cookies ? 0 : 1;
         curl_slist_free_all(cookies);
         curl_easy_setopt(easy, CURLOPT_COOKIELIST, "Set-Cookie: seen=1; domain=mark.invalid");
     }};
-    std::vector<transport_result> kept;
+    std::vector<transport_result> outcomes;
     for (int i = 0; i < 10; ++i) {
-        transport.send(to(server), into(kept));
+        transport.send(request_to(server), into(outcomes));
         finish(transport);
     }
-    CHECK(kept.size() == 10);
+    CHECK(outcomes.size() == 10);
     CHECK(server.requests().size() == 10);
     CHECK(server.connections() == 1);
     CHECK(new_handles == 10);
 }
 
-TEST_CASE("curl_multi: poll does not wait, or as long as it is told, or until something happens") {
-    const loopback_server server{echo};
+TEST_CASE("curl_multi: poll waits up to its argument, or until there is work") {
+    const scripted_server server{echo};
     curl_multi_transport transport;
     const auto start = steady_clock::now();
     CHECK(transport.poll(long_enough) == 0); // nothing is in flight
-    std::vector<transport_result> first, kept;
-    transport.send(to(server), into(first)); // makes the connection, for which libcurl sets timers of its own
+    std::vector<transport_result> first, outcomes;
+    transport.send(request_to(server), into(first)); // libcurl sets timers for a new connection
     finish(transport);
-    transport.send(to(server, "never"), into(kept));
+    transport.send(request_to(server, "never"), into(outcomes));
     for (int i = 0; i < 1'000; ++i)
         CHECK(transport.poll() == 1);
     poll_until(transport, [&] { return server.requests().size() == 2; });
@@ -217,46 +194,46 @@ TEST_CASE("curl_multi: poll does not wait, or as long as it is told, or until so
     CHECK(polls > 1);
     CHECK(polls < 40);
 
-    transport.send(to(server, "soon"), into(kept));
+    transport.send(request_to(server, "soon"), into(outcomes));
     const auto sent = steady_clock::now();
-    while (kept.empty() && steady_clock::now() - sent < long_enough)
+    while (outcomes.empty() && steady_clock::now() - sent < long_enough)
         transport.poll(std::chrono::milliseconds::max());
     CHECK(steady_clock::now() - sent < long_enough / 2);
-    CHECK(kept.size() == 1);
+    CHECK(outcomes.size() == 1);
 }
 
-TEST_CASE("curl_multi: what cannot be sent is told by poll, and not within send") {
-    const loopback_server server{echo};
-    std::vector<transport_result> kept;
+TEST_CASE("curl_multi: an invalid request is reported by poll, not within send") {
+    const scripted_server server{echo};
+    std::vector<transport_result> outcomes;
     curl_multi_transport transport;
-    http_request request = to(server);
+    http_request request = request_to(server);
     request.headers[0].value = "a\r\nInjected: 1";
-    transport.send(request, into(kept));
-    request = to(server);
+    transport.send(request, into(outcomes));
+    request = request_to(server);
     request.timeout = std::chrono::milliseconds::min();
-    transport.send(request, into(kept));
+    transport.send(request, into(outcomes));
     curl_multi_transport throwing{[](CURL*) { throw std::runtime_error{"no"}; }};
-    throwing.send(to(server), into(kept));
-    CHECK(kept.empty());
+    throwing.send(request_to(server), into(outcomes));
+    CHECK(outcomes.empty());
     CHECK(transport.poll(long_enough) == 0);
     CHECK(throwing.poll(long_enough) == 0);
-    REQUIRE(kept.size() == 3);
-    CHECK(kept[0].error().kind == failure::other);
-    CHECK(kept[1].error().kind == failure::timeout);
-    CHECK(kept[2].error().kind == failure::other);
-    for (const transport_result& outcome : kept)
+    REQUIRE(outcomes.size() == 3);
+    CHECK(outcomes[0].error().kind == failure::other);
+    CHECK(outcomes[1].error().kind == failure::timeout);
+    CHECK(outcomes[2].error().kind == failure::other);
+    for (const transport_result& outcome : outcomes)
         CHECK_FALSE(outcome.error().maybe_delivered);
     CHECK(server.connections() == 0);
 }
 
-TEST_CASE("curl_multi: a completion that sends what cannot be sent again and again does not keep poll") {
+TEST_CASE("curl_multi: poll returns if each completion sends an invalid request") {
     curl_multi_transport transport;
     int calls = 0;
     promptlayer::completion again = [&](transport_result) {
         ++calls;
-        transport.send(refused(), again);
+        transport.send(invalid_request(), again);
     };
-    transport.send(refused(), again);
+    transport.send(invalid_request(), again);
     for (int i = 1; i <= 3; ++i) {
         CHECK(transport.poll() == 1);
         CHECK(calls == i);
@@ -264,71 +241,71 @@ TEST_CASE("curl_multi: a completion that sends what cannot be sent again and aga
 }
 
 TEST_CASE("curl_multi: a completion may send, poll and cancel") {
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     curl_multi_transport transport;
-    std::vector<transport_result> kept, cancelled;
-    transport.send(to(server, "never"), into(cancelled));
-    transport.send(refused(), into(kept));
-    transport.send(refused(), [&](transport_result outcome) {
-        kept.push_back(std::move(outcome));
-        transport.send(to(server, "sent"), [&](transport_result inner) {
-            kept.push_back(std::move(inner));
+    std::vector<transport_result> outcomes, cancelled;
+    transport.send(request_to(server, "never"), into(cancelled));
+    transport.send(invalid_request(), into(outcomes));
+    transport.send(invalid_request(), [&](transport_result outcome) {
+        outcomes.push_back(std::move(outcome));
+        transport.send(request_to(server, "sent"), [&](transport_result inner) {
+            outcomes.push_back(std::move(inner));
             transport.cancel();
             CHECK(cancelled.empty());
-            transport.send(to(server, "after"), into(kept));
+            transport.send(request_to(server, "after"), into(outcomes));
         });
-        while (kept.size() < 4)
+        while (outcomes.size() < 4)
             transport.poll(100ms);
     });
-    transport.send(refused(), into(kept));
+    transport.send(invalid_request(), into(outcomes));
     finish(transport);
-    REQUIRE(kept.size() == 5);
-    CHECK(kept[3].value().body == "sent");
-    CHECK(kept[4].value().body == "after");
+    REQUIRE(outcomes.size() == 5);
+    CHECK(outcomes[3].value().body == "sent");
+    CHECK(outcomes[4].value().body == "after");
     CHECK(count(cancelled, failure::cancelled, true) == 1);
 }
 
-TEST_CASE("curl_multi: what a completion throws goes to the caller of poll, and no other outcome is lost") {
-    const loopback_server server{echo};
+TEST_CASE("curl_multi: poll passes an exception of a completion on and loses no outcome") {
+    const scripted_server server{echo};
     curl_multi_transport transport;
-    std::vector<transport_result> kept;
+    std::vector<transport_result> outcomes;
     for (const bool throws : {true, false, true, false})
-        transport.send(refused(), [&kept, throws](transport_result outcome) {
-            kept.push_back(std::move(outcome));
+        transport.send(invalid_request(), [&outcomes, throws](transport_result outcome) {
+            outcomes.push_back(std::move(outcome));
             if (throws)
                 throw std::runtime_error{"thrown"};
         });
-    transport.send(to(server, "whole"), into(kept));
+    transport.send(request_to(server, "whole"), into(outcomes));
     for (const std::size_t before : {0u, 2u}) {
         CHECK_THROWS_WITH_AS(transport.poll(), "thrown", std::runtime_error);
-        CHECK(kept.size() == before + 1);
+        CHECK(outcomes.size() == before + 1);
     }
     finish(transport);
-    REQUIRE(kept.size() == 5);
-    CHECK(kept[4].value().body == "whole");
+    REQUIRE(outcomes.size() == 5);
+    CHECK(outcomes[4].value().body == "whole");
 }
 
-TEST_CASE("curl_multi: an empty completion is no harm") {
-    const loopback_server server{echo};
+TEST_CASE("curl_multi: an empty completion is accepted") {
+    const scripted_server server{echo};
     curl_multi_transport transport;
-    transport.send(to(server), nullptr);
+    transport.send(request_to(server), nullptr);
     finish(transport);
     CHECK(server.requests().size() == 1);
 }
 
-TEST_CASE("curl_multi: cancel wakes poll and ends all that is in flight, sent or not") {
-    const loopback_server server{echo};
+TEST_CASE("curl_multi: cancel wakes poll and ends all requests in flight") {
+    const scripted_server server{echo};
     curl_multi_transport transport{nullptr, 2};
-    std::vector<transport_result> first, kept;
+    std::vector<transport_result> first, outcomes;
     for (int i = 0; i < 2; ++i)
-        transport.send(to(server), into(first));
+        transport.send(request_to(server), into(first));
     finish(transport);
     for (int i = 0; i < 5; ++i)
-        transport.send(to(server, "never"), into(kept));
+        transport.send(request_to(server, "never"), into(outcomes));
     std::thread other{[&] {
         while (server.requests().size() < 4)
             std::this_thread::yield();
-        std::this_thread::sleep_for(50ms); // most likely poll waits by now
+        std::this_thread::sleep_for(50ms); // by then poll waits, most likely
         transport.cancel();
     }};
     const auto start = steady_clock::now();
@@ -336,37 +313,37 @@ TEST_CASE("curl_multi: cancel wakes poll and ends all that is in flight, sent or
     }
     CHECK(steady_clock::now() - start < long_enough / 2);
     other.join();
-    CHECK(kept.size() == 5);
-    CHECK(count(kept, failure::cancelled, true) == 2);
-    CHECK(count(kept, failure::cancelled, false) == 3);
+    CHECK(outcomes.size() == 5);
+    CHECK(count(outcomes, failure::cancelled, true) == 2);
+    CHECK(count(outcomes, failure::cancelled, false) == 3);
 
-    transport.send(to(server, "after"), into(kept));
+    transport.send(request_to(server, "after"), into(outcomes));
     finish(transport);
-    CHECK(kept.at(5).value().body == "after");
+    CHECK(outcomes.at(5).value().body == "after");
 }
 
-TEST_CASE("curl_multi: cancel before a request was sent sends nothing, and leaves later requests alone") {
-    const loopback_server server{echo};
+TEST_CASE("curl_multi: cancel before poll sends nothing and does not affect later requests") {
+    const scripted_server server{echo};
     curl_multi_transport transport;
-    std::vector<transport_result> kept;
+    std::vector<transport_result> outcomes;
     transport.cancel(); // nothing is in flight
-    transport.send(to(server, "first"), into(kept));
+    transport.send(request_to(server, "first"), into(outcomes));
     finish(transport);
-    CHECK(kept.at(0).has_value());
+    CHECK(outcomes.at(0).has_value());
 
-    transport.send(to(server, "cancelled"), into(kept));
+    transport.send(request_to(server, "cancelled"), into(outcomes));
     transport.cancel();
-    CHECK(kept.size() == 1);
-    transport.send(to(server, "later"), into(kept));
+    CHECK(outcomes.size() == 1);
+    transport.send(request_to(server, "later"), into(outcomes));
     finish(transport);
-    REQUIRE(kept.size() == 3);
-    CHECK(count(kept, failure::cancelled, false) == 1);
-    CHECK(kept[2].value().body == "later");
+    REQUIRE(outcomes.size() == 3);
+    CHECK(count(outcomes, failure::cancelled, false) == 1);
+    CHECK(outcomes[2].value().body == "later");
     CHECK(server.requests().size() == 2);
 }
 
 TEST_CASE("curl_multi: cancel from another thread at any moment leaves a transport that works") {
-    const loopback_server server;
+    const loopback_service server;
     curl_multi_transport transport;
     std::atomic<bool> done{false};
     std::thread other{[&] {
@@ -375,92 +352,92 @@ TEST_CASE("curl_multi: cancel from another thread at any moment leaves a transpo
             std::this_thread::yield();
         }
     }};
-    std::vector<transport_result> kept;
+    std::vector<transport_result> outcomes;
     std::size_t sent = 0;
-    while (sent < 200 || (count(kept, failure::cancelled, false) == 0 && sent < 100'000)) {
+    while (sent < 200 || (count(outcomes, failure::cancelled, false) == 0 && sent < 100'000)) {
         for (int i = 0; i < 4; ++i, ++sent)
-            transport.send(to(server), into(kept));
+            transport.send(request_to(server), into(outcomes));
         finish(transport);
     }
     done = true;
     other.join();
-    CHECK(kept.size() == sent);
-    for (const transport_result& outcome : kept)
+    CHECK(outcomes.size() == sent);
+    for (const transport_result& outcome : outcomes)
         CHECK((outcome || outcome.error().kind == failure::cancelled));
     transport.poll();
-    transport.send(to(server), into(kept));
+    transport.send(request_to(server), into(outcomes));
     finish(transport);
-    CHECK(kept.back().has_value());
+    CHECK(outcomes.back().has_value());
 }
 
-TEST_CASE("curl_multi: one that is destroyed lets its completions go, and a client says cancelled") {
-    const loopback_server server{echo};
-    std::vector<promptlayer::result<promptlayer::track_response>> kept;
+TEST_CASE("curl_multi: a client reports requests of a destroyed transport as cancelled") {
+    const scripted_server server{echo};
+    std::vector<promptlayer::result<promptlayer::track_response>> outcomes;
     {
         promptlayer::client client{{.api_key = "pl_key", .base_url = server.base_url()},
                                    curl_multi_transport{}};
         for (int i = 0; i < 3; ++i)
             client.track_prompt({.prompt_name = "a", .request_id = 1},
-                                [&](auto r) { kept.push_back(std::move(r)); });
+                                [&](auto r) { outcomes.push_back(std::move(r)); });
         client.transport().poll();
-        CHECK(kept.empty());
+        CHECK(outcomes.empty());
     }
-    REQUIRE(kept.size() == 3);
-    for (const auto& outcome : kept)
+    REQUIRE(outcomes.size() == 3);
+    for (const auto& outcome : outcomes)
         CHECK(outcome.error().failure == failure::cancelled);
 }
 
-TEST_CASE("curl_multi: a completion that calls a transport while that is destroyed is no harm") {
+TEST_CASE("curl_multi: a completion may call a transport that is being destroyed") {
     struct calls_back {
         curl_multi_transport& transport;
         int& calls;
         ~calls_back() {
             ++calls;
-            transport.send(refused(), [](transport_result) { FAIL("called"); });
+            transport.send(invalid_request(), [](transport_result) { FAIL("called"); });
             CHECK(transport.poll(long_enough) == 0);
             transport.cancel();
         }
     };
-    const loopback_server server{echo};
+    const scripted_server server{echo};
     int calls = 0;
     {
         curl_multi_transport transport;
-        for (const http_request& request : {to(server, "never"), refused()}) {
-            const std::shared_ptr<calls_back> held{new calls_back{transport, calls}};
-            transport.send(request, [held](const transport_result&) {});
+        for (const http_request& request : {request_to(server, "never"), invalid_request()}) {
+            const std::shared_ptr<calls_back> callback{new calls_back{transport, calls}};
+            transport.send(request, [callback](const transport_result&) {});
         }
         CHECK(calls == 0);
     }
     CHECK(calls == 2);
 }
 
-TEST_CASE("curl_multi: it may be moved while requests are in flight") {
-    const loopback_server server{echo};
-    std::vector<transport_result> kept, dropped;
+TEST_CASE("curl_multi: a transport may be moved with requests in flight") {
+    const scripted_server server{echo};
+    std::vector<transport_result> outcomes, dropped;
     curl_multi_transport first;
-    first.send(to(server, "moved"), into(kept));
+    first.send(request_to(server, "moved"), into(outcomes));
     first.poll();
     curl_multi_transport second{std::move(first)};
     CHECK(first.poll(long_enough) == 0); // moved from
-    first.send(to(server), into(dropped));
+    first.send(request_to(server), into(dropped));
     first.cancel();
     CHECK(dropped.empty());
 
     curl_multi_transport third;
-    third.send(to(server, "never"), into(dropped));
+    third.send(request_to(server, "never"), into(dropped));
     third = std::move(second);
     finish(third);
-    CHECK(kept.at(0).value().body == "moved");
+    CHECK(outcomes.at(0).value().body == "moved");
     CHECK(dropped.empty());
 }
 
-TEST_CASE("curl_multi: each request has its own timeout, which runs while it waits for a connection") {
-    const loopback_server server{echo};
+TEST_CASE("curl_multi: the timeout of a request includes its wait for a connection") {
+    const scripted_server server{echo};
     curl_multi_transport transport{nullptr, 1};
     std::vector<transport_result> sent, waited;
-    transport.send(to(server, "never"), into(sent));
+    transport.send(request_to(server, "never"), into(sent));
     poll_until(transport, [&] { return server.requests().size() == 1; });
-    http_request request = to(server);
+    http_request request = request_to(server);
     request.timeout = 100ms;
     const auto start = steady_clock::now();
     transport.send(request, into(waited));
@@ -471,15 +448,16 @@ TEST_CASE("curl_multi: each request has its own timeout, which runs while it wai
     CHECK(sent.empty());
 }
 
-TEST_CASE("curl_multi: https requests wait for a connection under way, within their timeout") {
+TEST_CASE("curl_multi: https requests wait for a connection that is being made") {
     boost::asio::io_context context;
     tcp::acceptor acceptor{context, {boost::asio::ip::address_v4::loopback(), 0}};
     acceptor.non_blocking(true);
     curl_multi_transport transport;
-    std::vector<transport_result> kept;
-    http_request request = to("https://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/");
+    std::vector<transport_result> outcomes;
+    http_request request =
+        request_to("https://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/");
     request.timeout = 500ms;
-    std::vector<tcp::socket> connections; // that say nothing
+    std::vector<tcp::socket> connections; // that send nothing
     const auto accept = [&] {
         boost::system::error_code none;
         if (tcp::socket accepted = acceptor.accept(none); !none)
@@ -487,7 +465,7 @@ TEST_CASE("curl_multi: https requests wait for a connection under way, within th
         return !connections.empty();
     };
     for (int i = 0; i < 5; ++i)
-        transport.send(request, into(kept));
+        transport.send(request, into(outcomes));
     poll_until(transport, accept);
     for (int i = 0; i < 10; ++i) {
         transport.poll();
@@ -495,26 +473,26 @@ TEST_CASE("curl_multi: https requests wait for a connection under way, within th
     }
     CHECK(connections.size() == 1);
     finish(transport);
-    CHECK(count(kept, failure::timeout, false) == 5);
+    CHECK(count(outcomes, failure::timeout, false) == 5);
 }
 
 #if LIBCURL_VERSION_NUM >= 0x075000
 
-TEST_CASE("curl_multi: what a server says on idle connections is not taken for the next answers") {
+TEST_CASE("curl_multi: bytes on idle connections are not the next responses") {
     boost::asio::io_context context;
     tcp::acceptor acceptor{context, {boost::asio::ip::address_v4::loopback(), 0}};
     acceptor.non_blocking(true);
     curl_multi_transport transport{nullptr, 2};
     const http_request request =
-        to("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/", "");
+        request_to("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/", "");
     std::vector<tcp::socket> connections;
-    const auto say = [](tcp::socket& to, const std::string& text) {
-        boost::asio::write(to, boost::asio::buffer(text));
+    const auto write = [](tcp::socket& socket, const std::string& text) {
+        boost::asio::write(socket, boost::asio::buffer(text));
     };
-    const auto round = [&](std::size_t so_far) { // each is answered on the connection it comes on
-        std::vector<transport_result> kept;
+    const auto round = [&](std::size_t so_far) { // the server responds on the same connection
+        std::vector<transport_result> outcomes;
         for (int i = 0; i < 2; ++i)
-            transport.send(request, into(kept));
+            transport.send(request, into(outcomes));
         poll_until(transport, [&] {
             boost::system::error_code none;
             if (tcp::socket accepted = acceptor.accept(none); !none) {
@@ -524,18 +502,18 @@ TEST_CASE("curl_multi: what a server says on idle connections is not taken for t
             for (tcp::socket& open : connections) {
                 if (std::string text(open.available(), '\0'); !text.empty()) {
                     open.receive(boost::asio::buffer(text));
-                    say(open, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                    write(open, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
                 }
             }
-            return kept.size() == 2;
+            return outcomes.size() == 2;
         });
-        for (const transport_result& outcome : kept)
+        for (const transport_result& outcome : outcomes)
             CHECK((outcome && outcome->body == "ok"));
         CHECK(connections.size() == so_far);
     };
     round(2);
     for (tcp::socket& open : connections)
-        say(open, "HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n");
+        write(open, "HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n");
     round(4);
     round(4);
 }
@@ -544,7 +522,7 @@ TEST_CASE("curl_multi: what a server says on idle connections is not taken for t
 
 #ifdef PROMPTLAYER_TEST_NGHTTPD
 
-/// A server of files over HTTP/2 and TLS; it has one, `/file`, that holds `content`.
+/// Serves the file `/file`, which holds `content`, over HTTP/2 and TLS.
 class http2_server {
     std::filesystem::path folder_;
     std::uint16_t port_ = 0;
@@ -559,13 +537,13 @@ public:
         std::filesystem::create_directories(folder_);
         const std::string folder = folder_.string(), key = folder + "/key",
                           certificate = folder + "/certificate";
-        const auto shown = promptlayer::detail::make_identity("127.0.0.1", "IP:127.0.0.1", &authority);
+        const auto identity = promptlayer::detail::make_identity("127.0.0.1", "IP:127.0.0.1", &authority);
         std::ofstream{folder_ / "file"} << "content";
-        std::ofstream{key} << promptlayer::detail::pem_of(shown.key.get());
-        std::ofstream{certificate} << promptlayer::detail::pem_of(shown.certificate.get());
+        std::ofstream{key} << promptlayer::detail::pem_of(identity.key.get());
+        std::ofstream{certificate} << promptlayer::detail::pem_of(identity.certificate.get());
         process_ = ::fork();
         if (process_ == 0) {
-            ::alarm(60); // ends it, should the test not
+            ::alarm(60); // ends the server if the test does not
             ::execl(PROMPTLAYER_TEST_NGHTTPD, "nghttpd", "-a", "127.0.0.1", "-d", folder.c_str(),
                     port.c_str(), key.c_str(), certificate.c_str(), static_cast<char*>(nullptr));
             ::_exit(1);
@@ -589,33 +567,32 @@ public:
     std::string url() const { return "https://127.0.0.1:" + std::to_string(port_) + "/file"; }
 };
 
-TEST_CASE("curl_multi: where the server offers HTTP/2, requests at once share one connection") {
+TEST_CASE("curl_multi: requests share one connection if the server offers HTTP/2") {
     const auto authority = promptlayer::detail::make_identity("authority", "", nullptr);
-    const std::string trusted = promptlayer::detail::pem_of(authority.certificate.get());
     const http2_server server{authority};
     static int connections = 0;
     connections = 0;
-    curl_multi_transport transport{[&](CURL* easy) {
-        curl_blob blob{const_cast<char*>(trusted.data()), trusted.size(), CURL_BLOB_COPY};
-        curl_easy_setopt(easy, CURLOPT_CAINFO_BLOB, &blob);
-        const curl_sockopt_callback counts = [](void*, curl_socket_t, curlsocktype) {
-            ++connections;
-            return int{CURL_SOCKOPT_OK};
-        };
-        curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, counts);
-    }};
-    std::vector<transport_result> kept;
+    curl_multi_transport transport{
+        [trust_ca = trust(promptlayer::detail::pem_of(authority.certificate.get()))](CURL* easy) {
+            trust_ca(easy);
+            const curl_sockopt_callback counts = [](void*, curl_socket_t, curlsocktype) {
+                ++connections;
+                return int{CURL_SOCKOPT_OK};
+            };
+            curl_easy_setopt(easy, CURLOPT_SOCKOPTFUNCTION, counts);
+        }};
+    std::vector<transport_result> outcomes;
     for (int i = 0; i < 50; ++i)
-        transport.send(to(server.url()), into(kept));
+        transport.send(request_to(server.url()), into(outcomes));
     finish(transport);
-    REQUIRE(kept.size() == 50);
-    for (const transport_result& outcome : kept)
+    REQUIRE(outcomes.size() == 50);
+    for (const transport_result& outcome : outcomes)
         CHECK(outcome.value().body == "content");
     CHECK(connections == 1);
-    std::this_thread::sleep_for(50ms); // the server may speak on it, of its settings
-    transport.send(to(server.url()), into(kept));
+    std::this_thread::sleep_for(50ms); // the server may send its settings
+    transport.send(request_to(server.url()), into(outcomes));
     finish(transport);
-    CHECK(kept.back().value().body == "content");
+    CHECK(outcomes.back().value().body == "content");
     CHECK(connections == 1);
 }
 

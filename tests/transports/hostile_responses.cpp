@@ -1,6 +1,6 @@
-// What hostile servers answer, over a kept connection to every adapter. To be run with a sanitizer.
+// Responses of hostile servers to every adapter, over a kept connection. Run it with a sanitizer.
 
-#include <promptlayer/testing/loopback_server.hpp>
+#include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/beast.hpp>
 #include <promptlayer/transports/curl.hpp>
@@ -33,8 +33,8 @@ using namespace std::chrono_literals;
 using namespace std::string_literals;
 using promptlayer::http_request;
 using promptlayer::transport_result;
-using promptlayer::testing::loopback_server;
 using promptlayer::testing::scripted_response;
+using promptlayer::testing::scripted_server;
 using ending = scripted_response::connection_ending;
 
 /// Sends a request and waits for its outcome.
@@ -42,7 +42,7 @@ using sender = std::function<transport_result(const http_request&)>;
 
 struct adapter {
     std::string name;
-    sender (*make)(); ///< of a new transport
+    sender (*make_sender)(); ///< with a new transport
 };
 
 sender over_curl() {
@@ -54,7 +54,7 @@ sender over_curl_multi() {
     const auto transport = std::make_shared<promptlayer::curl_multi_transport>();
     return [=](const http_request& request) {
         std::optional<transport_result> outcome;
-        transport->send(request, [&](transport_result came) { outcome = std::move(came); });
+        transport->send(request, [&](transport_result result) { outcome = std::move(result); });
         while (!outcome)
             transport->poll(1s);
         return *std::move(outcome);
@@ -67,12 +67,12 @@ sender over_beast() {
         boost::asio::io_context context{};
         promptlayer::beast_transport transport{context, tls};
     };
-    const auto on = std::make_shared<loop>();
+    const auto runner = std::make_shared<loop>();
     return [=](const http_request& request) {
         std::optional<transport_result> outcome;
-        on->transport.send(request, [&](transport_result came) { outcome = std::move(came); });
-        on->context.restart();
-        while (!outcome && on->context.run_one() != 0) {
+        runner->transport.send(request, [&](transport_result result) { outcome = std::move(result); });
+        runner->context.restart();
+        while (!outcome && runner->context.run_one() != 0) {
         }
         return outcome ? *std::move(outcome) : transport_result{promptlayer::transport_failure{}};
     };
@@ -98,44 +98,44 @@ struct response {
     bool closes = false;
 };
 
-/// Answers `/3` with the fourth of `responses`. Closes a connection on which nothing comes for `hold`, so
-/// that a response that does not end is cut.
+/// Responds to `/3` with the fourth of `responses`. Closes a connection that is idle for `hold`, so that a
+/// response that does not end is cut.
 class hostile_server {
     const std::vector<response>& responses_;
     const std::chrono::milliseconds hold_;
-    loopback_server server_{[this](const http_request& request) { return answer(request); }};
+    scripted_server server_{[this](const http_request& request) { return response_to(request); }};
 
-    scripted_response answer(const http_request& request) const {
+    scripted_response response_to(const http_request& request) const {
         std::size_t number = 0;
         std::from_chars(request.url.data() + 1, request.url.data() + request.url.size(), number);
-        const response& chosen = responses_.at(number);
-        scripted_response made;
-        made.raw = chosen.bytes;
-        made.ending = chosen.closes ? ending::close_unannounced : ending::keep_alive;
-        made.hold = chosen.closes ? 0ms : hold_;
-        return made;
+        const auto& [bytes, closes] = responses_.at(number);
+        scripted_response scripted;
+        scripted.raw = bytes;
+        scripted.ending = closes ? ending::close_unannounced : ending::keep_alive;
+        scripted.hold = closes ? 0ms : hold_;
+        return scripted;
     }
 
 public:
     explicit hostile_server(const std::vector<response>& responses, std::chrono::milliseconds hold = 10s)
         : responses_(responses), hold_(hold) {}
 
-    http_request request(std::size_t number, std::string method = "GET") const {
-        http_request made;
-        made.method = std::move(method);
-        made.url = server_.base_url() + "/" + std::to_string(number);
-        made.timeout = 20s;
-        made.max_response_bytes = 1024;
-        return made;
+    http_request request_for(std::size_t number, std::string method = "GET") const {
+        http_request request;
+        request.method = std::move(method);
+        request.url = server_.base_url() + "/" + std::to_string(number);
+        request.timeout = 20s;
+        request.max_response_bytes = 1024;
+        return request;
     }
 };
 
-/// Status and body, or `fails`.
+/// Returns status and body, or `fails`.
 std::string summary(const transport_result& outcome) {
     return outcome ? std::to_string(outcome->status) + " " + outcome->body : "fails";
 }
 
-/// The beginning of `bytes`, for a message.
+/// Returns the beginning of `bytes` for a message.
 std::string printable(std::string_view bytes) {
     std::string shown;
     for (const char c : bytes.substr(0, 500)) {
@@ -151,11 +151,11 @@ std::string printable(std::string_view bytes) {
     return shown;
 }
 
-/// A response, after which the connection ends, and its outcome.
+/// A response before the end of a connection, and its outcome.
 struct expectation {
     std::string bytes;
-    std::string comes_to;
-    std::string beast = comes_to; ///< if it differs, the comments of the transports say so
+    std::string outcome;
+    std::string beast = outcome; ///< `curl_transport` documents the differences
 };
 
 const std::string good = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood";
@@ -358,10 +358,10 @@ const std::vector<expectation>& expectations() {
     return table;
 }
 
-/// Bytes that look like a response, more or less.
+/// Returns bytes that resemble a response.
 std::string generated(unsigned seed) {
     std::minstd_rand random{seed + 1};
-    const auto below = [&](std::size_t most) { return static_cast<std::size_t>(random()) / 16 % most; };
+    const auto below = [&](std::size_t limit) { return static_cast<std::size_t>(random()) / 16 % limit; };
     const auto one_of = [&](const std::vector<std::string>& choices) {
         return choices[below(choices.size())];
     };
@@ -398,14 +398,14 @@ std::string generated(unsigned seed) {
                "\r\n";
     };
     const auto head = [&] {
-        std::string made = one_of({"HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2", "HTTP/1.2"}) +
-                           " " +
-                           one_of({"200", "200", "200", "404", "500", "100", "103", "101", "204", "304",
-                                   "401", "407", "417", "302", "20", "050", "999"}) +
-                           one_of({" OK", " ", "", " O K", "  "}) + "\r\n";
+        std::string bytes = one_of({"HTTP/1.1", "HTTP/1.1", "HTTP/1.1", "HTTP/1.0", "HTTP/2", "HTTP/1.2"}) +
+                            " " +
+                            one_of({"200", "200", "200", "404", "500", "100", "103", "101", "204", "304",
+                                    "401", "407", "417", "302", "20", "050", "999"}) +
+                            one_of({" OK", " ", "", " O K", "  "}) + "\r\n";
         for (std::size_t lines = below(4); lines-- > 0;)
-            made += line();
-        return made + "\r\n";
+            bytes += line();
+        return bytes + "\r\n";
     };
     const auto chunk = [&] {
         return one_of({"5", "5", "05", "6", "0", "4;a", "5;a=b", "5 ", "5;a=\"b;c\"", "FFFFFFFFFFFFFFFF",
@@ -413,30 +413,30 @@ std::string generated(unsigned seed) {
                one_of({"\r\n", "\r\n", "\n"}) + one_of({"hello", "hello", "hell", ""}) +
                one_of({"\r\n", "\r\n", "\n", ""});
     };
-    std::string made;
+    std::string bytes;
     for (std::size_t informational = below(8); informational > 5; --informational)
-        made += "HTTP/1.1 10" + one_of({"0", "2", "3"}) + " ?\r\n" + one_of({"", "", line()}) + "\r\n";
-    made += head();
+        bytes += "HTTP/1.1 10" + one_of({"0", "2", "3"}) + " ?\r\n" + one_of({"", "", line()}) + "\r\n";
+    bytes += head();
     switch (below(4)) {
-    case 0: made += "hello"; break;
-    case 1: made += good; break;
-    case 2: made.insert(made.find("\r\n") + 2, "Transfer-Encoding: chunked\r\n"); [[fallthrough]];
+    case 0: bytes += "hello"; break;
+    case 1: bytes += good; break;
+    case 2: bytes.insert(bytes.find("\r\n") + 2, "Transfer-Encoding: chunked\r\n"); [[fallthrough]];
     default:
         for (std::size_t chunks = below(4); chunks-- > 0;)
-            made += chunk();
-        made += "0\r\n" + one_of({"", "", line()}) + "\r\n";
+            bytes += chunk();
+        bytes += "0\r\n" + one_of({"", "", line()}) + "\r\n";
     }
     for (std::size_t changes = below(6); changes > 2; --changes) {
-        const std::size_t from = below(made.size()), count = below(4);
-        made.replace(
-            from, below(2) == 0 ? 0 : std::min(count, made.size() - from),
+        const std::size_t from = below(bytes.size()), count = below(4);
+        bytes.replace(
+            from, below(2) == 0 ? 0 : std::min(count, bytes.size() - from),
             one_of({"", "\r\n", "\n", "\r", " ", "\t", ":", "0", "5", ";", ",", "\0"s, "\x80", "chunked",
-                    "HTTP/1.1 200 OK\r\n", "\r\n\r\n", "Content-Length: 5\r\n", made.substr(from)}));
+                    "HTTP/1.1 200 OK\r\n", "\r\n\r\n", "Content-Length: 5\r\n", bytes.substr(from)}));
     }
-    return made;
+    return bytes;
 }
 
-TEST_CASE("hostile responses: curl and Beast agree, and the next response is right") {
+TEST_CASE("hostile responses: curl and Beast agree, and the next response is correct") {
     std::vector<response> responses;
     for (const expectation& expected : expectations()) {
         responses.push_back({good});
@@ -444,19 +444,19 @@ TEST_CASE("hostile responses: curl and Beast agree, and the next response is rig
     }
     for (const adapter& tested : strict) {
         const hostile_server server{responses};
-        const sender send = tested.make();
+        const sender send = tested.make_sender();
         for (std::size_t i = 0; i < responses.size(); i += 2) {
             const expectation& expected = expectations()[i / 2];
-            CHECK(summary(send(server.request(i))) == "200 good");
-            const std::string found = summary(send(server.request(i + 1)));
-            CHECK_MESSAGE(found == (tested.name == "beast" ? expected.beast : expected.comes_to),
+            CHECK(summary(send(server.request_for(i))) == "200 good");
+            const std::string outcome = summary(send(server.request_for(i + 1)));
+            CHECK_MESSAGE(outcome == (tested.name == "beast" ? expected.beast : expected.outcome),
                           tested.name << ": " << printable(expected.bytes));
         }
-        CHECK(summary(send(server.request(0))) == "200 good");
+        CHECK(summary(send(server.request_for(0))) == "200 good");
     }
 }
 
-TEST_CASE("hostile responses: what follows the headers for a HEAD is not the next response") {
+TEST_CASE("hostile responses: bytes after the headers for a HEAD are not the next response") {
     const std::vector<response> responses{{with("Content-Length: 5", "")},
                                           {with("Content-Length: 5", "hello")},
                                           {with("Content-Length: 5", good + good)},
@@ -466,15 +466,15 @@ TEST_CASE("hostile responses: what follows the headers for a HEAD is not the nex
                                           {good}};
     for (const adapter& tested : strict) {
         const hostile_server server{responses};
-        const sender send = tested.make();
+        const sender send = tested.make_sender();
         for (std::size_t i = 0; i + 1 < responses.size(); ++i) {
-            CHECK(summary(send(server.request(i, "HEAD"))) == "200 ");
-            CHECK(summary(send(server.request(responses.size() - 1))) == "200 good");
+            CHECK(summary(send(server.request_for(i, "HEAD"))) == "200 ");
+            CHECK(summary(send(server.request_for(responses.size() - 1))) == "200 good");
         }
     }
 }
 
-TEST_CASE("hostile responses: no sequence of them on a kept connection harms an adapter") {
+TEST_CASE("hostile responses: no sequence on a kept connection harms an adapter") {
     std::vector<response> responses{{good}};
     const auto add = [&](const std::string& bytes) {
         responses.push_back({bytes});
@@ -489,35 +489,35 @@ TEST_CASE("hostile responses: no sequence of them on a kept connection harms an 
     responses.push_back({good});
     for (const adapter& tested : all()) {
         const hostile_server server{responses, 5ms};
-        const sender send = tested.make();
+        const sender send = tested.make_sender();
         for (std::size_t i = 0; i < responses.size(); ++i) {
-            const std::string found = summary(send(server.request(i)));
+            const std::string outcome = summary(send(server.request_for(i)));
             if (responses[i].bytes == good && tested.name != "httplib")
-                CHECK_MESSAGE(found == "200 good",
+                CHECK_MESSAGE(outcome == "200 good",
                               tested.name << " after " << printable(responses[i == 0 ? 0 : i - 1].bytes));
         }
     }
 }
 
-TEST_CASE("hostile responses: curl and Beast never return two different responses for the same bytes") {
+TEST_CASE("hostile responses: curl and Beast never return different responses for the same bytes") {
     std::vector<response> responses;
     for (unsigned seed = 0; seed < 500; ++seed)
         responses.push_back({generated(seed), true});
-    std::vector<std::vector<std::string>> found(responses.size()); // by adapter
+    std::vector<std::vector<std::string>> outcomes(responses.size()); // by adapter
     for (const adapter& tested : strict) {
         const hostile_server server{responses};
-        const sender send = tested.make();
+        const sender send = tested.make_sender();
         for (std::size_t i = 0; i < responses.size(); ++i)
-            found[i].push_back(summary(send(server.request(i))));
+            outcomes[i].push_back(summary(send(server.request_for(i))));
     }
     for (std::size_t i = 0; i < responses.size(); ++i) {
         CAPTURE(printable(responses[i].bytes));
-        CHECK(found[i][0] == found[i][1]);
-        CHECK((found[i][0] == found[i][2] || found[i][0] == "fails" || found[i][2] == "fails"));
+        CHECK(outcomes[i][0] == outcomes[i][1]);
+        CHECK((outcomes[i][0] == outcomes[i][2] || outcomes[i][0] == "fails" || outcomes[i][2] == "fails"));
     }
 }
 
-TEST_CASE("hostile responses: chunks are read the same whatever pieces they come in") {
+TEST_CASE("hostile responses: chunks are read the same in pieces of any size") {
     const auto decoded = [](std::string_view bytes, std::size_t piece) {
         promptlayer::detail::chunked_body chunks;
         std::string body;
@@ -526,8 +526,8 @@ TEST_CASE("hostile responses: chunks are read the same whatever pieces they come
             return true;
         };
         for (; !bytes.empty(); bytes.remove_prefix(std::min(piece, bytes.size())))
-            chunks.take(bytes.substr(0, piece), out);
-        return body + (chunks.whole() ? " whole" : chunks.broken() ? " broken" : " cut");
+            chunks.read(bytes.substr(0, piece), out);
+        return body + (chunks.is_complete() ? " whole" : chunks.is_invalid() ? " broken" : " cut");
     };
     const auto check = [&](const std::string& bytes) {
         const std::size_t head = bytes.find("\r\n\r\n");

@@ -3,8 +3,8 @@
 
 usage: winhttp_test.py COMPILER WINE [SOURCE...]
 
-SOURCE are further tests, which are to compile and pass for Windows too. Where there is an `openssl` program, servers
-with good and bad certificates run beside Wine, for the TLS cases of the conformance kit.
+SOURCE are further tests, which must compile and pass for Windows too. If there is an `openssl` program, servers with
+good and bad certificates run beside Wine, for the TLS cases of the conformance kit.
 """
 
 import concurrent.futures
@@ -39,25 +39,25 @@ def run(*command, **more):
 
 
 def build(work):
-    headers = work / "headers"  # those that are the same for Windows
+    headers = work / "headers"  # of libraries that are the same for Windows
     headers.mkdir()
     for name in ("boost", "doctest"):
         (headers / name).symlink_to(pathlib.Path("/usr/include") / name)
 
-    def compiled(source):
+    def compile_source(source):
         print("compiling", source.relative_to(root), flush=True)
         run(compiler, *flags, "-isystem", headers, "-c", source, "-o", work / (source.stem + ".o"))
         return work / (source.stem + ".o")
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as workers:
-        objects = dict(zip([example, *sources], workers.map(compiled, [example, *sources])))
-    shown = objects.pop(example)
+        objects = dict(zip([example, *sources], workers.map(compile_source, [example, *sources])))
+    example_object = objects.pop(example)
     run(compiler, *objects.values(), *libraries, "-o", work / "tests.exe")
-    run(compiler, shown, objects[tests / "support" / "boost_json_src.cpp"], *libraries, "-o", work / "example.exe")
+    run(compiler, example_object, objects[tests / "support" / "boost_json_src.cpp"], *libraries, "-o", work / "example.exe")
 
 
 def make_certificates(work):
-    """For each name `name`.pem and `name`.key, and the authority's authority.der."""
+    """Makes `name`.pem and `name`.key for each name below, and authority.der of the CA."""
 
     def openssl(*arguments):
         subprocess.run(["openssl", *arguments], check=True, cwd=work, capture_output=True)
@@ -86,7 +86,7 @@ def make_certificates(work):
 
 
 def listen(serve):
-    """Serves every connection on a thread of its own; the port."""
+    """Serves every connection on a thread of its own. Returns the port."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def accept():
@@ -110,9 +110,9 @@ def pump(source, sink):
 
 
 def start_tls_servers(work):
-    """Servers to be had by a line `NAME PORT`: shows that certificate and passes on to that port of this machine."""
+    """Starts a server for each line `NAME PORT`: it shows that certificate and passes data to that local port."""
 
-    def answer(control):
+    def start_server(control):
         name, port = control.makefile().readline().split()
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(work / f"{name}.pem", work / f"{name}.key")
@@ -120,7 +120,7 @@ def start_tls_servers(work):
         def relay(connection):
             try:
                 outside = context.wrap_socket(connection, server_side=True)
-            except OSError:  # the client did not like the certificate
+            except OSError:  # the client rejected the certificate
                 return
             inside = socket.create_connection(("127.0.0.1", int(port)))
             threading.Thread(target=pump, args=(inside, outside), daemon=True).start()
@@ -128,7 +128,7 @@ def start_tls_servers(work):
 
         control.sendall(f"https://localhost:{listen(relay)}\n".encode())
 
-    return listen(answer)
+    return listen(start_server)
 
 
 def main():

@@ -22,8 +22,8 @@
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Validates a model and writes it as JSON in one pass. Replaces `out`, whose memory is used again; after an
-/// error `out` is empty. The API key is in no path of a violation.
+/// Validates a model and writes it as JSON in one pass. Replaces `out`, and uses its memory
+/// again. After an error `out` is empty. The API key is in no path of a violation.
 PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_bytes, std::string& out,
                                          std::string_view api_key = {});
 
@@ -40,6 +40,7 @@ class json_writer {
         if (json.size() > sizeof buffer_ - size_) {
             flush();
             if (json.size() > sizeof buffer_) {
+                out_.reserve(out_.size() + json.size() + sizeof buffer_); // often all that follows
                 out_.append(json);
                 return;
             }
@@ -48,27 +49,33 @@ class json_writer {
         size_ += json.size();
     }
 
-    void append_escaped(std::string_view text) {
+    /// Appends text of which JSON needs `size` bytes.
+    void append_escaped(std::string_view text, std::size_t size) {
         constexpr std::string_view hex = "0123456789abcdef", controls = "btn?fr";
-        while (!text.empty()) {
-            std::size_t run = 0;
-            while (run < text.size() && json_length(text[run]) == 1)
-                ++run;
-            append(text.substr(0, run));
-            text.remove_prefix(run);
-            if (text.empty())
-                return;
-            const char c = text[0];
-            text.remove_prefix(1);
-            if (json_length(c) == 6) {
-                const auto code = static_cast<unsigned char>(c);
-                const char escape[] = {'\\', 'u', '0', '0', hex[code >> 4], hex[code & 15]};
-                append({escape, sizeof escape});
-            } else {
-                const bool is_control = c >= '\b' && c <= '\r';
-                const char escape[] = {'\\', is_control ? controls[static_cast<std::size_t>(c - '\b')] : c};
-                append({escape, sizeof escape});
+        const bool fits = size <= sizeof buffer_ - size_;
+        if (!fits)
+            flush();
+        const std::size_t start = out_.size();
+        if (!fits) {
+            out_.reserve(start + size + sizeof buffer_);
+            out_.resize(start + size);
+        }
+        char* out = fits ? buffer_ + size_ : out_.data() + start;
+        size_ += fits ? size : 0;
+        for (const char c : text) {
+            const std::size_t length = json_length(c);
+            if (length == 1) {
+                *out++ = c;
+                continue;
             }
+            *out++ = '\\';
+            if (length == 2) {
+                const bool is_control = c >= '\b' && c <= '\r';
+                *out++ = is_control ? controls[static_cast<std::size_t>(c - '\b')] : c;
+                continue;
+            }
+            for (const char digit : {'u', '0', '0', hex[static_cast<unsigned char>(c) >> 4], hex[c & 15]})
+                *out++ = digit;
         }
     }
 
@@ -93,7 +100,7 @@ public:
         if (scanned.json_bytes == text.size())
             append(text);
         else
-            append_escaped(text);
+            append_escaped(text, scanned.json_bytes);
         append("\"");
     }
 

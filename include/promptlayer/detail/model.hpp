@@ -41,7 +41,7 @@ struct length_rule {
 };
 
 /// A member of a model as data. The functions access it in a model of unknown type, at run time; they are
-/// null if the member has another type or, for those that write, refers to its text.
+/// null if the member has another type. The last two are also null if the member refers to its text.
 struct field_info {
     std::string_view key; ///< as JSON writes it: `"label":`
     json_type type = json_type::null;

@@ -18,6 +18,9 @@
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
+/// Returns true if `text` contains a secret, as `redact` finds it.
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets);
+
 /// Replaces each secret in `text` by `[redacted]`: in any case, as it is, percent-encoded, or with JSON's
 /// escapes. The first 8 characters of a longer secret are enough; a shorter secret is found only as a whole
 /// word. The returned text holds no secret: if the replacements form one, nothing of the text is left.
@@ -94,8 +97,10 @@ public:
 
     /// Returns the first part of `text`, from `from` on, that spells the secret; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+        const char first = secret_.empty() ? '\0' : ascii_lower(secret_[0]);
         for (; !secret_.empty() && from < text.size(); ++from) {
-            if (ascii_lower(text[from]) != ascii_lower(secret_[0]) && text[from] != '%' && text[from] != '\\')
+            const char c = text[from];
+            if (c != '%' && c != '\\' && ascii_lower(c) != first)
                 continue;
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
@@ -120,16 +125,16 @@ constexpr std::string_view visible_run(std::string_view key) noexcept {
     return longest;
 }
 
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets) {
+    return std::any_of(secrets.begin(), secrets.end(),
+                       [&](std::string_view secret) { return !secret_finder{secret}.find(text).empty(); });
+}
+
 PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets) {
-    const auto holds_secret = [&](std::string_view shown) {
-        return std::any_of(secrets.begin(), secrets.end(), [&](std::string_view secret) {
-            return !secret_finder{secret}.find(shown).empty();
-        });
-    };
-    if (!holds_secret(text))
+    if (!holds_secret(text, secrets))
         return text;
     constexpr std::string_view replacement = "[redacted]";
-    const std::string_view mark = holds_secret(replacement) ? std::string_view{} : replacement;
+    const std::string_view mark = holds_secret(replacement, secrets) ? std::string_view{} : replacement;
     for (const std::string_view secret : secrets) {
         const secret_finder finder{secret};
         std::string out;
@@ -141,7 +146,7 @@ PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::str
         }
         text = out.append(text, from);
     }
-    return holds_secret(text) ? std::string{mark} : text;
+    return holds_secret(text, secrets) ? std::string{mark} : text;
 }
 
 PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key) {

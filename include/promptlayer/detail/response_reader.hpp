@@ -125,7 +125,10 @@ class reply_reader {
         } else {
             const std::string_view text = value.get_string();
             check_text(field, scan(text), report_);
-            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+            if (is_harmless(text, secrets_))
+                field.store(reply_, {.is_given = true, .text = text});
+            else
+                field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
         }
     }
 

@@ -135,9 +135,10 @@ PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
     const char* const end = p + text.size();
     while (p != end) {
         if (end - p >= 8 && is_plain_ascii(p)) {
-            scanned.code_points += 8;
-            scanned.json_bytes += 8;
-            p += 8;
+            const std::size_t plain = end - p >= 16 && is_plain_ascii(p + 8) ? 16 : 8;
+            scanned.code_points += plain;
+            scanned.json_bytes += plain;
+            p += plain;
             continue;
         }
         // At most one block of 8 bytes, in which something is not plain.

@@ -38,7 +38,7 @@ constexpr bool is_token(std::string_view text) noexcept {
 /// Reads an IPv6 address in any form of RFC 4291, section 2.2, without a zone; nullopt for anything else.
 PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept;
 
-/// Returns true if `text` is a host name by RFC 1123, section 2.1. A name is none if its last label is a
+/// Returns true if `text` is a host name by RFC 1123, section 2.1. It is not one if its last label is a
 /// number, because resolvers differ in how they read it.
 PROMPTLAYER_DECL bool is_host_name(std::string_view text) noexcept;
 

@@ -46,37 +46,37 @@ struct freed_by {
 using key_ptr = std::unique_ptr<EVP_PKEY, freed_by<&EVP_PKEY_free>>;
 using x509_ptr = std::unique_ptr<X509, freed_by<&X509_free>>;
 
-/// A certificate with its key.
+/// A key and its certificate.
 struct identity {
     key_ptr key{};
     x509_ptr certificate{};
 };
 
-inline void openssl_did(bool done) {
-    if (!done)
-        throw std::runtime_error{"OpenSSL cannot make a certificate"};
+inline void require_openssl(bool succeeded) {
+    if (!succeeded)
+        throw std::runtime_error{"OpenSSL cannot create a certificate"};
 }
 
-/// `alternative_name` as in `IP:127.0.0.1`; an authority if it is empty. Signed by itself without an
-/// `issuer`. Valid from ten days ago for `days`.
+/// Returns the identity of the host `alternative_name`, such as `IP:127.0.0.1`, or of a CA if it is empty. It
+/// is self-signed if `issuer` is null, and valid for `days` from ten days ago.
 inline identity make_identity(const char* name, const std::string& alternative_name, const identity* issuer,
                               int days = 20) {
     constexpr long day = 24 * 60 * 60;
     static std::atomic<long> serial{1};
-    identity made{key_ptr{EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256")}, x509_ptr{X509_new()}};
-    X509* const x = made.certificate.get();
-    openssl_did(made.key && x && X509_set_version(x, 2) && X509_set_pubkey(x, made.key.get()) &&
-                ASN1_INTEGER_set(X509_get_serialNumber(x), serial++) &&
-                X509_gmtime_adj(X509_getm_notBefore(x), -10 * day) &&
-                X509_gmtime_adj(X509_getm_notAfter(x), (days - 10) * day) &&
-                X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_ASC,
-                                           reinterpret_cast<const unsigned char*>(name), -1, -1, 0));
-    const identity& signer = issuer ? *issuer : made;
-    openssl_did(X509_set_issuer_name(x, X509_get_subject_name(signer.certificate.get())));
+    identity created{key_ptr{EVP_PKEY_Q_keygen(nullptr, nullptr, "EC", "P-256")}, x509_ptr{X509_new()}};
+    X509* const x = created.certificate.get();
+    require_openssl(created.key && x && X509_set_version(x, 2) && X509_set_pubkey(x, created.key.get()) &&
+                    ASN1_INTEGER_set(X509_get_serialNumber(x), serial++) &&
+                    X509_gmtime_adj(X509_getm_notBefore(x), -10 * day) &&
+                    X509_gmtime_adj(X509_getm_notAfter(x), (days - 10) * day) &&
+                    X509_NAME_add_entry_by_txt(X509_get_subject_name(x), "CN", MBSTRING_ASC,
+                                               reinterpret_cast<const unsigned char*>(name), -1, -1, 0));
+    const identity& signer = issuer ? *issuer : created;
+    require_openssl(X509_set_issuer_name(x, X509_get_subject_name(signer.certificate.get())));
     const auto add = [&](int id, const std::string& value) {
         const std::unique_ptr<X509_EXTENSION, freed_by<&X509_EXTENSION_free>> extension{
             X509V3_EXT_conf_nid(nullptr, nullptr, id, value.c_str())};
-        openssl_did(extension && X509_add_ext(x, extension.get(), -1));
+        require_openssl(extension && X509_add_ext(x, extension.get(), -1));
     };
     if (alternative_name.empty()) {
         add(NID_basic_constraints, "critical,CA:TRUE");
@@ -84,14 +84,15 @@ inline identity make_identity(const char* name, const std::string& alternative_n
     } else {
         add(NID_subject_alt_name, alternative_name);
     }
-    openssl_did(X509_sign(x, signer.key.get(), EVP_sha256()) != 0);
-    return made;
+    require_openssl(X509_sign(x, signer.key.get(), EVP_sha256()) != 0);
+    return created;
 }
 
+/// Returns what `write` writes to a BIO.
 template <class WriteT>
 std::string pem_by(WriteT write) {
     const std::unique_ptr<BIO, freed_by<&BIO_free_all>> memory{BIO_new(BIO_s_mem())};
-    openssl_did(memory && write(memory.get()));
+    require_openssl(memory && write(memory.get()));
     char* text = nullptr;
     const long size = BIO_get_mem_data(memory.get(), &text);
     return {text, static_cast<std::size_t>(size)};
@@ -106,7 +107,7 @@ inline std::string pem_of(const EVP_PKEY* key) {
         [=](BIO* out) { return PEM_write_bio_PrivateKey(out, key, nullptr, nullptr, 0, nullptr, nullptr); });
 }
 
-/// One connection: what it decrypts goes to a port of this machine, and back.
+/// A TLS connection that is relayed, decrypted, to a port of this machine.
 class tls_relay : public std::enable_shared_from_this<tls_relay> {
     using tcp = boost::asio::ip::tcp;
     using error_code = boost::system::error_code;
@@ -130,11 +131,11 @@ class tls_relay : public std::enable_shared_from_this<tls_relay> {
                              });
     }
 
-    /// Ends both sides; a connection that was reset ends the other one without a close_notify.
-    void end(error_code why) {
+    /// Closes both connections. If one was reset, no close_notify is sent.
+    void end(error_code cause) {
         error_code ignored;
         inside_.close(ignored);
-        if (why == boost::asio::error::connection_reset) {
+        if (cause == boost::asio::error::connection_reset) {
             outside_.next_layer().close(ignored);
             return;
         }
@@ -150,8 +151,8 @@ public:
 
     void start(std::uint16_t port) {
         outside_.async_handshake(
-            boost::asio::ssl::stream_base::server, [port, self = shared_from_this()](error_code refused) {
-                if (refused)
+            boost::asio::ssl::stream_base::server, [port, self = shared_from_this()](error_code rejected) {
+                if (rejected)
                     return;
                 self->inside_.async_connect({boost::asio::ip::address_v4::loopback(), port},
                                             [self](error_code failed) {
@@ -168,56 +169,58 @@ public:
 
 namespace testing {
 
-/// Servers for the TLS cases of `check_transport`, with certificates made in the process; need OpenSSL 3
-/// (link `ssl` and `crypto`). Have the transport trust `authority()`, and pass it by reference:
+/// Servers for the TLS cases of `check_transport`. Their certificates are created in the process. Needs
+/// OpenSSL 3 (link `ssl` and `crypto`). The transport must trust `ca_certificate()`; the servers are passed
+/// by reference:
 ///
 ///     promptlayer::testing::tls_servers tls;
-///     my_transport transport{tls.authority()};
+///     my_transport transport{tls.ca_certificate()};
 ///     auto report = promptlayer::testing::check_transport(transport, {.tls = std::ref(tls)});
 ///
-/// One thread of its own serves all of them until it is destroyed; one caller at a time. The constructor and
-/// the call throw `std::exception`s where a key, a port or a thread cannot be had.
+/// A thread of its own serves all connections until the destructor. Not thread-safe. The constructor and the
+/// call operator throw a `std::exception` if a key, a port or a thread cannot be created.
 class tls_servers {
     using tcp = boost::asio::ip::tcp;
 
     struct listener {
         boost::asio::ssl::context tls{boost::asio::ssl::context::tls_server};
         tcp::acceptor acceptor;
-        std::uint16_t port; ///< where to pass on to
+        std::uint16_t relay_port;
 
-        listener(boost::asio::io_context& context, std::uint16_t to)
-            : acceptor(context, {boost::asio::ip::address_v4::loopback(), 0}), port(to) {}
+        listener(boost::asio::io_context& context, std::uint16_t port)
+            : acceptor(context, {boost::asio::ip::address_v4::loopback(), 0}), relay_port(port) {}
 
         void accept() {
             acceptor.async_accept([this](boost::system::error_code failed, tcp::socket socket) {
                 if (!failed)
-                    std::make_shared<promptlayer::detail::tls_relay>(std::move(socket), tls)->start(port);
+                    std::make_shared<promptlayer::detail::tls_relay>(std::move(socket), tls)
+                        ->start(relay_port);
                 accept();
             });
         }
     };
 
-    promptlayer::detail::identity authority_ =
-        promptlayer::detail::make_identity("promptlayer test authority", "", nullptr);
-    promptlayer::detail::identity stranger_ =
-        promptlayer::detail::make_identity("promptlayer unknown authority", "", nullptr);
-    std::string authority_pem_ = promptlayer::detail::pem_of(authority_.certificate.get());
+    promptlayer::detail::identity ca_ =
+        promptlayer::detail::make_identity("promptlayer test CA", "", nullptr);
+    promptlayer::detail::identity unknown_ca_ =
+        promptlayer::detail::make_identity("promptlayer unknown CA", "", nullptr);
+    std::string ca_pem_ = promptlayer::detail::pem_of(ca_.certificate.get());
     boost::asio::io_context context_{1};
     boost::asio::executor_work_guard<boost::asio::io_context::executor_type> work_{context_.get_executor()};
     std::vector<std::unique_ptr<listener>> listeners_{};
     std::thread thread_{[this] { context_.run(); }};
 
-    promptlayer::detail::identity shown(certificate which) const {
+    promptlayer::detail::identity identity_of(certificate shown) const {
         using promptlayer::detail::make_identity;
-        const std::string here = "IP:127.0.0.1,DNS:localhost";
-        switch (which) {
+        const std::string names = "IP:127.0.0.1,DNS:localhost";
+        switch (shown) {
         case certificate::good: break;
-        case certificate::self_signed: return make_identity("127.0.0.1", here, nullptr);
-        case certificate::wrong_host: return make_identity("other.invalid", "DNS:other.invalid", &authority_);
-        case certificate::expired: return make_identity("127.0.0.1", here, &authority_, 9);
-        case certificate::unknown_authority: return make_identity("127.0.0.1", here, &stranger_);
+        case certificate::self_signed: return make_identity("127.0.0.1", names, nullptr);
+        case certificate::wrong_host: return make_identity("other.invalid", "DNS:other.invalid", &ca_);
+        case certificate::expired: return make_identity("127.0.0.1", names, &ca_, 9);
+        case certificate::unknown_ca: return make_identity("127.0.0.1", names, &unknown_ca_);
         }
-        return make_identity("127.0.0.1", here, &authority_);
+        return make_identity("127.0.0.1", names, &ca_);
     }
 
 public:
@@ -230,21 +233,20 @@ public:
         thread_.join();
     }
 
-    /// The certificate of the authority to trust, as PEM.
-    const std::string& authority() const noexcept { return authority_pem_; }
+    /// Returns the certificate of the CA to trust, as PEM.
+    const std::string& ca_certificate() const noexcept { return ca_pem_; }
 
-    /// Starts a server that shows this certificate and passes on to that port of 127.0.0.1; its URL.
-    std::string operator()(certificate which, std::uint16_t port) {
+    /// Starts a server that shows the certificate and relays to a port of 127.0.0.1. Returns its URL.
+    std::string operator()(certificate shown, std::uint16_t port) {
         using promptlayer::detail::pem_of;
-        auto made = std::make_unique<listener>(context_, port);
-        const auto identity = shown(which);
+        const auto identity = identity_of(shown);
         const std::string certificate_pem = pem_of(identity.certificate.get()),
                           key_pem = pem_of(identity.key.get());
-        made->tls.use_certificate_chain(boost::asio::buffer(certificate_pem));
-        made->tls.use_private_key(boost::asio::buffer(key_pem), boost::asio::ssl::context::pem);
-        listener& serving = *listeners_.emplace_back(std::move(made));
-        boost::asio::post(context_, [&serving] { serving.accept(); });
-        return "https://127.0.0.1:" + std::to_string(serving.acceptor.local_endpoint().port());
+        listener& server = *listeners_.emplace_back(std::make_unique<listener>(context_, port));
+        server.tls.use_certificate_chain(boost::asio::buffer(certificate_pem));
+        server.tls.use_private_key(boost::asio::buffer(key_pem), boost::asio::ssl::context::pem);
+        boost::asio::post(context_, [&server] { server.accept(); });
+        return "https://127.0.0.1:" + std::to_string(server.acceptor.local_endpoint().port());
     }
 };
 

@@ -86,7 +86,7 @@ public:
     /// Completes the oldest pending request, on this thread. Returns false if there is none.
     bool complete_one() { return detail::complete_one(*recording_); }
 
-    /// Completes all pending requests, and those that are sent meanwhile. Returns their number.
+    /// Completes all pending requests, and requests that are sent meanwhile. Returns their number.
     std::size_t complete_all() {
         std::size_t count = 0;
         while (complete_one())

@@ -4,8 +4,9 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
+#include <promptlayer/transports/detail/request_limits.hpp>
 
-// Before the macros are set aside that windows.h defines, which these include
+// These include windows.h, so before its macros are set aside
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/connect.hpp>
@@ -31,7 +32,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -44,61 +44,57 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-inline constexpr std::size_t beast_max_header_bytes = 256 * 1024; // of one answer
+inline constexpr std::size_t beast_max_header_bytes = 256 * 1024; // of one response
 
-/// Reads one answer as it comes: all headers in their order, and of the body one byte more than allowed.
-class beast_answer final : public boost::beast::http::basic_parser<false> {
+/// Parses one response: all headers in their order, and of the body one byte more than allowed.
+class beast_parser final : public boost::beast::http::basic_parser<false> {
     using error_code = boost::system::error_code;
     using text = boost::beast::string_view;
 
     http_response response_{};
     std::size_t max_body_bytes_;
-    std::size_t& header_bytes_; // also of the interim answers before
-    bool has_chunks_ = false;   // the version of HTTP has
-    bool headers_done_ = false; // what follows are trailers
+    std::size_t& header_bytes_;    // includes informational responses before
+    bool may_have_chunks_ = false; // the response is of HTTP/1.1
+    bool headers_done_ = false;    // trailers may follow
 
-    void count(std::size_t bytes, error_code& failed) {
+    void count(std::size_t bytes, error_code& error) {
         header_bytes_ += bytes;
         if (header_bytes_ > beast_max_header_bytes)
-            failed = boost::beast::http::error::header_limit;
+            error = boost::beast::http::error::header_limit;
     }
 
     void on_request_impl(boost::beast::http::verb, text, text, int, error_code&) override {}
-    void on_response_impl(int status, text reason, int version, error_code& failed) override {
+    void on_response_impl(int status, text reason, int version, error_code& error) override {
         response_.status = status;
-        has_chunks_ = version == 11;
+        may_have_chunks_ = version == 11;
         if (status < 100)
-            failed = boost::beast::http::error::bad_status;
-        count(std::string_view{"HTTP/1.1 200 \r\n\r\n"}.size() + reason.size(), failed);
+            error = boost::beast::http::error::bad_status;
+        count(std::string_view{"HTTP/1.1 200 \r\n\r\n"}.size() + reason.size(), error);
     }
-    void on_field_impl(boost::beast::http::field, text name, text value, error_code& failed) override {
-        count(name.size() + value.size() + 4, failed);
-        if (!headers_done_ && !failed)
-            response_.headers.push_back({std::string{name}, std::string{value}});
+    void on_field_impl(boost::beast::http::field, text name, text value, error_code& error) override {
+        count(name.size() + value.size() + 4, error);
+        if (!headers_done_ && !error)
+            response_.headers.push_back({name, value});
     }
-    void on_header_impl(error_code& failed) override {
+    void on_header_impl(error_code& error) override {
         headers_done_ = true;
-        if (!framing_is_clear(response_.headers, response_.status >= 200, has_chunks_))
-            failed = boost::beast::http::error::bad_content_length;
+        if (!has_clear_framing(response_.headers, response_.status >= 200, may_have_chunks_))
+            error = boost::beast::http::error::bad_content_length;
     }
     void on_body_init_impl(const boost::optional<std::uint64_t>&, error_code&) override {}
-    std::size_t on_body_impl(text part, error_code& failed) override {
-        const std::size_t room = max_body_bytes_ - response_.body.size();
-        response_.body.append(part.data(), std::min(part.size(), room));
-        if (part.size() > room) {
-            response_.body.push_back(part[room]);
-            failed = boost::beast::http::error::body_limit;
-        }
+    std::size_t on_body_impl(text part, error_code& error) override {
+        if (!append_body(response_.body, part, max_body_bytes_))
+            error = boost::beast::http::error::body_limit;
         return part.size();
     }
     void on_chunk_header_impl(std::uint64_t, text, error_code&) override {}
-    std::size_t on_chunk_body_impl(std::uint64_t, text part, error_code& failed) override {
-        return on_body_impl(part, failed);
+    std::size_t on_chunk_body_impl(std::uint64_t, text part, error_code& error) override {
+        return on_body_impl(part, error);
     }
     void on_finish_impl(error_code&) override {}
 
 public:
-    beast_answer(const http_request& request, std::size_t& header_bytes)
+    beast_parser(const http_request& request, std::size_t& header_bytes)
         : max_body_bytes_(request.max_response_bytes), header_bytes_(header_bytes) {
         header_limit(beast_max_header_bytes);
         body_limit(boost::none);
@@ -106,8 +102,8 @@ public:
     }
 
     http_response& response() noexcept { return response_; }
-    bool interim() const noexcept { return response_.status / 100 == 1 && response_.status != 101; }
-    bool too_long() const noexcept { return response_.body.size() > max_body_bytes_; }
+    bool is_informational() const noexcept { return response_.status / 100 == 1 && response_.status != 101; }
+    bool is_over_limit() const noexcept { return response_.body.size() > max_body_bytes_; }
 };
 
 struct beast_connection {
@@ -118,16 +114,16 @@ struct beast_connection {
     std::optional<boost::asio::ssl::stream<tcp::socket&>> tls{};
     std::chrono::steady_clock::time_point idle_since{};
 
-    beast_connection(std::string where, const boost::asio::any_io_executor& strand)
-        : origin(std::move(where)), socket(strand) {}
+    beast_connection(std::string to, const boost::asio::any_io_executor& strand)
+        : origin(std::move(to)), socket(strand) {}
 
     template <class ActionT>
     void with_stream(ActionT action) {
         tls ? action(*tls) : action(socket);
     }
 
-    /// Whether bytes after the answer have come through to the TLS layer.
-    bool unread() {
+    /// Returns whether the TLS layer has bytes that follow the response.
+    bool has_unread() {
         return tls && (SSL_pending(tls->native_handle()) != 0 ||
                        BIO_ctrl_pending(SSL_get_rbio(tls->native_handle())) != 0);
     }
@@ -137,46 +133,47 @@ struct beast_connection {
         socket.close(ignored);
     }
 
-    /// Whether the server has neither closed it nor said anything unasked for.
-    bool usable() {
+    /// Returns whether the connection is open, has no bytes that no request asked for, and is recent.
+    bool is_usable() {
         char byte = 0;
-        boost::system::error_code outcome;
-        socket.non_blocking(true, outcome);
-        socket.receive(boost::asio::buffer(&byte, 1), tcp::socket::message_peek, outcome);
-        return outcome == boost::asio::error::would_block &&
+        boost::system::error_code error;
+        socket.non_blocking(true, error);
+        socket.receive(boost::asio::buffer(&byte, 1), tcp::socket::message_peek, error);
+        return error == boost::asio::error::would_block &&
                std::chrono::steady_clock::now() - idle_since < std::chrono::minutes{1};
     }
 };
 
 class beast_exchange;
 
-/// What the exchanges of a transport share. Used on the strand only.
+/// The state that the exchanges of a transport share. Used on the strand only.
 struct beast_core {
-    boost::asio::any_io_executor executor; // the user's
+    boost::asio::any_io_executor executor; // from the user
     boost::asio::any_io_executor strand = boost::asio::make_strand(executor);
-    std::shared_ptr<SSL_CTX> tls; // shared with the user's context
+    std::shared_ptr<SSL_CTX> tls; // shared with the context of the user
     std::size_t max_idle;
-    std::vector<std::shared_ptr<beast_connection>> idle{}; // the one used last at the end
+    std::vector<std::shared_ptr<beast_connection>> idle{}; // ordered by last use
     std::set<std::weak_ptr<beast_exchange>, std::owner_less<>> in_flight{};
 
-    beast_core(boost::asio::any_io_executor runs, SSL_CTX* context, std::size_t most_idle)
-        : executor(std::move(runs)),
-          tls((static_cast<void>(SSL_CTX_up_ref(context)), context), &SSL_CTX_free), max_idle(most_idle) {}
+    beast_core(boost::asio::any_io_executor runs_on, SSL_CTX* context, std::size_t max_idle_connections)
+        : executor(std::move(runs_on)),
+          tls((static_cast<void>(SSL_CTX_up_ref(context)), context), &SSL_CTX_free),
+          max_idle(max_idle_connections) {}
 
     std::shared_ptr<beast_connection> take(const std::string& origin) {
         for (std::size_t i = idle.size(); i-- > 0;) {
             if (idle[i]->origin != origin)
                 continue;
-            const auto found = std::move(idle[i]);
+            auto connection = std::move(idle[i]);
             idle.erase(idle.begin() + static_cast<std::ptrdiff_t>(i));
-            if (found->usable())
-                return found;
+            if (connection->is_usable())
+                return connection;
         }
         return nullptr;
     }
 
     void keep(std::shared_ptr<beast_connection> connection) {
-        std::erase_if(idle, [](const auto& kept) { return !kept->usable(); });
+        std::erase_if(idle, [](const auto& other) { return !other->is_usable(); });
         connection->idle_since = std::chrono::steady_clock::now();
         idle.push_back(std::move(connection));
         if (idle.size() > max_idle)
@@ -184,74 +181,72 @@ struct beast_core {
     }
 };
 
-/// One request on its way. Lives as long as an operation of its own is pending; everything but the
-/// constructor runs on the strand.
+/// One request in flight. Lives as long as one of its operations is pending. All members except the
+/// constructor run on the strand.
 class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
     using error_code = boost::system::error_code;
     using tcp = boost::asio::ip::tcp;
     using addresses = tcp::resolver::results_type;
     using clock = std::chrono::steady_clock;
 
-    static constexpr std::chrono::milliseconds grace{50}; // for the writing, once the answer is there
+    static constexpr std::chrono::milliseconds grace{50}; // to finish writing after the response has arrived
 
     std::shared_ptr<beast_core> core_;
     http_request request_;
-    completion done_; // null once it was called
+    completion done_; // null after the call
     boost::asio::steady_timer timer_;
     tcp::resolver resolver_;
-    url_parts url_{};      // refers to that of the request
-    std::string origin_{}; // of the URL, scheme, host and port
+    url_parts url_{};      // refers to the URL of the request
+    std::string origin_{}; // scheme, host and port of the URL
     std::string head_{};
     std::shared_ptr<beast_connection> connection_{};
     boost::beast::flat_buffer buffer_{beast_max_header_bytes + 64 * 1024};
-    std::size_t header_bytes_ = 0; // of the answer so far
-    std::optional<beast_answer> answer_{};
-    error_code unread_{};   // why the answer was not read to its end
-    bool unwritten_ = true; // the request, in part
-    bool sent_ = false;     // a part of the request, on whatever connection
-    bool resend_ = false;   // on a new connection, if this one ends without a byte
-    int running_ = 0;       // of writing and reading
+    std::size_t header_bytes_ = 0; // of the response so far
+    std::optional<beast_parser> parser_{};
+    error_code read_error_{};
+    bool incomplete_write_ = true; // part of the request is not written
+    bool sent_ = false;            // part of the request, on any connection
+    bool may_resend_ = false;      // on a new connection, if this one ends without a byte
+    int pending_ = 0;              // writing and reading
 
-    static failure kind_of(const error_code& why) {
+    static failure kind_of(const error_code& code) {
         using boost::beast::http::error;
-        if (why == error::end_of_stream || why == error::partial_message)
+        if (code == error::end_of_stream || code == error::partial_message)
             return failure::reset;
-        if (why.category() == make_error_code(error::end_of_stream).category())
+        if (code.category() == make_error_code(error::end_of_stream).category())
             return failure::other;
-        return why.category() == boost::asio::error::get_ssl_category() ? failure::tls : failure::reset;
+        return code.category() == boost::asio::error::get_ssl_category() ? failure::tls : failure::reset;
     }
 
-    /// A handler that calls `next(*this, ...)`, unless the outcome is known by then.
+    /// Returns a handler that calls `next(*this, ...)`, unless the request has ended by then.
     template <class NextT>
     auto then(NextT next) {
-        return [self = shared_from_this(), next](const error_code& failed, const auto&... rest) {
+        return [self = shared_from_this(), next](const error_code& error, const auto&... rest) {
             if (self->done_)
-                next(*self, failed, rest...);
+                next(*self, error, rest...);
         };
     }
 
     void write_head() {
-        const std::string& method = request_.method;
-        head_.append(method).append(url_.target.starts_with('/') ? " " : " /").append(url_.target);
-        head_.append(" HTTP/1.1\r\n");
+        head_ = request_.method + " " + request_target(url_) + " HTTP/1.1\r\n";
         if (!find_header(request_.headers, "Host"))
             head_.append("Host: ").append(url_.authority).append("\r\n");
         for (const header& h : request_.headers)
             head_.append(h.name).append(": ").append(h.value).append("\r\n");
-        if (!request_.body.empty() || method == "POST" || method == "PUT" || method == "PATCH")
+        if (has_content_length(request_))
             head_.append("Content-Length: ").append(std::to_string(request_.body.size())).append("\r\n");
         head_.append("\r\n");
     }
 
     void wait_until(clock::time_point time) {
         timer_.expires_at(time);
-        timer_.async_wait(then([](auto& self, const error_code& stopped) {
-            if (stopped)
+        timer_.async_wait(then([](auto& self, const error_code& error) {
+            if (error)
                 return;
-            if (self.answer_ && self.answer_->is_done() && !self.answer_->interim())
-                self.connection_->close(); // which ends the writing
+            if (self.parser_ && self.parser_->is_done() && !self.parser_->is_informational())
+                self.connection_->close(); // ends the writing
             else
-                self.fail(failure::timeout, "no answer in time");
+                self.fail(failure::timeout, "timed out");
         }));
     }
 
@@ -263,22 +258,22 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
         if (!no_address)
             return connect(addresses::create({address, static_cast<std::uint16_t>(url_.port)}, host, ""));
         resolver_.async_resolve(host, std::to_string(url_.port),
-                                then([](auto& self, const error_code& failed, const addresses& found) {
-                                    failed ? self.fail(failure::resolve, failed.message())
-                                           : self.connect(found);
+                                then([](auto& self, const error_code& error, const addresses& results) {
+                                    error ? self.fail(failure::resolve, error.message())
+                                          : self.connect(results);
                                 }));
     }
 
-    void connect(const addresses& found) {
+    void connect(const addresses& results) {
         connection_ = std::make_shared<beast_connection>(origin_, core_->strand);
         boost::asio::async_connect(
-            connection_->socket, found,
-            then([](auto& self, const error_code& refused, const auto&) { self.connected(refused); }));
+            connection_->socket, results,
+            then([](auto& self, const error_code& error, const auto&) { self.on_connect(error); }));
     }
 
-    void connected(const error_code& failed) {
-        if (failed)
-            return fail(failure::connect, failed.message());
+    void on_connect(const error_code& connect_error) {
+        if (connect_error)
+            return fail(failure::connect, connect_error.message());
         error_code ignored;
         connection_->socket.set_option(tcp::no_delay{true}, ignored);
         if (!url_.secure)
@@ -291,78 +286,78 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
         tls.set_verify_mode(boost::asio::ssl::verify_peer, ignored);
         tls.set_verify_callback(
             [names = boost::asio::ssl::host_name_verification{host}](bool trusted, auto& context) {
-                const bool good = names(trusted, context);
-                if (trusted && !good)
+                const bool verified = names(trusted, context);
+                if (trusted && !verified)
                     X509_STORE_CTX_set_error(context.native_handle(), X509_V_ERR_HOSTNAME_MISMATCH);
-                return good;
+                return verified;
             },
             ignored);
         boost::asio::ip::make_address(host, ignored);
-        if (ignored) // no address
+        if (ignored) // the host is a name
             SSL_ctrl(handle, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, host.data());
         tls.async_handshake(
-            boost::asio::ssl::stream_base::client, then([handle](auto& self, const error_code& refused) {
-                if (!refused)
+            boost::asio::ssl::stream_base::client, then([handle](auto& self, const error_code& error) {
+                if (!error)
                     return self.exchange();
-                const long found = SSL_get_verify_result(handle);
-                self.fail(refused.category() == boost::asio::error::get_ssl_category() ? failure::tls
-                                                                                       : failure::connect,
-                          found == X509_V_OK ? refused.message() : X509_verify_cert_error_string(found));
+                const long result = SSL_get_verify_result(handle);
+                self.fail(error.category() == boost::asio::error::get_ssl_category() ? failure::tls
+                                                                                     : failure::connect,
+                          result == X509_V_OK ? error.message() : X509_verify_cert_error_string(result));
             }));
     }
 
-    /// Writes and reads at once: a server may refuse a long body before it has all of it.
+    /// Writes and reads at once: a server may reject a long body before it has read all of it.
     void exchange() {
         sent_ = true;
-        unwritten_ = true;
-        running_ = 2;
+        incomplete_write_ = true;
+        pending_ = 2;
         connection_->with_stream([&](auto& stream) {
-            const std::array whole{boost::asio::buffer(std::as_const(head_)),
-                                   boost::asio::buffer(std::as_const(request_.body))};
-            boost::asio::async_write(stream, whole, then([](auto& self, const error_code& failed, auto) {
-                                         self.unwritten_ = failed.failed();
-                                         self.ended();
+            const std::array message{boost::asio::buffer(std::as_const(head_)),
+                                     boost::asio::buffer(std::as_const(request_.body))};
+            boost::asio::async_write(stream, message, then([](auto& self, const error_code& error, auto) {
+                                         self.incomplete_write_ = error.failed();
+                                         self.on_end();
                                      }));
         });
         read();
     }
 
     void read() {
-        answer_.emplace(request_, header_bytes_);
+        parser_.emplace(request_, header_bytes_);
         connection_->with_stream([&](auto& stream) {
             boost::beast::http::async_read(
-                stream, buffer_, *answer_, then([](auto& self, const error_code& failed, auto) {
-                    if (!failed && self.answer_->interim()) {
-                        self.resend_ = false;
+                stream, buffer_, *parser_, then([](auto& self, const error_code& error, auto) {
+                    if (!error && self.parser_->is_informational()) {
+                        self.may_resend_ = false;
                         return self.read();
                     }
-                    self.unread_ = failed;
-                    if (failed)
+                    self.read_error_ = error;
+                    if (error)
                         self.connection_->close();
-                    else if (self.running_ == 2) // another thread may be about to tell that all is written
+                    else if (self.pending_ == 2) // the handler of a finished write may still be queued
                         self.wait_until(std::min(self.timer_.expiry(), clock::now() + grace));
-                    self.ended();
+                    self.on_end();
                 }));
         });
     }
 
-    void ended() {
-        if (--running_ > 0)
+    void on_end() {
+        if (--pending_ > 0)
             return;
-        if (unread_ && !answer_->too_long()) {
-            const failure kind = kind_of(unread_);
-            if (kind != failure::reset || !std::exchange(resend_, false) || answer_->got_some())
-                return fail(kind, unread_.message());
+        if (read_error_ && !parser_->is_over_limit()) {
+            const failure kind = kind_of(read_error_);
+            if (kind != failure::reset || !std::exchange(may_resend_, false) || parser_->got_some())
+                return fail(kind, read_error_.message());
             return look_up();
         }
-        if (!unread_ && !unwritten_ && answer_->keep_alive() && buffer_.size() == 0 &&
-            !connection_->unread() && answer_->response().status != 101)
+        if (!read_error_ && !incomplete_write_ && parser_->keep_alive() && buffer_.size() == 0 &&
+            !connection_->has_unread() && parser_->response().status != 101)
             core_->keep(std::move(connection_));
-        finish(std::move(answer_->response()));
+        finish(std::move(parser_->response()));
     }
 
-    void fail(failure kind, const std::string& why) {
-        finish(transport_failure{kind, origin_ + ": " + why, sent_});
+    void fail(failure kind, const std::string& message) {
+        finish(transport_failure{kind, origin_ + ": " + message, sent_});
     }
 
     void finish(transport_result outcome) {
@@ -378,26 +373,18 @@ public:
     beast_exchange(std::shared_ptr<beast_core> core, http_request request, completion done)
         : core_(std::move(core)), request_(std::move(request)),
           done_(done ? std::move(done) : completion{[](const transport_result&) {}}),
-          timer_(core_->strand,
-                 clock::now() + std::clamp<std::chrono::milliseconds>(request_.timeout, std::chrono::hours{0},
-                                                                      std::chrono::hours{24 * 24})),
-          resolver_(core_->strand) {}
+          timer_(core_->strand, clock::now() + clamp_timeout(request_.timeout)), resolver_(core_->strand) {}
 
     void start() {
-        const auto refuse = [&](failure kind, const char* why) {
-            finish(transport_failure{kind, why, false});
-        };
-        if (const char* const why = invalid_reason(request_))
-            return refuse(failure::other, why);
-        if (request_.timeout <= std::chrono::milliseconds{0})
-            return refuse(failure::timeout, "the request allows no time");
+        if (auto error = request_error(request_))
+            return finish(*std::move(error));
         core_->in_flight.insert(weak_from_this());
         url_ = split_url(request_.url);
         origin_ = request_.url.substr(0, request_.url.size() - url_.target.size());
         write_head();
         wait_until(timer_.expiry());
         connection_ = core_->take(origin_);
-        resend_ = connection_ != nullptr;
+        may_resend_ = connection_ != nullptr;
         connection_ ? exchange() : look_up();
     }
 
@@ -409,37 +396,38 @@ public:
 
 } // namespace detail
 
-/// An `AsyncTransport` over Boost.Beast and OpenSSL, on an `io_context` or another executor of yours, with
-/// connections kept alive from one request to the next. Every request in flight has a connection to itself.
+/// An `AsyncTransport` over Boost.Beast and OpenSSL, on an `io_context` or another executor of yours. Keeps
+/// its connections for further requests. Each request in flight has a connection to itself.
 ///
-/// - `http` and `https` only; no redirects, no cookies, no proxies. Chain and host of `https` are verified
-///   with the authorities of `tls`, whatever its verify mode; its verify callback is not called.
-/// - Of a body it reads `max_response_bytes` + 1, of headers 256 KiB. Trailers are not returned.
-/// - A response that breaks the grammar of RFC 9112, or leaves open where its body ends, is a
-///   `failure::other`. So is a folded header of more than 4 KiB. `curl_transport` lists how it differs.
-/// - An idle connection that the server has closed is not used. Where the server closes it only then, without
-///   a byte of an answer, the request is sent once more on a new one, yet the service may have read it there.
-/// - `timeout` is at most 24 days; one of 0 or less fails at once.
-/// - The addresses of a host are tried one after the other. Look-ups go one after the other, in one thread of
-///   the context, and cannot be interrupted: the outcome is known in time, but neither does `run()` return
-///   nor the destructor of the context before the system's resolver does. An address needs none.
+/// - Sends to `http` and `https` URLs. Follows no redirect and uses neither cookies nor proxies. Verifies
+///   chain and host of `https` with the CAs of `tls`, whatever its verify mode. Its verify callback is not
+///   called.
+/// - Reads `max_response_bytes` + 1 of a body and 256 KiB of headers. Does not return trailers.
+/// - A response that breaks the grammar of RFC 9112, or does not say clearly where its body ends, is a
+///   `failure::other`. So is a folded header of more than 4 KiB. `curl_transport` lists the differences.
+/// - A kept connection that the server has closed is not used. If the server closes it later, without a byte
+///   of a response, the request is sent once more on a new one. The service may have received it twice.
+/// - `timeout` is at most 24 days; 0 or less fails at once.
+/// - Tries the addresses of a host one after the other. DNS lookups run one after the other, in one thread of
+///   the context, and cannot be interrupted. The outcome of a request is reported in time, but `run()` and
+///   the destructor of the context wait for the system's resolver. An address needs no lookup.
 ///
-/// `send` and `cancel` may be called from any thread, also where many threads run the executor. Completions
-/// are called one at a time on a strand of it, never within `send`; nothing happens unless somebody runs it.
+/// `send` and `cancel` may be called from any thread, also if many threads run the executor. Completions are
+/// called one at a time on a strand of the executor, never within `send`. Nothing happens unless a thread
+/// runs the executor.
 ///
-/// As with any I/O object of Asio, the execution context outlives the transport; `tls` need not. Destroying
-/// the transport, or assigning to it, ends the requests in flight as `cancel` does; where nobody runs the
-/// context any more, their completions are destroyed with it. Idle connections do not keep `run()` from
-/// returning.
+/// As with any I/O object of Asio, the execution context must outlive the transport; `tls` need not. Its
+/// destructor and assignment end the requests in flight like `cancel`. If no thread runs the context any
+/// more, their completions are destroyed with it. Idle connections do not keep `run()` from returning.
 class beast_transport {
     std::shared_ptr<detail::beast_core> core_;
 
 public:
     static constexpr bool thread_safe = true;
 
-    /// `tls` is configured before the first request: `tls.set_default_verify_paths()` trusts the system's
-    /// authorities, without such a line no `https` is trusted. Of idle connections, to all hosts together, at
-    /// most `max_idle_connections` are kept; one is used again for a minute.
+    /// Configure `tls` before the first request: `tls.set_default_verify_paths()` trusts the CAs of the
+    /// system. Without such a line no `https` is trusted. At most `max_idle_connections`, to all hosts
+    /// together, are kept, each for a minute.
     beast_transport(boost::asio::any_io_executor executor, boost::asio::ssl::context& tls,
                     std::size_t max_idle_connections = 8)
         : core_(std::make_shared<detail::beast_core>(executor, tls.native_handle(), max_idle_connections)) {}
@@ -456,20 +444,20 @@ public:
     }
     ~beast_transport() { cancel(); }
 
-    /// The executor it was made with.
+    /// Returns the executor of the constructor.
     boost::asio::any_io_executor get_executor() const { return core_->executor; }
 
-    /// Sends one request, as the contract in `transport.hpp` has it. A request that cannot be sent as it
-    /// stands (a line break in a header, ...) is a `failure::other` and not sent. Not to be called on one
-    /// that was moved from.
+    /// Sends one request, by the contract in `transport.hpp`. A request that cannot be sent unchanged (a line
+    /// break in a header, ...) is a `failure::other` and not sent. Must not be called on a transport that was
+    /// moved from.
     void send(http_request request, completion done) {
         boost::asio::post(core_->strand,
                           [exchange = std::make_shared<detail::beast_exchange>(
                                core_, std::move(request), std::move(done))] { exchange->start(); });
     }
 
-    /// Ends the requests in flight with `failure::cancelled`; later ones are not affected. Does not wait for
-    /// it. Any thread, but not while the transport is moved or destroyed.
+    /// Ends the requests in flight with `failure::cancelled`. Later requests are not affected. Does not wait.
+    /// May be called from any thread, except while the transport is moved or destroyed.
     void cancel() noexcept {
         if (!core_)
             return;

@@ -4,6 +4,7 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/curl.hpp>
+#include <promptlayer/transports/detail/request_limits.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
@@ -12,7 +13,6 @@
 #include <cstddef>
 #include <deque>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <set>
 #include <unordered_map>
@@ -22,109 +22,108 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// The requests of a `curl_multi_transport`. Whatever a completion does, it finds them in order: none is
-/// called from within libcurl, nor before its request has left all containers.
+/// The requests of a `curl_multi_transport`. No completion is called from within libcurl, or before its
+/// request has left all containers, so a completion may call any member.
 class curl_requests {
     using clock = std::chrono::steady_clock;
     using milliseconds = std::chrono::milliseconds;
 
-    static constexpr milliseconds longest{std::numeric_limits<int>::max()}; // that libcurl knows
-
-    struct running {
+    struct running_request {
         http_request request;
         completion done;
-        clock::time_point deadline = clock::now() + std::clamp(request.timeout, milliseconds{0}, longest);
+        clock::time_point deadline = clock::now() + clamp_timeout(request.timeout);
         curl_exchange exchange;
 
-        running(curl_connections& connections, curl_easy handle, http_request sent, completion called)
-            : request(std::move(sent)), done(std::move(called)),
+        running_request(curl_connections& connections, curl_easy handle, http_request sent,
+                        completion on_outcome)
+            : request(std::move(sent)), done(std::move(on_outcome)),
               exchange(connections, std::move(handle), request) {}
     };
-    struct ended {
+    struct finished_request {
         completion done;
         transport_result outcome;
     };
 
     curl_connections connections_{false};
     std::function<void(CURL*)> configure_;
-    std::unordered_map<CURL*, running> running_{};
+    std::unordered_map<CURL*, running_request> running_{};
     std::set<std::pair<clock::time_point, CURL*>> deadlines_{};
-    std::deque<ended> ended_{}; // to be told by poll()
+    std::deque<finished_request> finished_{}; // poll() calls their completions
 
-    void end(CURL* easy, transport_result outcome) {
-        const auto found = running_.find(easy);
-        ended_.push_back({std::move(found->second.done), std::move(outcome)});
-        deadlines_.erase({found->second.deadline, easy});
-        running_.erase(found);
+    void finish(CURL* easy, transport_result outcome) {
+        const auto entry = running_.find(easy);
+        finished_.push_back({std::move(entry->second.done), std::move(outcome)});
+        deadlines_.erase({entry->second.deadline, easy});
+        running_.erase(entry);
     }
 
-    void end(CURL* easy, failure kind, const char* why) {
-        end(easy, running_.find(easy)->second.exchange.failed(kind, why));
+    void fail(CURL* easy, failure kind, const char* message) {
+        finish(easy, running_.find(easy)->second.exchange.failed(kind, message));
     }
 
-    void end_all(failure kind, const char* why) {
+    void fail_all(failure kind, const char* message) {
         while (!running_.empty())
-            end(running_.begin()->first, kind, why);
+            fail(running_.begin()->first, kind, message);
     }
 
-    void end_if_cancelled() {
+    void fail_if_cancelled() {
         if (connections_.cancelled.exchange(false))
-            end_all(failure::cancelled, "cancelled");
+            fail_all(failure::cancelled, "cancelled");
     }
 
     void advance() {
-        end_if_cancelled();
+        fail_if_cancelled();
         if (running_.empty())
             return;
         int count = 0;
         const CURLMcode code = curl_multi_perform(connections_.multi, &count);
         while (const CURLMsg* const done = curl_multi_info_read(connections_.multi, &count)) {
-            CURL* const easy = done->easy_handle; // `done` goes with the transfer
+            CURL* const easy = done->easy_handle; // `done` ends with the transfer
             const CURLcode result = done->data.result;
-            if (auto& exchange = running_.find(easy)->second.exchange; !exchange.again())
-                end(easy, exchange.outcome(result));
+            if (auto& exchange = running_.find(easy)->second.exchange; !exchange.restart_if_stale())
+                finish(easy, exchange.outcome(result));
         }
         if (code != CURLM_OK)
-            end_all(failure::other, curl_multi_strerror(code));
-        // libcurl does not end a request that waits for a connection.
+            fail_all(failure::other, curl_multi_strerror(code));
+        // libcurl does not time out a request that waits for a connection.
         for (const auto now = clock::now(); !deadlines_.empty() && deadlines_.begin()->first <= now;)
-            end(deadlines_.begin()->second, failure::timeout, "the request was not answered in time");
+            fail(deadlines_.begin()->second, failure::timeout, "timed out");
     }
 
 public:
-    curl_requests(std::function<void(CURL*)> configure, int most_connections)
+    curl_requests(std::function<void(CURL*)> configure, int max_connections)
         : configure_(std::move(configure)) {
-        curl_multi_setopt(connections_.multi, CURLMOPT_MAX_HOST_CONNECTIONS, long{most_connections});
+        curl_multi_setopt(connections_.multi, CURLMOPT_MAX_HOST_CONNECTIONS, long{max_connections});
     }
 
     void send(http_request request, completion done) {
-        end_if_cancelled();
-        curl_easy easy = connections_.handle();
+        fail_if_cancelled();
+        curl_easy easy = connections_.new_handle();
         CURL* const key = easy.get();
-        running& added =
+        running_request& entry =
             running_.try_emplace(key, connections_, std::move(easy), std::move(request), std::move(done))
                 .first->second;
-        deadlines_.emplace(added.deadline, key);
-        if (auto unsent = added.exchange.start(configure_))
-            end(key, *std::move(unsent));
+        deadlines_.emplace(entry.deadline, key);
+        if (auto error = entry.exchange.start(configure_))
+            finish(key, *std::move(error));
     }
 
     std::size_t poll(milliseconds wait) {
         advance();
-        if (ended_.empty() && !running_.empty() && wait > milliseconds{0}) {
-            const auto left = std::chrono::ceil<milliseconds>(deadlines_.begin()->first - clock::now());
-            const auto most = std::max(milliseconds{0}, std::min(wait, left));
-            curl_multi_poll(connections_.multi, nullptr, 0, static_cast<int>(most.count()), nullptr);
+        if (finished_.empty() && !running_.empty() && wait > milliseconds{0}) {
+            const auto remaining = std::chrono::ceil<milliseconds>(deadlines_.begin()->first - clock::now());
+            const auto timeout = std::max(milliseconds{0}, std::min(wait, remaining));
+            curl_multi_poll(connections_.multi, nullptr, 0, static_cast<int>(timeout.count()), nullptr);
             advance();
         }
-        // Not those that a completion adds: it may send what is refused again and again.
-        for (std::size_t count = ended_.size(); count != 0 && !ended_.empty(); --count) {
-            ended next = std::move(ended_.front());
-            ended_.pop_front();
+        // Leaves out requests that a completion adds: it may send an invalid request again and again.
+        for (std::size_t count = finished_.size(); count != 0 && !finished_.empty(); --count) {
+            finished_request next = std::move(finished_.front());
+            finished_.pop_front();
             if (next.done)
                 next.done(std::move(next.outcome));
         }
-        return running_.size() + ended_.size();
+        return running_.size() + finished_.size();
     }
 
     void cancel() noexcept { connections_.cancel(); }
@@ -132,58 +131,63 @@ public:
 
 } // namespace detail
 
-/// An `AsyncTransport` over libcurl (7.68 or later) without a thread of its own: many requests at once, on
-/// connections they share, which `poll` moves on. For a game loop, or a thread that does nothing else.
+/// An `AsyncTransport` over libcurl (7.68 or later) without a thread of its own. Runs many requests at once
+/// on shared connections; `poll` does the work. For a game loop, or a thread that does nothing else.
 ///
-/// - What one request may be and comes to is as with `curl_transport`, except over TLS: there, HTTP/2 is used
-///   if the server offers it. libcurl cannot tell a status line `HTTP/2 200` from HTTP/2, and what the server
-///   says unasked together with a response may become the next response.
-/// - At most 8 connections to a host, or as many as you say. `https` requests share one where the server
-///   offers HTTP/2; otherwise each needs one for itself, and waits for it within its timeout.
-/// - A timeout begins with `send`. A late `poll` may find a request timed out though its answer is there.
-/// - Destroying it destroys the completions of requests in flight uncalled; a `client` makes that a
+/// - Requests and outcomes are those of `curl_transport`, except over TLS: there, HTTP/2 is used if the
+/// server
+///   offers it. libcurl cannot tell a status line `HTTP/2 200` from HTTP/2. Bytes that no request asked for
+///   and that arrive together with a response may become the next response.
+/// - Opens at most 8 connections to a host, or another number that you set. `https` requests share one
+///   connection if the server offers HTTP/2. Otherwise each request waits for a free connection, within its
+///   timeout.
+/// - A timeout begins with `send`. A late `poll` may report a timeout although the response has arrived.
+/// - The destructor destroys the completions of requests in flight without a call. A `client` reports them as
 ///   `failure::cancelled`.
 ///
-/// For one thread at a time; `cancel` alone may be called from any. Movable, also with requests in flight;
-/// one that was moved from lets completions go. A completion may call any member, but not move or destroy the
-/// transport. libcurl looks a host up in a thread that it starts; one that is built without blocks `poll` for
-/// that time. What `curl_transport` says about signals and `curl_global_init` holds here.
+/// For one thread at a time; only `cancel` may be called from any thread. Movable, also with requests in
+/// flight. A transport that was moved from destroys completions without a call. A completion may call any
+/// member, but must not move or destroy the transport. libcurl starts a thread for each DNS lookup; a libcurl
+/// that is built without threads blocks `poll` during the lookup. The notes of `curl_transport` on signals
+/// and `curl_global_init` apply.
 class curl_multi_transport {
     std::unique_ptr<detail::curl_requests> requests_;
 
 public:
     curl_multi_transport() : curl_multi_transport(nullptr) {}
 
-    /// `configure` is called within `send`, after the options of this class: for a proxy, a CA file, ... It
-    /// leaves URL, method, headers, body, codings and callbacks alone, and does not call the transport.
-    explicit curl_multi_transport(std::function<void(CURL*)> configure, int most_connections_to_a_host = 8)
+    /// `configure` is called within `send`, after the options of this class are set. It can set a proxy, a CA
+    /// file and so on. It must not change URL, method, headers, body, codings and callbacks, and must not
+    /// call the transport.
+    explicit curl_multi_transport(std::function<void(CURL*)> configure, int max_connections_to_a_host = 8)
         : requests_(
-              std::make_unique<detail::curl_requests>(std::move(configure), most_connections_to_a_host)) {}
+              std::make_unique<detail::curl_requests>(std::move(configure), max_connections_to_a_host)) {}
     curl_multi_transport(curl_multi_transport&&) noexcept = default;
     curl_multi_transport& operator=(curl_multi_transport&&) noexcept = default;
 
     ~curl_multi_transport() {
-        const auto going = std::move(requests_); // a completion that calls back finds a transport moved from
+        const auto requests = std::move(requests_); // a completion then finds a transport that was moved from
     }
 
-    /// Takes a request; `poll` does the rest and calls the completion, also if the request cannot be sent as
-    /// it stands. Neither blocks nor calls the completion. Costs some microseconds.
+    /// Accepts a request. `poll` does the rest and calls the completion, also if the request cannot be sent
+    /// unchanged. Does not block and does not call the completion. Costs some microseconds.
     void send(http_request request, completion done) {
         if (requests_)
             requests_->send(std::move(request), std::move(done));
     }
 
-    /// Does what can be done now, calls the completions of requests that have ended, and returns how many are
-    /// still to end. If none has ended it waits at most `wait` until there is something to do, and does that;
-    /// with nothing in flight it returns at once. Costs microseconds if nothing has happened, but
-    /// milliseconds where a TLS connection is begun: tens of them to load the authorities of a system. What a
-    /// completion throws goes to the caller; those not called yet are called by the next `poll`.
+    /// Does all work that is due, calls the completions of requests that have ended, and returns how many
+    /// requests have not ended. If none has ended, it waits up to `wait` for work and does it. Without a
+    /// request in flight it returns at once. Costs microseconds if there is no work, and milliseconds if a
+    /// TLS connection is opened: tens of them to load the CAs of a system. Passes on what a completion
+    /// throws; the next `poll` calls the remaining completions.
     std::size_t poll(std::chrono::milliseconds wait = std::chrono::milliseconds{0}) {
         return requests_ ? requests_->poll(wait) : 0;
     }
 
-    /// Ends the requests in flight with `failure::cancelled`; later ones are not affected. Wakes `poll`,
-    /// which calls the completions. Any thread, but not while the transport is moved or destroyed.
+    /// Ends the requests in flight with `failure::cancelled` and wakes `poll`, which calls their completions.
+    /// Later requests are not affected. May be called from any thread, except while the transport is moved or
+    /// destroyed.
     void cancel() noexcept {
         if (requests_)
             requests_->cancel();

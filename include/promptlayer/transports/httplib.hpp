@@ -1,37 +1,35 @@
 #ifndef PROMPTLAYER_TRANSPORTS_HTTPLIB_HPP
 #define PROMPTLAYER_TRANSPORTS_HTTPLIB_HPP
 
-#include <httplib.h> // before what else may include windows.h, and before the macros of that are set aside
+#include <httplib.h> // before other headers include windows.h, and before its macros are set aside
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
+#include <promptlayer/transports/detail/request_limits.hpp>
 
 #ifndef _WIN32
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <unistd.h>
 #endif
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
-#include <cstdint>
 #include <functional>
-#include <limits>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <thread>
 #include <type_traits>
 #include <utility>
@@ -41,35 +39,33 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 #if !defined(CPPHTTPLIB_OPENSSL_SUPPORT) && !defined(CPPHTTPLIB_SSL_ENABLED)
-/// `httplib_form::is_hex` is that of httplib, or this if the header of httplib is split from a library.
+/// `httplib_lookup::is_hex` is the function of httplib, or this one if httplib is split into a header and a
+/// library.
 namespace httplib_split {
 struct yes {};
 yes is_hex(...);
 }
-namespace httplib_form {
+namespace httplib_lookup {
 using namespace httplib::detail;
 using namespace httplib_split;
 }
-static_assert(!std::is_same_v<decltype(httplib_form::is_hex('0', std::declval<int&>())), httplib_split::yes>,
-              "httplib is a library here, whose classes may be laid out in another way: compile with its own "
-              "flags, as `pkg-config --cflags cpp-httplib` prints them");
+static_assert(
+    !std::is_same_v<decltype(httplib_lookup::is_hex('0', std::declval<int&>())), httplib_split::yes>,
+    "httplib is a separate library here, and its classes may have another layout: compile with its "
+    "flags, as `pkg-config --cflags cpp-httplib` prints them");
 #endif
 
-/// 11 of version 0.11.4; from 1.0 on, more than any of these.
-constexpr int httplib_minor() noexcept {
+/// Returns 11 for version 0.11.4, and more than any of these for 1.0 and later.
+inline int httplib_minor() noexcept {
     constexpr std::string_view version = CPPHTTPLIB_VERSION;
-    int minor = version.starts_with("0.") ? 0 : 1'000'000;
-    for (std::size_t i = 2; minor < 1'000'000 && i < version.size() && version[i] != '.'; ++i)
-        minor = minor * 10 + (version[i] - '0');
-    return minor;
+    int number = 1'000;
+    if (version.starts_with("0."))
+        std::from_chars(version.data() + 2, version.data() + version.size(), number);
+    return number;
 }
 
 #ifdef _WIN32
-struct httplib_sigpipe_guard {
-    httplib_sigpipe_guard() noexcept {} // there is no such signal
-};
-
-inline bool httplib_silent(socket_t socket) noexcept {
+inline bool httplib_is_silent(socket_t socket) noexcept {
     WSAPOLLFD peer{socket, POLLIN, 0};
     return ::WSAPoll(&peer, 1, 0) == 0;
 }
@@ -81,185 +77,128 @@ inline socket_t httplib_duplicate(socket_t socket) noexcept {
     return ::WSASocketW(info.iAddressFamily, info.iSocketType, info.iProtocol, &info, 0, WSA_FLAG_OVERLAPPED);
 }
 
-inline void httplib_shutdown(socket_t socket) noexcept { ::shutdown(socket, SD_BOTH); }
 inline void httplib_close(socket_t socket) noexcept { ::closesocket(socket); }
 #else
-/// Takes the SIGPIPE away that a write of this thread may raise meanwhile.
-class httplib_sigpipe_guard {
-    sigset_t pipe_{}, before_{};
-    const bool pending_ = pending();
-
-    static bool pending() noexcept {
-        sigset_t now{};
-        return ::sigpending(&now) == 0 && sigismember(&now, SIGPIPE) == 1;
-    }
-
-public:
-    httplib_sigpipe_guard() noexcept {
-        sigemptyset(&pipe_);
-        sigaddset(&pipe_, SIGPIPE);
-        ::pthread_sigmask(SIG_BLOCK, &pipe_, &before_);
-    }
-    httplib_sigpipe_guard(const httplib_sigpipe_guard&) = delete;
-    httplib_sigpipe_guard& operator=(const httplib_sigpipe_guard&) = delete;
-    ~httplib_sigpipe_guard() {
-        int taken = 0;
-        if (!pending_ && pending())
-            ::sigwait(&pipe_, &taken);
-        ::pthread_sigmask(SIG_SETMASK, &before_, nullptr);
-    }
-};
-
-/// Whether the connection is open and nothing has come: what comes between two answers belongs to neither.
-inline bool httplib_silent(socket_t socket) noexcept {
+/// Returns whether the connection is open and nothing has arrived. Bytes between two responses belong to
+/// neither.
+inline bool httplib_is_silent(socket_t socket) noexcept {
     pollfd peer{socket, POLLIN, 0};
     return ::poll(&peer, 1, 0) == 0;
 }
 
 inline socket_t httplib_duplicate(socket_t socket) noexcept { return ::fcntl(socket, F_DUPFD_CLOEXEC, 0); }
-inline void httplib_shutdown(socket_t socket) noexcept { ::shutdown(socket, SHUT_RDWR); }
 inline void httplib_close(socket_t socket) noexcept { ::close(socket); }
 #endif
 
-/// What comes back for one request. httplib is lenient about where a body ends; here it is decided.
-class httplib_answer {
-    const http_request& request_;
-    http_response response_{};
-    std::optional<chunked_body> chunks_{};
-    std::optional<std::uint64_t> length_{};
-    bool begun_ = false;
-    bool until_close_ = false;
-    bool over_limit_ = false; // and one byte more than allowed is held
-    const char* wrong_ = nullptr;
+template <class ErrorT> // a template because not every version has each error
+failure httplib_failure(ErrorT error) noexcept {
+    const auto is = [=](auto... errors) { return ((error == errors) || ...); };
+    if constexpr (requires { ErrorT::SSLServerHostnameVerification, ErrorT::ProxyConnection; }) {
+        if (is(ErrorT::SSLServerHostnameVerification))
+            return failure::tls;
+        if (is(ErrorT::ProxyConnection))
+            return failure::connect;
+    }
+    if (is(ErrorT::SSLConnection, ErrorT::SSLLoadingCerts, ErrorT::SSLServerVerification))
+        return failure::tls;
+    if (is(ErrorT::Connection, ErrorT::BindIPAddress, ErrorT::ConnectionTimeout))
+        return failure::connect;
+    return is(ErrorT::Read, ErrorT::Write) ? failure::reset : failure::other;
+}
 
-    void take_head(const httplib::Response& response) {
-        begun_ = true;
-        response_.status = response.status;
-        for (const auto& [name, value] : response.headers) {
-            response_.headers.push_back({name, value});
-            if (name.find_first_of(" \t") != name.npos) // `Content-Length : 3` may not count for nothing
-                wrong_ = "the answer has a header with a space in its name";
+/// Reads one response. httplib is lenient about the end of a body; this class is not.
+struct httplib_reader {
+    const http_request& request;
+    http_response response{};
+    std::optional<chunked_body> chunks{};
+    const char* error = nullptr;
+
+    /// Reads the headers. Returns whether httplib is to read a body.
+    bool read_headers(httplib::Response& received) {
+        response.status = received.status;
+        for (const auto& [name, value] : received.headers) {
+            response.headers.push_back({name, value});
+            if (!is_token(name)) // httplib would ignore `Content-Length : 3`
+                error = "a header of the response has an invalid name";
         }
-        if (response.status < 200)
-            wrong_ = "httplib takes an interim answer for the answer";
+        if (received.status < 200)
+            error = "httplib takes an informational response for the final one";
+        else if (!has_clear_framing(response.headers, true, received.version == "HTTP/1.1"))
+            error = "the response does not say clearly where its body ends";
+        else if (httplib_minor() < 30 && received.headers.erase("Transfer-Encoding") != 0)
+            chunks.emplace(); // these versions take some cut chunked bodies for complete ones
+        return !error && has_body(request.method, response.status);
     }
 
-    bool take_piece(std::string_view piece) {
-        const std::size_t room = request_.max_response_bytes - response_.body.size();
-        response_.body.append(piece.substr(0, room));
-        if (piece.size() > room) {
-            response_.body.push_back(piece[room]);
-            over_limit_ = true;
-        }
-        return !over_limit_;
+    /// Reads a part of the body. Returns whether to read more.
+    bool read_body(std::string_view part) {
+        const auto append = [this](std::string_view content) {
+            return append_body(response.body, content, request.max_response_bytes);
+        };
+        return chunks ? chunks->read(part, append) : append(part);
     }
 
-    /// What the header says, of which there may be several if they agree.
-    std::optional<std::uint64_t> announced_length() {
-        std::optional<std::uint64_t> length;
-        for (const header& h : response_.headers) {
-            if (!equal_ignoring_case(h.name, "Content-Length"))
-                continue;
-            std::uint64_t number = 0;
-            const char* const end = h.value.data() + h.value.size();
-            const auto [stop, ec] = std::from_chars(h.value.data(), end, number);
-            if (ec != std::errc{} || stop != end || length.value_or(number) != number)
-                wrong_ = "the answer has a Content-Length that cannot be";
-            length = number;
-        }
-        return length;
+    /// Returns whether no further byte of the response is needed.
+    bool is_complete() const {
+        return response.status != 0 &&
+               (!has_body(request.method, response.status) ||
+                response.body.size() > request.max_response_bytes || (chunks && chunks->is_complete()));
     }
 
-public:
-    explicit httplib_answer(const http_request& request) : request_(request) {}
-    httplib_answer(const httplib_answer&) = delete;
-    httplib_answer& operator=(const httplib_answer&) = delete;
+    /// Returns whether only the end of the connection ends the body.
+    bool is_until_close() const { return !is_complete() && is_close_delimited(response.headers); }
 
-    /// Takes the headers of an answer that may have a body. Whether to go on.
-    bool begin(const httplib::Response& response) {
-        take_head(response);
-        // From here httplib goes on to read the body, by the headers of this very object, which is its own.
-        auto& framing = const_cast<httplib::Response&>(response).headers;
-        const std::string* const coding = find_header(response_.headers, "Transfer-Encoding");
-        if (response.status == 304) { // httplib 0.11 would wait for a body
-            framing.erase("Transfer-Encoding");
-            framing.erase("Content-Length");
-            framing.emplace("Content-Length", "0");
-        } else if (!coding) {
-            length_ = announced_length();
-            until_close_ = !length_;
-        } else if (framing.count("Transfer-Encoding") != 1 || !equal_ignoring_case(*coding, "chunked")) {
-            wrong_ = "the answer has an unknown transfer coding";
-        } else if (httplib_minor() < 30) {
-            // It would take some cut bodies for whole ones: it is to give the chunks as they are.
-            framing.erase("Transfer-Encoding");
-            framing.erase("Content-Length");
-            chunks_.emplace();
-        }
-        return !wrong_;
-    }
-
-    bool begun() const noexcept { return begun_; }
-
-    /// Takes the headers of an answer without a body, of which `begin` is not told.
-    void end(const httplib::Response& response) {
-        if (!begun_)
-            take_head(response);
-    }
-
-    /// Whether no further answer is to come over the connection; httplib looks for `close` in small letters.
-    bool is_last() const noexcept {
-        return until_close_ || wrong_ ||
-               std::any_of(response_.headers.begin(), response_.headers.end(), [](const header& h) {
-                   return equal_ignoring_case(h.name, "Connection") &&
-                          !equal_ignoring_case(h.value, "keep-alive");
-               });
-    }
-
-    /// Takes a part of the body. Whether more is wanted.
-    bool take(std::string_view data) {
-        if (!chunks_)
-            return take_piece(data);
-        return chunks_->take(data, [&](std::string_view piece) { return take_piece(piece); });
-    }
-
-    /// The outcome, given whether httplib has an answer; none if its error is the outcome.
-    std::optional<transport_result> outcome(bool answered, bool secure) {
-        const auto broken = [](failure kind, const char* why) { return transport_failure{kind, why, true}; };
-        if (wrong_ || (chunks_ && chunks_->broken()))
-            return broken(failure::other, wrong_ ? wrong_ : "the answer has broken chunks");
-        if (over_limit_ || (chunks_ && chunks_->whole()))
-            return std::move(response_);
-        if (!answered)
-            return std::nullopt;
-        if (chunks_ || (length_ && *length_ != response_.body.size()))
-            return broken(failure::reset, "the connection ended within the body");
-        if (until_close_ && secure)
-            return broken(failure::reset, "the body has no length, so httplib would not notice if it is cut");
-        return std::move(response_);
+    /// Returns whether no other response follows on the connection. httplib looks for exactly `close`.
+    bool is_last() const {
+        const std::string* const connection = find_header(response.headers, "Connection");
+        return is_until_close() || (connection && !equal_ignoring_case(*connection, "keep-alive"));
     }
 };
 
-/// A client of httplib with its connection, and a thread that shuts the connection down at the deadline of a
-/// request and on `cancel`.
+/// A client of httplib with its connection.
 class httplib_session {
     using clock = std::chrono::steady_clock;
+    using configure_function = std::function<void(httplib::Client&)>;
 
     std::mutex mutex_{};
-    std::condition_variable changed_{};
-    std::optional<clock::time_point> deadline_{}; // of the request in flight
-    std::optional<failure> cut_{};                // what ends it
-    bool ending_ = false;
-    socket_t connection_ = INVALID_SOCKET; // a second handle: httplib's may be closed and belong to others
-    std::thread watch_{};
+    std::condition_variable condition_{};
+    bool in_flight_ = false;
+    std::optional<failure> abort_reason_{}; // of the request in flight
+    socket_t connection_ = INVALID_SOCKET;  // a second handle, because httplib may close its own at any time
     std::unique_ptr<httplib::Client> client_{};
     std::string origin_{}; // of the client
 #ifdef CPPHTTPLIB_OPENSSL_SUPPORT
-    SSL* tls_ = nullptr; // of the connection; valid while that is open
+    SSL* tls_ = nullptr; // of the connection; valid while it is open
 #endif
 
-    /// Whether TLS may have read more than the answer, which would be taken for the next one.
-    bool has_more() const noexcept {
+    /// Waits until the request has ended. Shuts its connection down at the deadline and on `cancel`.
+    void watch(clock::time_point deadline) {
+        std::unique_lock guard{mutex_};
+        if (!condition_.wait_until(guard, deadline, [this] { return !in_flight_ || abort_reason_; }))
+            abort_reason_ = failure::timeout;
+        while (in_flight_) {
+            if (connection_ != INVALID_SOCKET)
+                ::shutdown(connection_, 2);                           // both directions
+            condition_.wait_for(guard, std::chrono::milliseconds{5}); // httplib may open another connection
+        }
+    }
+
+    void set_connection(socket_t connection) noexcept {
+        const std::lock_guard guard{mutex_};
+        if (connection_ != INVALID_SOCKET)
+            httplib_close(connection_);
+        connection_ = connection;
+    }
+
+    std::optional<failure> abort_reason(clock::time_point deadline) noexcept {
+        const std::lock_guard guard{mutex_};
+        if (!abort_reason_ && clock::now() >= deadline)
+            abort_reason_ = failure::timeout;
+        return abort_reason_;
+    }
+
+    /// Returns whether TLS may have read more than the response, which httplib would take for the next one.
+    bool has_unread() const noexcept {
 #if defined(CPPHTTPLIB_OPENSSL_SUPPORT)
         return tls_ && client_->is_socket_open() && SSL_has_pending(tls_) == 1;
 #elif defined(CPPHTTPLIB_SSL_ENABLED) // another library
@@ -267,97 +206,6 @@ class httplib_session {
 #else
         return false;
 #endif
-    }
-
-    void watch() {
-#ifndef _WIN32
-        sigset_t all{}; // signals are for the threads of the program
-        sigfillset(&all);
-        ::pthread_sigmask(SIG_BLOCK, &all, nullptr);
-#endif
-        std::unique_lock held{mutex_};
-        while (!ending_) {
-            if (deadline_ && !cut_ && clock::now() >= *deadline_)
-                cut_ = failure::timeout;
-            if (!deadline_) {
-                changed_.wait(held);
-            } else if (!cut_) {
-                changed_.wait_until(held, *deadline_);
-            } else {
-                if (connection_ != INVALID_SOCKET)
-                    httplib_shutdown(connection_);
-                changed_.wait_for(held, std::chrono::milliseconds{5}); // there may come another connection
-            }
-        }
-    }
-
-    void set_connection(socket_t connection) noexcept {
-        const std::lock_guard held{mutex_};
-        if (connection_ != INVALID_SOCKET)
-            httplib_close(connection_);
-        connection_ = connection;
-    }
-
-    void begin(clock::time_point deadline) {
-        const std::lock_guard held{mutex_};
-        deadline_ = deadline;
-        changed_.notify_one();
-    }
-
-    bool is_cut() noexcept {
-        const std::lock_guard held{mutex_};
-        return cut_ || clock::now() >= *deadline_;
-    }
-
-    std::optional<failure> end() noexcept {
-        const std::lock_guard held{mutex_};
-        deadline_.reset();
-        return std::exchange(cut_, std::nullopt);
-    }
-
-    /// Makes the client one for the target. Whether there is one.
-    template <class ConfigureT>
-    bool prepare(const url_parts& url, const ConfigureT& configure) {
-        if (!watch_.joinable())
-            watch_ = std::thread{[this] { watch(); }};
-        const std::string host{url.host};
-        std::string origin = url.secure ? "https://" : "http://";
-        origin.append(host.find(':') != host.npos ? "[" + host + "]" : host).append(":");
-        origin.append(std::to_string(url.port));
-        if (client_ && origin == origin_) {
-            if (client_->is_socket_open() && !httplib_silent(client_->socket()))
-                client_->stop();
-            return true;
-        }
-        client_.reset();
-#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
-        tls_ = nullptr;
-#endif
-        auto made = url.secure ? std::make_unique<httplib::Client>(origin)
-                               : std::make_unique<httplib::Client>(host, static_cast<int>(url.port));
-        if (!made->is_valid())
-            return false;
-        if (configure)
-            configure(*made);
-        made->set_keep_alive(true);
-        made->set_follow_location(false);
-        made->set_decompress(false);
-        made->set_tcp_nodelay(true);
-        made->set_socket_options([this](socket_t socket) {
-            set_connection(httplib_duplicate(socket));
-#if defined(__cpp_exceptions)
-            if (connection_ == INVALID_SOCKET) { // nothing could end the request
-                httplib_close(socket);
-                throw std::runtime_error{"no second handle for the connection"};
-            }
-#endif
-        });
-#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
-        watch_tls(*made);
-#endif
-        client_ = std::move(made);
-        origin_ = std::move(origin);
-        return true;
     }
 
 #ifdef CPPHTTPLIB_OPENSSL_SUPPORT
@@ -377,30 +225,63 @@ class httplib_session {
     }
 #endif
 
-    /// Does what not every version can do. `begun` is set when sending begins.
+    /// Sets the client to the origin of the URL. Returns whether there is a client.
+    bool connect_to(const url_parts& url, const configure_function& configure) {
+        std::string origin = (url.secure ? "https://" : "http://") + std::string{url.authority};
+        if (client_ && origin == origin_) {
+            if (client_->is_socket_open() && !httplib_is_silent(client_->socket()))
+                client_->stop();
+            return true;
+        }
+        client_.reset();
+        auto client =
+            url.secure ? std::make_unique<httplib::Client>(origin)
+                       : std::make_unique<httplib::Client>(std::string{url.host}, static_cast<int>(url.port));
+        if (!client->is_valid())
+            return false;
+        if (configure)
+            configure(*client);
+        client->set_keep_alive(true);
+        client->set_follow_location(false);
+        client->set_decompress(false);
+        client->set_tcp_nodelay(true);
+        client->set_socket_options([this](socket_t socket) {
+            set_connection(httplib_duplicate(socket));
+#if defined(__cpp_exceptions)
+            if (connection_ == INVALID_SOCKET) { // nothing could end the request
+                httplib_close(socket);
+                throw std::runtime_error{"no second handle for the connection"};
+            }
+#endif
+        });
+#ifdef CPPHTTPLIB_OPENSSL_SUPPORT
+        tls_ = nullptr;
+        watch_tls(*client);
+#endif
+        client_ = std::move(client);
+        origin_ = std::move(origin);
+        return true;
+    }
+
+    /// Sets the options that differ between versions.
     template <class ClientT>
-    static void adapt(ClientT& client, httplib::Request& sent, const http_request& request, bool& begun) {
+    static void adapt(ClientT& client, httplib::Request& sent, const http_request& request) {
         if constexpr (requires { client.set_path_encode(false); })
             client.set_path_encode(false);
         else
             client.set_url_encode(false);
-        if constexpr (requires { client.set_payload_max_length(1); })
-            client.set_payload_max_length(std::numeric_limits<std::size_t>::max());
         if constexpr (requires { client.set_header_writer(nullptr); }) {
-            if (!find_header(request.headers, "Expect"))
-                sent.headers.emplace("Expect", ""); // not sent; newer ones would wait for a 100 Continue
+            if (!find_header(request.headers, "Expect")) // not sent; httplib would wait for a 100 Continue
+                sent.headers.emplace("Expect", "");
             client.set_header_writer([&](httplib::Stream& stream, httplib::Headers& headers) {
-                begun = true;
                 std::string lines;
                 for (const header& h : request.headers)
                     lines.append(h.name).append(": ").append(trim(h.value)).append("\r\n");
-                for (const auto& [name, value] : headers) {
-                    bool unwanted = find_header(request.headers, name) != nullptr;
-                    for (const char* own :
-                         {"Accept", "Accept-Encoding", "Content-Type", "Expect", "User-Agent"})
-                        unwanted = unwanted || equal_ignoring_case(name, own);
-                    if (!unwanted)
-                        lines.append(name).append(": ").append(value).append("\r\n");
+                for (const char* const name :
+                     {"Host", "Content-Length", "Authorization", "Proxy-Authorization"}) {
+                    const auto added = headers.find(name);
+                    if (added != headers.end() && !find_header(request.headers, name))
+                        lines.append(name).append(": ").append(added->second).append("\r\n");
                 }
                 lines.append("\r\n");
                 return stream.write(lines.data(), lines.size());
@@ -408,100 +289,65 @@ class httplib_session {
         }
     }
 
-    template <class ErrorT>
-    static failure failure_of(ErrorT error) noexcept {
-        const auto is = [=](auto... errors) { return ((error == errors) || ...); };
-        if constexpr (requires { ErrorT::SSLServerHostnameVerification; })
-            if (is(ErrorT::SSLServerHostnameVerification))
-                return failure::tls;
-        if constexpr (requires { ErrorT::ProxyConnection; })
-            if (is(ErrorT::ProxyConnection))
-                return failure::connect;
-        if (is(ErrorT::SSLConnection, ErrorT::SSLLoadingCerts, ErrorT::SSLServerVerification))
-            return failure::tls;
-        if (is(ErrorT::Connection, ErrorT::BindIPAddress))
-            return failure::connect;
-        if (is(ErrorT::ConnectionTimeout))
-            return failure::timeout;
-        return is(ErrorT::Read, ErrorT::Write) ? failure::reset : failure::other;
-    }
-
-    /// Asks the system's resolver again, as httplib does not tell.
-    static bool has_address(const std::string& host) noexcept {
-        addrinfo hints{};
-        hints.ai_socktype = SOCK_STREAM;
-        addrinfo* found = nullptr;
-        const bool has = ::getaddrinfo(host.c_str(), nullptr, &hints, &found) == 0;
-        if (has)
-            ::freeaddrinfo(found);
-        return has;
-    }
-
-    /// `called` is set before httplib is to send.
-    template <class ConfigureT>
-    transport_result exchange(const http_request& request, const url_parts& url, const ConfigureT& configure,
-                              bool& called) {
-        constexpr std::chrono::milliseconds longest = std::chrono::hours{24 * 24};
-        const auto timeout = std::min(request.timeout, longest);
-        const auto deadline = clock::now() + timeout;
-        httplib_answer answer{request};
+    /// Sends the request and reads the response. Also sets `error` if it throws: the last error of httplib.
+    transport_result exchange(const http_request& request, clock::time_point deadline,
+                              const configure_function& configure, httplib::Error& error) {
+        const url_parts url = split_url(request.url);
+        httplib_reader reader{.request = request};
         httplib::Request sent;
-        httplib::Response got;
-        httplib::Error error = httplib::Error::Success;
-        bool begun = false, answered = false;
+        httplib::Response received;
         sent.method = request.method;
-        sent.path.append(url.target.starts_with('/') ? "" : "/").append(url.target);
+        sent.path = request_target(url);
         for (const header& h : request.headers)
             sent.headers.emplace(h.name, std::string{trim(h.value)});
         if (!find_header(request.headers, "Host"))
             sent.headers.emplace("Host", std::string{url.authority});
         if (!request.body.empty()) { // not as `body`, to which httplib would add a Content-Type
             sent.content_length_ = request.body.size();
-            sent.content_provider_ = [&](std::size_t from, std::size_t size, httplib::DataSink& sink) {
-                begun = true;
-                sink.write(request.body.data() + from, size);
+            sent.content_provider_ = [&](std::size_t offset, std::size_t size, httplib::DataSink& sink) {
+                sink.write(request.body.data() + offset, size);
                 return true;
             };
         }
-        sent.response_handler = [&](const httplib::Response& head) { return answer.begin(head); };
-        sent.content_receiver = [&](const char* data, std::size_t size, auto, auto) {
-            return answer.take({data, size});
+        sent.response_handler = [&](const httplib::Response& response) { // another one if httplib sends again
+            return &response == &received && reader.read_headers(received);
         };
-
-        begin(deadline); // before a function of the user's, which may take its time
-        if (!prepare(url, configure))
-            return transport_failure{failure::other, "httplib cannot make a client", false};
-        if (!is_cut()) {
-            adapt(*client_, sent, request, begun);
+        sent.content_receiver = [&](const char* data, std::size_t size, auto, auto) {
+            return reader.read_body({data, size});
+        };
+        if (!connect_to(url, configure))
+            return not_sent(failure::other, "httplib cannot make a client");
+        bool complete = false;
+        if (!abort_reason(deadline)) {
+            adapt(*client_, sent, request);
+            const auto timeout = clamp_timeout(request.timeout);
             client_->set_connection_timeout(timeout);
             client_->set_read_timeout(timeout);
             client_->set_write_timeout(timeout);
-            called = true;
-            answered = client_->send(sent, got, error);
+            error = httplib::Error::Success;
+            complete = client_->send(sent, received, error);
         }
-        const std::optional<failure> cut = end();
-        // httplib leaves such a connection open, without TLS, and would crash with the next request on it.
-        const bool proxy = answered && url.secure && !answer.begun() && got.status == 407;
-        if (answered)
-            answer.end(got);
-        if (cut || !answered || proxy || answer.is_last() || has_more())
+        const std::optional<failure> reason = abort_reason(deadline);
+        const bool has_headers = reader.response.status != 0;
+        if (complete && !has_headers)
+            reader.read_headers(received); // httplib does not call the handler for a response without a body
+        // After a 407 of a proxy httplib leaves the connection open, without TLS.
+        if (reason || !complete || received.status == 407 || reader.is_last() || has_unread())
             client_->stop();
-
-        transport_failure failed{failure_of(error), "httplib: " + httplib::to_string(error)};
-        failed.maybe_delivered = !proxy && (answered || begun || failed.kind == failure::reset ||
-                                            (failed.kind == failure::other && called));
-        if (cut || (!answered && clock::now() >= deadline)) {
-            failed.kind = cut.value_or(failure::timeout);
-            failed.message = failed.kind == failure::timeout ? "timed out" : "cancelled";
-            return failed;
-        }
-        if (proxy)
-            return transport_failure{failure::connect, "the proxy asks for a password", false};
-        if (auto outcome = answer.outcome(answered, url.secure))
-            return *std::move(outcome);
-        if (error == httplib::Error::Connection && !has_address(std::string{url.host}))
-            failed.kind = failure::resolve;
-        return failed;
+        const failure kind = httplib_failure(error);
+        if (reason)
+            return transport_failure{*reason, *reason == failure::timeout ? "timed out" : "cancelled",
+                                     transport_failure{kind}.maybe_delivered};
+        if (received.status == 407 && url.secure && !has_headers)
+            return not_sent(failure::connect, "the proxy asks for a password");
+        if (reader.error || (reader.chunks && reader.chunks->is_invalid()))
+            return transport_failure{failure::other,
+                                     reader.error ? reader.error : "the response has invalid chunks"};
+        if (!complete && !reader.is_complete())
+            return transport_failure{kind, "httplib: " + httplib::to_string(error)};
+        if ((reader.chunks && !reader.is_complete()) || (url.secure && reader.is_until_close()))
+            return transport_failure{failure::reset, "the connection may have ended within the body"};
+        return std::move(reader.response);
     }
 
 public:
@@ -510,76 +356,94 @@ public:
     httplib_session& operator=(const httplib_session&) = delete;
 
     ~httplib_session() {
-        {
-            const std::lock_guard held{mutex_};
-            ending_ = true;
-            changed_.notify_one();
-        }
-        if (watch_.joinable())
-            watch_.join();
-        const httplib_sigpipe_guard guard;
         client_.reset();
         set_connection(INVALID_SOCKET);
     }
 
-    void cancel() noexcept {
-        const std::lock_guard held{mutex_};
-        if (deadline_ && !cut_)
-            cut_ = failure::cancelled;
-        changed_.notify_one();
+    /// Runs the request on a new thread. The calling thread can end it, and a SIGPIPE is gone with the new
+    /// one.
+    transport_result send(const http_request& request, const configure_function& configure) {
+        const auto deadline = clock::now() + clamp_timeout(request.timeout);
+        httplib::Error error = httplib::Error::Connection;
+        transport_result outcome = transport_failure{};
+        const auto on_throw = [&](const char* message) {
+            client_.reset();
+            outcome = transport_failure{failure::other, message,
+                                        transport_failure{httplib_failure(error)}.maybe_delivered};
+        };
+        const auto run = [&] {
+#ifndef _WIN32
+            sigset_t signals{};
+            sigfillset(&signals);
+            ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+#endif
+            guard_exceptions([&] { outcome = exchange(request, deadline, configure, error); }, on_throw);
+            const std::lock_guard guard{mutex_};
+            in_flight_ = false;
+            condition_.notify_all();
+        };
+        {
+            const std::lock_guard guard{mutex_};
+            abort_reason_.reset();
+            in_flight_ = true;
+        }
+        guard_exceptions(
+            [&] {
+                std::thread worker{run};
+                watch(deadline);
+                worker.join();
+            },
+            on_throw);
+        return outcome;
     }
 
-    template <class ConfigureT>
-    transport_result send(const http_request& request, const url_parts& url, const ConfigureT& configure) {
-        const httplib_sigpipe_guard guard;
-        bool called = false;
-        transport_result outcome = transport_failure{};
-        guard_exceptions([&] { outcome = exchange(request, url, configure, called); },
-                         [&](const char* what) {
-                             client_.reset(); // whatever state that has left it in
-                             outcome = transport_failure{failure::other, what, called};
-                             return true;
-                         });
-        end();
-        if (!client_ || !client_->is_socket_open())
-            set_connection(INVALID_SOCKET);
-        return outcome;
+    void cancel() noexcept {
+        const std::lock_guard guard{mutex_};
+        if (in_flight_ && !abort_reason_)
+            abort_reason_ = failure::cancelled;
+        condition_.notify_all();
     }
 };
 
 } // namespace detail
 
-/// A `Transport` over cpp-httplib (0.11.1 or later), with the connection kept alive from one request to the
-/// next as long as the origin is the same.
+/// A `Transport` over cpp-httplib (0.11.1 or later). Keeps the connection for further requests to the same
+/// origin.
 ///
-/// - `http` and `https` only; no redirects, no decompression. `https` needs the macro with which httplib
-///   has TLS (`CPPHTTPLIB_OPENSSL_SUPPORT`), and is a `failure::tls` without it; with another library
-///   than OpenSSL the connection is not kept. httplib verifies peer and host. No proxy but one that
-///   `configure` sets.
-/// - Where httplib is a library of its own, as on Debian, this header does not compile without a macro for
-///   TLS: without the flags of that library, its classes may be laid out in another way.
-/// - Of a body it reads `max_response_bytes` + 1. Headers come back as httplib has them: before 0.19 without
-///   those that are empty, before 0.23 with `A` for `%41`, before 0.52 in another order.
-/// - httplib before 0.14.1 adds `Accept: */*` and its `User-Agent` where the request has none.
-/// - An interim answer but for a bare `100 Continue` is a failure. So is a URL with a query for httplib 0.24
-///   to 0.51, which would change it, and a body over `https` without a length and without chunks.
-/// - httplib before 0.30 takes some cut chunked bodies for whole ones. With these the transport reads the
-///   chunks itself, and a chunked answer costs the connection.
-/// - Where the server closes a kept TLS connection as a request goes out, httplib from 0.12.1 on sends it
-///   again on a new one, yet the service may have read it.
-/// - `timeout` is at most 24 days; one of 0 or less fails at once. Neither it nor `cancel` ends the look-up
-///   of a host, which takes what the system's resolver takes.
-/// - Lines of a header that end in a bare LF, a folded `Transfer-Encoding` and an empty `Content-Length` are
-///   dropped by httplib before the transport sees them, and with them where the body ends.
-/// - httplib gives no hook while it reads headers: those of a server that sends them without end are held in
-///   memory until the timeout.
-/// - httplib parses the status line by `std::regex`, which recurses: with one of tens of thousands of
-///   characters, a server can overflow the stack.
+/// - Sends to `http` and `https` URLs. Follows no redirect and decompresses nothing. `https` needs the macro
+///   for TLS of httplib (`CPPHTTPLIB_OPENSSL_SUPPORT`); without it the result is `failure::tls`. httplib
+///   verifies peer and host. There is no proxy unless `configure` sets one.
+/// - If httplib is a library of its own, as on Debian, this header needs the macros of that library to
+///   compile. Without them the layout of its classes may differ.
+/// - Reads `max_response_bytes` + 1 of a body.
+/// - `timeout` is at most 24 days; 0 or less fails at once. Neither `timeout` nor `cancel` ends a DNS lookup.
 ///
-/// One request at a time, so one transport for each thread; `cancel` alone may be called from any. Movable
-/// between requests. The first request starts a thread, which sleeps until a deadline or `cancel`; the
-/// destructor joins it, so a transport that was used is not to be destroyed in a child of `fork`. SIGPIPE is
-/// kept from the program.
+/// Limits of httplib:
+///
+/// - A failed DNS lookup is `failure::connect`.
+/// - An informational response other than `100 Continue` is a failure. So is a body over `https` that only
+///   the end of the connection ends, because a cut would not be noticed.
+/// - httplib before 0.14.1 adds `Accept` and `User-Agent`.
+/// - httplib before 0.19 omits empty headers, before 0.23 decodes `%41` in headers, and before 0.52 changes
+///   their order.
+/// - httplib 0.24 to 0.51 changes queries, so a URL with a query is a failure there.
+/// - httplib before 0.30 accepts some cut chunked bodies. There, the transport decodes the chunks, and a
+///   chunked response ends the connection.
+/// - A response with the status 304 ends the connection. With a TLS library other than OpenSSL no TLS
+///   connection is kept.
+/// - If the server closes a kept TLS connection as a request is sent, httplib from 0.12.1 on sends the
+///   request again. The service may have received it twice.
+/// - httplib drops header lines that end in a bare LF, a folded `Transfer-Encoding` and an empty
+///   `Content-Length` before the transport sees them.
+/// - The headers of a response are limited by `timeout`, not by size. A recent httplib reads at most 100 MB
+/// of
+///   a body.
+/// - httplib parses the status line by `std::regex`, which recurses. A status line of tens of thousands of
+///   characters can overflow the stack.
+///
+/// One request at a time, so each thread needs a transport of its own; only `cancel` may be called from any
+/// thread. Movable between requests. Each request runs on a thread that `send` starts and joins. SIGPIPE does
+/// not reach the program.
 class httplib_transport {
     std::unique_ptr<detail::httplib_session> session_ = std::make_unique<detail::httplib_session>();
     std::function<void(httplib::Client&)> configure_{};
@@ -587,35 +451,31 @@ class httplib_transport {
 public:
     httplib_transport() = default;
 
-    /// `configure` is called for every new client, at the first request and at one to another origin, on the
-    /// thread of `send`: for a CA file, a proxy, ... Keep-alive, redirects, decompression, encoding of URLs,
-    /// timeouts and socket options are set by the transport, after it.
+    /// `configure` is called for every new client: at the first request, and at each request to another
+    /// origin. It runs on the thread of the request and can set a CA file, a proxy and so on. The transport
+    /// then sets keep-alive, redirects, decompression, encoding of URLs, timeouts and socket options.
     explicit httplib_transport(std::function<void(httplib::Client&)> configure)
         : configure_(std::move(configure)) {}
 
-    /// Sends one request and waits for its outcome, as the contract in `transport.hpp` has it. A request that
-    /// cannot be sent as it stands (a line break in a header, ...) is a `failure::other` and not sent.
+    /// Sends one request and waits for its outcome, by the contract in `transport.hpp`. A request that cannot
+    /// be sent unchanged (a line break in a header, ...) is a `failure::other` and not sent.
     transport_result send(const http_request& request) {
-        const auto unsent = [](failure kind, const char* why) { return transport_failure{kind, why, false}; };
+        using namespace detail;
         if (!session_)
-            return unsent(failure::other, "the transport was moved from");
-        if (const char* const why = invalid_reason(request))
-            return unsent(failure::other, why);
-        if (request.timeout <= std::chrono::milliseconds{0})
-            return unsent(failure::timeout, "the request allows no time");
-        const detail::url_parts url = detail::split_url(request.url);
+            return not_sent(failure::other, "the transport was moved from");
+        if (auto error = request_error(request))
+            return *std::move(error);
 #if !defined(CPPHTTPLIB_OPENSSL_SUPPORT) && !defined(CPPHTTPLIB_SSL_ENABLED)
-        if (url.secure)
-            return unsent(failure::tls, "https needs httplib with CPPHTTPLIB_OPENSSL_SUPPORT defined");
+        if (split_url(request.url).secure)
+            return not_sent(failure::tls, "https needs httplib with CPPHTTPLIB_OPENSSL_SUPPORT defined");
 #endif
-        constexpr bool keeps_queries = detail::httplib_minor() < 24 || detail::httplib_minor() > 51;
-        if (!keeps_queries && url.target.find('?') != url.target.npos)
-            return unsent(failure::other, "this version of httplib would change the query of the URL");
-        return session_->send(request, url, configure_);
+        if (httplib_minor() >= 24 && httplib_minor() < 52 && request.url.find('?') != request.url.npos)
+            return not_sent(failure::other, "this version of httplib would change the query of the URL");
+        return session_->send(request, configure_);
     }
 
-    /// Ends the request in flight, if there is one, with `failure::cancelled`; later ones are not affected.
-    /// Does not wait for it. Any thread, but not while the transport is moved or destroyed.
+    /// Ends the request in flight, if any, with `failure::cancelled`. Later requests are not affected. Does
+    /// not wait. May be called from any thread, except while the transport is moved or destroyed.
     void cancel() noexcept {
         if (session_)
             session_->cancel();

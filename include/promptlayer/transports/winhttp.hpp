@@ -4,9 +4,11 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/transport.hpp>
+#include <promptlayer/transports/detail/http1.hpp>
+#include <promptlayer/transports/detail/request_limits.hpp>
 
 #ifndef _WINSOCKAPI_
-#include <winsock2.h> // or windows.h includes its predecessor, and Boost.Asio and others refuse that
+#include <winsock2.h> // otherwise windows.h includes its predecessor, which Boost.Asio and others reject
 #endif
 
 #include <windows.h>
@@ -24,6 +26,7 @@
 #include <limits>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -36,42 +39,41 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// Why WinHTTP cannot send a request as it stands; else null. It takes UTF-16 and does not say which bytes it
-/// makes of what is not ASCII.
-inline const char* winhttp_unsendable(const http_request& request) noexcept {
+/// Returns why WinHTTP cannot send a request unchanged; nullopt if it can. WinHTTP takes UTF-16 and does not
+/// document which bytes it sends for other characters than ASCII.
+inline std::optional<transport_failure> winhttp_request_error(const http_request& request) {
     const auto ascii = [](const header& h) { return ascii_from('\t', h.value); };
     if (!std::all_of(request.headers.begin(), request.headers.end(), ascii))
-        return "a header holds what is not ASCII";
+        return not_sent(failure::other, "a header has a character that is not ASCII");
     if (request.body.size() > std::numeric_limits<DWORD>::max())
-        return "the body exceeds 4 GiB";
-    return invalid_reason(request);
+        return not_sent(failure::other, "the body exceeds 4 GiB");
+    return request_error(request);
 }
 
-/// ASCII as WinHTTP takes it.
 inline std::wstring to_wide(std::string_view ascii) { return {ascii.begin(), ascii.end()}; }
 
 struct winhttp_error {
     failure kind;
-    const char* words;
+    const char* message;
 };
 
-/// What an error of WinHTTP means, or one of sockets and TLS, which Wine passes on.
+/// Describes an error of WinHTTP, or one of sockets and TLS, which Wine passes on.
 constexpr winhttp_error winhttp_error_of(DWORD code) noexcept {
     switch (code) {
     case ERROR_WINHTTP_OPERATION_CANCELLED: return {failure::cancelled, "cancelled"};
     case ERROR_WINHTTP_NAME_NOT_RESOLVED: return {failure::resolve, "the host has no address"};
-    case ERROR_WINHTTP_CANNOT_CONNECT: return {failure::connect, "the host takes no connection"};
+    case ERROR_WINHTTP_CANNOT_CONNECT: return {failure::connect, "the host accepts no connection"};
     case ERROR_WINHTTP_TIMEOUT:
-    case WSAETIMEDOUT: return {failure::timeout, "the time allowed has passed"};
+    case WSAETIMEDOUT: return {failure::timeout, "timed out"};
     case ERROR_WINHTTP_CONNECTION_ERROR:
     case WSAECONNABORTED:
-    case WSAECONNRESET: return {failure::reset, "the connection broke"};
+    case WSAECONNRESET: return {failure::reset, "the connection ended"};
     case ERROR_WINHTTP_INVALID_SERVER_RESPONSE:
-        return {failure::reset, "the connection ended before the answer did, or that is not HTTP"};
+        return {failure::reset, "the connection ended within the response, or the response is not HTTP"};
     case ERROR_WINHTTP_SECURE_CERT_DATE_INVALID: return {failure::tls, "the certificate has expired"};
-    case ERROR_WINHTTP_SECURE_CERT_CN_INVALID: return {failure::tls, "the certificate is of another host"};
+    case ERROR_WINHTTP_SECURE_CERT_CN_INVALID: return {failure::tls, "the certificate is for another host"};
     case ERROR_WINHTTP_SECURE_INVALID_CA:
-        return {failure::tls, "the certificate is from no authority that Windows trusts"};
+        return {failure::tls, "Windows does not trust the CA of the certificate"};
     case ERROR_WINHTTP_CLIENT_AUTH_CERT_NEEDED:
     case ERROR_WINHTTP_SECURE_CERT_REV_FAILED:
     case ERROR_WINHTTP_SECURE_CERT_REVOKED:
@@ -80,12 +82,12 @@ constexpr winhttp_error winhttp_error_of(DWORD code) noexcept {
     case ERROR_WINHTTP_SECURE_FAILURE:
     case ERROR_WINHTTP_SECURE_INVALID_CERT: return {failure::tls, "the TLS handshake failed"};
     }
-    constexpr DWORD of_security_support = 0x8009; // SEC_E_...
-    return code >> 16 == of_security_support ? winhttp_error{failure::tls, "the TLS handshake failed"}
-                                             : winhttp_error{failure::other, "WinHTTP failed"};
+    constexpr DWORD security_facility = 0x8009; // SEC_E_...
+    return code >> 16 == security_facility ? winhttp_error{failure::tls, "the TLS handshake failed"}
+                                           : winhttp_error{failure::other, "WinHTTP failed"};
 }
 
-/// The error that says what was found wrong with a certificate.
+/// Returns the error for the flags of a rejected certificate.
 constexpr DWORD winhttp_error_of_certificate(DWORD flags) noexcept {
     return flags & WINHTTP_CALLBACK_STATUS_FLAG_INVALID_CA          ? ERROR_WINHTTP_SECURE_INVALID_CA
            : flags & WINHTTP_CALLBACK_STATUS_FLAG_CERT_CN_INVALID   ? ERROR_WINHTTP_SECURE_CERT_CN_INVALID
@@ -99,29 +101,29 @@ struct winhttp_close {
 };
 using winhttp_handle = std::unique_ptr<HINTERNET, winhttp_close>;
 
-/// What the threads of WinHTTP, of `send` and of `cancel` tell each other.
+/// Connects the threads of WinHTTP, of `send` and of `cancel`.
 struct winhttp_signal {
     std::mutex mutex{};
-    std::condition_variable changed{};
+    std::condition_variable condition{};
     std::size_t cancels = 0;
     std::size_t open = 0; // requests that WinHTTP has not closed yet
 };
 
-/// What WinHTTP reads, writes and calls back with for as long as it has a request; that may be longer than
-/// `send` waits. What follows `buffer` is guarded by the mutex of the signal.
+/// The memory that WinHTTP uses while it has a request, which may be longer than `send` waits. The mutex of
+/// the signal guards the members after `buffer`.
 struct winhttp_exchange {
     const std::shared_ptr<winhttp_signal> signal;
     std::string body;
     std::array<char, 16 * 1024> buffer{};
     std::shared_ptr<winhttp_exchange> self{}; // until WinHTTP has closed the request
-    bool done = false;           // the function of WinHTTP that was called last has done its work
-    DWORD error = ERROR_SUCCESS; // of that function
-    DWORD count = 0;             // bytes that it found or read
+    bool done = false;                        // the last call of WinHTTP has completed
+    DWORD error = ERROR_SUCCESS;              // of that call
+    DWORD count = 0;                          // bytes available or read
     DWORD certificate = ERROR_WINHTTP_SECURE_FAILURE;
-    bool sending = false; // or sent
+    bool send_started = false;
     bool sent = false;
-    bool reading_body = false; // or read
-    bool cut = false;          // the connection ended within the body
+    bool body_started = false;
+    bool cut = false; // the connection ended within the body
 
     winhttp_exchange(std::shared_ptr<winhttp_signal> shared, std::string request_body)
         : signal(std::move(shared)), body(std::move(request_body)) {}
@@ -133,12 +135,12 @@ struct winhttp_exchange {
     }
 
     void take(DWORD status, const void* info, DWORD length) noexcept {
-        std::shared_ptr<winhttp_exchange> last; // outlives the lock
-        const std::lock_guard held{signal->mutex};
+        std::shared_ptr<winhttp_exchange> owner; // destroyed after the lock
+        const std::lock_guard guard{signal->mutex};
         const auto number = [=] { return *static_cast<const DWORD*>(info); };
         switch (status) {
-        case WINHTTP_CALLBACK_STATUS_SENDING_REQUEST: sending = true; return;
-        case WINHTTP_CALLBACK_STATUS_RESPONSE_RECEIVED: cut = cut || (reading_body && number() == 0); return;
+        case WINHTTP_CALLBACK_STATUS_SENDING_REQUEST: send_started = true; return;
+        case WINHTTP_CALLBACK_STATUS_RESPONSE_RECEIVED: cut = cut || (body_started && number() == 0); return;
         case WINHTTP_CALLBACK_STATUS_SECURE_FAILURE:
             certificate = winhttp_error_of_certificate(number());
             return;
@@ -147,21 +149,21 @@ struct winhttp_exchange {
             error = error == ERROR_WINHTTP_SECURE_FAILURE ? certificate : error;
             break;
         case WINHTTP_CALLBACK_STATUS_SENDREQUEST_COMPLETE: sent = true; break;
-        case WINHTTP_CALLBACK_STATUS_HEADERS_AVAILABLE: reading_body = true; break;
+        case WINHTTP_CALLBACK_STATUS_HEADERS_AVAILABLE: body_started = true; break;
         case WINHTTP_CALLBACK_STATUS_DATA_AVAILABLE: count = number(); break;
         case WINHTTP_CALLBACK_STATUS_READ_COMPLETE: count = length; break;
-        case WINHTTP_CALLBACK_STATUS_HANDLE_CLOSING: // none follows
-            last = std::move(self);
+        case WINHTTP_CALLBACK_STATUS_HANDLE_CLOSING: // the last notification
+            owner = std::move(self);
             --signal->open;
             break;
         default: return;
         }
         done = true;
-        signal->changed.notify_all();
+        signal->condition.notify_all();
     }
 };
 
-/// The sessions of a transport, null where WinHTTP gives none; they keep connections between requests.
+/// The sessions of a transport, which keep connections for further requests. Null if WinHTTP fails.
 struct winhttp_sessions {
     const std::shared_ptr<winhttp_signal> signal = std::make_shared<winhttp_signal>();
     const winhttp_handle plain = open(WINHTTP_ACCESS_TYPE_NO_PROXY);
@@ -171,11 +173,11 @@ struct winhttp_sessions {
     winhttp_sessions(const winhttp_sessions&) = delete;
     winhttp_sessions& operator=(const winhttp_sessions&) = delete;
 
-    /// Waits for WinHTTP to be done with requests that were given up, since it calls into this code (of a
-    /// DLL, maybe) until then. Windows is at once, Wine after the timeout.
+    /// Waits until WinHTTP has closed aborted requests, because it calls into this code, which may be of a
+    /// DLL, until then. Windows closes them at once, Wine after the timeout.
     ~winhttp_sessions() {
-        std::unique_lock held{signal->mutex};
-        signal->changed.wait_for(held, std::chrono::seconds{1}, [&] { return signal->open == 0; });
+        std::unique_lock guard{signal->mutex};
+        signal->condition.wait_for(guard, std::chrono::seconds{1}, [&] { return signal->open == 0; });
     }
 
     static bool set(HINTERNET handle, DWORD option, DWORD value) noexcept {
@@ -183,7 +185,7 @@ struct winhttp_sessions {
     }
 
     static winhttp_handle open(DWORD access) noexcept {
-        constexpr DWORD tls_1_2 = 0x800, tls_1_3 = 0x2000; // Windows 11 is the first to know the latter
+        constexpr DWORD tls_1_2 = 0x800, tls_1_3 = 0x2000; // 1.3 needs Windows 11
         constexpr DWORD notifications = WINHTTP_CALLBACK_FLAG_ALL_COMPLETIONS |
                                         WINHTTP_CALLBACK_FLAG_HANDLES | WINHTTP_CALLBACK_FLAG_SEND_REQUEST |
                                         WINHTTP_CALLBACK_FLAG_RECEIVE_RESPONSE |
@@ -199,55 +201,51 @@ struct winhttp_sessions {
     }
 };
 
-/// One request, from WinHTTP's first function to its last.
+/// Makes the calls of WinHTTP for one request.
 class winhttp_call {
-    static constexpr std::chrono::hours longest{24 * 24}; // WinHTTP counts milliseconds in an int
-
     const winhttp_sessions& sessions_;
     const http_request& request_;
-    const std::chrono::milliseconds timeout_ = std::min<std::chrono::milliseconds>(request_.timeout, longest);
+    const std::chrono::milliseconds timeout_ = clamp_timeout(request_.timeout);
     const std::chrono::steady_clock::time_point deadline_ = std::chrono::steady_clock::now() + timeout_;
     std::size_t cancels_ = 0;
     std::shared_ptr<winhttp_exchange> exchange_{};
     winhttp_handle connection_{};
     winhttp_handle handle_{};
 
-    std::unique_lock<std::mutex> guard() const { return std::unique_lock{sessions_.signal->mutex}; }
+    std::unique_lock<std::mutex> acquire() const { return std::unique_lock{sessions_.signal->mutex}; }
 
-    /// Calls a function of WinHTTP and waits until it has done its work; its error.
+    /// Calls a function of WinHTTP and waits until the call has completed. Returns its error.
     template <class FunctionT, class... ArgumentsT>
     DWORD error_of(FunctionT function, ArgumentsT... arguments) {
         if (!function(handle_.get(), arguments...))
             return GetLastError();
-        auto held = guard();
+        auto guard = acquire();
         const auto cancelled = [&] { return sessions_.signal->cancels != cancels_; };
-        const auto over = [&] { return exchange_->done || cancelled(); };
-        if (!sessions_.signal->changed.wait_until(held, deadline_, over))
+        const auto ended = [&] { return exchange_->done || cancelled(); };
+        if (!sessions_.signal->condition.wait_until(guard, deadline_, ended))
             return ERROR_WINHTTP_TIMEOUT;
         exchange_->done = false;
         return cancelled() ? ERROR_WINHTTP_OPERATION_CANCELLED : exchange_->error;
     }
 
-    /// A reset before the request was sent means that there was no connection; what TLS finds wrong after it
-    /// was, is a reset.
+    /// Returns the failure. A reset before the request was sent is a `failure::connect`; a failure of TLS
+    /// after it was sent is a `failure::reset`.
     transport_failure failed(DWORD code) const {
         const winhttp_error error = winhttp_error_of(code);
-        transport_failure made =
-            failed(error.kind, std::string{error.words} + " (WinHTTP error " + std::to_string(code) + ")");
-        if (made.kind == failure::reset && !made.maybe_delivered)
-            made.kind = failure::connect;
-        else if (made.kind == failure::tls && made.maybe_delivered)
-            made.kind = failure::reset;
-        return made;
+        transport_failure failed_request =
+            failed(error.kind, std::string{error.message} + " (WinHTTP error " + std::to_string(code) + ")");
+        if (failed_request.kind == failure::reset && !failed_request.maybe_delivered)
+            failed_request.kind = failure::connect;
+        else if (failed_request.kind == failure::tls && failed_request.maybe_delivered)
+            failed_request.kind = failure::reset;
+        return failed_request;
     }
 
     DWORD open() {
         const url_parts url = split_url(request_.url);
         const bool bracketed = url.authority.starts_with('[');
         const std::wstring host = to_wide(url.authority.substr(0, url.host.size() + (bracketed ? 2 : 0)));
-        std::wstring target = to_wide(url.target);
-        if (!target.starts_with(L'/'))
-            target.insert(0, 1, L'/');
+        const std::wstring target = to_wide(request_target(url));
         const auto& session = url.secure ? sessions_.secure : sessions_.plain;
         connection_.reset(
             WinHttpConnect(session.get(), host.c_str(), static_cast<INTERNET_PORT>(url.port), 0));
@@ -259,7 +257,7 @@ class winhttp_call {
                                                                 (url.secure ? WINHTTP_FLAG_SECURE : 0))));
         if (!handle_)
             return GetLastError();
-        if (url.secure) // for a server that asks for a certificate and does without
+        if (url.secure) // for a server that asks for a certificate but does not need one
             WinHttpSetOption(handle_.get(), WINHTTP_OPTION_CLIENT_CERT_CONTEXT, nullptr, 0);
         return prepare();
     }
@@ -271,11 +269,12 @@ class winhttp_call {
         if (!WinHttpSetOption(handle, WINHTTP_OPTION_CONTEXT_VALUE, &context, sizeof context))
             return GetLastError();
         {
-            const auto held = guard();
+            const auto guard = acquire();
             exchange_->self = exchange_;
             ++sessions_.signal->open;
         }
-        const auto timeout = static_cast<int>((timeout_ + std::chrono::seconds{1}).count()); // ours is first
+        const auto timeout =
+            static_cast<int>((timeout_ + std::chrono::seconds{1}).count()); // after the deadline
         const auto set = &winhttp_sessions::set;
         if (!set(handle, WINHTTP_OPTION_DISABLE_FEATURE,
                  WINHTTP_DISABLE_REDIRECTS | WINHTTP_DISABLE_COOKIES | WINHTTP_DISABLE_AUTHENTICATION) ||
@@ -288,9 +287,8 @@ class winhttp_call {
         };
         for (const header& h : request_.headers)
             add(h.name, h.value);
-        const std::string& method = request_.method;
-        if (request_.body.empty() && (method == "POST" || method == "PUT" || method == "PATCH"))
-            add("Content-Length", "0"); // that of a body WinHTTP adds
+        if (request_.body.empty() && has_content_length(request_))
+            add("Content-Length", "0"); // WinHTTP adds it only if there is a body
         const std::wstring wide = to_wide(lines);
         const auto count = static_cast<DWORD>(wide.size());
         return wide.empty() || WinHttpAddRequestHeaders(handle, wide.c_str(), count, WINHTTP_ADDREQ_FLAG_ADD)
@@ -298,10 +296,10 @@ class winhttp_call {
                    : GetLastError();
     }
 
-    /// The headers as they came: WinHTTP has converted them from the code page of the system.
+    /// Reads the headers as they arrived. WinHTTP has converted them from the code page of the system.
     DWORD read_headers(http_response& response) {
-        const auto query = [&](DWORD what, void* to, DWORD& size) {
-            return WinHttpQueryHeaders(handle_.get(), what, nullptr, to, &size, nullptr);
+        const auto query = [&](DWORD item, void* buffer, DWORD& size) {
+            return WinHttpQueryHeaders(handle_.get(), item, nullptr, buffer, &size, nullptr);
         };
         DWORD size = 0, status = 0, status_size = sizeof status;
         query(WINHTTP_QUERY_RAW_HEADERS_CRLF, nullptr, size);
@@ -309,12 +307,13 @@ class winhttp_call {
         if (!query(WINHTTP_QUERY_RAW_HEADERS_CRLF, wide.data(), size) ||
             !query(WINHTTP_QUERY_STATUS_CODE | WINHTTP_QUERY_FLAG_NUMBER, &status, status_size))
             return GetLastError();
-        const auto converted = [&, count = static_cast<int>(size / sizeof(wchar_t))](char* to, int room) {
-            return WideCharToMultiByte(CP_ACP, 0, wide.data(), count, to, room, nullptr, nullptr);
+        const auto convert = [&, count = static_cast<int>(size / sizeof(wchar_t))](char* buffer, int room) {
+            return WideCharToMultiByte(CP_ACP, 0, wide.data(), count, buffer, room, nullptr, nullptr);
         };
-        std::string text(static_cast<std::size_t>(converted(nullptr, 0)), '\0');
-        converted(text.data(), static_cast<int>(text.size()));
-        // Wine takes headers that end too early for whole, and an interim answer (but 100) for the final one.
+        std::string text(static_cast<std::size_t>(convert(nullptr, 0)), '\0');
+        convert(text.data(), static_cast<int>(text.size()));
+        // Wine accepts headers that are cut, and takes an informational response (except 100) for the final
+        // one.
         if (status < 200 || text.size() < 2 || (text.ends_with("\r\n") && !text.ends_with("\r\n\r\n")))
             return ERROR_WINHTTP_INVALID_SERVER_RESPONSE;
         response.status = static_cast<int>(status);
@@ -322,7 +321,7 @@ class winhttp_call {
             const std::string_view line = rest.substr(0, rest.find("\r\n"));
             const std::string_view name = line.substr(0, line.find(':'));
             if (line.data() != text.data()) { // the status line
-                // `Content-Length : 3` would count for nothing.
+                // WinHTTP would ignore `Content-Length : 3`.
                 if (name.find_first_of(" \t") != name.npos)
                     return ERROR_WINHTTP_INVALID_SERVER_RESPONSE;
                 if (name.size() != line.size())
@@ -334,17 +333,17 @@ class winhttp_call {
         return ERROR_SUCCESS;
     }
 
-    /// Reads to the end, or until the body is longer than allowed.
+    /// Reads the body up to one byte more than allowed.
     DWORD read_body(std::string& body) {
         auto& buffer = exchange_->buffer;
         while (body.size() <= request_.max_response_bytes) {
             if (const DWORD error = error_of(WinHttpQueryDataAvailable, nullptr))
                 return error;
-            auto most = std::clamp<std::size_t>(exchange_->count, 1, buffer.size()); // 1: reads the end
-            if (const std::size_t room = request_.max_response_bytes - body.size(); room < most)
-                most = room + 1;
+            auto size = std::clamp<std::size_t>(exchange_->count, 1, buffer.size()); // 1: reads the end
+            if (const std::size_t room = request_.max_response_bytes - body.size(); room < size)
+                size = room + 1;
             if (const DWORD error =
-                    error_of(WinHttpReadData, buffer.data(), static_cast<DWORD>(most), nullptr))
+                    error_of(WinHttpReadData, buffer.data(), static_cast<DWORD>(size), nullptr))
                 return error;
             if (exchange_->count == 0)
                 break;
@@ -353,16 +352,16 @@ class winhttp_call {
         return ERROR_SUCCESS;
     }
 
-    /// Whether a body that has ended ended in its place: WinHTTP does not compare it with its length, and
-    /// Wine's does not miss the last chunk.
-    bool whole(const http_response& response) const {
-        if (request_.method == "HEAD" || response.status == 204 || response.status == 304)
+    /// Returns whether the body is complete. WinHTTP does not compare a body with its length, and Wine does
+    /// not notice a missing last chunk. Over TLS, a body that ends with the connection may be cut.
+    bool is_complete(const http_response& response) const {
+        if (!has_body(request_.method, response.status))
             return true;
-        const auto held = guard();
+        const auto guard = acquire();
         if (find_header(response.headers, "Transfer-Encoding"))
             return !exchange_->cut;
-        if (!find_header(response.headers, "Content-Length"))
-            return !split_url(request_.url).secure; // where a cut would not be noticed
+        if (is_close_delimited(response.headers))
+            return !split_url(request_.url).secure;
         const std::string size = std::to_string(response.body.size());
         return std::all_of(response.headers.begin(), response.headers.end(), [&](const header& h) {
             return !equal_ignoring_case(h.name, "Content-Length") || h.value == size;
@@ -372,15 +371,15 @@ class winhttp_call {
 public:
     winhttp_call(const winhttp_sessions& sessions, const http_request& request)
         : sessions_(sessions), request_(request) {
-        const auto held = guard();
+        const auto guard = acquire();
         cancels_ = sessions_.signal->cancels;
     }
 
     transport_failure failed(failure kind, std::string message) const {
-        const auto held = guard();
-        // A request to a proxy is "sending" too, and the handshake with the host comes after it.
+        const auto guard = acquire();
+        // A request to a proxy is sent too, before the handshake with the host.
         return {kind, std::move(message),
-                exchange_ && (kind == failure::tls ? exchange_->sent : exchange_->sending)};
+                exchange_ && (kind == failure::tls ? exchange_->sent : exchange_->send_started)};
     }
 
     transport_result run(const std::function<void(HINTERNET)>& configure) {
@@ -400,7 +399,7 @@ public:
             return failed(error);
         if (const DWORD error = read_body(response.body))
             return failed(error);
-        if (response.body.size() <= request_.max_response_bytes && !whole(response))
+        if (response.body.size() <= request_.max_response_bytes && !is_complete(response))
             return failed(failure::reset, "the body ended before its length");
         return response;
     }
@@ -408,25 +407,27 @@ public:
 
 } // namespace detail
 
-/// A `Transport` over WinHTTP, which is part of Windows: no library to ship. Needs Windows 8.1 or later;
-/// works under Wine too. Link `winhttp` (Visual C++ does it by itself).
+/// A `Transport` over WinHTTP, which is part of Windows, so there is no library to ship. Needs Windows 8.1 or
+/// later; works with Wine too. Link `winhttp` (Visual C++ does so automatically).
 ///
-/// - `http` and `https` only, HTTP/1.1, TLS 1.2 or later; no redirects, no cookies, no authentication, no
-///   decompression. Peer and host of `https` are verified, with the authorities that Windows trusts: one of
-///   your own is added to its certificate store. Revocation is not checked, as is WinHTTP's default.
-/// - `https` goes through the proxy that is set in Windows, `http` through none.
-/// - A header that is not ASCII is a `failure::other` and not sent: WinHTTP takes UTF-16 and does not say
-///   which bytes it makes of it.
-/// - Of a body it reads `max_response_bytes` + 1, of headers 64 KiB, which is WinHTTP's limit.
-/// - A body over `https` without a length and without chunks is a failure: a cut would not be noticed.
-/// - Wine's WinHTTP hardly checks chunks: a size that is no number ends the body, which then counts as
-///   whole, and the two bytes after the data of a chunk may be any.
-/// - Where the server has closed a kept connection, WinHTTP may send the request again on a new one.
-/// - `timeout` is at most 24 days; one of 0 or less fails at once.
+/// - Sends to `http` and `https` URLs with HTTP/1.1 and TLS 1.2 or later. Follows no redirect, decompresses
+///   nothing, and uses neither cookies nor authentication. Verifies peer and host of `https` with the CAs
+///   that Windows trusts; add a CA of your own to its certificate store. Does not check revocation, as is the
+///   default of WinHTTP.
+/// - `https` uses the proxy that is set in Windows, `http` uses none.
+/// - A header that is not ASCII is a `failure::other` and not sent: WinHTTP takes UTF-16 and does not
+/// document
+///   which bytes it sends.
+/// - Reads `max_response_bytes` + 1 of a body and 64 KiB of headers, which is the limit of WinHTTP.
+/// - A body over `https` that has neither a length nor chunks is a failure, because a cut would not be
+/// noticed.
+/// - Wine hardly checks chunks: a size that is not a number ends the body, which then counts as complete, and
+///   the two bytes after the data of a chunk may have any value.
+/// - If the server has closed a kept connection, WinHTTP may send the request again on a new one.
+/// - `timeout` is at most 24 days; 0 or less fails at once.
 ///
 /// Any number of threads at once. Movable between requests. WinHTTP has threads of its own; the destructor
-/// waits, for 1 second at most, until they are done with requests that were given up. Not to be destroyed in
-/// DllMain.
+/// waits up to 1 second until they have ended aborted requests. Must not be destroyed in DllMain.
 class winhttp_transport {
     std::unique_ptr<detail::winhttp_sessions> sessions_ = std::make_unique<detail::winhttp_sessions>();
     std::function<void(HINTERNET)> configure_{};
@@ -436,40 +437,33 @@ public:
 
     winhttp_transport() = default;
 
-    /// `configure` is called with the handle of every request, on the thread of `send`, after the options of
-    /// this class: for a proxy, a client certificate, ... It may be called from several threads at once,
-    /// leaves context, callback and headers alone and does not call the transport.
+    /// `configure` is called with the handle of every request on the thread of `send`, after the options of
+    /// this class are set. It can set a proxy, a client certificate and so on. It may be called from several
+    /// threads at once. It must not change context, callback and headers, and must not call the transport.
     explicit winhttp_transport(std::function<void(HINTERNET)> configure) : configure_(std::move(configure)) {}
 
-    /// Sends one request and waits for its outcome, as the contract in `transport.hpp` has it. A request that
-    /// cannot be sent as it stands (a line break in a header, ...) is a `failure::other` and not sent. The
-    /// message of a failure has WinHTTP's error code.
+    /// Sends one request and waits for its outcome, by the contract in `transport.hpp`. A request that cannot
+    /// be sent unchanged (a line break in a header, ...) is a `failure::other` and not sent. The message of a
+    /// failure contains the error code of WinHTTP.
     transport_result send(const http_request& request) {
-        const auto unsent = [](failure kind, const char* why) { return transport_failure{kind, why, false}; };
-        if (const char* const why = detail::winhttp_unsendable(request))
-            return unsent(failure::other, why);
-        if (request.timeout <= std::chrono::milliseconds{0})
-            return unsent(failure::timeout, "the request allows no time");
+        if (auto error = detail::winhttp_request_error(request))
+            return *std::move(error);
         if (!sessions_ || !sessions_->plain || !sessions_->secure)
-            return unsent(failure::other, "WinHTTP cannot be opened");
+            return detail::not_sent(failure::other, "WinHTTP cannot be opened");
         detail::winhttp_call call{*sessions_, request};
-        transport_result outcome = transport_failure{};
-        detail::guard_exceptions([&] { outcome = call.run(configure_); },
-                                 [&](const char* what) {
-                                     outcome = call.failed(failure::other, what);
-                                     return true;
-                                 });
-        return outcome;
+        return detail::guard_exceptions(
+            [&]() -> transport_result { return call.run(configure_); },
+            [&](const char* message) -> transport_result { return call.failed(failure::other, message); });
     }
 
-    /// Ends all requests in flight with `failure::cancelled`; later ones are not affected. Does not wait for
-    /// them. Any thread, but not while the transport is moved or destroyed.
+    /// Ends all requests in flight with `failure::cancelled`. Later requests are not affected. Does not wait.
+    /// May be called from any thread, except while the transport is moved or destroyed.
     void cancel() noexcept {
         if (!sessions_)
             return;
-        const std::lock_guard held{sessions_->signal->mutex};
+        const std::lock_guard guard{sessions_->signal->mutex};
         ++sessions_->signal->cancels;
-        sessions_->signal->changed.notify_all();
+        sessions_->signal->condition.notify_all();
     }
 };
 
