@@ -28,8 +28,9 @@ auto append_to(std::vector<outcome>& outcomes) {
 
 /// Returns a transport that leaves each completion to the test.
 auto holding_transport(std::vector<pl::completion>& completions) {
-    return pl::transport_from(
-        [&completions](pl::http_request, pl::completion complete) { completions.push_back(std::move(complete)); });
+    return pl::transport_from([&completions](pl::http_request, pl::completion complete) {
+        completions.push_back(std::move(complete));
+    });
 }
 
 } // namespace
