@@ -3079,11 +3079,11 @@ auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action(
 }
 
 /// Throws the present exception once more. For `on_throw` of `guard_exceptions`.
-inline void rethrow() {
 #if defined(__cpp_exceptions)
-    throw;
+[[noreturn]] inline void rethrow() { throw; }
+#else
+inline void rethrow() {}
 #endif
-}
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
@@ -3521,7 +3521,8 @@ inline integer_reading read_integer(const boost::json::value& number) noexcept {
     if (!(value >= -limit && value < limit))
         return {.fits = false};
     const auto integer = static_cast<std::int64_t>(value);
-    return {.value = integer, .is_integral = static_cast<double>(integer) == value};
+    const auto whole = static_cast<double>(integer);
+    return {.value = integer, .is_integral = !(whole < value) && !(whole > value)};
 }
 
 /// Reads the reply of a response: what does not follow its model goes to `report`. Text is stored without
@@ -4375,9 +4376,9 @@ PROMPTLAYER_DECL std::function<double()> random_source() {
         reinterpret_cast<std::uintptr_t>(&state), reinterpret_cast<std::uintptr_t>(&random_source)};
     for (const std::uint64_t part : parts)
         state = mix_bits(state) ^ part;
-    return [state = mix_bits(state)]() mutable {
-        state += 0x9E37'79B9'7F4A'7C15;
-        return static_cast<double>(mix_bits(state) >> 11) * 0x1p-53; // a double has 53 bits
+    return [position = mix_bits(state)]() mutable {
+        position += 0x9E37'79B9'7F4A'7C15;
+        return static_cast<double>(mix_bits(position) >> 11) * 0x1p-53; // a double has 53 bits
     };
 }
 

@@ -126,9 +126,9 @@ PROMPTLAYER_DECL std::function<double()> random_source() {
         reinterpret_cast<std::uintptr_t>(&state), reinterpret_cast<std::uintptr_t>(&random_source)};
     for (const std::uint64_t part : parts)
         state = mix_bits(state) ^ part;
-    return [state = mix_bits(state)]() mutable {
-        state += 0x9E37'79B9'7F4A'7C15;
-        return static_cast<double>(mix_bits(state) >> 11) * 0x1p-53; // a double has 53 bits
+    return [position = mix_bits(state)]() mutable {
+        position += 0x9E37'79B9'7F4A'7C15;
+        return static_cast<double>(mix_bits(position) >> 11) * 0x1p-53; // a double has 53 bits
     };
 }
 

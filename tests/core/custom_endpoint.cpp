@@ -6,6 +6,7 @@
 
 #include <boost/json.hpp>
 
+#include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
@@ -158,6 +159,26 @@ template <class Any>
 } // namespace elsewhere
 
 } // namespace
+
+TEST_CASE("an integer of a reply is read by its value, and the last of repeated members counts") {
+    const auto ticket = [](const std::string& number) {
+        return pl::decode<file_ticket>({200, {}, R"({"ticket":)" + number + "}"});
+    };
+    CHECK(ticket("7.0")->ticket == 7);
+    CHECK(ticket("-7e2")->ticket == -700);
+    CHECK(ticket("9223372036854775807")->ticket == INT64_MAX);
+    CHECK(ticket("-9223372036854775808")->ticket == INT64_MIN);
+    CHECK(ticket("1,\"ticket\":2")->ticket == 2);
+    CHECK(to_string(ticket("7.5").error().violations.at(0)) ==
+          "ticket: must be an integer, is a number with a fraction");
+    for (const char* const number : {"9223372036854775808", "1e19", "-1e19", "1e300"})
+        CHECK(to_string(ticket(number).error().violations.at(0)) == "ticket: must fit in 64 bits signed");
+}
+
+TEST_CASE("a reply of any length is read whole") {
+    const std::string queue(200'000, 'q');
+    CHECK(pl::decode<file_ticket>({200, {}, R"({"ticket":7,"queue":")" + queue + "\"}"})->queue == queue);
+}
 
 TEST_CASE("functions in a model's namespace do not replace the library's, and a reply may be empty") {
     CHECK(pl::validate(elsewhere::named{}).size() == 1);

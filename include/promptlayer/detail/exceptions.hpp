@@ -30,11 +30,11 @@ auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action(
 }
 
 /// Throws the present exception once more. For `on_throw` of `guard_exceptions`.
-inline void rethrow() {
 #if defined(__cpp_exceptions)
-    throw;
+[[noreturn]] inline void rethrow() { throw; }
+#else
+inline void rethrow() {}
 #endif
-}
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI

@@ -84,7 +84,8 @@ inline integer_reading read_integer(const boost::json::value& number) noexcept {
     if (!(value >= -limit && value < limit))
         return {.fits = false};
     const auto integer = static_cast<std::int64_t>(value);
-    return {.value = integer, .is_integral = static_cast<double>(integer) == value};
+    const auto whole = static_cast<double>(integer);
+    return {.value = integer, .is_integral = !(whole < value) && !(whole > value)};
 }
 
 /// Reads the reply of a response: what does not follow its model goes to `report`. Text is stored without
