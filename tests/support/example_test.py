@@ -238,7 +238,7 @@ def test_the_service(base):
     responds("429-no-wait", code=1, err=["the service asks for fewer requests (HTTP 429)", LATER])
     responds("500", code=1, err=re.compile(rf"the service failed \(HTTP 500\).*\n{LATER}\n"))
     before = len(Service.received)
-    unexpected = r"the service answered with an unexpected status, .*\(HTTP 302(, redirects to the same host)?\).*\n"
+    unexpected = r"the service returned an unexpected status.*\(HTTP 302(, redirects to the same host)?\).*\n"
     responds("elsewhere", code=1, err=re.compile(unexpected))
     check("a redirect is not followed", len(Service.received) == before + 1, Service.received[before:])
     no_answer = "no response from the service: "
