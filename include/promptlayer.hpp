@@ -226,9 +226,9 @@
 #ifndef PROMPTLAYER_DETAIL_ABI_HPP
 #define PROMPTLAYER_DETAIL_ABI_HPP
 
-// With PROMPTLAYER_SEPARATE_COMPILATION, in all files of a program, what is neither a template nor constexpr
-// is declared only. One source file defines PROMPTLAYER_SOURCE as well and so compiles it; `source.cpp`
-// beside the headers is such a file.
+// If all files of a program define PROMPTLAYER_SEPARATE_COMPILATION, the headers only declare functions that
+// are neither templates nor constexpr. One source file also defines PROMPTLAYER_SOURCE and so compiles these
+// functions; `source.cpp` beside the headers is such a file.
 #if defined(PROMPTLAYER_SOURCE) && !defined(PROMPTLAYER_SEPARATE_COMPILATION)
 #define PROMPTLAYER_SEPARATE_COMPILATION
 #endif
@@ -662,7 +662,7 @@ PROMPTLAYER_DECL std::string to_string(const error& failed) {
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// What one pass over a string finds.
+/// The result of `scan`.
 struct text_scan {
     bool valid_utf8 = true;      ///< by RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
     std::size_t code_points = 0; ///< up to the first invalid byte; JSON Schema's measure of length
@@ -784,7 +784,7 @@ PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
             p += plain;
             continue;
         }
-        // At most one block of 8 bytes, in which something is not plain.
+        // Scans the next 8 bytes, or the rest, one code point at a time.
         const char* const block_end = p + std::min<std::ptrdiff_t>(8, end - p);
         while (p < block_end) {
             const char* const next = scan_sequence(p, end, scanned);
@@ -1170,7 +1170,8 @@ public:
     constexpr const T& operator*() const noexcept { return value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
-    // Constexpr if the comparison of T is; not in every standard library that of a string is.
+    // Constexpr only if T can be compared in constant expressions. Some standard libraries cannot
+    // compare strings there.
     friend bool operator==(const required&, const required&) = default;
 };
 
@@ -1209,7 +1210,7 @@ public:
     }
     constexpr void reset() noexcept { value_.reset(); }
 
-    // One for each kind of operand, so that no comparison of std::optional takes this class for a value.
+    // Each kind of operand has an overload. Without them std::optional would compare this class as a value.
     friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
     friend constexpr bool operator==(const optional& a, const std::optional<T>& b) { return a.value_ == b; }
     friend constexpr bool operator==(const optional& a, std::nullopt_t) noexcept { return !a.has_value(); }
@@ -1308,7 +1309,7 @@ consteval json_type json_type_of() {
     else {
         static_assert(variables<T>,
                       "promptlayer: a member of a model is a bool, an integer, a string, or a range of "
-                      "pairs of strings, where it may be absent in std::optional");
+                      "pairs of strings; put a member that may be absent into std::optional");
         return json_type::object;
     }
 }
@@ -1446,8 +1447,8 @@ inline constexpr bool is_field = requires {
 
 } // namespace detail
 
-/// What a model is in JSON: a `field` for each member, and `at_most_one_of`s. A model names its own as the
-/// member type `schema`. Validation, reading, writing and the JSON Schema follow from it.
+/// Declares the JSON of a model: a `field` for each member, and any number of `at_most_one_of`. A model has
+/// its declaration as the member type `schema`. Validation, reading, writing and the JSON Schema follow it.
 template <class... ItemsT>
 struct schema {
     static constexpr std::size_t size = (std::size_t{detail::is_field<ItemsT>} + ... + 0);
@@ -1479,7 +1480,7 @@ struct schema {
         return count;
     }
 
-    /// Returns true if each name that is used is that of one field.
+    /// Returns true if field names are unique and each name in a group is the name of a field.
     static constexpr bool consistent() {
         bool consistent = true;
         const auto check = [&](std::string_view name) { consistent = consistent && count(name) == 1; };
@@ -1635,7 +1636,7 @@ public:
 
     constexpr void push_back(std::string_view name) { names_[size_++] = name; }
 
-    /// Calls `action` for each name that is there before, in n log n.
+    /// Calls `action` for each name that repeats an earlier name. Costs n log n.
     template <class ActionT>
     constexpr void for_each_repeat(ActionT&& action) {
         sort();
@@ -1695,7 +1696,7 @@ constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexc
     return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
 }
 
-/// Walks a set of variables: what it breaks goes to `report`, its JSON to `out`.
+/// Walks a set of variables. Reports violations to `report` and writes JSON to `out`.
 template <class ModelT, class OutputT, class ReportT>
 constexpr void walk_variables(const field_info& field, const ModelT& model, std::size_t index, OutputT& out,
                               ReportT& report) {
@@ -1734,7 +1735,7 @@ constexpr void check_groups(const model_info& info, std::uint64_t given, ReportT
     }
 }
 
-/// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
+/// Walks a model once, in the order of its schema. Reports violations to `report` and writes JSON to `out`.
 template <class ModelT, class OutputT, class ReportT>
 constexpr void walk(const model_info& info, const ModelT& model, std::size_t max_bytes, OutputT& out,
                     ReportT& report) {
@@ -1797,8 +1798,8 @@ struct violation_collector {
     violation_list list{};
     std::string_view api_key{}; ///< removed from all paths
 
-    /// Removes the key before a name is cut, so that no part of the key is left, and once more because
-    /// escapes and the text around the name may form it.
+    /// Returns the path of a location without the API key. Redacts twice: before the name is cut, so that no
+    /// part of the key is left, and at the end, because escapes may form the key.
     std::string path_of(const location& where) const {
         std::string path{where.member};
         if (where.variable)
@@ -1933,9 +1934,9 @@ template <class RequestT>
     return !report.is_set;
 }
 
-/// For `static_assert`, where `is_valid` would only say that it is false. Returns true. If a request is not
-/// valid, the compiler reports the first member that breaks a rule, and the rule, as a function that cannot
-/// be called: `too_many_characters<&...::label>`.
+/// Returns true if a request is valid; else it does not compile. Use it in `static_assert`: unlike
+/// `is_valid`, it makes the compiler name the first broken rule and its member, for example
+/// `too_many_characters<&...::label>`.
 template <class RequestT>
 [[nodiscard]] consteval bool require_valid(const RequestT& request,
                                            std::size_t max_request_bytes = default_max_request_bytes) {
@@ -2094,9 +2095,9 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Reads JSON into a model that has empty members. Returns `malformed_json` or `invalid_request` with every
-/// violation; nullopt if there is none. A template only so that header-only programs that do not read
-/// requests do not compile a second JSON parser; `FormatT` is `void`.
+/// Reads JSON into a model with empty members. Returns `malformed_json`, or `invalid_request` with every
+/// violation; nullopt if the JSON is valid. `FormatT` is always `void`: a template is compiled only in
+/// programs that call it, and this one needs a second JSON parser.
 template <class FormatT>
 std::optional<error> read_json(std::string_view text, const model_info& info, void* model);
 
@@ -2613,9 +2614,9 @@ PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::str
 /// number, because resolvers differ in how they read it.
 PROMPTLAYER_DECL bool is_host_name(std::string_view text) noexcept;
 
-/// The parts of an absolute `http` or `https` URL. They refer to it.
+/// The parts of an absolute `http` or `https` URL. The URL must outlive them.
 struct url_parts {
-    std::string_view error{};     ///< why it is not such a URL; then the other members are not to be used
+    std::string_view error{};     ///< why the URL is invalid; empty if it is valid
     bool secure = false;          ///< `https`
     std::string_view authority{}; ///< host and port, as they stand
     std::string_view host{};      ///< without the brackets of an IPv6 address
@@ -2723,7 +2724,7 @@ PROMPTLAYER_DECL url_parts split_url(std::string_view url) noexcept {
     const std::string_view scheme = url.substr(0, url.find("://"));
     parts.secure = equal_ignoring_case(scheme, "https");
     if (scheme.size() == url.size() || !(parts.secure || equal_ignoring_case(scheme, "http")))
-        return fail("must begin with https://, or http:// where the host is this machine");
+        return fail("must begin with https://, or with http:// if the host is this machine");
     url.remove_prefix(scheme.size() + 3);
     const std::string_view authority = parts.authority = url.substr(0, url.find_first_of("/?#"));
     parts.target = url.substr(authority.size());
@@ -2767,7 +2768,8 @@ PROMPTLAYER_DECL url_parts split_url(std::string_view url) noexcept {
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Reads all of `digits` as a number, at most the largest of its type; nullopt for anything else.
+/// Returns the number that `digits` spells; the largest number if it is larger; nullopt if `digits` is empty
+/// or has another character.
 inline std::optional<std::chrono::seconds::rep> parse_integer(std::string_view digits) noexcept {
     std::chrono::seconds::rep number = 0;
     const char* const end = digits.data() + digits.size();
@@ -2948,7 +2950,7 @@ inline bool is_harmless(std::string_view text, const std::vector<std::string_vie
 inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
                               std::size_t max_bytes = std::string_view::npos) {
     std::string shown = sanitize(text, text.npos);
-    if (holds_secret(shown, secrets)) // which, if it is not UTF-8, may have cut a code point
+    if (holds_secret(shown, secrets)) // redaction may cut a code point
         shown = sanitize(redact(std::move(shown), secrets), text.npos);
     return shown.size() <= max_bytes ? shown : sanitize(shown, max_bytes);
 }
@@ -3059,8 +3061,8 @@ PROMPTLAYER_DECL std::string to_string(const http_response& response) {
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Returns what `action` returns. Where exceptions exist and one escapes, returns what `on_throw` returns for
-/// its text.
+/// Calls `action` and returns its result. If `action` throws, returns the result of `on_throw` for the text
+/// of the exception.
 template <class ActionT, class OnThrowT>
 auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action()) {
 #if defined(__cpp_exceptions)
@@ -3078,7 +3080,7 @@ auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action(
 #endif
 }
 
-/// Throws the present exception once more. For `on_throw` of `guard_exceptions`.
+/// Rethrows the current exception. For `on_throw` of `guard_exceptions`.
 #if defined(__cpp_exceptions)
 [[noreturn]] inline void rethrow() { throw; }
 #else
@@ -3122,7 +3124,7 @@ struct lock {
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Why a transport returned no response.
+/// A request without a response: the kind of the failure and its message.
 struct transport_failure {
     failure kind = failure::other;
     std::string message{}; ///< for a person; errors show it bounded, without control characters and API key
@@ -3148,9 +3150,8 @@ using completion = std::function<void(transport_result)>;
 //
 // - It sends the method, the URL, every header and the body as they stand, once. No timeout, status or cut
 //   response makes it send again. The only exception: a kept connection ended without a byte of a response.
-// - It adds `Host` and `Content-Length` and, if the connection needs them, `Connection` or `Keep-Alive`,
-// unless
-//   the request has them. It adds no other header: no `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
+// - It adds only headers that the request does not have: `Host`, `Content-Length` and, if the connection
+//   needs them, `Connection` or `Keep-Alive`. Not `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
 // - Each request goes to the host and port of its own URL, with its own headers and none of another request.
 //   The host may be an IPv6 address in brackets.
 // - It refuses a request that it cannot send unchanged, with `failure::other`, not delivered. It may refuse
@@ -3174,14 +3175,12 @@ using completion = std::function<void(transport_result)>;
 // Time and connections:
 //
 // - It ends the request after `request.timeout`, in milliseconds, with `failure::timeout`. The time counts
-// from
-//   the call of `send` to the last byte, also while the request waits for others.
-// - It keeps its connections for the next requests. If the service has closed a connection meanwhile, it
-// opens
-//   another, or the request fails as not delivered.
+//   from the call of `send` to the last byte. It includes the wait for other requests.
+// - It keeps its connections for the next requests. If the service has closed a kept connection, the
+//   transport opens another, or the request fails as not delivered.
 // - It does not use a connection again after a timeout or a cancel, after `Connection: close` or HTTP/1.0,
 //   or if bytes came on the connection that no request asked for. It closes the connection.
-// - It does not throw. Where exceptions exist, the library catches an exception as `failure::other`.
+// - It does not throw. If it does, the library returns `failure::other`.
 //
 // Optional members of a transport, none of which throws:
 //
@@ -3192,9 +3191,8 @@ using completion = std::function<void(transport_result)>;
 // - `poll()`: continues the requests in flight and calls completions; does not wait.
 // - `poll(std::chrono::milliseconds)`: the same, but waits at most that long until there is something to do.
 // - `wakeup()`, for any thread: ends the present wait of `poll`, or the next.
-// - `max_in_flight(std::size_t)`: receives the number of requests that will be in flight at once. Called
-// once,
-//   before the first `send`.
+// - `max_in_flight(std::size_t)`: receives the largest number of requests in flight at once. The library
+//   calls it once, before the first `send`.
 //
 // `check_transport` (testing/conformance.hpp) runs a transport against this contract.
 
@@ -3525,8 +3523,8 @@ inline integer_reading read_integer(const boost::json::value& number) noexcept {
     return {.value = integer, .is_integral = !(whole < value) && !(whole > value)};
 }
 
-/// Reads the reply of a response: what does not follow its model goes to `report`. Text is stored without
-/// hidden characters and secrets.
+/// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
+/// without hidden characters and secrets.
 class reply_reader {
     const model_info& info_;
     void* reply_;
@@ -3596,7 +3594,7 @@ public:
 /// The limit on the size of one text of the service in an error, in bytes.
 inline constexpr std::size_t max_service_text = 512;
 
-/// What the service says about a request that it did not accept.
+/// The reason that the service gives for a status other than 200.
 struct service_message {
     bool is_object = false;              ///< the body is a JSON object
     std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
@@ -3692,11 +3690,11 @@ PROMPTLAYER_DECL std::optional<error> check(const config& config);
 PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
                                                       std::size_t max_bytes, std::string_view api_key);
 
-/// Writes a request with a config that can be used. Empties `out` after an error.
+/// Writes a request. `config` must be valid. Empties `out` after an error.
 PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
                                          http_request& out);
 
-/// Adds what a prepared request lacks. The config can be used.
+/// Adds the base URL, the API key and the headers. `config` must be valid.
 PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request);
 
 /// Removes everything, but keeps the memory.
@@ -3732,8 +3730,8 @@ result<prepared_request> prepare(const RequestT& request,
 /// `invalid_config`.
 PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request);
 
-/// Does the work of `prepare` and `authorize` at once. Writes the request to be sent to `out`, and uses the
-/// memory of `out` again. Returns `invalid_config` or `invalid_request`, and then empties `out`. No I/O.
+/// Validates a request and writes the HTTP request to `out`, whose memory is reused. After an error, which is
+/// `invalid_config` or `invalid_request`, `out` is empty. No I/O.
 template <class RequestT = track_prompt>
 result<void> encode(const config& config, const RequestT& request, http_request& out) {
     if (auto failed = detail::check(config)) {
@@ -3743,7 +3741,7 @@ result<void> encode(const config& config, const RequestT& request, http_request&
     return detail::encode_any(config, RequestT::path, detail::refer_to(request), out);
 }
 
-/// Does the same and returns the request.
+/// Returns the request to be sent, or `invalid_config` or `invalid_request`. No I/O.
 template <class RequestT = track_prompt>
 result<http_request> encode(const config& config, const RequestT& request) {
     http_request out;
@@ -3767,8 +3765,8 @@ result<typename RequestT::reply> decode(const http_response& response) {
     return decode<RequestT>(config{}, response);
 }
 
-/// A config that is checked once, for many requests. Its functions are those above; they may be called from
-/// any thread at once.
+/// A config that is checked once, for many requests. Each member does the same as the function of that name
+/// in this header. Any number of threads may call them at once.
 class encoder {
     promptlayer::config config_;
     std::optional<error> config_error_ = detail::check(config_);
@@ -4065,13 +4063,13 @@ transport_reference refer_to_transport(T& transport) noexcept {
     return {std::addressof(transport), send};
 }
 
-/// Sends a request that is ready, and reads its reply, which has empty members. Returns nullopt if that
-/// succeeds.
+/// Sends an encoded request and stores the reply in `reply`, a model with empty members. Returns nullopt if
+/// the request succeeded.
 PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
                                                 transport_reference transport, const model_info& info,
                                                 void* reply);
 
-/// Does the same for a request that is not written yet. `codec` is null if the client was moved from.
+/// Encodes a request, then does the same as `send_sync`. `codec` is null if the client was moved from.
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
                                                 model_reference request, transport_reference transport,
                                                 const model_info& info, void* reply);
@@ -4209,7 +4207,7 @@ public:
         return call(request);
     }
 
-    /// Calls `call` with a handler, likewise.
+    /// Calls `call` for `POST /rest/track-prompt` with a handler.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
               class HandlerT>
     void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler) {
@@ -4268,8 +4266,8 @@ PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::strin
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// When a failed request is sent again. The defaults suit a caller that waits for the response; trackers use
-/// `background_retry_policy`.
+/// The rules by which a failed request is sent again. The defaults suit a caller that waits for the response.
+/// Trackers use `background_retry_policy`.
 struct retry_policy {
     std::uint32_t max_attempts = 5;                       ///< counts the first attempt; 0: no limit
     std::chrono::milliseconds initial_delay{2'000};       ///< the longest random wait after the first attempt
@@ -4404,7 +4402,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// Returns what `retry_wait` needs to know of an outcome.
+/// Returns an outcome as the error that `retry_wait` takes.
 PROMPTLAYER_DECL error retry_cause(const transport_result& outcome);
 
 /// A sleep that any thread can end.
@@ -5702,8 +5700,8 @@ public:
     }
 };
 
-/// The same for an asynchronous client: each request is pending until the test completes it. The destructor
-/// cancels pending requests.
+/// A recording transport for asynchronous clients. A request is pending until the test completes it. The
+/// destructor cancels pending requests.
 class recording_async_transport {
     detail::owned_recording recording_ = detail::make_recording();
 

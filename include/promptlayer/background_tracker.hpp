@@ -10,6 +10,7 @@
 #include <promptlayer/outbox.hpp>
 #include <promptlayer/prepared_request.hpp>
 #include <promptlayer/result.hpp>
+#include <promptlayer/schema.hpp>
 #include <promptlayer/track_prompt.hpp>
 #include <promptlayer/tracker.hpp>
 #include <promptlayer/transport.hpp>

@@ -5,9 +5,12 @@
 #include <promptlayer/config.hpp>
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/exceptions.hpp>
+#include <promptlayer/detail/model.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
+#include <promptlayer/json.hpp>
 #include <promptlayer/result.hpp>
+#include <promptlayer/schema.hpp>
 #include <promptlayer/track_prompt.hpp>
 #include <promptlayer/transport.hpp>
 
@@ -49,13 +52,13 @@ transport_reference refer_to_transport(T& transport) noexcept {
     return {std::addressof(transport), send};
 }
 
-/// Sends a request that is ready, and reads its reply, which has empty members. Returns nullopt if that
-/// succeeds.
+/// Sends an encoded request and stores the reply in `reply`, a model with empty members. Returns nullopt if
+/// the request succeeded.
 PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
                                                 transport_reference transport, const model_info& info,
                                                 void* reply);
 
-/// Does the same for a request that is not written yet. `codec` is null if the client was moved from.
+/// Encodes a request, then does the same as `send_sync`. `codec` is null if the client was moved from.
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
                                                 model_reference request, transport_reference transport,
                                                 const model_info& info, void* reply);
@@ -193,7 +196,7 @@ public:
         return call(request);
     }
 
-    /// Calls `call` with a handler, likewise.
+    /// Calls `call` for `POST /rest/track-prompt` with a handler.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
               class HandlerT>
     void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler) {

@@ -6,6 +6,8 @@
 #include <promptlayer/detail/json_writer.hpp>
 #include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/response_reader.hpp>
+#include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/violation_collector.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/json.hpp>
@@ -38,11 +40,11 @@ PROMPTLAYER_DECL std::optional<error> check(const config& config);
 PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
                                                       std::size_t max_bytes, std::string_view api_key);
 
-/// Writes a request with a config that can be used. Empties `out` after an error.
+/// Writes a request. `config` must be valid. Empties `out` after an error.
 PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
                                          http_request& out);
 
-/// Adds what a prepared request lacks. The config can be used.
+/// Adds the base URL, the API key and the headers. `config` must be valid.
 PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request);
 
 /// Removes everything, but keeps the memory.
@@ -78,8 +80,8 @@ result<prepared_request> prepare(const RequestT& request,
 /// `invalid_config`.
 PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request);
 
-/// Does the work of `prepare` and `authorize` at once. Writes the request to be sent to `out`, and uses the
-/// memory of `out` again. Returns `invalid_config` or `invalid_request`, and then empties `out`. No I/O.
+/// Validates a request and writes the HTTP request to `out`, whose memory is reused. After an error, which is
+/// `invalid_config` or `invalid_request`, `out` is empty. No I/O.
 template <class RequestT = track_prompt>
 result<void> encode(const config& config, const RequestT& request, http_request& out) {
     if (auto failed = detail::check(config)) {
@@ -89,7 +91,7 @@ result<void> encode(const config& config, const RequestT& request, http_request&
     return detail::encode_any(config, RequestT::path, detail::refer_to(request), out);
 }
 
-/// Does the same and returns the request.
+/// Returns the request to be sent, or `invalid_config` or `invalid_request`. No I/O.
 template <class RequestT = track_prompt>
 result<http_request> encode(const config& config, const RequestT& request) {
     http_request out;
@@ -113,8 +115,8 @@ result<typename RequestT::reply> decode(const http_response& response) {
     return decode<RequestT>(config{}, response);
 }
 
-/// A config that is checked once, for many requests. Its functions are those above; they may be called from
-/// any thread at once.
+/// A config that is checked once, for many requests. Each member does the same as the function of that name
+/// in this header. Any number of threads may call them at once.
 class encoder {
     promptlayer::config config_;
     std::optional<error> config_error_ = detail::check(config_);

@@ -2,6 +2,9 @@
 #define PROMPTLAYER_CONFIG_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/redaction.hpp>
+#include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/url.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/validate.hpp>

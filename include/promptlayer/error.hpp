@@ -2,7 +2,6 @@
 #define PROMPTLAYER_ERROR_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/result.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 

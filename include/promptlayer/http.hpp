@@ -141,7 +141,7 @@ inline bool is_harmless(std::string_view text, const std::vector<std::string_vie
 inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
                               std::size_t max_bytes = std::string_view::npos) {
     std::string shown = sanitize(text, text.npos);
-    if (holds_secret(shown, secrets)) // which, if it is not UTF-8, may have cut a code point
+    if (holds_secret(shown, secrets)) // redaction may cut a code point
         shown = sanitize(redact(std::move(shown), secrets), text.npos);
     return shown.size() <= max_bytes ? shown : sanitize(shown, max_bytes);
 }

@@ -4,6 +4,8 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/json_reader.hpp>
 #include <promptlayer/detail/json_writer.hpp>
+#include <promptlayer/detail/model.hpp>
+#include <promptlayer/detail/violation_collector.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/result.hpp>
 #include <promptlayer/schema.hpp>

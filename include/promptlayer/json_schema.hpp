@@ -3,6 +3,7 @@
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/model.hpp>
+#include <promptlayer/error.hpp>
 #include <promptlayer/schema.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>

@@ -18,8 +18,8 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// When a failed request is sent again. The defaults suit a caller that waits for the response; trackers use
-/// `background_retry_policy`.
+/// The rules by which a failed request is sent again. The defaults suit a caller that waits for the response.
+/// Trackers use `background_retry_policy`.
 struct retry_policy {
     std::uint32_t max_attempts = 5;                       ///< counts the first attempt; 0: no limit
     std::chrono::milliseconds initial_delay{2'000};       ///< the longest random wait after the first attempt

@@ -26,7 +26,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// Returns what `retry_wait` needs to know of an outcome.
+/// Returns an outcome as the error that `retry_wait` takes.
 PROMPTLAYER_DECL error retry_cause(const transport_result& outcome);
 
 /// A sleep that any thread can end.

@@ -80,7 +80,8 @@ public:
     constexpr const T& operator*() const noexcept { return value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
-    // Constexpr if the comparison of T is; not in every standard library that of a string is.
+    // Constexpr only if T can be compared in constant expressions. Some standard libraries cannot
+    // compare strings there.
     friend bool operator==(const required&, const required&) = default;
 };
 
@@ -119,7 +120,7 @@ public:
     }
     constexpr void reset() noexcept { value_.reset(); }
 
-    // One for each kind of operand, so that no comparison of std::optional takes this class for a value.
+    // Each kind of operand has an overload. Without them std::optional would compare this class as a value.
     friend constexpr bool operator==(const optional& a, const optional& b) { return a.value_ == b.value_; }
     friend constexpr bool operator==(const optional& a, const std::optional<T>& b) { return a.value_ == b; }
     friend constexpr bool operator==(const optional& a, std::nullopt_t) noexcept { return !a.has_value(); }
@@ -218,7 +219,7 @@ consteval json_type json_type_of() {
     else {
         static_assert(variables<T>,
                       "promptlayer: a member of a model is a bool, an integer, a string, or a range of "
-                      "pairs of strings, where it may be absent in std::optional");
+                      "pairs of strings; put a member that may be absent into std::optional");
         return json_type::object;
     }
 }
@@ -356,8 +357,8 @@ inline constexpr bool is_field = requires {
 
 } // namespace detail
 
-/// What a model is in JSON: a `field` for each member, and `at_most_one_of`s. A model names its own as the
-/// member type `schema`. Validation, reading, writing and the JSON Schema follow from it.
+/// Declares the JSON of a model: a `field` for each member, and any number of `at_most_one_of`. A model has
+/// its declaration as the member type `schema`. Validation, reading, writing and the JSON Schema follow it.
 template <class... ItemsT>
 struct schema {
     static constexpr std::size_t size = (std::size_t{detail::is_field<ItemsT>} + ... + 0);
@@ -389,7 +390,7 @@ struct schema {
         return count;
     }
 
-    /// Returns true if each name that is used is that of one field.
+    /// Returns true if field names are unique and each name in a group is the name of a field.
     static constexpr bool consistent() {
         bool consistent = true;
         const auto check = [&](std::string_view name) { consistent = consistent && count(name) == 1; };

@@ -8,9 +8,7 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <chrono>
 #include <concepts>
-#include <cstddef>
 #include <functional>
 #include <string>
 #include <type_traits>
@@ -18,7 +16,7 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Why a transport returned no response.
+/// A request without a response: the kind of the failure and its message.
 struct transport_failure {
     failure kind = failure::other;
     std::string message{}; ///< for a person; errors show it bounded, without control characters and API key
@@ -44,9 +42,8 @@ using completion = std::function<void(transport_result)>;
 //
 // - It sends the method, the URL, every header and the body as they stand, once. No timeout, status or cut
 //   response makes it send again. The only exception: a kept connection ended without a byte of a response.
-// - It adds `Host` and `Content-Length` and, if the connection needs them, `Connection` or `Keep-Alive`,
-// unless
-//   the request has them. It adds no other header: no `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
+// - It adds only headers that the request does not have: `Host`, `Content-Length` and, if the connection
+//   needs them, `Connection` or `Keep-Alive`. Not `Accept-Encoding`, `Cookie`, `Expect` or `User-Agent`.
 // - Each request goes to the host and port of its own URL, with its own headers and none of another request.
 //   The host may be an IPv6 address in brackets.
 // - It refuses a request that it cannot send unchanged, with `failure::other`, not delivered. It may refuse
@@ -70,14 +67,12 @@ using completion = std::function<void(transport_result)>;
 // Time and connections:
 //
 // - It ends the request after `request.timeout`, in milliseconds, with `failure::timeout`. The time counts
-// from
-//   the call of `send` to the last byte, also while the request waits for others.
-// - It keeps its connections for the next requests. If the service has closed a connection meanwhile, it
-// opens
-//   another, or the request fails as not delivered.
+//   from the call of `send` to the last byte. It includes the wait for other requests.
+// - It keeps its connections for the next requests. If the service has closed a kept connection, the
+//   transport opens another, or the request fails as not delivered.
 // - It does not use a connection again after a timeout or a cancel, after `Connection: close` or HTTP/1.0,
 //   or if bytes came on the connection that no request asked for. It closes the connection.
-// - It does not throw. Where exceptions exist, the library catches an exception as `failure::other`.
+// - It does not throw. If it does, the library returns `failure::other`.
 //
 // Optional members of a transport, none of which throws:
 //
@@ -88,9 +83,8 @@ using completion = std::function<void(transport_result)>;
 // - `poll()`: continues the requests in flight and calls completions; does not wait.
 // - `poll(std::chrono::milliseconds)`: the same, but waits at most that long until there is something to do.
 // - `wakeup()`, for any thread: ends the present wait of `poll`, or the next.
-// - `max_in_flight(std::size_t)`: receives the number of requests that will be in flight at once. Called
-// once,
-//   before the first `send`.
+// - `max_in_flight(std::size_t)`: receives the largest number of requests in flight at once. The library
+//   calls it once, before the first `send`.
 //
 // `check_transport` (testing/conformance.hpp) runs a transport against this contract.
 

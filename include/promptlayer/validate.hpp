@@ -106,9 +106,9 @@ template <class RequestT>
     return !report.is_set;
 }
 
-/// For `static_assert`, where `is_valid` would only say that it is false. Returns true. If a request is not
-/// valid, the compiler reports the first member that breaks a rule, and the rule, as a function that cannot
-/// be called: `too_many_characters<&...::label>`.
+/// Returns true if a request is valid; else it does not compile. Use it in `static_assert`: unlike
+/// `is_valid`, it makes the compiler name the first broken rule and its member, for example
+/// `too_many_characters<&...::label>`.
 template <class RequestT>
 [[nodiscard]] consteval bool require_valid(const RequestT& request,
                                            std::size_t max_request_bytes = default_max_request_bytes) {

@@ -1,5 +1,5 @@
 // expect: promptlayer: a member of a model is a bool, an integer, a string, or a range of
-// expect: pairs of strings, where it may be absent in std::optional
+// expect: pairs of strings; put a member that may be absent into std::optional
 #include <promptlayer.hpp>
 
 struct model {

@@ -198,7 +198,7 @@ def test_bad_configs():
         code=2,
         err=[
             "api_key: must be visible ASCII",
-            "base_url: must begin with https://, or http:// where the host is this machine",
+            "base_url: must begin with https://, or with http:// if the host is this machine",
         ],
         key=SECRET + "\r\nX-Other: 1",
         base_url="example.com",

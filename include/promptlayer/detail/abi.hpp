@@ -5,9 +5,9 @@
 
 #include <version>
 
-// With PROMPTLAYER_SEPARATE_COMPILATION, in all files of a program, what is neither a template nor constexpr
-// is declared only. One source file defines PROMPTLAYER_SOURCE as well and so compiles it; `source.cpp`
-// beside the headers is such a file.
+// If all files of a program define PROMPTLAYER_SEPARATE_COMPILATION, the headers only declare functions that
+// are neither templates nor constexpr. One source file also defines PROMPTLAYER_SOURCE and so compiles these
+// functions; `source.cpp` beside the headers is such a file.
 #if defined(PROMPTLAYER_SOURCE) && !defined(PROMPTLAYER_SEPARATE_COMPILATION)
 #define PROMPTLAYER_SEPARATE_COMPILATION
 #endif

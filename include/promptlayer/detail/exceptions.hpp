@@ -10,8 +10,8 @@
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Returns what `action` returns. Where exceptions exist and one escapes, returns what `on_throw` returns for
-/// its text.
+/// Calls `action` and returns its result. If `action` throws, returns the result of `on_throw` for the text
+/// of the exception.
 template <class ActionT, class OnThrowT>
 auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action()) {
 #if defined(__cpp_exceptions)
@@ -29,7 +29,7 @@ auto guard_exceptions(ActionT&& action, OnThrowT&& on_throw) -> decltype(action(
 #endif
 }
 
-/// Throws the present exception once more. For `on_throw` of `guard_exceptions`.
+/// Rethrows the current exception. For `on_throw` of `guard_exceptions`.
 #if defined(__cpp_exceptions)
 [[noreturn]] inline void rethrow() { throw; }
 #else

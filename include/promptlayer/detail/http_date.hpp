@@ -21,7 +21,8 @@
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Reads all of `digits` as a number, at most the largest of its type; nullopt for anything else.
+/// Returns the number that `digits` spells; the largest number if it is larger; nullopt if `digits` is empty
+/// or has another character.
 inline std::optional<std::chrono::seconds::rep> parse_integer(std::string_view digits) noexcept {
     std::chrono::seconds::rep number = 0;
     const char* const end = digits.data() + digits.size();

@@ -7,7 +7,6 @@
 #include <promptlayer/detail/violation_collector.hpp>
 #include <promptlayer/detail/walk.hpp>
 #include <promptlayer/error.hpp>
-#include <promptlayer/result.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
@@ -30,9 +29,9 @@
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Reads JSON into a model that has empty members. Returns `malformed_json` or `invalid_request` with every
-/// violation; nullopt if there is none. A template only so that header-only programs that do not read
-/// requests do not compile a second JSON parser; `FormatT` is `void`.
+/// Reads JSON into a model with empty members. Returns `malformed_json`, or `invalid_request` with every
+/// violation; nullopt if the JSON is valid. `FormatT` is always `void`: a template is compiled only in
+/// programs that call it, and this one needs a second JSON parser.
 template <class FormatT>
 std::optional<error> read_json(std::string_view text, const model_info& info, void* model);
 

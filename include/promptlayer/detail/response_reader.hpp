@@ -88,8 +88,8 @@ inline integer_reading read_integer(const boost::json::value& number) noexcept {
     return {.value = integer, .is_integral = !(whole < value) && !(whole > value)};
 }
 
-/// Reads the reply of a response: what does not follow its model goes to `report`. Text is stored without
-/// hidden characters and secrets.
+/// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
+/// without hidden characters and secrets.
 class reply_reader {
     const model_info& info_;
     void* reply_;
@@ -159,7 +159,7 @@ public:
 /// The limit on the size of one text of the service in an error, in bytes.
 inline constexpr std::size_t max_service_text = 512;
 
-/// What the service says about a request that it did not accept.
+/// The reason that the service gives for a status other than 200.
 struct service_message {
     bool is_object = false;              ///< the body is a JSON object
     std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none

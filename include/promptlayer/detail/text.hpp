@@ -19,7 +19,7 @@
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// What one pass over a string finds.
+/// The result of `scan`.
 struct text_scan {
     bool valid_utf8 = true;      ///< by RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
     std::size_t code_points = 0; ///< up to the first invalid byte; JSON Schema's measure of length
@@ -141,7 +141,7 @@ PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
             p += plain;
             continue;
         }
-        // At most one block of 8 bytes, in which something is not plain.
+        // Scans the next 8 bytes, or the rest, one code point at a time.
         const char* const block_end = p + std::min<std::ptrdiff_t>(8, end - p);
         while (p < block_end) {
             const char* const next = scan_sequence(p, end, scanned);

@@ -42,9 +42,9 @@ PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::str
 /// number, because resolvers differ in how they read it.
 PROMPTLAYER_DECL bool is_host_name(std::string_view text) noexcept;
 
-/// The parts of an absolute `http` or `https` URL. They refer to it.
+/// The parts of an absolute `http` or `https` URL. The URL must outlive them.
 struct url_parts {
-    std::string_view error{};     ///< why it is not such a URL; then the other members are not to be used
+    std::string_view error{};     ///< why the URL is invalid; empty if it is valid
     bool secure = false;          ///< `https`
     std::string_view authority{}; ///< host and port, as they stand
     std::string_view host{};      ///< without the brackets of an IPv6 address
@@ -152,7 +152,7 @@ PROMPTLAYER_DECL url_parts split_url(std::string_view url) noexcept {
     const std::string_view scheme = url.substr(0, url.find("://"));
     parts.secure = equal_ignoring_case(scheme, "https");
     if (scheme.size() == url.size() || !(parts.secure || equal_ignoring_case(scheme, "http")))
-        return fail("must begin with https://, or http:// where the host is this machine");
+        return fail("must begin with https://, or with http:// if the host is this machine");
     url.remove_prefix(scheme.size() + 3);
     const std::string_view authority = parts.authority = url.substr(0, url.find_first_of("/?#"));
     parts.target = url.substr(authority.size());

@@ -39,8 +39,8 @@ struct violation_collector {
     violation_list list{};
     std::string_view api_key{}; ///< removed from all paths
 
-    /// Removes the key before a name is cut, so that no part of the key is left, and once more because
-    /// escapes and the text around the name may form it.
+    /// Returns the path of a location without the API key. Redacts twice: before the name is cut, so that no
+    /// part of the key is left, and at the end, because escapes may form the key.
     std::string path_of(const location& where) const {
         std::string path{where.member};
         if (where.variable)

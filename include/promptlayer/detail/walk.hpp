@@ -74,7 +74,7 @@ public:
 
     constexpr void push_back(std::string_view name) { names_[size_++] = name; }
 
-    /// Calls `action` for each name that is there before, in n log n.
+    /// Calls `action` for each name that repeats an earlier name. Costs n log n.
     template <class ActionT>
     constexpr void for_each_repeat(ActionT&& action) {
         sort();
@@ -134,7 +134,7 @@ constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexc
     return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
 }
 
-/// Walks a set of variables: what it breaks goes to `report`, its JSON to `out`.
+/// Walks a set of variables. Reports violations to `report` and writes JSON to `out`.
 template <class ModelT, class OutputT, class ReportT>
 constexpr void walk_variables(const field_info& field, const ModelT& model, std::size_t index, OutputT& out,
                               ReportT& report) {
@@ -173,7 +173,7 @@ constexpr void check_groups(const model_info& info, std::uint64_t given, ReportT
     }
 }
 
-/// Walks a model once, in the order of its schema: what it breaks goes to `report`, its JSON to `out`.
+/// Walks a model once, in the order of its schema. Reports violations to `report` and writes JSON to `out`.
 template <class ModelT, class OutputT, class ReportT>
 constexpr void walk(const model_info& info, const ModelT& model, std::size_t max_bytes, OutputT& out,
                     ReportT& report) {

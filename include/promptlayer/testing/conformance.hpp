@@ -133,7 +133,8 @@ std::basic_ostream<char, TraitsT>& operator<<(std::basic_ostream<char, TraitsT>&
 
 namespace detail {
 
-/// Thrown if the transport breaks the contract. The name and the hint of the case say how unless given.
+/// Thrown if the transport breaks the contract. If `contract` or `hint` is null, the report shows the name or
+/// the hint of the case instead.
 struct contract_violation {
     std::string message{}; ///< what the transport did
     const char* contract = nullptr;
@@ -243,8 +244,8 @@ class conformance {
     using ending = scripted_response::connection_ending;
 
     static constexpr milliseconds long_timeout{10'000}, patience{5'000};
-    static constexpr milliseconds short_timeout{1'200};      // more than the longest time between two bytes
-    static constexpr std::size_t far_more = 4 * 1024 * 1024; // than a limit, and than a socket buffers
+    static constexpr milliseconds short_timeout{1'200};      // longer than a server waits between two bytes
+    static constexpr std::size_t far_more = 4 * 1024 * 1024; // more than any limit and any socket buffer
     static constexpr std::size_t small_limit = 10'000;
     static constexpr const char* unframed = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
     static constexpr const char* chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -455,8 +456,8 @@ class conformance {
         return std::move(requests[0]);
     }
 
-    /// Returns true if the transport refused a request that it cannot send. It may refuse any method but
-    /// POST.
+    /// Returns true if the transport refused a request that it cannot send. It may refuse any method
+    /// except POST.
     static bool refused(const scripted_server& server, const transport_result& outcome) {
         if (!server.requests().empty())
             return false;

@@ -62,7 +62,7 @@ class loopback_service : public scripted_server {
     }
 
 public:
-    /// Starts to serve on 127.0.0.1 and accepts `api_key`. Throws as `scripted_server` does.
+    /// Serves on 127.0.0.1 and accepts `api_key`. Throws the exceptions of `scripted_server`.
     explicit loopback_service(std::string api_key = "pl_loopback")
         : scripted_server([key = std::move(api_key)](const http_request& request) {
               return response_to(request, key);

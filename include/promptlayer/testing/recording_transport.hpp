@@ -63,8 +63,8 @@ public:
     }
 };
 
-/// The same for an asynchronous client: each request is pending until the test completes it. The destructor
-/// cancels pending requests.
+/// A recording transport for asynchronous clients. A request is pending until the test completes it. The
+/// destructor cancels pending requests.
 class recording_async_transport {
     detail::owned_recording recording_ = detail::make_recording();
 

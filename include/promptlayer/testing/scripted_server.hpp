@@ -37,9 +37,9 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI::testing {
 
-/// What a `scripted_server` does about one request.
+/// The response of a `scripted_server` to one request.
 struct scripted_response {
-    /// How the connection goes on after the response.
+    /// What happens to the connection after the response.
     enum class connection_ending {
         keep_alive,            ///< stays open for the next request, unless this one says `Connection: close`
         close,                 ///< responds with `Connection: close` and closes
@@ -62,7 +62,7 @@ struct scripted_response {
 };
 
 /// A plain HTTP server for tests, on a free port of 127.0.0.1 or ::1. It records every request and responds
-/// as scripted. It answers 400 to a request that is not HTTP, and 413 to a body above 8 MiB + 64 KiB.
+/// as scripted. It returns 400 for a request that is not HTTP, and 413 for a body above 8 MiB + 64 KiB.
 ///
 /// Its members may be called from any thread. A thread of its own serves all connections. The destructor
 /// closes them, drops delayed responses and joins the thread.

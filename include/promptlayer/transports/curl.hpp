@@ -3,6 +3,9 @@
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/exceptions.hpp>
+#include <promptlayer/detail/text.hpp>
+#include <promptlayer/error.hpp>
+#include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
 #include <promptlayer/transports/detail/request_limits.hpp>
@@ -21,6 +24,7 @@
 #include <string_view>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 

@@ -2,6 +2,8 @@
 #define PROMPTLAYER_TRANSPORTS_CURL_MULTI_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/error.hpp>
+#include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/curl.hpp>
 #include <promptlayer/transports/detail/request_limits.hpp>
@@ -9,11 +11,13 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <deque>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <utility>
@@ -116,7 +120,7 @@ public:
             curl_multi_poll(connections_.multi, nullptr, 0, static_cast<int>(timeout.count()), nullptr);
             advance();
         }
-        // Leaves out requests that a completion adds: it may send an invalid request again and again.
+        // Stops after the present requests, because a completion may send an invalid request each time.
         for (std::size_t count = finished_.size(); count != 0 && !finished_.empty(); --count) {
             finished_request next = std::move(finished_.front());
             finished_.pop_front();
@@ -134,10 +138,9 @@ public:
 /// An `AsyncTransport` over libcurl (7.68 or later) without a thread of its own. Runs many requests at once
 /// on shared connections; `poll` does the work. For a game loop, or a thread that does nothing else.
 ///
-/// - Requests and outcomes are those of `curl_transport`, except over TLS: there, HTTP/2 is used if the
-/// server
-///   offers it. libcurl cannot tell a status line `HTTP/2 200` from HTTP/2. Bytes that no request asked for
-///   and that arrive together with a response may become the next response.
+/// - Sends and returns the same as `curl_transport`, except over TLS. There, it uses HTTP/2 if the server
+///   offers HTTP/2. libcurl cannot tell a status line `HTTP/2 200` from HTTP/2. Unrequested bytes that
+///   arrive together with a response may become the next response.
 /// - Opens at most 8 connections to a host, or another number that you set. `https` requests share one
 ///   connection if the server offers HTTP/2. Otherwise each request waits for a free connection, within its
 ///   timeout.

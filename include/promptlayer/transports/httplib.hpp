@@ -55,7 +55,7 @@ static_assert(
     "flags, as `pkg-config --cflags cpp-httplib` prints them");
 #endif
 
-/// Returns 11 for version 0.11.4, and more than any of these for 1.0 and later.
+/// Returns the minor version of httplib 0.x: 11 for 0.11.4. Returns 1,000 for 1.0 and later.
 inline int httplib_minor() noexcept {
     constexpr std::string_view version = CPPHTTPLIB_VERSION;
     int number = 1'000;
@@ -360,8 +360,8 @@ public:
         set_connection(INVALID_SOCKET);
     }
 
-    /// Runs the request on a new thread. The calling thread can end it, and a SIGPIPE is gone with the new
-    /// one.
+    /// Runs the request on a new thread. The calling thread can end the request. The new thread blocks
+    /// SIGPIPE, and a pending SIGPIPE ends with the thread.
     transport_result send(const http_request& request, const configure_function& configure) {
         const auto deadline = clock::now() + clamp_timeout(request.timeout);
         httplib::Error error = httplib::Error::Connection;
@@ -436,8 +436,7 @@ public:
 /// - httplib drops header lines that end in a bare LF, a folded `Transfer-Encoding` and an empty
 ///   `Content-Length` before the transport sees them.
 /// - The headers of a response are limited by `timeout`, not by size. A recent httplib reads at most 100 MB
-/// of
-///   a body.
+///   of a body.
 /// - httplib parses the status line by `std::regex`, which recurses. A status line of tens of thousands of
 ///   characters can overflow the stack.
 ///

@@ -415,9 +415,8 @@ public:
 ///   that Windows trusts; add a CA of your own to its certificate store. Does not check revocation, as is the
 ///   default of WinHTTP.
 /// - `https` uses the proxy that is set in Windows, `http` uses none.
-/// - A header that is not ASCII is a `failure::other` and not sent: WinHTTP takes UTF-16 and does not
-/// document
-///   which bytes it sends.
+/// - A request with a header that is not ASCII is not sent and returns `failure::other`. WinHTTP takes
+///   UTF-16 and does not document which bytes it sends.
 /// - Reads `max_response_bytes` + 1 of a body and 64 KiB of headers, which is the limit of WinHTTP.
 /// - A body over `https` that has neither a length nor chunks is a failure, because a cut would not be
 /// noticed.

@@ -2,6 +2,7 @@
 #define PROMPTLAYER_TRANSPORTS_DETAIL_REQUEST_LIMITS_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
 
