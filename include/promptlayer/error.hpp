@@ -169,7 +169,8 @@ constexpr const char* message_for(failure kind) noexcept {
     return "the transport failed";
 }
 
-/// Returns the text of a violation; empty for a rule if its text needs names of a schema or of the config.
+/// Returns the text of a violation; empty for a rule if its text needs names of a schema
+/// (detail/violation_collector.hpp) or of the config (config.hpp).
 inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t actual) {
     const auto characters = [&] {
         return std::to_string(limit) + (limit == 1 ? " character" : " characters") + ", has " +

@@ -37,8 +37,8 @@ std::string message(const std::string& text) {
     boost::json::error_code failed;
     const boost::json::value response = boost::json::parse(text, failed);
     const auto* const object = response.if_object();
-    const auto* const found = object ? object->if_contains("message") : nullptr;
-    return found && found->is_string() ? std::string{found->get_string().c_str()} : std::string{};
+    const auto* const member = object ? object->if_contains("message") : nullptr;
+    return member && member->is_string() ? std::string{member->get_string().c_str()} : std::string{};
 }
 """
 

@@ -1,4 +1,4 @@
-// The README's pieces of code in one file, each line as a user writes it.
+// The interface as a user writes it, each line as it stands in a program.
 
 #include <promptlayer.hpp>
 

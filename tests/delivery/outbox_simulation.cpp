@@ -52,7 +52,7 @@ class simulation {
     std::map<id, request> model_{};
     pl::outbox_stats expected_{};
     std::size_t bytes_ = 0;
-    milliseconds shown_{1'000'000'000}; // by the clock, which jumps
+    milliseconds shown_{1'000'000'000}; // by the clock, number jumps
     milliseconds time_ = shown_;        // without jumps
     milliseconds blocked_until_{0};
     bool paused_ = false, held_up_ = false;
@@ -76,9 +76,9 @@ class simulation {
         return settings;
     }
 
-    void finish(id which, std::uint64_t& count) {
-        bytes_ -= model_.at(which).size;
-        model_.erase(which);
+    void finish(id number, std::uint64_t& count) {
+        bytes_ -= model_.at(number).size;
+        model_.erase(number);
         ++count;
     }
 
@@ -99,10 +99,10 @@ class simulation {
             auto before = model_;
             const auto bytes_before = bytes_;
             const auto dropped_before = expected_.dropped;
-            for (auto& [which, entry] : before)
+            for (auto& [number, entry] : before)
                 if (!entry.in_flight && !fits()) {
-                    dropped.push_back(which);
-                    finish(which, expected_.dropped);
+                    dropped.push_back(number);
+                    finish(number, expected_.dropped);
                 }
             if (!fits()) {
                 model_ = before;
@@ -129,10 +129,10 @@ class simulation {
     std::optional<id> next() const {
         std::size_t in_flight = 0;
         std::optional<id> actual;
-        for (const auto& [which, entry] : model_) {
+        for (const auto& [number, entry] : model_) {
             in_flight += entry.in_flight ? 1 : 0;
             if (!actual && !entry.in_flight && entry.due <= time_)
-                actual = which;
+                actual = number;
         }
         return paused_ || held_up_ || time_ < blocked_until_ || in_flight >= settings_.max_in_flight
                    ? std::nullopt
@@ -187,25 +187,26 @@ class simulation {
 
     void complete() {
         std::vector<id> in_flight;
-        for (const auto& [which, entry] : model_)
+        for (const auto& [number, entry] : model_)
             if (entry.in_flight)
-                in_flight.push_back(which);
-        const auto again = model_.find(last_completed_);
-        if (in_flight.empty() || (one_in(20) && (again == model_.end() || !again->second.in_flight))) {
+                in_flight.push_back(number);
+        const auto completed = model_.find(last_completed_);
+        if (in_flight.empty() ||
+            (one_in(20) && (completed == model_.end() || !completed->second.in_flight))) {
             expect(!outbox_.complete(in_flight.empty() ? last_completed_ + 1'000'000 : last_completed_,
                                      std::nullopt, now()),
                    "ignores a completion of a request that is not in flight");
             return;
         }
-        const id which = last_completed_ = in_flight[up_to(in_flight.size() - 1)];
-        request& entry = model_.at(which);
+        const id number = last_completed_ = in_flight[up_to(in_flight.size() - 1)];
+        request& entry = model_.at(number);
         const auto why = outcome();
         next_random_ = std::uniform_real_distribution<double>{0, 1}(random_);
-        const auto ended = outbox_.complete(which, why, now());
+        const auto ended = outbox_.complete(number, why, now());
         entry.in_flight = false;
         if (!why) {
-            expect(ended && ended->fate == pl::fate::delivered && ended->id == which, "is delivered");
-            return finish(which, expected_.delivered);
+            expect(ended && ended->fate == pl::fate::delivered && ended->id == number, "is delivered");
+            return finish(number, expected_.delivered);
         }
         if (why->failure == pl::failure::tls || why->status == 401 || why->status == 403) {
             expect(!ended, "keeps a request if the key is wrong");
@@ -234,7 +235,7 @@ class simulation {
             const bool refused = why->code == pl::errc::unprocessable;
             expect(ended && ended->fate == (refused ? pl::fate::refused : pl::fate::gave_up),
                    "ends with its fate");
-            return finish(which, refused ? expected_.refused : expected_.gave_up);
+            return finish(number, refused ? expected_.refused : expected_.gave_up);
         }
         expect(!ended, "waits for the next attempt");
         entry.due = time_ + *wait;
@@ -242,7 +243,7 @@ class simulation {
 
     void check() {
         pl::outbox_stats expected = expected_;
-        for (const auto& [which, entry] : model_)
+        for (const auto& [number, entry] : model_)
             ++(entry.in_flight ? expected.in_flight : expected.waiting);
         const pl::outbox_stats actual = outbox_.stats();
         expect(actual == expected, "the counts agree");
@@ -291,8 +292,8 @@ public:
         const auto left = outbox_.drain();
         expect(left.size() == model_.size(), "drain returns all requests");
         auto each = left.begin();
-        for (const auto& [which, entry] : model_) {
-            expect(each->id == which && each->fate == pl::fate::handed_back &&
+        for (const auto& [number, entry] : model_) {
+            expect(each->id == number && each->fate == pl::fate::handed_back &&
                        each->request.body.size() + 1 == entry.size,
                    "drain returns the requests in order, unchanged");
             ++each;

@@ -340,8 +340,8 @@ public:
     hand_made_client& operator=(const hand_made_client&) = delete;
     ~hand_made_client() {
         close();
-        for (const int one : forgotten_)
-            ::close(one);
+        for (const int socket : forgotten_)
+            ::close(socket);
     }
 
     transport_result send(const http_request& request) {
@@ -1265,9 +1265,9 @@ const std::vector<wrong>& wrong_transports() {
 
 std::set<std::string> names(const conformance_report& report, verdict searched) {
     std::set<std::string> names;
-    for (const case_result& one : report.cases) {
-        if (one.verdict == searched)
-            names.insert(one.name);
+    for (const case_result& result : report.cases) {
+        if (result.verdict == searched)
+            names.insert(result.name);
     }
     return names;
 }
@@ -1320,22 +1320,22 @@ std::set<std::string> runnable(std::set<std::string> cases) {
 
 } // namespace
 
-TEST_CASE("conformance: every case finds a wrong transport and every wrong transport is found") {
-    const auto reports = check_all([](const wrong& one) {
-        return std::vector<std::string>{one.found_by.begin(), one.found_by.end()};
+TEST_CASE("conformance: every case finds a wrong transport and every wrong transport is failed") {
+    const auto reports = check_all([](const wrong& transport) {
+        return std::vector<std::string>{transport.found_by.begin(), transport.found_by.end()};
     });
-    std::set<std::string> found;
+    std::set<std::string> failed;
     for (std::size_t i = 0; i < reports.size(); ++i) {
         INFO(std::string{wrong_transports()[i].how}, "\n", to_string(reports[i]));
         const std::set<std::string> expected = runnable(wrong_transports()[i].found_by);
         CHECK(listed(names(reports[i], verdict::failed)) == listed(expected));
         CHECK(reports[i].ok() == expected.empty());
-        found.merge(names(reports[i], verdict::failed));
+        failed.merge(names(reports[i], verdict::failed));
     }
     std::set<std::string> cases;
-    for (const case_result& one : check_transport(curl_transport{}).cases)
-        cases.insert(one.name);
-    CHECK(listed(found) == listed(runnable(cases)));
+    for (const case_result& result : check_transport(curl_transport{}).cases)
+        cases.insert(result.name);
+    CHECK(listed(failed) == listed(runnable(cases)));
 }
 
 TEST_CASE("conformance: a hand-made client without a fault passes") {
@@ -1365,8 +1365,8 @@ TEST_CASE("conformance: a descriptor leak with each timeout is found") {
         return outcome;
     });
     const auto report = check_transport(leaks, {.only = {"closes the connection after a timeout"}});
-    for (const int one : leaked)
-        ::close(one);
+    for (const int descriptor : leaked)
+        ::close(descriptor);
     CHECK(only_case(report).text.starts_with("The transport left at least 20 descriptors open"));
 }
 
@@ -1392,8 +1392,8 @@ TEST_CASE("conformance: a case that needs what the transport lacks is skipped wi
     CHECK(listed(names(report, verdict::skipped)) ==
           "accepts a trusted certificate, cancels the requests in flight, completes many requests in flight, "
           "sends from 8 threads at once");
-    for (const case_result& one : report.cases)
-        CHECK_FALSE(one.text.empty());
+    for (const case_result& result : report.cases)
+        CHECK_FALSE(result.text.empty());
     CHECK_FALSE(report.ok()); // no case passed
 }
 

@@ -64,10 +64,10 @@ void check_unasked(curl_transport& transport, const std::string& scheme, auto se
         boost::system::error_code ignored;
         tcp::socket first = listener.acceptor.accept();
         first.set_option(tcp::no_delay{true}, ignored);
-        auto&& one = secure(first);
-        respond_on(one);
+        auto&& stream = secure(first);
+        respond_on(stream);
         idle.get_future().wait();
-        boost::asio::write(one, boost::asio::buffer("HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n"sv),
+        boost::asio::write(stream, boost::asio::buffer("HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n"sv),
                            ignored);
         written.set_value();
         tcp::socket second = listener.acceptor.accept();

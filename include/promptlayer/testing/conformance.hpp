@@ -472,14 +472,14 @@ class conformance {
                                      std::to_string(difference.first - body.begin()) + " are right");
     }
 
-    /// Returns the values of all headers of a name, in order, joined as RFC 9110, section 5.3, allows.
+    /// Returns the values of all headers of a name, in order, text as RFC 9110, section 5.3, allows.
     static std::string values(const std::vector<header>& headers, std::string_view name) {
-        std::string joined;
+        std::string text;
         for (const header& h : headers) {
             if (equal_ignoring_case(h.name, name))
-                joined.append(joined.empty() ? "\"" : ", ").append(h.value);
+                text.append(text.empty() ? "\"" : ", ").append(h.value);
         }
-        return joined.empty() ? "missing" : joined + "\"";
+        return text.empty() ? "missing" : text + "\"";
     }
 
     static void same_headers(const std::vector<header>& headers, const std::vector<header>& expected) {
@@ -689,7 +689,7 @@ class conformance {
         same_headers(arrived.headers, {{"Content-Length", std::to_string(bytes.size())}});
     }
 
-    void unsendable_requests() const {
+    void invalid_requests() const {
         const scripted_server server{always(respond(200))};
         std::vector<std::pair<std::string, http_request>> requests;
         const auto request_with = [&](std::string fault) -> http_request& {
@@ -1302,7 +1302,7 @@ class conformance {
             {"sends a body of 1 MiB", with(&kit::sends_body, filler(1024 * 1024)), write_all},
             {"sends a body of all byte values",
              with(&kit::sends_body, all_bytes() + "\r\n\r\n" + all_bytes()), write_all},
-            {"refuses a request that cannot be sent", &kit::unsendable_requests,
+            {"refuses a request that cannot be sent", &kit::invalid_requests,
              "return failure::other, not delivered, if promptlayer::invalid_reason(request) is not null"},
             {"skips 100 Continue", with(&kit::after_informational, "HTTP/1.1 100 Continue"), read_on},
             {"skips 103 Early Hints",
@@ -1401,14 +1401,14 @@ class conformance {
         return all;
     }
 
-    void run(const entry& tested, testing::case_result& result) const {
+    void run(const entry& tested_case, testing::case_result& result) const {
         result.verdict = testing::verdict::failed;
         try {
-            if (const auto skipped = options_.skip.find(tested.name); skipped != options_.skip.end())
+            if (const auto skipped = options_.skip.find(tested_case.name); skipped != options_.skip.end())
                 throw skipped_case{skipped->second};
             for (int retries = 4;; --retries) { // the machine may be busy
                 try {
-                    tested.run(*this);
+                    tested_case.run(*this);
                     break;
                 } catch (const late_outcome&) {
                     if (retries == 0)
@@ -1419,8 +1419,8 @@ class conformance {
             result.verdict = testing::verdict::passed;
         } catch (const contract_violation& violation) {
             result.text = violation.message + ".\nContract: a transport " +
-                          (violation.contract ? violation.contract : tested.name) +
-                          ".\nHint: " + (violation.hint ? violation.hint : tested.hint) + ".";
+                          (violation.contract ? violation.contract : tested_case.name) +
+                          ".\nHint: " + (violation.hint ? violation.hint : tested_case.hint) + ".";
         } catch (const skipped_case& skipped) {
             result.verdict = testing::verdict::skipped;
             result.text = skipped.reason;
@@ -1440,16 +1440,16 @@ public:
         std::vector<std::string> unknown = options_.only;
         for (const auto& [name, reason] : options_.skip)
             unknown.push_back(name);
-        for (const entry& tested : cases()) {
-            const bool chosen =
-                std::find(options_.only.begin(), options_.only.end(), tested.name) != options_.only.end();
-            std::erase(unknown, tested.name);
+        for (const entry& tested_case : cases()) {
+            const bool chosen = std::find(options_.only.begin(), options_.only.end(), tested_case.name) !=
+                                options_.only.end();
+            std::erase(unknown, tested_case.name);
             if (!chosen && !options_.only.empty())
                 continue;
             testing::case_result& result = report.cases.emplace_back();
             const auto begin = steady_clock::now();
-            result.name = tested.name;
-            run(tested, result);
+            result.name = tested_case.name;
+            run(tested_case, result);
             result.duration = since(begin);
         }
         for (std::string& name : unknown)

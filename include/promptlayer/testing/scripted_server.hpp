@@ -103,7 +103,7 @@ private:
 
         /// Returns a handler that calls `next`, and drops the connection if the operation failed.
         template <class NextT>
-        auto then(NextT next) {
+        auto resume_with(NextT next) {
             return [self = shared_from_this(), next](error_code failed, std::size_t = 0) {
                 if (!failed)
                     next(*self);
@@ -113,7 +113,7 @@ private:
         template <class NextT>
         void after(std::chrono::milliseconds delay, NextT next) {
             timer_.expires_after(std::min<std::chrono::milliseconds>(delay, std::chrono::hours{24}));
-            timer_.async_wait(then(next));
+            timer_.async_wait(resume_with(next));
         }
 
         http_request parsed_request() const {
@@ -196,7 +196,7 @@ private:
             const bool all = response_.byte_delay == std::chrono::milliseconds{0} || begin == output_.size();
             const std::size_t count = all ? output_.size() - begin : 1;
             boost::asio::async_write(socket_, boost::asio::buffer(output_.data() + begin, count),
-                                     then([end = begin + count](session& s) { s.written(end); }));
+                                     resume_with([end = begin + count](session& s) { s.written(end); }));
         }
 
         void written(std::size_t count) {
@@ -284,7 +284,7 @@ private:
                         return failed ? self->handle(failed) : self->read_body();
                     self->output_ = "HTTP/1.1 100 Continue\r\n\r\n";
                     boost::asio::async_write(self->socket_, boost::asio::buffer(self->output_),
-                                             self->then([](session& s) { s.read_body(); }));
+                                             self->resume_with([](session& s) { s.read_body(); }));
                 });
         }
     };

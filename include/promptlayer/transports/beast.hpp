@@ -220,7 +220,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
 
     /// Returns a handler that calls `next(*this, ...)`, unless the request has ended by then.
     template <class NextT>
-    auto then(NextT next) {
+    auto resume_with(NextT next) {
         return [self = shared_from_this(), next](const error_code& error, const auto&... rest) {
             if (self->done_)
                 next(*self, error, rest...);
@@ -240,7 +240,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
 
     void wait_until(clock::time_point time) {
         timer_.expires_at(time);
-        timer_.async_wait(then([](auto& self, const error_code& error) {
+        timer_.async_wait(resume_with([](auto& self, const error_code& error) {
             if (error)
                 return;
             if (self.parser_ && self.parser_->is_done() && !self.parser_->is_informational())
@@ -257,18 +257,18 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
         const auto address = boost::asio::ip::make_address(host, no_address);
         if (!no_address)
             return connect(addresses::create({address, static_cast<std::uint16_t>(url_.port)}, host, ""));
-        resolver_.async_resolve(host, std::to_string(url_.port),
-                                then([](auto& self, const error_code& error, const addresses& results) {
-                                    error ? self.fail(failure::resolve, error.message())
-                                          : self.connect(results);
-                                }));
+        resolver_.async_resolve(
+            host, std::to_string(url_.port),
+            resume_with([](auto& self, const error_code& error, const addresses& results) {
+                error ? self.fail(failure::resolve, error.message()) : self.connect(results);
+            }));
     }
 
     void connect(const addresses& results) {
         connection_ = std::make_shared<beast_connection>(origin_, core_->strand);
         boost::asio::async_connect(
             connection_->socket, results,
-            then([](auto& self, const error_code& error, const auto&) { self.on_connect(error); }));
+            resume_with([](auto& self, const error_code& error, const auto&) { self.on_connect(error); }));
     }
 
     void on_connect(const error_code& connect_error) {
@@ -296,7 +296,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
         if (ignored) // the host is a name
             SSL_ctrl(handle, SSL_CTRL_SET_TLSEXT_HOSTNAME, TLSEXT_NAMETYPE_host_name, host.data());
         tls.async_handshake(
-            boost::asio::ssl::stream_base::client, then([handle](auto& self, const error_code& error) {
+            boost::asio::ssl::stream_base::client, resume_with([handle](auto& self, const error_code& error) {
                 if (!error)
                     return self.exchange();
                 const long result = SSL_get_verify_result(handle);
@@ -314,7 +314,8 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
         connection_->with_stream([&](auto& stream) {
             const std::array message{boost::asio::buffer(std::as_const(head_)),
                                      boost::asio::buffer(std::as_const(request_.body))};
-            boost::asio::async_write(stream, message, then([](auto& self, const error_code& error, auto) {
+            boost::asio::async_write(stream, message,
+                                     resume_with([](auto& self, const error_code& error, auto) {
                                          self.incomplete_write_ = error.failed();
                                          self.on_end();
                                      }));
@@ -326,7 +327,7 @@ class beast_exchange : public std::enable_shared_from_this<beast_exchange> {
         parser_.emplace(request_, header_bytes_);
         connection_->with_stream([&](auto& stream) {
             boost::beast::http::async_read(
-                stream, buffer_, *parser_, then([](auto& self, const error_code& error, auto) {
+                stream, buffer_, *parser_, resume_with([](auto& self, const error_code& error, auto) {
                     if (!error && self.parser_->is_informational()) {
                         self.may_resend_ = false;
                         return self.read();

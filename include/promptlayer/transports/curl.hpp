@@ -269,9 +269,9 @@ class curl_exchange {
         }
         set(CURLOPT_CUSTOMREQUEST, request_.method.c_str());
         const auto add = [&](const std::string& line) {
-            curl_slist* const lines = curl_slist_append(lines_, line.c_str());
-            code = lines ? code : CURLE_OUT_OF_MEMORY;
-            lines_ = lines ? lines : lines_;
+            curl_slist* const list = curl_slist_append(lines_, line.c_str());
+            code = list ? code : CURLE_OUT_OF_MEMORY;
+            lines_ = list ? list : lines_;
         };
         for (const header& h : request_.headers) // libcurl omits "Name:" and sends "Name:" for "Name;"
             add(trim(h.value).empty() ? h.name + ";" : h.name + ": " + h.value);

@@ -274,17 +274,17 @@ class httplib_session {
             if (!find_header(request.headers, "Expect")) // not sent; httplib would wait for a 100 Continue
                 sent.headers.emplace("Expect", "");
             client.set_header_writer([&](httplib::Stream& stream, httplib::Headers& headers) {
-                std::string lines;
+                std::string header_text;
                 for (const header& h : request.headers)
-                    lines.append(h.name).append(": ").append(trim(h.value)).append("\r\n");
+                    header_text.append(h.name).append(": ").append(trim(h.value)).append("\r\n");
                 for (const char* const name :
                      {"Host", "Content-Length", "Authorization", "Proxy-Authorization"}) {
                     const auto added = headers.find(name);
                     if (added != headers.end() && !find_header(request.headers, name))
-                        lines.append(name).append(": ").append(added->second).append("\r\n");
+                        header_text.append(name).append(": ").append(added->second).append("\r\n");
                 }
-                lines.append("\r\n");
-                return stream.write(lines.data(), lines.size());
+                header_text.append("\r\n");
+                return stream.write(header_text.data(), header_text.size());
             });
         }
     }

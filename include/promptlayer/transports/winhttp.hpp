@@ -281,15 +281,15 @@ class winhttp_call {
             !WinHttpSetTimeouts(handle, timeout, timeout, timeout, timeout) ||
             !set(handle, WINHTTP_OPTION_RECEIVE_RESPONSE_TIMEOUT, static_cast<DWORD>(timeout)))
             return GetLastError();
-        std::string lines;
+        std::string header_text;
         const auto add = [&](const std::string& name, const std::string& value) {
-            lines.append(name).append(": ").append(value).append("\r\n");
+            header_text.append(name).append(": ").append(value).append("\r\n");
         };
         for (const header& h : request_.headers)
             add(h.name, h.value);
         if (request_.body.empty() && has_content_length(request_))
             add("Content-Length", "0"); // WinHTTP adds it only if there is a body
-        const std::wstring wide = to_wide(lines);
+        const std::wstring wide = to_wide(header_text);
         const auto count = static_cast<DWORD>(wide.size());
         return wide.empty() || WinHttpAddRequestHeaders(handle, wide.c_str(), count, WINHTTP_ADDREQ_FLAG_ADD)
                    ? ERROR_SUCCESS
@@ -307,8 +307,9 @@ class winhttp_call {
         if (!query(WINHTTP_QUERY_RAW_HEADERS_CRLF, wide.data(), size) ||
             !query(WINHTTP_QUERY_STATUS_CODE | WINHTTP_QUERY_FLAG_NUMBER, &status, status_size))
             return GetLastError();
-        const auto convert = [&, count = static_cast<int>(size / sizeof(wchar_t))](char* buffer, int room) {
-            return WideCharToMultiByte(CP_ACP, 0, wide.data(), count, buffer, room, nullptr, nullptr);
+        const auto convert = [&, count = static_cast<int>(size / sizeof(wchar_t))](char* buffer,
+                                                                                   int capacity) {
+            return WideCharToMultiByte(CP_ACP, 0, wide.data(), count, buffer, capacity, nullptr, nullptr);
         };
         std::string text(static_cast<std::size_t>(convert(nullptr, 0)), '\0');
         convert(text.data(), static_cast<int>(text.size()));
@@ -340,8 +341,8 @@ class winhttp_call {
             if (const DWORD error = error_of(WinHttpQueryDataAvailable, nullptr))
                 return error;
             auto size = std::clamp<std::size_t>(exchange_->count, 1, buffer.size()); // 1: reads the end
-            if (const std::size_t room = request_.max_response_bytes - body.size(); room < size)
-                size = room + 1;
+            if (const std::size_t space = request_.max_response_bytes - body.size(); space < size)
+                size = space + 1;
             if (const DWORD error =
                     error_of(WinHttpReadData, buffer.data(), static_cast<DWORD>(size), nullptr))
                 return error;

@@ -42,8 +42,8 @@ constexpr std::chrono::milliseconds clamp_timeout(std::chrono::milliseconds time
 /// Appends `part` to a body that is within its limit, up to one byte more than `max_bytes`. Returns whether
 /// the body is still within the limit.
 inline bool append_body(std::string& body, std::string_view part, std::size_t max_bytes) {
-    const std::size_t room = max_bytes - body.size();
-    body.append(part.substr(0, part.size() > room ? room + 1 : part.size()));
+    const std::size_t space = max_bytes - body.size();
+    body.append(part.substr(0, part.size() > space ? space + 1 : part.size()));
     return body.size() <= max_bytes;
 }
 
