@@ -15,6 +15,7 @@
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wctad-maybe-unsupported"
 #pragma clang diagnostic ignored "-Wweak-vtables"
+#pragma clang diagnostic ignored "-Wmissing-braces"
 #endif
 #pragma push_macro("accept")
 #undef accept
@@ -290,7 +291,8 @@ inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
 #endif
 
 // Files of both modes, header-only and separately compiled, do not link into one program: the linker reports
-// `promptlayer_separate_compilation` as defined twice or, with MSVC, as a mismatch.
+// that `promptlayer_separate_compilation` differs. LLVM's linkers and those for Windows with MinGW do not;
+// there the namespaces keep the modes apart.
 #if defined(_MSC_VER)
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION)
 #pragma detect_mismatch("promptlayer_separate_compilation", "1")
@@ -298,15 +300,17 @@ inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
 #pragma detect_mismatch("promptlayer_separate_compilation", "0")
 #endif
 #elif defined(__ELF__)
+extern "C" {
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-__asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_compilation\n"
-        ".set promptlayer_separate_compilation, 1\n");
+[[gnu::used, gnu::visibility("hidden")]] inline thread_local char promptlayer_separate_compilation = 1;
 #else
-__asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_compilation\n"
-        ".set promptlayer_separate_compilation, 0\n");
+[[gnu::used, gnu::visibility("hidden")]] inline char promptlayer_separate_compilation = 0;
 #endif
+}
 #endif
 
+#elif defined(PROMPTLAYER_SOURCE) && !defined(PROMPTLAYER_DEFINITIONS)
+#error "promptlayer: define PROMPTLAYER_SOURCE before the library is included for the first time"
 #endif
 
 #include <array>
@@ -700,14 +704,14 @@ constexpr std::size_t json_length(char c) noexcept {
     return static_cast<unsigned char>(c) < 0x20 ? 6 : 1;
 }
 
-/// Scans the sequence at `p` and returns the next one; null if the sequence is invalid.
-constexpr const char* scan_sequence(const char* p, const char* end, text_scan& scanned) noexcept {
+/// Scans the sequence at `p` and returns its length; 0 if the sequence is invalid.
+constexpr std::size_t scan_sequence(const char* p, const char* end, text_scan& scanned) noexcept {
     const std::size_t length = sequence_length(p, end);
-    if (length == 0)
-        return nullptr;
-    ++scanned.code_points;
-    scanned.json_bytes += length == 1 ? json_length(*p) : length;
-    return p + length;
+    if (length != 0) {
+        ++scanned.code_points;
+        scanned.json_bytes += length == 1 ? json_length(*p) : length;
+    }
+    return length;
 }
 
 PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept;
@@ -719,13 +723,13 @@ constexpr text_scan scan(std::string_view text) noexcept {
     text_scan scanned;
     const char* const end = text.data() + text.size();
     for (const char* p = text.data(); p != end;) {
-        const char* const next = scan_sequence(p, end, scanned);
-        if (!next) {
+        const std::size_t length = scan_sequence(p, end, scanned);
+        if (length == 0) {
             scanned.valid_utf8 = false;
             scanned.invalid_at = static_cast<std::size_t>(p - text.data());
             break;
         }
-        p = next;
+        p += length;
     }
     return scanned;
 }
@@ -788,13 +792,13 @@ PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
         // Scans the next 8 bytes, or the rest, one code point at a time.
         const char* const block_end = p + std::min<std::ptrdiff_t>(8, end - p);
         while (p < block_end) {
-            const char* const next = scan_sequence(p, end, scanned);
-            if (!next) {
+            const std::size_t length = scan_sequence(p, end, scanned);
+            if (length == 0) {
                 scanned.valid_utf8 = false;
                 scanned.invalid_at = static_cast<std::size_t>(p - text.data());
                 return scanned;
             }
-            p = next;
+            p += length;
         }
     }
     return scanned;
@@ -1299,6 +1303,18 @@ concept text_map = requires(const T& map, const typename T::key_type& name) {
 template <class T>
 inline constexpr bool unique_names = text_map<T>;
 
+/// A type of string that copies the characters it is made of.
+template <class T>
+concept owns_text = std::constructible_from<T, std::string_view> && !any_of<T, std::string_view> &&
+                    !std::is_trivially_destructible_v<T>;
+
+/// A type of map into which text can be copied, without a name twice.
+template <class T>
+concept text_owning_map = text_map<T> && owns_text<typename T::key_type> &&
+    owns_text<typename T::mapped_type> && requires(T& map, std::string_view text) {
+    { map.emplace(text, text).second } -> std::convertible_to<bool>;
+};
+
 template <class T>
 consteval json_type json_type_of() {
     if constexpr (std::same_as<T, bool>)
@@ -1386,14 +1402,14 @@ struct field {
         }
     }
 
-    /// True if the member owns its text, so that a value can be stored from JSON.
+    /// True if a value from JSON can be stored in the member, which then owns its text.
     static constexpr bool is_owner = [] {
         if constexpr (type == detail::json_type::object)
-            return requires(member_type & variables) {
-                variables.emplace(std::string_view{}, std::string_view{});
-            };
+            return detail::text_owning_map<member_type>;
+        else if constexpr (type == detail::json_type::string)
+            return detail::owns_text<value_type> && std::is_assignable_v<member_type&, value_type>;
         else
-            return type != detail::json_type::string || !std::is_trivially_destructible_v<value_type>;
+            return std::is_assignable_v<member_type&, value_type>;
     }();
 
     /// Describes the member for code that does not depend on the type of the model.
@@ -2004,7 +2020,8 @@ class json_writer {
                 return;
             }
         }
-        std::memcpy(buffer_ + size_, json.data(), json.size());
+        if (!json.empty()) // else it may be null
+            std::memcpy(buffer_ + size_, json.data(), json.size());
         size_ += json.size();
     }
 
@@ -2257,6 +2274,8 @@ class model_reader {
 
 public:
     model_reader(const model_info& info, void* model) noexcept : info_(info), model_(model) {}
+    model_reader(const model_reader&) = delete;
+    model_reader& operator=(const model_reader&) = delete;
 
     /// Returns every violation, after `end` bytes of `size` were read.
     std::vector<violation> finish(std::size_t end, std::size_t size) && {
@@ -2327,6 +2346,10 @@ std::optional<error> read_json(std::string_view text, const model_info& info, vo
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION)
 template std::optional<error> read_json<void>(std::string_view, const model_info&, void*);
 #endif
+
+#else
+
+extern template std::optional<error> read_json<void>(std::string_view, const model_info&, void*);
 
 #endif
 
@@ -2538,8 +2561,8 @@ public:
     constexpr variables_view() = default;
     constexpr explicit variables_view(const RangeT& range) noexcept : range_{&range} {}
 
-    constexpr auto begin() const { return std::begin(*range_); }
-    constexpr auto end() const { return std::end(*range_); }
+    constexpr auto begin() const { return range_ ? std::begin(*range_) : decltype(std::begin(*range_)){}; }
+    constexpr auto end() const { return range_ ? std::end(*range_) : decltype(std::end(*range_)){}; }
 };
 
 namespace detail {
@@ -3509,15 +3532,16 @@ inline json_type type_of(const boost::json::value& value) noexcept {
     return json_type::number;
 }
 
-/// Reads a number as an integer.
+/// Reads a number as an integer. A number with a point or an exponent is a double here, which Boost.JSON may
+/// have rounded. So it counts only below 10 to the power of 14; a greater one does not fit.
 inline integer_reading read_integer(const boost::json::value& number) noexcept {
     if (number.is_int64())
         return {number.get_int64()};
     if (number.is_uint64())
         return {.fits = false};
-    constexpr double limit = 9223372036854775808.0; // 2 to the power of 63
+    constexpr double limit = 1e14;
     const double value = number.get_double();
-    if (!(value >= -limit && value < limit))
+    if (!(value > -limit && value < limit))
         return {.fits = false};
     const auto integer = static_cast<std::int64_t>(value);
     const auto whole = static_cast<double>(integer);
@@ -3535,9 +3559,11 @@ class reply_reader {
     void read_variables(const field_info& field, const boost::json::object& variables) {
         for (const auto& variable : variables) {
             const std::string_view name = variable.key();
-            if (const auto* const text = variable.value().if_string())
-                field.insert_variable(reply_, shown_text(name, secrets_), shown_text(*text, secrets_));
-            else
+            const auto* const text = variable.value().if_string();
+            if (text &&
+                !field.insert_variable(reply_, shown_text(name, secrets_), shown_text(*text, secrets_)))
+                report_.add(rule::unique, {field.name(), &name}, 0, 0); // without hidden characters
+            else if (!text)
                 report_.add_type({field.name(), &name}, json_type::string,
                                  type_name(type_of(variable.value())));
         }
@@ -4105,10 +4131,10 @@ public:
     void finish(const transport_result& outcome) {
         if (is_finished_.test_and_set())
             return;
-        HandlerT handler = std::move(*handler_);
-        handler_.reset(); // the transport may keep the completion, and with it what the handler owns
         guard_exceptions(
             [&] {
+                HandlerT handler = std::move(*handler_);
+                handler_.reset(); // the transport may keep the completion, and with it what the handler owns
                 ReplyT reply = make_empty<ReplyT>();
                 if (auto failed = decode_outcome(*encoder_, outcome, info<ReplyT>(), &reply))
                     handler(result<ReplyT>{*std::move(failed)});

@@ -93,10 +93,10 @@ public:
     void finish(const transport_result& outcome) {
         if (is_finished_.test_and_set())
             return;
-        HandlerT handler = std::move(*handler_);
-        handler_.reset(); // the transport may keep the completion, and with it what the handler owns
         guard_exceptions(
             [&] {
+                HandlerT handler = std::move(*handler_);
+                handler_.reset(); // the transport may keep the completion, and with it what the handler owns
                 ReplyT reply = make_empty<ReplyT>();
                 if (auto failed = decode_outcome(*encoder_, outcome, info<ReplyT>(), &reply))
                     handler(result<ReplyT>{*std::move(failed)});

@@ -208,6 +208,18 @@ concept text_map = requires(const T& map, const typename T::key_type& name) {
 template <class T>
 inline constexpr bool unique_names = text_map<T>;
 
+/// A type of string that copies the characters it is made of.
+template <class T>
+concept owns_text = std::constructible_from<T, std::string_view> && !any_of<T, std::string_view> &&
+                    !std::is_trivially_destructible_v<T>;
+
+/// A type of map into which text can be copied, without a name twice.
+template <class T>
+concept text_owning_map = text_map<T> && owns_text<typename T::key_type> &&
+    owns_text<typename T::mapped_type> && requires(T& map, std::string_view text) {
+    { map.emplace(text, text).second } -> std::convertible_to<bool>;
+};
+
 template <class T>
 consteval json_type json_type_of() {
     if constexpr (std::same_as<T, bool>)
@@ -295,14 +307,14 @@ struct field {
         }
     }
 
-    /// True if the member owns its text, so that a value can be stored from JSON.
+    /// True if a value from JSON can be stored in the member, which then owns its text.
     static constexpr bool is_owner = [] {
         if constexpr (type == detail::json_type::object)
-            return requires(member_type & variables) {
-                variables.emplace(std::string_view{}, std::string_view{});
-            };
+            return detail::text_owning_map<member_type>;
+        else if constexpr (type == detail::json_type::string)
+            return detail::owns_text<value_type> && std::is_assignable_v<member_type&, value_type>;
         else
-            return type != detail::json_type::string || !std::is_trivially_destructible_v<value_type>;
+            return std::is_assignable_v<member_type&, value_type>;
     }();
 
     /// Describes the member for code that does not depend on the type of the model.

@@ -67,8 +67,8 @@ public:
     constexpr variables_view() = default;
     constexpr explicit variables_view(const RangeT& range) noexcept : range_{&range} {}
 
-    constexpr auto begin() const { return std::begin(*range_); }
-    constexpr auto end() const { return std::end(*range_); }
+    constexpr auto begin() const { return range_ ? std::begin(*range_) : decltype(std::begin(*range_)){}; }
+    constexpr auto end() const { return range_ ? std::end(*range_) : decltype(std::end(*range_)){}; }
 };
 
 namespace detail {

@@ -166,13 +166,72 @@ TEST_CASE("an integer of a reply is read by its value, and the last of repeated 
     };
     CHECK(ticket("7.0")->ticket == 7);
     CHECK(ticket("-7e2")->ticket == -700);
+    CHECK(ticket("99999999999999.0")->ticket == 99999'999'999'999);
     CHECK(ticket("9223372036854775807")->ticket == INT64_MAX);
     CHECK(ticket("-9223372036854775808")->ticket == INT64_MIN);
     CHECK(ticket("1,\"ticket\":2")->ticket == 2);
     CHECK(to_string(ticket("7.5").error().violations.at(0)) ==
           "ticket: must be an integer, is a number with a fraction");
-    for (const char* const number : {"9223372036854775808", "1e19", "-1e19", "1e300"})
+    for (const char* const number : {"1e14", "9007199254740993.0", "9223372036854775808",
+                                     "-9223372036854775809", "1e19", "-1e19", "1e300"})
         CHECK(to_string(ticket(number).error().violations.at(0)) == "ticket: must fit in 64 bits signed");
+}
+
+TEST_CASE("variables of a reply that differ in hidden characters only are a violation") {
+    const auto reply =
+        pl::decode<file_ticket>({200, {}, R"({"ticket":7,"notes":{"x\u0001":"1","x\u0002":"2"}})"});
+    CHECK(reply.error().code == pl::errc::malformed_response);
+    CHECK(reply.error().violations.at(0).rule == rule::unique);
+}
+
+namespace {
+
+struct constant_text {
+    operator std::string_view() const { return "constant"; }
+};
+
+struct written_only {
+    constant_text text{};
+    const std::string fixed = "fixed";
+    std::string_view nothing{};
+    std::multimap<std::string, std::string> sorted{};
+    std::map<std::string, const char*> literals{};
+
+    using schema =
+        pl::schema<pl::field<"text", &written_only::text>, pl::field<"fixed", &written_only::fixed>,
+                   pl::field<"nothing", &written_only::nothing>, pl::field<"sorted", &written_only::sorted>,
+                   pl::field<"literals", &written_only::literals>>;
+};
+
+struct ticket_base {
+    std::string title{};
+};
+
+struct derived_ticket : ticket_base {
+    std::string text{};
+
+    using schema =
+        pl::schema<pl::field<"title", &derived_ticket::title>, pl::field<"text", &derived_ticket::text>>;
+};
+
+} // namespace
+
+TEST_CASE("a model that JSON cannot be read into can be written") {
+    CHECK(pl::to_json(written_only{.sorted = {{"a", "1"}}, .literals = {{"b", "2"}}}).value() ==
+          R"({"text":"constant","fixed":"fixed","nothing":"","sorted":{"a":"1"},"literals":{"b":"2"}})");
+    CHECK(pl::validate(written_only{.sorted = {{"a", "1"}, {"a", "2"}}}).at(0).rule == rule::unique);
+}
+
+TEST_CASE("a model may have members of a base class") {
+    const std::string text = R"({"title":"a","text":"b"})";
+    CHECK(pl::to_json(pl::from_json<derived_ticket>(text).value()).value() == text);
+}
+
+TEST_CASE("a view without a range has no variables") {
+    const std::map<std::string, std::string> variables;
+    decltype(pl::view_of(variables, {.prompt_name = "a", .request_id = 1})) view{
+        .prompt_name = "a", .request_id = 1, .version = {}, .label = {}};
+    CHECK(pl::to_json(view).value() == R"({"prompt_name":"a","request_id":1})");
 }
 
 TEST_CASE("a reply of any length is read whole") {

@@ -99,6 +99,12 @@ def only_one_mode_links():
     other = compile_source("part.cpp", "other", '-DPART="other"', separate, "-fno-exceptions")
     process = link(work / "program", main, compiled, library)
     expect("files of one mode share a program", process.returncode == 0, process.stdout)
+    for mode in [[], [separate]]:
+        objects = [compile_source(name, f"{name},lto", '-DPART="lto"', "-flto", *mode) for name in ("main.cpp", "part.cpp")]
+        if mode:
+            objects.append(compile_source(include / "promptlayer" / "source.cpp", "source,lto", "-flto"))
+        process = link(work / "program", *objects, "-flto")
+        expect("files of one mode share a program with link-time optimisation", process.returncode == 0, process.stdout)
     for first, second in itertools.permutations([alone, compiled]):
         process = link(work / "program", main, first, second, library)
         expect("files of both modes do not link", process.returncode != 0, process.stdout)

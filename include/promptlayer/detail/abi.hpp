@@ -69,7 +69,8 @@ inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
 #endif
 
 // Files of both modes, header-only and separately compiled, do not link into one program: the linker reports
-// `promptlayer_separate_compilation` as defined twice or, with MSVC, as a mismatch.
+// that `promptlayer_separate_compilation` differs. LLVM's linkers and those for Windows with MinGW do not;
+// there the namespaces keep the modes apart.
 #if defined(_MSC_VER)
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION)
 #pragma detect_mismatch("promptlayer_separate_compilation", "1")
@@ -77,15 +78,17 @@ inline namespace PROMPTLAYER_SETTINGS __attribute__((__abi_tag__)) {
 #pragma detect_mismatch("promptlayer_separate_compilation", "0")
 #endif
 #elif defined(__ELF__)
+extern "C" {
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-__asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_compilation\n"
-        ".set promptlayer_separate_compilation, 1\n");
+[[gnu::used, gnu::visibility("hidden")]] inline thread_local char promptlayer_separate_compilation = 1;
 #else
-__asm__(".globl promptlayer_separate_compilation\n.hidden promptlayer_separate_compilation\n"
-        ".set promptlayer_separate_compilation, 0\n");
+[[gnu::used, gnu::visibility("hidden")]] inline char promptlayer_separate_compilation = 0;
 #endif
+}
 #endif
 
 #include <promptlayer/detail/pop_macros.hpp>
 
+#elif defined(PROMPTLAYER_SOURCE) && !defined(PROMPTLAYER_DEFINITIONS)
+#error "promptlayer: define PROMPTLAYER_SOURCE before the library is included for the first time"
 #endif

@@ -190,6 +190,8 @@ class model_reader {
 
 public:
     model_reader(const model_info& info, void* model) noexcept : info_(info), model_(model) {}
+    model_reader(const model_reader&) = delete;
+    model_reader& operator=(const model_reader&) = delete;
 
     /// Returns every violation, after `end` bytes of `size` were read.
     std::vector<violation> finish(std::size_t end, std::size_t size) && {
@@ -260,6 +262,10 @@ std::optional<error> read_json(std::string_view text, const model_info& info, vo
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION)
 template std::optional<error> read_json<void>(std::string_view, const model_info&, void*);
 #endif
+
+#else
+
+extern template std::optional<error> read_json<void>(std::string_view, const model_info&, void*);
 
 #endif
 

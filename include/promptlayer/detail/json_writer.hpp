@@ -45,7 +45,8 @@ class json_writer {
                 return;
             }
         }
-        std::memcpy(buffer_ + size_, json.data(), json.size());
+        if (!json.empty()) // else it may be null
+            std::memcpy(buffer_ + size_, json.data(), json.size());
         size_ += json.size();
     }
 

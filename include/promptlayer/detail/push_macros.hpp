@@ -11,6 +11,8 @@
 #pragma clang diagnostic ignored "-Wctad-maybe-unsupported"
 // All functions of the library's virtual classes are inline, so each object file has the virtual table.
 #pragma clang diagnostic ignored "-Wweak-vtables"
+// An aggregate with a base class is initialised from a list of all its members.
+#pragma clang diagnostic ignored "-Wmissing-braces"
 #endif
 #pragma push_macro("accept")
 #undef accept

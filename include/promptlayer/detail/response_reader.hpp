@@ -73,15 +73,16 @@ inline json_type type_of(const boost::json::value& value) noexcept {
     return json_type::number;
 }
 
-/// Reads a number as an integer.
+/// Reads a number as an integer. A number with a point or an exponent is a double here, which Boost.JSON may
+/// have rounded. So it counts only below 10 to the power of 14; a greater one does not fit.
 inline integer_reading read_integer(const boost::json::value& number) noexcept {
     if (number.is_int64())
         return {number.get_int64()};
     if (number.is_uint64())
         return {.fits = false};
-    constexpr double limit = 9223372036854775808.0; // 2 to the power of 63
+    constexpr double limit = 1e14;
     const double value = number.get_double();
-    if (!(value >= -limit && value < limit))
+    if (!(value > -limit && value < limit))
         return {.fits = false};
     const auto integer = static_cast<std::int64_t>(value);
     const auto whole = static_cast<double>(integer);
@@ -99,9 +100,11 @@ class reply_reader {
     void read_variables(const field_info& field, const boost::json::object& variables) {
         for (const auto& variable : variables) {
             const std::string_view name = variable.key();
-            if (const auto* const text = variable.value().if_string())
-                field.insert_variable(reply_, shown_text(name, secrets_), shown_text(*text, secrets_));
-            else
+            const auto* const text = variable.value().if_string();
+            if (text &&
+                !field.insert_variable(reply_, shown_text(name, secrets_), shown_text(*text, secrets_)))
+                report_.add(rule::unique, {field.name(), &name}, 0, 0); // without hidden characters
+            else if (!text)
                 report_.add_type({field.name(), &name}, json_type::string,
                                  type_name(type_of(variable.value())));
         }

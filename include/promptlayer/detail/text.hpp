@@ -56,14 +56,14 @@ constexpr std::size_t json_length(char c) noexcept {
     return static_cast<unsigned char>(c) < 0x20 ? 6 : 1;
 }
 
-/// Scans the sequence at `p` and returns the next one; null if the sequence is invalid.
-constexpr const char* scan_sequence(const char* p, const char* end, text_scan& scanned) noexcept {
+/// Scans the sequence at `p` and returns its length; 0 if the sequence is invalid.
+constexpr std::size_t scan_sequence(const char* p, const char* end, text_scan& scanned) noexcept {
     const std::size_t length = sequence_length(p, end);
-    if (length == 0)
-        return nullptr;
-    ++scanned.code_points;
-    scanned.json_bytes += length == 1 ? json_length(*p) : length;
-    return p + length;
+    if (length != 0) {
+        ++scanned.code_points;
+        scanned.json_bytes += length == 1 ? json_length(*p) : length;
+    }
+    return length;
 }
 
 PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept;
@@ -75,13 +75,13 @@ constexpr text_scan scan(std::string_view text) noexcept {
     text_scan scanned;
     const char* const end = text.data() + text.size();
     for (const char* p = text.data(); p != end;) {
-        const char* const next = scan_sequence(p, end, scanned);
-        if (!next) {
+        const std::size_t length = scan_sequence(p, end, scanned);
+        if (length == 0) {
             scanned.valid_utf8 = false;
             scanned.invalid_at = static_cast<std::size_t>(p - text.data());
             break;
         }
-        p = next;
+        p += length;
     }
     return scanned;
 }
@@ -144,13 +144,13 @@ PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
         // Scans the next 8 bytes, or the rest, one code point at a time.
         const char* const block_end = p + std::min<std::ptrdiff_t>(8, end - p);
         while (p < block_end) {
-            const char* const next = scan_sequence(p, end, scanned);
-            if (!next) {
+            const std::size_t length = scan_sequence(p, end, scanned);
+            if (length == 0) {
                 scanned.valid_utf8 = false;
                 scanned.invalid_at = static_cast<std::size_t>(p - text.data());
                 return scanned;
             }
-            p = next;
+            p += length;
         }
     }
     return scanned;
