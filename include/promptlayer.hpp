@@ -2910,9 +2910,9 @@ const std::string* find_header(const std::vector<header>&&, std::string_view) = 
 [[nodiscard]] PROMPTLAYER_DECL std::optional<std::chrono::seconds>
 retry_after(const http_response& response) noexcept;
 
-/// Returns the request as HTTP/1.1, for a person: without control characters, and with `[redacted]` for user
-/// information in the URL, for the value of each header except `Content-Type`, `Accept` and `User-Agent`, and
-/// wherever else the API key or another credential of the headers stands.
+/// Returns the request as HTTP/1.1, for a person, without control characters. `[redacted]` replaces user
+/// information in the URL and the value of each header except `Content-Type`, `Accept` and `User-Agent`. It
+/// also replaces the API key and other credentials of the headers wherever else they stand.
 PROMPTLAYER_DECL std::string to_string(const http_request& request);
 
 /// Returns the response for a person: with `[redacted]` for cookies and other secrets, without control
@@ -3757,8 +3757,8 @@ result<prepared_request> prepare(const RequestT& request,
 /// `invalid_config`.
 PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request);
 
-/// Validates a request and writes the HTTP request to `out`, whose memory is reused. After an error, which is
-/// `invalid_config` or `invalid_request`, `out` is empty. No I/O.
+/// Validates a request and writes the HTTP request to `out`; reuses the memory of `out`. After an error,
+/// which is `invalid_config` or `invalid_request`, `out` is empty. No I/O.
 template <class RequestT = track_prompt>
 result<void> encode(const config& config, const RequestT& request, http_request& out) {
     if (auto failed = detail::check(config)) {
@@ -5010,7 +5010,7 @@ void restore(OutboxT& outbox, journal& journal, typename OutboxT::time_point now
 struct tracker_callbacks {
     /// The service accepted the request.
     std::function<void(outbox::id, const track_response&)> on_delivered{};
-    /// The request ended otherwise: refused, given up, or dropped for a newer one. `why` has the reason.
+    /// The request ended otherwise: refused, failed, or dropped for a newer one. `why` has the reason.
     std::function<void(const outbox::ended&)> on_failed{};
     /// The tracker was destroyed without `close`; these requests are undelivered. A journal still has them.
     std::function<void(std::vector<outbox::ended>)> on_undelivered{};
@@ -5129,7 +5129,7 @@ public:
         return push(*std::move(prepared));
     }
 
-    /// Waits until every request is reported, a pause holds up the others, or the timeout expires. Returns
+    /// Waits until every request is reported, a pause delays the others, or the timeout expires. Returns
     /// true if no request is left. Does not wait in a callback.
     bool flush(std::chrono::milliseconds timeout);
 

@@ -134,7 +134,7 @@ public:
         return push(*std::move(prepared));
     }
 
-    /// Waits until every request is reported, a pause holds up the others, or the timeout expires. Returns
+    /// Waits until every request is reported, a pause delays the others, or the timeout expires. Returns
     /// true if no request is left. Does not wait in a callback.
     bool flush(std::chrono::milliseconds timeout);
 

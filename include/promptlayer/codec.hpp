@@ -80,8 +80,8 @@ result<prepared_request> prepare(const RequestT& request,
 /// `invalid_config`.
 PROMPTLAYER_DECL result<http_request> authorize(const config& config, prepared_request request);
 
-/// Validates a request and writes the HTTP request to `out`, whose memory is reused. After an error, which is
-/// `invalid_config` or `invalid_request`, `out` is empty. No I/O.
+/// Validates a request and writes the HTTP request to `out`; reuses the memory of `out`. After an error,
+/// which is `invalid_config` or `invalid_request`, `out` is empty. No I/O.
 template <class RequestT = track_prompt>
 result<void> encode(const config& config, const RequestT& request, http_request& out) {
     if (auto failed = detail::check(config)) {

@@ -77,9 +77,9 @@ const std::string* find_header(const std::vector<header>&&, std::string_view) = 
 [[nodiscard]] PROMPTLAYER_DECL std::optional<std::chrono::seconds>
 retry_after(const http_response& response) noexcept;
 
-/// Returns the request as HTTP/1.1, for a person: without control characters, and with `[redacted]` for user
-/// information in the URL, for the value of each header except `Content-Type`, `Accept` and `User-Agent`, and
-/// wherever else the API key or another credential of the headers stands.
+/// Returns the request as HTTP/1.1, for a person, without control characters. `[redacted]` replaces user
+/// information in the URL and the value of each header except `Content-Type`, `Accept` and `User-Agent`. It
+/// also replaces the API key and other credentials of the headers wherever else they stand.
 PROMPTLAYER_DECL std::string to_string(const http_request& request);
 
 /// Returns the response for a person: with `[redacted]` for cookies and other secrets, without control

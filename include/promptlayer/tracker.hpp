@@ -42,7 +42,7 @@ void restore(OutboxT& outbox, journal& journal, typename OutboxT::time_point now
 struct tracker_callbacks {
     /// The service accepted the request.
     std::function<void(outbox::id, const track_response&)> on_delivered{};
-    /// The request ended otherwise: refused, given up, or dropped for a newer one. `why` has the reason.
+    /// The request ended otherwise: refused, failed, or dropped for a newer one. `why` has the reason.
     std::function<void(const outbox::ended&)> on_failed{};
     /// The tracker was destroyed without `close`; these requests are undelivered. A journal still has them.
     std::function<void(std::vector<outbox::ended>)> on_undelivered{};
