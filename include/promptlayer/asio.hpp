@@ -33,8 +33,8 @@ auto async_call(client<T>& client, RequestT request, TokenT&& token) {
         [&client](auto handler, const RequestT& started) {
             auto work = boost::asio::make_work_guard(
                 boost::asio::get_associated_executor(handler, client.transport().get_executor()));
-            client.call(started, [work = std::move(work), done = std::move(handler)](reply outcome) mutable {
-                const auto executor = work.get_executor();
+            client.call(started, [guard = std::move(work), done = std::move(handler)](reply outcome) mutable {
+                const auto executor = guard.get_executor();
                 boost::asio::post(executor, boost::asio::append(std::move(done), std::move(outcome)));
             });
         },

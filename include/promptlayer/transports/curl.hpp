@@ -247,7 +247,7 @@ class curl_exchange {
         // A connection that is being made may turn out to be HTTP/2 and serve several requests. Without TLS
         // that is known only after the first response, which is too late.
         set(CURLOPT_PIPEWAIT, secure() ? 1L : 0L);
-        const auto timeout = static_cast<long>(clamp_timeout(request_.timeout).count());
+        const long timeout = std::chrono::duration<long, std::milli>{clamp_timeout(request_.timeout)}.count();
         set(CURLOPT_TIMEOUT_MS, timeout);
         set(CURLOPT_CONNECTTIMEOUT_MS, timeout);
 #if LIBCURL_VERSION_NUM >= 0x075700
