@@ -2,7 +2,6 @@
 #define PROMPTLAYER_JOURNAL_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/outbox.hpp>
 #include <promptlayer/prepared_request.hpp>
 #include <promptlayer/result.hpp>
 
@@ -17,35 +16,42 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 /// Keeps the requests of a tracker until they have ended, so that a crash does not lose them. `file_journal`
 /// is the implementation in a file.
 ///
-/// - The threads that track call `add`; the thread that sends calls the other functions. The calls may be
-///   concurrent if the tracker has threads.
-/// - `done` for a request is called after `add` for it has returned.
-/// - The tracker ignores an exception from `done` or `tend`.
+/// - Any number of threads call `add` at once, and the tracker holds no lock meanwhile. One thread at a time
+///   calls the other functions, also while others call `add`.
+/// - `begin` and `remove` for a request are called after `add` for it has returned.
+/// - The tracker ignores an exception from every function except `pending`. One from `add` is reported like
+///   an error.
 class journal {
 public:
     struct entry {
-        outbox::id id = 0;
-        prepared_request request{};
+        request_number number = 0;
+        prepared_request request{};      ///< without its `timeout`
         std::chrono::milliseconds age{}; ///< since `add`
+        bool begun = false;              ///< `begin` was called: the service may have received the request
     };
 
     virtual ~journal() = default;
 
-    /// Returns the requests that were added and had not ended when the journal was opened, by ascending
-    /// number. Called once, before every other function.
-    virtual std::vector<entry> left() = 0;
+    /// Returns the requests that were added and had not ended when the journal was opened, in any order.
+    /// Called once, before every other function.
+    virtual std::vector<entry> pending() = 0;
 
-    /// Records a request. An error is returned to the caller of `track_prompt`; the tracker sends the request
-    /// all the same.
-    virtual result<void> add(outbox::id number, const prepared_request& request) = 0;
+    /// Records a request. After an error the tracker sends the request all the same, and `track_prompt` says
+    /// that the request is not on record.
+    virtual result<void> add(request_number number, const prepared_request& request) = 0;
+
+    /// Records that a request is about to be sent. Called only for requests that are not `idempotent`, before
+    /// each attempt. Ignores a request that could not be added.
+    virtual void begin(request_number number) = 0;
 
     /// Removes a request that has ended. A delivered request is removed before its callback is called, any
     /// other request after that. Ignores a request that could not be added.
-    virtual void done(outbox::id number) = 0;
+    virtual void remove(request_number number) = 0;
 
-    /// Does the upkeep that no caller of `track_prompt` waits for. Called repeatedly. Returns after how long
-    /// at the latest the next call is needed; nullopt if none is needed before `add` or `done`.
-    virtual std::optional<std::chrono::milliseconds> tend() = 0;
+    /// Does upkeep that no caller of `track_prompt` waits for: a bounded piece of work, at most about a
+    /// millisecond, except for `fsync`. Called repeatedly. Returns after how long at the latest the next call
+    /// is needed, 0 if more work is waiting; nullopt if none is needed before `add` or `remove`.
+    virtual std::optional<std::chrono::milliseconds> maintain() = 0;
 };
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
