@@ -96,13 +96,23 @@ struct error {
     std::optional<std::chrono::seconds> retry_after{}; ///< from `Retry-After`, not capped
     std::optional<std::size_t> offset{};               ///< byte offset in the text given to `from_json`
 
-    /// Returns true if the same request may succeed later: after every transport failure except `tls` and
-    /// `cancelled`, and after HTTP 408, 429, 500, 502, 503 and 504. Every retry of the library follows this.
+    /// Returns true if the same request may succeed soon: after every transport failure except `tls` and
+    /// `cancelled`, and after HTTP 408, 429, 500, 502, 503 and 504. `retrying_transport` follows this.
     bool retryable() const noexcept {
         if (failure)
             return *failure != promptlayer::failure::tls && *failure != promptlayer::failure::cancelled;
         return status == 408 || status == 429 || status == 500 || status == 502 || status == 503 ||
                status == 504;
+    }
+
+    /// Returns true if the error says something about the service, the key or the way to the service, not
+    /// about the request: no response, except after `cancelled`; an invalid config; HTTP 401, 403, 408, 429
+    /// and 500 to 599. `outbox` sends such a request again.
+    bool is_service_failure() const noexcept {
+        if (failure)
+            return *failure != promptlayer::failure::cancelled;
+        return code == errc::invalid_config || status == 401 || status == 403 || status == 408 ||
+               status == 429 || (status >= 500 && status <= 599);
     }
 };
 

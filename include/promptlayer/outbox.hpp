@@ -2,7 +2,9 @@
 #define PROMPTLAYER_OUTBOX_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/circuit_breaker.hpp>
 #include <promptlayer/error.hpp>
+#include <promptlayer/http.hpp>
 #include <promptlayer/prepared_request.hpp>
 #include <promptlayer/result.hpp>
 #include <promptlayer/retry.hpp>
@@ -12,8 +14,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
+#include <iterator>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <utility>
@@ -21,319 +26,522 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The limits of an `outbox`.
-struct outbox_settings {
+/// The limits of a queue, and its schedule.
+struct queue_options {
     std::size_t max_requests = 10'000;        ///< waiting and in flight
     std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
-    std::size_t max_in_flight = 4;
-    bool drop_oldest = false; ///< a full outbox drops the oldest waiting requests, not the new request
+    std::size_t max_in_flight = 16;           ///< 0 counts as 1
+    bool drop_oldest = false; ///< a full queue drops the oldest waiting requests, not the new request
     retry_policy retry = background_retry_policy();
 };
 
-/// The outcome of a request.
-enum class fate {
-    delivered,   ///< The service accepted the request.
-    refused,     ///< The service rejected the request for good.
-    gave_up,     ///< The policy allows no further attempt.
-    dropped,     ///< The outbox was full and dropped the request for a newer one.
-    handed_back, ///< `drain` returned the request.
+/// The outcome of a request. Every request has exactly one.
+enum class request_outcome {
+    delivered, ///< The service accepted the request.
+    rejected,  ///< The service refused the request for good.
+    failed,    ///< No attempt is left, or another could deliver the request twice.
+    expired,   ///< The last attempt failed, and the next would come after `retry_policy::max_age`.
+    dropped,   ///< The queue was full and dropped the request for a newer one.
+    cancelled, ///< `cancel` or `discard` removed the request.
+    returned,  ///< `drain`, `close` or the destructor of a tracker returned the request.
 };
 
-/// Counts of requests since the outbox was constructed. `pushed` is always the sum of the other counts.
+/// A request that is to be sent now.
+struct due_request {
+    request_number number = 0;
+    prepared_request request{};
+    std::uint32_t attempt = 1; ///< the first is 1
+};
+
+/// A request that has ended.
+struct finished_request {
+    request_number number = 0;
+    prepared_request request{};
+    request_outcome outcome = request_outcome::delivered;
+    std::optional<promptlayer::error> error{}; ///< of the last attempt, if it failed
+    std::uint32_t attempts = 0;
+    std::optional<http_response> response{}; ///< of the last attempt; only trackers set it
+};
+
+/// Counts of requests since the queue was constructed. `pushed` is always the sum of the other counts.
 struct outbox_stats {
     std::uint64_t pushed = 0;
     std::size_t waiting = 0;
     std::size_t in_flight = 0;
     std::uint64_t delivered = 0;
-    std::uint64_t refused = 0;
-    std::uint64_t gave_up = 0;
+    std::uint64_t rejected = 0;
+    std::uint64_t failed = 0;
+    std::uint64_t expired = 0;
     std::uint64_t dropped = 0;
-    std::uint64_t handed_back = 0;
+    std::uint64_t cancelled = 0;
+    std::uint64_t returned = 0;
 
     friend bool operator==(const outbox_stats&, const outbox_stats&) = default;
 };
 
-/// A queue of requests with schedule, limits and retry, as a state machine without thread, clock or socket.
+/// A queue of requests with limits, schedule, retry and a circuit breaker, as a state machine without thread,
+/// clock or socket.
 ///
 /// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
-/// contains the API key. One thread at a time may use it.
+/// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
+/// holds up the others:
 ///
-/// - Due requests are taken in the order in which they were pushed.
-/// - After a 429 or a transport failure no request is sent for a time, because the next would fail as well.
-///   After any other `retryable()` error only the failed request waits. `retry_wait` returns the time.
-/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. So a wrong key does not
-///   use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
-///   failed request keeps its place, and the attempt does not count.
-/// - After `failure::cancelled` the request waits for `retry_policy::initial_delay`, and the attempt does not
-///   count.
+/// - A service failure (`error::is_service_failure`) delays its own request by a random time of up to 2 s, 4
+/// s,
+///   8 s ... `max_delay`, at least 100 ms, plus `Retry-After`. Every other response is healthy, also a 400.
+/// - Requests are sent by due time. The number in flight grows from 1 to `max_in_flight` with each full
+/// window
+///   of healthy responses.
+/// - Five service failures in a row open the circuit breaker. So does one 429 or `Retry-After`. So does one
+///   401, 403, TLS failure or invalid config until a response was healthy. A request that fails again while
+///   others succeed does not count.
+/// - While the breaker is open, one probe at a time is sent, after random waits that double. A healthy
+/// response
+///   to a probe closes the breaker.
+/// - A request ends as `rejected` after a final refusal (HTTP 400, 404, 409, 422, `success: false`), and
+/// after
+///   a third 401 or 403 if others succeeded meanwhile.
+/// - A request ends as `expired` only after a failed attempt, so an outage, a pause or a closed laptop loses
+///   nothing.
 /// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
-///   early. It may also exceed the maximum age of a request, which then fails after one more attempt.
+///   early.
+///
+/// Cost with N requests: `push`, `take`, `complete`, `cancel` and `next_due` O(log N), `push` amortised over
+/// the requests that it drops; `drain` and `discard` O(N).
 ///
 /// Used as `outbox`. A template, so that a header-only program compiles only the members that it uses.
 template <class ClockT>
 class basic_outbox {
 public:
     using time_point = typename ClockT::time_point;
-    using id = std::uint64_t; ///< from 1, ascending in the order of the pushes
-
-    /// A request that is to be sent now.
-    struct taken {
-        typename basic_outbox::id id = 0;
-        prepared_request request{};
-    };
-
-    /// A request that has ended, and its outcome.
-    struct ended {
-        typename basic_outbox::id id = 0;
-        prepared_request request{};
-        promptlayer::fate fate = fate::delivered;
-        std::optional<error> why{}; ///< the error of the last attempt, if it failed
-    };
-
-    /// The result of `push`.
-    struct pushed {
-        typename basic_outbox::id id = 0;
-        std::vector<ended> dropped{}; ///< the requests dropped to make room
-    };
 
 private:
+    using milliseconds = std::chrono::milliseconds;
+
+    /// What failed attempts of a request have shown.
+    struct failure_history {
+        error last{};
+        std::uint32_t refusals = 0; // 401 and 403, with the present config
+        std::uint64_t config_number = 0;
+        std::uint64_t healthy_at_first_refusal = 0; // value of `healthy_count_` then
+        std::uint64_t healthy_at_last_failure = 0;
+        bool is_at_fault = false; // the request failed again although another succeeded
+    };
+
     struct queue_entry {
         prepared_request request{};
         time_point created{};
         time_point due{};
         std::uint32_t attempts = 0;
-        std::uint64_t era = 0; // the value of `era_` when the request was taken
-        std::optional<error> why{};
+        bool is_discarded = false;
+        std::uint64_t config_number = 0; // of the last attempt
+        std::unique_ptr<failure_history> history{};
     };
 
-    outbox_settings settings_;
+    using entry_map = std::map<request_number, queue_entry>;
+    using due_set = std::set<std::pair<time_point, request_number>>;
+
+    queue_options options_;
     std::function<double()> random_;
-    std::map<id, queue_entry> entries_{};         // all requests that have not ended
-    std::set<id> ready_{};                        // waiting, due
-    std::set<std::pair<time_point, id>> later_{}; // waiting, not due yet
-    std::set<id> in_flight_{};
-    std::size_t bytes_ = 0;
-    id last_id_ = 0;
+    detail::circuit_breaker breaker_{options_.retry, options_.max_in_flight};
+    entry_map untried_{};   // waiting; by number, and so by due time
+    entry_map tried_{};     // waiting after an attempt
+    entry_map in_flight_{}; // sent, without a result
+    due_set delayed_{};     // of `tried_`
+    due_set released_{};    // of `tried_`, due since `retry_now`
+    std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
+    std::deque<finished_request> finished_{};                          // dropped or cancelled, not taken yet
+    std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
+    request_number last_number_ = 0;
+    request_number probe_ = 0; // in flight while the breaker is open; 0 if there is none
     outbox_stats stats_{};
-    time_point nobody_before_ = time_point::min();
-    std::uint64_t era_ = 0; // number of calls of `resume`
+    std::uint64_t healthy_count_ = 0;
+    std::uint64_t config_number_ = 0;              // number of calls of `reconfigure`
+    time_point blocked_until_ = time_point::min(); // no probe before
     bool paused_ = false;
-    bool sealed_ = false;
-    std::optional<error> paused_by_{};
-    std::optional<time_point> seen_{}; // argument of the last call
-    typename ClockT::duration lag_{};  // sum of the clock's jumps back
+    bool closed_ = false;
+    std::optional<time_point> last_now_{};
+    typename ClockT::duration clock_offset_{}; // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
 
     /// Returns the caller's time, corrected so that it never decreases.
-    time_point steady(time_point now) {
-        if (seen_ && now < *seen_)
-            lag_ += *seen_ - now;
-        seen_ = now;
-        return now + lag_;
+    time_point monotonic(time_point now) {
+        if (last_now_ && now < *last_now_)
+            clock_offset_ += *last_now_ - now;
+        last_now_ = now;
+        return now + clock_offset_;
     }
 
-    void release_due(time_point now) {
-        while (!later_.empty() && later_.begin()->first <= now) {
-            ready_.insert(later_.begin()->second);
-            later_.erase(later_.begin());
-        }
+    std::size_t count() const noexcept { return untried_.size() + tried_.size() + in_flight_.size(); }
+
+    bool is_waiting_empty() const noexcept { return untried_.empty() && tried_.empty(); }
+
+    request_number oldest_waiting() const {
+        if (untried_.empty() || (!tried_.empty() && tried_.begin()->first < untried_.begin()->first))
+            return tried_.begin()->first;
+        return untried_.begin()->first;
     }
 
-    std::uint64_t& count_of(fate outcome) noexcept {
+    /// Returns whether the limits allow another request in flight.
+    bool may_send() const noexcept {
+        const std::size_t limit = options_.max_in_flight == 0 ? 1 : options_.max_in_flight;
+        return !paused_ && !is_waiting_empty() && probe_ == 0 &&
+               in_flight_.size() < (breaker_.is_open() ? limit : breaker_.window());
+    }
+
+    std::uint64_t& count_of(request_outcome outcome) noexcept {
         switch (outcome) {
-        case fate::delivered: return stats_.delivered;
-        case fate::refused: return stats_.refused;
-        case fate::gave_up: return stats_.gave_up;
-        case fate::dropped: return stats_.dropped;
-        case fate::handed_back: break;
+        case request_outcome::delivered: return stats_.delivered;
+        case request_outcome::rejected: return stats_.rejected;
+        case request_outcome::failed: return stats_.failed;
+        case request_outcome::expired: return stats_.expired;
+        case request_outcome::dropped: return stats_.dropped;
+        case request_outcome::cancelled: return stats_.cancelled;
+        case request_outcome::returned: break;
         }
-        return stats_.handed_back;
+        return stats_.returned;
     }
 
-    /// Removes an entry from all containers.
-    ended end(typename std::map<id, queue_entry>::iterator position, fate outcome) {
-        auto& [number, entry] = *position;
-        ready_.erase(number);
-        later_.erase({entry.due, number});
-        in_flight_.erase(number);
+    finished_request finish(typename entry_map::node_type node, request_outcome outcome) {
+        queue_entry& entry = node.mapped();
         bytes_ -= size_of(entry.request);
         ++count_of(outcome);
-        ended request{number, std::move(entry.request), outcome, std::move(entry.why)};
-        entries_.erase(position);
-        return request;
+        finished_request finished{.number = node.key(), .outcome = outcome, .attempts = entry.attempts};
+        finished.request = std::move(entry.request);
+        if (entry.history && outcome != request_outcome::delivered)
+            finished.error = std::move(entry.history->last);
+        return finished;
     }
 
-    void wait_until(time_point due, typename std::map<id, queue_entry>::iterator position) {
-        position->second.due = due;
-        later_.insert({due, position->first});
+    /// Removes a waiting request from all containers.
+    typename entry_map::node_type extract(request_number number) {
+        if (auto node = untried_.extract(number))
+            return node;
+        auto node = tried_.extract(number);
+        if (node) {
+            const queue_entry& entry = node.mapped();
+            if (delayed_.erase({entry.due, number}) == 0)
+                released_.erase({entry.due, number});
+            by_attempts_.erase({entry.attempts, number});
+        }
+        return node;
     }
 
-    bool has_room_for(std::size_t size, std::size_t freed_requests, std::size_t freed_bytes) const noexcept {
-        return entries_.size() - freed_requests < settings_.max_requests && size <= settings_.max_bytes &&
-               bytes_ - freed_bytes <= settings_.max_bytes - size;
+    void remove(request_number number, request_outcome outcome) {
+        finished_.push_back(finish(extract(number), outcome));
+        finished_bytes_ += size_of(finished_.back().request);
     }
 
-    static bool is_refusal(errc code) noexcept {
-        return code == errc::bad_request || code == errc::not_found || code == errc::conflict ||
-               code == errc::unprocessable || code == errc::rejected;
+    /// Returns a random number from `first` to `last`.
+    request_number random_between(request_number first, request_number last) {
+        const double scaled = detail::within_unit(random_()) * static_cast<double>(last - first + 1);
+        const auto offset = static_cast<request_number>(scaled);
+        return offset > last - first ? last : first + offset;
+    }
+
+    /// Returns a random request of those with the fewest attempts; so a bad request is not probed for ever.
+    request_number choose_probe() {
+        if (!untried_.empty())
+            return untried_.lower_bound(random_between(untried_.begin()->first, untried_.rbegin()->first))
+                ->first;
+        const auto [attempts, first] = *by_attempts_.begin();
+        const auto last = std::prev(by_attempts_.lower_bound({attempts + 1, 0}));
+        return by_attempts_.lower_bound({attempts, random_between(first, last->second)})->second;
+    }
+
+    /// Returns the waiting request with the earliest due time, which may be in the future.
+    std::pair<time_point, request_number> earliest() const {
+        if (!released_.empty())
+            return *released_.begin();
+        if (untried_.empty())
+            return *delayed_.begin();
+        const std::pair first{untried_.begin()->second.due, untried_.begin()->first};
+        return delayed_.empty() || first < *delayed_.begin() ? first : *delayed_.begin();
+    }
+
+    /// Returns when the next request may be sent, as far as that depends on time.
+    time_point earliest_time(time_point now) const {
+        if (breaker_.is_open())
+            return blocked_until_;
+        return released_.empty() ? earliest().first : now;
+    }
+
+    bool fits(std::size_t size, std::size_t requests, std::size_t bytes) const noexcept {
+        return requests < options_.max_requests && size <= options_.max_bytes &&
+               bytes <= options_.max_bytes - size;
+    }
+
+    /// Returns why a request is not accepted.
+    std::optional<error> refusal(const prepared_request& request) const {
+        if (closed_)
+            return error{.code = errc::closed, .message = "the queue is closed"};
+        const std::size_t size = size_of(request);
+        if (options_.drop_oldest ? fits(size, in_flight_.size(), in_flight_bytes_) &&
+                                       fits(size, finished_.size(), finished_bytes_)
+                                 : fits(size, count() + finished_.size(), bytes_ + finished_bytes_))
+            return std::nullopt;
+        return error{.code = errc::queue_full, .message = "the queue is full"};
+    }
+
+    void insert(request_number number, prepared_request request, time_point created, time_point due) {
+        const std::size_t size = size_of(request);
+        queue_entry entry{.request = std::move(request), .created = created, .due = due, .history = {}};
+        if (!untried_.try_emplace(number, std::move(entry)).second)
+            return;
+        bytes_ += size;
+        ++stats_.pushed;
+    }
+
+    void block_until(time_point time) noexcept {
+        blocked_until_ = time > blocked_until_ ? time : blocked_until_;
+    }
+
+    /// Adds a failure to the history of its request, and tells the breaker unless the request is at fault.
+    void record_failure(queue_entry& entry, const error& cause, bool is_probe, time_point now) {
+        if (!entry.history)
+            entry.history = std::make_unique<failure_history>();
+        else if (healthy_count_ > entry.history->healthy_at_last_failure)
+            entry.history->is_at_fault = true;
+        failure_history& history = *entry.history;
+        history.last = cause;
+        history.healthy_at_last_failure = healthy_count_;
+        if (cause.status == 401 || cause.status == 403) {
+            if (history.refusals == 0 || history.config_number != entry.config_number) {
+                history.refusals = 0;
+                history.config_number = entry.config_number;
+                history.healthy_at_first_refusal = healthy_count_;
+            }
+            ++history.refusals;
+        }
+        const milliseconds retry_after = detail::capped_retry_after(options_.retry, cause);
+        if (is_probe)
+            blocked_until_ = now + breaker_.open(cause, retry_after, random_);
+        else if (breaker_.is_open() && retry_after > milliseconds{0})
+            block_until(now + std::min(retry_after, detail::circuit_breaker::max_single_retry_after));
+        else if (!breaker_.is_open() && !history.is_at_fault && entry.config_number == config_number_)
+            if (const auto wait = breaker_.record_failure(cause, retry_after, random_))
+                blocked_until_ = now + *wait;
+    }
+
+    /// Returns how a request ends whose attempt failed, if it must not wait for another.
+    std::optional<request_outcome> end_after(const queue_entry& entry, const error& cause, milliseconds wait,
+                                             time_point now) const {
+        const retry_policy& policy = options_.retry;
+        const auto age = std::chrono::duration_cast<milliseconds>(now - entry.created);
+        if (entry.is_discarded)
+            return request_outcome::cancelled;
+        if ((cause.status == 401 || cause.status == 403) && entry.history->refusals >= 3 &&
+            healthy_count_ > entry.history->healthy_at_first_refusal)
+            return request_outcome::rejected;
+        if ((cause.maybe_delivered && !(entry.request.idempotent && policy.retry_maybe_delivered)) ||
+            (policy.max_attempts != 0 && entry.attempts >= policy.max_attempts))
+            return request_outcome::failed;
+        return detail::may_wait(policy, age, wait) ? std::nullopt : std::optional{request_outcome::expired};
+    }
+
+    static request_outcome final_outcome(const error& cause) noexcept {
+        switch (cause.code) {
+        case errc::bad_request:
+        case errc::not_found:
+        case errc::conflict:
+        case errc::unprocessable:
+        case errc::rejected: return request_outcome::rejected;
+        default: return request_outcome::failed;
+        }
     }
 
 public:
     /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
-    explicit basic_outbox(outbox_settings settings = {}, std::function<double()> random = {})
-        : settings_(settings), random_(random ? std::move(random) : detail::random_source()) {}
+    explicit basic_outbox(queue_options options = {}, std::function<double()> random = {})
+        : options_(options), random_(random ? std::move(random) : detail::random_source()) {}
 
-    /// Queues a request from `prepare`. Returns `queue_full` if the request does not fit, and `closed` after
-    /// `seal`. With `drop_oldest`, nothing is dropped if the request would not fit even then.
-    result<pushed> push(prepared_request request, time_point now) {
-        if (sealed_)
-            return error{.code = errc::closed, .message = "the outbox is closed"};
-        now = steady(now);
-        const std::size_t size = size_of(request);
-        std::vector<id> oldest;
-        std::size_t freed = 0;
-        for (auto position = entries_.begin();
-             settings_.drop_oldest && position != entries_.end() && !has_room_for(size, oldest.size(), freed);
-             ++position) {
-            if (in_flight_.contains(position->first))
-                continue;
-            oldest.push_back(position->first);
-            freed += size_of(position->second.request);
-        }
-        if (!has_room_for(size, oldest.size(), freed))
-            return error{.code = errc::queue_full, .message = "the outbox is full"};
-        pushed push_result{++last_id_, {}};
-        for (const id number : oldest)
-            push_result.dropped.push_back(end(entries_.find(number), fate::dropped));
-        entries_.emplace(push_result.id,
-                         queue_entry{.request = std::move(request), .created = now, .due = now, .why = {}});
-        ready_.insert(push_result.id);
-        bytes_ += size;
-        ++stats_.pushed;
-        return push_result;
+    /// Queues a request from `prepare` and returns its number, or `queue_full`, or `closed` after `close`.
+    /// Requests that `drop_oldest` removes for it are returned by `take_finished`. They are dropped only if
+    /// the new request then fits, and count against limits of the same size until they are taken.
+    result<request_number> push(prepared_request request, time_point now) {
+        auto number = reserve(request);
+        if (number)
+            number = push(*number, std::move(request), now);
+        return number;
     }
 
-    /// Queues a request from a journal under its old number, whatever the limits. The numbers must ascend,
-    /// and all calls must precede the first `push`.
-    void restore(id number, prepared_request request, std::chrono::milliseconds age, time_point now) {
-        now = steady(now);
-        bytes_ += size_of(request);
-        entries_.emplace(
-            number, queue_entry{.request = std::move(request), .created = now - age, .due = now, .why = {}});
-        ready_.insert(number);
-        last_id_ = number;
-        ++stats_.pushed;
+    /// Returns a number for a request, or why `push` would refuse the request. For callers that write the
+    /// request to a journal before they push it.
+    result<request_number> reserve(const prepared_request& request) {
+        if (auto reason = refusal(request))
+            return *std::move(reason);
+        return ++last_number_;
+    }
+
+    /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`.
+    result<request_number> push(request_number number, prepared_request request, time_point now) {
+        now = monotonic(now);
+        if (auto reason = refusal(request))
+            return *std::move(reason);
+        while (!fits(size_of(request), count(), bytes_)) // only if the oldest are to be dropped
+            remove(oldest_waiting(), request_outcome::dropped);
+        insert(number, std::move(request), now, now);
+        return number;
+    }
+
+    /// Queues a request from a journal under its old number, whatever the limits. The numbers may come in any
+    /// order. Ignores a number that is queued already.
+    void restore(request_number number, prepared_request request, milliseconds age, time_point now) {
+        now = monotonic(now);
+        insert(number, std::move(request), now - age, now);
+        last_number_ = std::max(last_number_, number);
     }
 
     /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
-    [[nodiscard]] std::optional<taken> take(time_point now) {
-        now = steady(now);
-        if (paused_ || paused_by_ || now < nobody_before_ || in_flight_.size() >= settings_.max_in_flight)
+    [[nodiscard]] std::optional<due_request> take(time_point now) {
+        now = monotonic(now);
+        const auto due = may_send() ? earliest_time(now) : time_point::max();
+        if (due > now)
             return std::nullopt;
-        release_due(now);
-        if (ready_.empty())
-            return std::nullopt;
-        const id next = *ready_.begin();
-        ready_.erase(ready_.begin());
-        in_flight_.insert(next);
-        queue_entry& entry = entries_.find(next)->second;
+        const request_number number = breaker_.is_open() ? probe_ = choose_probe() : earliest().second;
+        queue_entry& entry = in_flight_.insert(extract(number)).position->second;
         ++entry.attempts;
-        entry.era = era_;
-        return taken{next, entry.request};
+        entry.config_number = config_number_;
+        in_flight_bytes_ += size_of(entry.request);
+        return due_request{number, entry.request, entry.attempts};
     }
 
-    /// Reports the result of an attempt: an empty `why` if the request was delivered, else its error. Returns
-    /// the request if it has ended, else nullopt. Ignores a number that is not in flight, such as that of a
-    /// request that is already completed or drained.
-    std::optional<ended> complete(id number, std::optional<error> why, time_point now) {
-        now = steady(now);
-        if (in_flight_.erase(number) == 0)
+    /// Reports the result of an attempt: an empty `cause` if the request was delivered, else its error.
+    /// Returns the request if it has ended, else nullopt. Ignores a number that is not in flight, such as
+    /// that of a request that is already completed or drained.
+    std::optional<finished_request> complete(request_number number, std::optional<error> cause,
+                                             time_point now) {
+        now = monotonic(now);
+        auto node = in_flight_.extract(number);
+        if (!node)
             return std::nullopt;
-        const auto position = entries_.find(number);
-        queue_entry& entry = position->second;
-        entry.why = std::move(why);
-        if (!entry.why)
-            return end(position, fate::delivered);
-        const error& cause = *entry.why;
-        if (cause.failure == failure::tls || cause.status == 401 || cause.status == 403 ||
-            cause.code == errc::invalid_config) {
-            if (entry.era == era_) // otherwise `resume` has replaced the key or config of this attempt
-                paused_by_ = cause;
-            --entry.attempts;
-            ready_.insert(number);
-            return std::nullopt;
+        queue_entry& entry = node.mapped();
+        in_flight_bytes_ -= size_of(entry.request);
+        const bool is_probe = number == probe_;
+        if (is_probe)
+            probe_ = 0;
+        const bool is_cancelled = cause && cause->failure == failure::cancelled;
+        if (!cause || !(cause->is_service_failure() || is_cancelled)) {
+            ++healthy_count_;
+            breaker_.record_success(is_probe, entry.config_number == config_number_);
+            auto finished =
+                finish(std::move(node), cause ? final_outcome(*cause) : request_outcome::delivered);
+            finished.error = std::move(cause);
+            return finished;
         }
-        if (cause.failure == failure::cancelled) {
-            --entry.attempts;
-            wait_until(now + settings_.retry.initial_delay, position);
-            return std::nullopt;
+        if (!is_cancelled)
+            record_failure(entry, *cause, is_probe, now);
+        else if (is_probe)
+            blocked_until_ = now + breaker_.wait_again(random_);
+        const milliseconds wait = std::max(detail::backoff(options_.retry, entry.attempts, random_()),
+                                           detail::circuit_breaker::min_wait) +
+                                  detail::capped_retry_after(options_.retry, *cause);
+        if (const auto outcome = end_after(entry, *cause, wait, now)) {
+            auto finished = finish(std::move(node), *outcome);
+            finished.error = std::move(cause);
+            return finished;
         }
-        const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - entry.created);
-        const auto wait = retry_wait(settings_.retry, cause, entry.attempts, random_(), age);
-        if (cause.failure || cause.status == 429) { // all requests wait, also if this request ends
-            retry_policy unlimited = settings_.retry;
-            unlimited.max_attempts = 0;
-            unlimited.max_age.reset();
-            unlimited.retry_maybe_delivered = true;
-            const auto common_wait =
-                wait ? wait : retry_wait(unlimited, cause, entry.attempts, random_(), {});
-            const time_point until = now + common_wait.value_or(std::chrono::milliseconds{0});
-            nobody_before_ = until > nobody_before_ ? until : nobody_before_;
-        }
-        if (!wait)
-            return end(position, is_refusal(cause.code) ? fate::refused : fate::gave_up);
-        wait_until(now + *wait, position);
+        entry.due = now + wait;
+        delayed_.insert({entry.due, number});
+        by_attempts_.insert({entry.attempts, number});
+        tried_.insert(std::move(node));
         return std::nullopt;
     }
 
     /// Returns when `take` may next return a request if nothing else happens until then; at most `now` if a
-    /// request is due. Returns nullopt if `take` returns nothing before `push`, `complete` or `resume`.
+    /// request is due. Returns nullopt if `take` returns nothing before another member is called.
     std::optional<time_point> next_due(time_point now) {
-        const time_point steady_now = steady(now);
-        if (paused_ || paused_by_ || in_flight_.size() >= settings_.max_in_flight ||
-            (ready_.empty() && later_.empty()))
+        now = monotonic(now);
+        if (!may_send())
             return std::nullopt;
-        const time_point earliest = ready_.empty() ? later_.begin()->first : steady_now;
-        return (earliest > nobody_before_ ? earliest : nobody_before_) - lag_;
+        return earliest_time(now) - clock_offset_;
     }
+
+    /// Removes a waiting request; `take_finished` returns it. Returns false if it is in flight or has ended.
+    bool cancel(request_number number) {
+        const bool is_waiting = untried_.contains(number) || tried_.contains(number);
+        if (is_waiting)
+            remove(number, request_outcome::cancelled);
+        return is_waiting;
+    }
+
+    /// Cancels all waiting requests. Those in flight are not sent again.
+    void discard() {
+        while (!is_waiting_empty())
+            remove(oldest_waiting(), request_outcome::cancelled);
+        for (auto& [number, entry] : in_flight_)
+            entry.is_discarded = true;
+    }
+
+    /// Returns a request that was dropped or cancelled, in the order in which that happened; nullopt if there
+    /// is no other.
+    std::optional<finished_request> take_finished() {
+        if (finished_.empty())
+            return std::nullopt;
+        finished_request next = std::move(finished_.front());
+        finished_.pop_front();
+        finished_bytes_ -= size_of(next.request);
+        return next;
+    }
+
+    /// Returns whether `take_finished` has a request to return.
+    bool has_finished() const noexcept { return !finished_.empty(); }
 
     /// Makes `take` return nothing until `resume`. Requests in flight continue.
     void pause() noexcept { paused_ = true; }
+    void resume() noexcept { paused_ = false; }
+    bool is_paused() const noexcept { return paused_; }
 
-    /// Ends every pause, also the pause after an error; called when the key or config has been replaced.
-    void resume() noexcept {
-        ++era_;
-        paused_ = false;
-        paused_by_.reset();
+    /// Ends all waits: those of the requests, and that of the circuit breaker, which then sends a probe.
+    void retry_now(time_point now) {
+        blocked_until_ = monotonic(now);
+        probe_ = 0; // it may wait on a dead connection
+        if (released_.size() < delayed_.size())
+            released_.swap(delayed_);
+        released_.merge(delayed_);
     }
 
-    /// Returns whether `pause` or an error has paused the outbox.
-    bool paused() const noexcept { return paused_ || paused_by_; }
+    /// Ends the wait of the circuit breaker, because the key or the config has been replaced. Requests that
+    /// are in flight say nothing about the new config.
+    void reconfigure(time_point now) {
+        blocked_until_ = monotonic(now);
+        ++config_number_;
+        probe_ = 0;
+        breaker_.reconfigure();
+    }
 
-    /// Returns the error that paused the outbox; nullopt if no error did.
-    const std::optional<error>& paused_by() const noexcept { return paused_by_; }
+    /// Returns the latest error of a probe, or the error that opened the circuit breaker; nullopt if the
+    /// breaker is closed.
+    const std::optional<error>& outage_cause() const noexcept { return breaker_.cause(); }
 
     /// Stops accepting requests: `push` returns `closed` from now on.
-    void seal() noexcept { sealed_ = true; }
+    void close() noexcept { closed_ = true; }
 
-    /// Calls `seal`, removes all requests that have not ended and returns them in the order of the pushes.
+    /// Calls `close`, removes all requests that have not ended and returns them in the order of the pushes.
     /// The requests in flight are among them; their later `complete` is ignored.
-    [[nodiscard]] std::vector<ended> drain() {
-        seal();
-        std::vector<ended> undelivered;
-        undelivered.reserve(entries_.size());
-        while (!entries_.empty())
-            undelivered.push_back(end(entries_.begin(), fate::handed_back));
+    [[nodiscard]] std::vector<finished_request> drain() {
+        close();
+        untried_.merge(tried_);
+        untried_.merge(in_flight_);
+        delayed_.clear();
+        released_.clear();
+        by_attempts_.clear();
+        in_flight_bytes_ = 0;
+        probe_ = 0;
+        std::vector<finished_request> undelivered;
+        undelivered.reserve(untried_.size());
+        while (!untried_.empty())
+            undelivered.push_back(finish(untried_.extract(untried_.begin()), request_outcome::returned));
         return undelivered;
     }
 
     outbox_stats stats() const noexcept {
         outbox_stats stats = stats_;
         stats.in_flight = in_flight_.size();
-        stats.waiting = entries_.size() - in_flight_.size();
+        stats.waiting = untried_.size() + tried_.size();
         return stats;
     }
 

@@ -18,14 +18,16 @@
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The rules by which a failed request is sent again. The defaults suit a caller that waits for the response.
-/// Trackers use `background_retry_policy`.
+/// The rules by which a failed request is sent again. The defaults suit a caller that waits for the response:
+/// the last attempt begins within two minutes. Trackers use `background_retry_policy`.
 struct retry_policy {
     std::uint32_t max_attempts = 5;                       ///< counts the first attempt; 0: no limit
     std::chrono::milliseconds initial_delay{2'000};       ///< the longest random wait after the first attempt
     std::chrono::milliseconds max_delay{30'000};          ///< the longest random wait after any attempt
     std::chrono::milliseconds max_retry_after{3'600'000}; ///< a longer `Retry-After` counts as this
-    std::optional<std::chrono::milliseconds> max_age{};   ///< no attempt begins later; nullopt: no limit
+    /// No attempt begins later after the first one, or after a tracker accepted the request; nullopt: no
+    /// limit.
+    std::optional<std::chrono::milliseconds> max_age{120'000};
     bool retry_maybe_delivered = true; ///< whether to repeat a request that may have been delivered
 
     friend bool operator==(const retry_policy&, const retry_policy&) = default;
@@ -52,6 +54,25 @@ retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempt
 
 namespace detail {
 
+/// Longer waits count as this, so that no sum of times overflows.
+inline constexpr std::chrono::milliseconds longest_wait = std::chrono::hours{24 * 365};
+
+/// Returns the random part of the wait after an attempt: from 0 to `initial_delay`, twice that, and so on up
+/// to `max_delay`.
+PROMPTLAYER_DECL std::chrono::milliseconds backoff(const retry_policy& policy, std::uint32_t attempts,
+                                                   double random) noexcept;
+
+/// Returns the `Retry-After` of an error, at most `max_retry_after`; 0 if it has none.
+PROMPTLAYER_DECL std::chrono::milliseconds capped_retry_after(const retry_policy& policy,
+                                                              const error& cause) noexcept;
+
+/// Returns whether a request of this age may wait that long for another attempt.
+PROMPTLAYER_DECL bool may_wait(const retry_policy& policy, std::chrono::milliseconds age,
+                               std::chrono::milliseconds wait) noexcept;
+
+/// Returns the nearest number from 0 to 1; 0 for a NaN.
+PROMPTLAYER_DECL double within_unit(double number) noexcept;
+
 /// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
 /// whoever sees a few numbers can predict the others. The seed differs between
 ///
@@ -73,12 +94,40 @@ PROMPTLAYER_DECL retry_policy background_retry_policy() noexcept {
 
 namespace detail {
 
-/// Returns the nearest number from 0 to 1; 0 for a NaN. Compares the bits, because -ffast-math allows any
-/// result for a comparison with a NaN. From 0 to infinity, bits have the order of their numbers.
-inline double within_unit(double number) noexcept {
+/// Compares the bits, because -ffast-math allows any result for a comparison with a NaN. From 0 to infinity,
+/// bits have the order of their numbers.
+PROMPTLAYER_DECL double within_unit(double number) noexcept {
     constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
     const auto bits = std::bit_cast<std::uint64_t>(number);
     return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
+}
+
+PROMPTLAYER_DECL std::chrono::milliseconds backoff(const retry_policy& policy, std::uint32_t attempts,
+                                                   double random) noexcept {
+    using std::chrono::milliseconds;
+    constexpr milliseconds zero{0};
+    const milliseconds max_delay = std::clamp(policy.max_delay, zero, longest_wait);
+    milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
+    for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
+        range = range > max_delay / 2 ? max_delay : 2 * range;
+    return milliseconds{
+        static_cast<milliseconds::rep>(within_unit(random) * static_cast<double>(range.count()))};
+}
+
+PROMPTLAYER_DECL std::chrono::milliseconds capped_retry_after(const retry_policy& policy,
+                                                              const error& cause) noexcept {
+    using std::chrono::milliseconds;
+    const milliseconds cap = std::clamp(policy.max_retry_after, milliseconds{0}, longest_wait);
+    const auto asked = cause.retry_after.value_or(std::chrono::seconds{0});
+    return asked > std::chrono::duration_cast<std::chrono::seconds>(cap)
+               ? cap
+               : std::max<milliseconds>(asked, milliseconds{0});
+}
+
+PROMPTLAYER_DECL bool may_wait(const retry_policy& policy, std::chrono::milliseconds age,
+                               std::chrono::milliseconds wait) noexcept {
+    age = std::max(age, std::chrono::milliseconds{0});
+    return !policy.max_age || (age <= *policy.max_age && wait <= *policy.max_age - age);
 }
 
 } // namespace detail
@@ -87,25 +136,11 @@ PROMPTLAYER_DECL std::optional<std::chrono::milliseconds> retry_wait(const retry
                                                                      const error& cause,
                                                                      std::uint32_t attempts, double random,
                                                                      std::chrono::milliseconds age) noexcept {
-    using std::chrono::milliseconds;
-    constexpr milliseconds zero{0}, year = std::chrono::hours{24 * 365};
     if (!cause.retryable() || (cause.maybe_delivered && !policy.retry_maybe_delivered) ||
         (policy.max_attempts != 0 && attempts >= policy.max_attempts))
         return std::nullopt;
-    const milliseconds max_delay = std::clamp(policy.max_delay, zero, year);
-    milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
-    for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
-        range = range > max_delay / 2 ? max_delay : 2 * range;
-    milliseconds wait{
-        static_cast<milliseconds::rep>(detail::within_unit(random) * static_cast<double>(range.count()))};
-    if (cause.retry_after) {
-        const milliseconds cap = std::clamp(policy.max_retry_after, zero, year);
-        const bool capped = *cause.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
-        wait += capped ? cap : std::max<milliseconds>(*cause.retry_after, zero);
-    }
-    if (policy.max_age && (age > *policy.max_age || wait > *policy.max_age - std::max(age, zero)))
-        return std::nullopt;
-    return wait;
+    const auto wait = detail::backoff(policy, attempts, random) + detail::capped_retry_after(policy, cause);
+    return detail::may_wait(policy, age, wait) ? std::optional{wait} : std::nullopt;
 }
 
 namespace detail {
