@@ -9,6 +9,7 @@
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/json.hpp>
+#include <promptlayer/prepared_request.hpp>
 #include <promptlayer/result.hpp>
 #include <promptlayer/schema.hpp>
 #include <promptlayer/track_prompt.hpp>
@@ -41,15 +42,15 @@ struct transport_reference {
 };
 
 template <class T>
+transport_result send_noexcept(const void* object, const http_request& request) {
+    return guard_exceptions(
+        [&]() -> transport_result { return const_cast<T*>(static_cast<const T*>(object))->send(request); },
+        [](const char* text) -> transport_result { return exception_failure(text); });
+}
+
+template <class T>
 transport_reference refer_to_transport(T& transport) noexcept {
-    const auto send = [](const void* object, const http_request& request) {
-        return guard_exceptions(
-            [&]() -> transport_result {
-                return const_cast<T*>(static_cast<const T*>(object))->send(request);
-            },
-            [](const char* text) -> transport_result { return exception_failure(text); });
-    };
-    return {std::addressof(transport), send};
+    return {std::addressof(transport), send_noexcept<T>};
 }
 
 /// Sends an encoded request and stores the reply in `reply`, a model with empty members. Returns nullopt if
@@ -60,28 +61,27 @@ PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http
 
 /// Encodes a request, then does the same as `send_sync`. `codec` is null if the client was moved from.
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
-                                                model_reference request, transport_reference transport,
-                                                const model_info& info, void* reply);
+                                                model_reference request, const request_options& options,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply);
 
 /// Reads a reply from the outcome of a request.
 PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
                                                      const model_info& info, void* reply);
 
-/// One asynchronous call. Calls the handler exactly once.
-template <class ReplyT, class HandlerT>
-class pending_call {
-    std::shared_ptr<const encoder> encoder_;
+/// One asynchronous request. Calls the handler exactly once.
+template <class HandlerT>
+class pending_request {
     std::optional<HandlerT> handler_;
     std::atomic_flag is_finished_{};
     std::atomic<bool> handler_threw_{false};
 
 public:
-    pending_call(std::shared_ptr<const encoder> codec, HandlerT handler)
-        : encoder_(std::move(codec)), handler_(std::move(handler)) {}
-    pending_call(const pending_call&) = delete;
-    pending_call& operator=(const pending_call&) = delete;
+    explicit pending_request(HandlerT handler) : handler_(std::move(handler)) {}
+    pending_request(const pending_request&) = delete;
+    pending_request& operator=(const pending_request&) = delete;
 
-    ~pending_call() {
+    ~pending_request() {
         guard_exceptions(
             [&] {
                 finish(transport_failure{failure::cancelled, "the transport dropped the request"});
@@ -90,18 +90,14 @@ public:
     }
 
     /// Ignores every outcome except the first.
-    void finish(const transport_result& outcome) {
+    void finish(transport_result outcome) {
         if (is_finished_.test_and_set())
             return;
         guard_exceptions(
             [&] {
                 HandlerT handler = std::move(*handler_);
                 handler_.reset(); // the transport may keep the completion, and with it what the handler owns
-                ReplyT reply = make_empty<ReplyT>();
-                if (auto failed = decode_outcome(*encoder_, outcome, info<ReplyT>(), &reply))
-                    handler(result<ReplyT>{*std::move(failed)});
-                else
-                    handler(result<ReplyT>{std::move(reply)});
+                handler(std::move(outcome));
             },
             [&](const char*) {
                 handler_threw_ = true;
@@ -112,15 +108,14 @@ public:
     bool handler_threw() const noexcept { return handler_threw_; }
 };
 
-/// Sends a request that is ready, without waiting.
-template <class ReplyT, class T, class HandlerT>
-void send_async(T& transport, std::shared_ptr<const encoder> codec, http_request request, HandlerT handler) {
-    const auto pending =
-        std::make_shared<pending_call<ReplyT, HandlerT>>(std::move(codec), std::move(handler));
+/// Sends a request without waiting. Calls `handler(transport_result)` exactly once.
+template <class T, class HandlerT>
+void send_async(T& transport, http_request request, HandlerT handler) {
+    const auto pending = std::make_shared<pending_request<HandlerT>>(std::move(handler));
     guard_exceptions(
         [&] {
             transport.send(std::move(request),
-                           [pending](const transport_result& outcome) { pending->finish(outcome); });
+                           [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
         },
         [&](const char* text) {
             pending->finish(exception_failure(text));
@@ -158,14 +153,14 @@ public:
     /// Sends one request and waits for its response. Returns the reply, or any `errc` from `invalid_request`
     /// to `malformed_response`. `invalid_config` and `invalid_request` are returned before anything is sent.
     template <class RequestT>
-    result<typename RequestT::reply> call(const RequestT& request) {
+    result<typename RequestT::reply> call(const RequestT& request, const request_options& options = {}) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
         using reply_type = typename RequestT::reply;
         static_assert(detail::is_readable<reply_type>());
         reply_type reply = detail::make_empty<reply_type>();
         if (auto failed =
-                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
+                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request), options,
                                   detail::refer_to_transport(transport_), detail::info<reply_type>(), &reply))
             return *std::move(failed);
         return reply;
@@ -175,7 +170,7 @@ public:
     /// the transport completes; within this function if the request is not sent. The handler may be
     /// move-only. An exception of the handler reaches the caller of the completion.
     template <class RequestT, class HandlerT>
-    void call(const RequestT& request, HandlerT handler) {
+    void call(const RequestT& request, HandlerT handler, const request_options& options = {}) {
         using reply = typename RequestT::reply;
         static_assert(
             AsyncTransport<transport_type>,
@@ -184,23 +179,37 @@ public:
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
         result<void> encoded = encoder_ ? encoder_->encode(request, http) : detail::moved_from();
-        if (!encoded)
+        if (auto unusable = detail::check(options); encoded && unusable)
+            encoded = *std::move(unusable);
+        if (!encoded) {
             handler(result<reply>{std::move(encoded).error()});
-        else
-            detail::send_async<reply>(transport_, encoder_, std::move(http), std::move(handler));
+            return;
+        }
+        http.timeout = options.timeout.value_or(http.timeout);
+        detail::send_async(
+            transport_, std::move(http),
+            [codec = encoder_, handler = std::move(handler)](const transport_result& outcome) mutable {
+                reply received = detail::make_empty<reply>();
+                if (auto failed = detail::decode_outcome(*codec, outcome, detail::info<reply>(), &received))
+                    handler(result<reply>{*std::move(failed)});
+                else
+                    handler(result<reply>{std::move(received)});
+            });
     }
 
     /// Calls `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
-        return call(request);
+    result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request,
+                                        const request_options& options = {}) {
+        return call(request, options);
     }
 
     /// Calls `call` for `POST /rest/track-prompt` with a handler.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
               class HandlerT>
-    void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler) {
-        call(request, std::move(handler));
+    void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler,
+                      const request_options& options = {}) {
+        call(request, std::move(handler), options);
     }
 };
 
@@ -229,15 +238,19 @@ PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http
 }
 
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
-                                                model_reference request, transport_reference transport,
-                                                const model_info& info, void* reply) {
+                                                model_reference request, const request_options& options,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply) {
     if (!codec)
         return moved_from();
     if (codec->config_error())
         return codec->config_error();
+    if (auto unusable = check(options))
+        return unusable;
     http_request http;
     if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
         return std::move(encoded).error();
+    http.timeout = options.timeout.value_or(http.timeout);
     return send_sync(*codec, http, transport, info, reply);
 }
 

@@ -20,6 +20,7 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <string>
@@ -37,8 +38,9 @@ namespace detail {
 PROMPTLAYER_DECL std::optional<error> check(const config& config);
 
 /// Validates and writes a request. The API key is in no path of a violation.
-PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
-                                                      std::size_t max_bytes, std::string_view api_key);
+PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, bool idempotent,
+                                                      model_reference request, std::size_t max_bytes,
+                                                      std::string_view api_key);
 
 /// Writes a request. `config` must be valid. Empties `out` after an error.
 PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
@@ -53,6 +55,18 @@ PROMPTLAYER_DECL void clear(http_request& request) noexcept;
 /// Reads a reply with empty members from a response. Returns nullopt if that succeeds.
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
                                                  const model_info& info, void* reply);
+
+/// Returns `invalid_request` if the options cannot be used.
+PROMPTLAYER_DECL std::optional<error> check(const request_options& options);
+
+/// Returns false if the model says that its requests must not be sent twice.
+template <class RequestT>
+constexpr bool is_idempotent() noexcept {
+    if constexpr (requires { RequestT::idempotent; })
+        return RequestT::idempotent;
+    else
+        return true;
+}
 
 /// Returns the error of a request without a response.
 PROMPTLAYER_DECL error transport_error(const config& config, const transport_failure& failed);
@@ -73,7 +87,8 @@ result<ReplyT> decode_reply(const config& config, const http_response& response)
 template <class RequestT>
 result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    return detail::prepare_any(RequestT::path, detail::refer_to(request), max_request_bytes, {});
+    return detail::prepare_any(RequestT::path, detail::is_idempotent<RequestT>(), detail::refer_to(request),
+                               max_request_bytes, {});
 }
 
 /// Adds the base URL, the API key and the headers to a prepared request: returns the request to be sent, or
@@ -133,8 +148,8 @@ public:
     result<prepared_request> prepare(const RequestT& request) const {
         if (config_error_)
             return *config_error_;
-        return detail::prepare_any(RequestT::path, detail::refer_to(request), config_.max_request_bytes,
-                                   config_.api_key);
+        return detail::prepare_any(RequestT::path, detail::is_idempotent<RequestT>(),
+                                   detail::refer_to(request), config_.max_request_bytes, config_.api_key);
     }
 
     result<http_request> authorize(prepared_request request) const {
@@ -168,9 +183,16 @@ PROMPTLAYER_DECL std::optional<error> check(const config& config) {
     return std::nullopt;
 }
 
-PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
-                                                      std::size_t max_bytes, std::string_view api_key) {
-    prepared_request prepared{std::string{path}, {}};
+PROMPTLAYER_DECL std::optional<error> check(const request_options& options) {
+    if (!options.timeout || *options.timeout > std::chrono::milliseconds{0})
+        return std::nullopt;
+    return invalid(errc::invalid_request, {{"timeout", rule::setting, 0, 0, "must be more than 0"}});
+}
+
+PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, bool idempotent,
+                                                      model_reference request, std::size_t max_bytes,
+                                                      std::string_view api_key) {
+    prepared_request prepared{.path = std::string{path}, .idempotent = idempotent};
     if (auto written = write_json(request, max_bytes, prepared.body, api_key); !written)
         return std::move(written).error();
     return prepared;
@@ -199,6 +221,8 @@ PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_reque
     http_request out;
     out.body = std::move(request.body);
     to_http(config, request.path, out);
+    if (request.timeout > std::chrono::milliseconds{0})
+        out.timeout = request.timeout;
     return out;
 }
 

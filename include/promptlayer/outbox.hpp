@@ -451,6 +451,12 @@ public:
         return std::nullopt;
     }
 
+    /// Returns whether a request that is pushed now could change what `next_due` returns.
+    bool wants_requests() const noexcept {
+        return !paused_ && probe_ == 0 &&
+               (breaker_.is_open() ? is_waiting_empty() : in_flight_.size() < breaker_.window());
+    }
+
     /// Returns when `take` may next return a request if nothing else happens until then; at most `now` if a
     /// request is due. Returns nullopt if `take` returns nothing before another member is called.
     std::optional<time_point> next_due(time_point now) {
