@@ -319,6 +319,7 @@ extern "C" {
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <exception>
 #include <functional>
 #include <iosfwd>
@@ -346,7 +347,6 @@ extern "C" {
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <deque>
 #include <limits>
 #include <system_error>
 #endif
@@ -501,13 +501,23 @@ struct error {
     std::optional<std::chrono::seconds> retry_after{}; ///< from `Retry-After`, not capped
     std::optional<std::size_t> offset{};               ///< byte offset in the text given to `from_json`
 
-    /// Returns true if the same request may succeed later: after every transport failure except `tls` and
-    /// `cancelled`, and after HTTP 408, 429, 500, 502, 503 and 504. Every retry of the library follows this.
+    /// Returns true if the same request may succeed soon: after every transport failure except `tls` and
+    /// `cancelled`, and after HTTP 408, 429, 500, 502, 503 and 504. `retrying_transport` follows this.
     bool retryable() const noexcept {
         if (failure)
             return *failure != promptlayer::failure::tls && *failure != promptlayer::failure::cancelled;
         return status == 408 || status == 429 || status == 500 || status == 502 || status == 503 ||
                status == 504;
+    }
+
+    /// Returns true if the error says something about the service, the key or the way to the service, not
+    /// about the request: no response, except after `cancelled`; an invalid config; HTTP 401, 403, 408, 429
+    /// and 500 to 599. `outbox` sends such a request again.
+    bool is_service_failure() const noexcept {
+        if (failure)
+            return *failure != promptlayer::failure::cancelled;
+        return code == errc::invalid_config || status == 401 || status == 403 || status == 408 ||
+               status == 429 || (status >= 500 && status <= 599);
     }
 };
 
@@ -3469,10 +3479,20 @@ PROMPTLAYER_DECL std::string to_string(const config& config) {
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
+/// The number of a request in a queue and its journal: from 1, ascending in the order of the pushes.
+using request_number = std::uint64_t;
+
+/// Options of one call.
+struct request_options {
+    std::optional<std::chrono::milliseconds> timeout{}; ///< of each attempt; nullopt: that of the config
+};
+
 /// A validated request without the API key, for queues and files.
 struct prepared_request {
-    std::string path{}; ///< `/rest/track-prompt`
-    std::string body{}; ///< JSON
+    std::string path{};                   ///< `/rest/track-prompt`
+    std::string body{};                   ///< JSON
+    bool idempotent = true;               ///< whether sending the request twice changes nothing
+    std::chrono::milliseconds timeout{0}; ///< of each attempt; 0: that of the config. No journal keeps it.
 
     friend bool operator==(const prepared_request&, const prepared_request&) = default;
 };
@@ -3714,8 +3734,9 @@ namespace detail {
 PROMPTLAYER_DECL std::optional<error> check(const config& config);
 
 /// Validates and writes a request. The API key is in no path of a violation.
-PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
-                                                      std::size_t max_bytes, std::string_view api_key);
+PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, bool idempotent,
+                                                      model_reference request, std::size_t max_bytes,
+                                                      std::string_view api_key);
 
 /// Writes a request. `config` must be valid. Empties `out` after an error.
 PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
@@ -3730,6 +3751,18 @@ PROMPTLAYER_DECL void clear(http_request& request) noexcept;
 /// Reads a reply with empty members from a response. Returns nullopt if that succeeds.
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
                                                  const model_info& info, void* reply);
+
+/// Returns `invalid_request` if the options cannot be used.
+PROMPTLAYER_DECL std::optional<error> check(const request_options& options);
+
+/// Returns false if the model says that its requests must not be sent twice.
+template <class RequestT>
+constexpr bool is_idempotent() noexcept {
+    if constexpr (requires { RequestT::idempotent; })
+        return RequestT::idempotent;
+    else
+        return true;
+}
 
 /// Returns the error of a request without a response.
 PROMPTLAYER_DECL error transport_error(const config& config, const transport_failure& failed);
@@ -3750,7 +3783,8 @@ result<ReplyT> decode_reply(const config& config, const http_response& response)
 template <class RequestT>
 result<prepared_request> prepare(const RequestT& request,
                                  std::size_t max_request_bytes = default_max_request_bytes) {
-    return detail::prepare_any(RequestT::path, detail::refer_to(request), max_request_bytes, {});
+    return detail::prepare_any(RequestT::path, detail::is_idempotent<RequestT>(), detail::refer_to(request),
+                               max_request_bytes, {});
 }
 
 /// Adds the base URL, the API key and the headers to a prepared request: returns the request to be sent, or
@@ -3810,8 +3844,8 @@ public:
     result<prepared_request> prepare(const RequestT& request) const {
         if (config_error_)
             return *config_error_;
-        return detail::prepare_any(RequestT::path, detail::refer_to(request), config_.max_request_bytes,
-                                   config_.api_key);
+        return detail::prepare_any(RequestT::path, detail::is_idempotent<RequestT>(),
+                                   detail::refer_to(request), config_.max_request_bytes, config_.api_key);
     }
 
     result<http_request> authorize(prepared_request request) const {
@@ -3845,9 +3879,16 @@ PROMPTLAYER_DECL std::optional<error> check(const config& config) {
     return std::nullopt;
 }
 
-PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, model_reference request,
-                                                      std::size_t max_bytes, std::string_view api_key) {
-    prepared_request prepared{std::string{path}, {}};
+PROMPTLAYER_DECL std::optional<error> check(const request_options& options) {
+    if (!options.timeout || *options.timeout > std::chrono::milliseconds{0})
+        return std::nullopt;
+    return invalid(errc::invalid_request, {{"timeout", rule::setting, 0, 0, "must be more than 0"}});
+}
+
+PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, bool idempotent,
+                                                      model_reference request, std::size_t max_bytes,
+                                                      std::string_view api_key) {
+    prepared_request prepared{.path = std::string{path}, .idempotent = idempotent};
     if (auto written = write_json(request, max_bytes, prepared.body, api_key); !written)
         return std::move(written).error();
     return prepared;
@@ -3876,6 +3917,8 @@ PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_reque
     http_request out;
     out.body = std::move(request.body);
     to_http(config, request.path, out);
+    if (request.timeout > std::chrono::milliseconds{0})
+        out.timeout = request.timeout;
     return out;
 }
 
@@ -4079,15 +4122,15 @@ struct transport_reference {
 };
 
 template <class T>
+transport_result send_noexcept(const void* object, const http_request& request) {
+    return guard_exceptions(
+        [&]() -> transport_result { return const_cast<T*>(static_cast<const T*>(object))->send(request); },
+        [](const char* text) -> transport_result { return exception_failure(text); });
+}
+
+template <class T>
 transport_reference refer_to_transport(T& transport) noexcept {
-    const auto send = [](const void* object, const http_request& request) {
-        return guard_exceptions(
-            [&]() -> transport_result {
-                return const_cast<T*>(static_cast<const T*>(object))->send(request);
-            },
-            [](const char* text) -> transport_result { return exception_failure(text); });
-    };
-    return {std::addressof(transport), send};
+    return {std::addressof(transport), send_noexcept<T>};
 }
 
 /// Sends an encoded request and stores the reply in `reply`, a model with empty members. Returns nullopt if
@@ -4098,28 +4141,27 @@ PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http
 
 /// Encodes a request, then does the same as `send_sync`. `codec` is null if the client was moved from.
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
-                                                model_reference request, transport_reference transport,
-                                                const model_info& info, void* reply);
+                                                model_reference request, const request_options& options,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply);
 
 /// Reads a reply from the outcome of a request.
 PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
                                                      const model_info& info, void* reply);
 
-/// One asynchronous call. Calls the handler exactly once.
-template <class ReplyT, class HandlerT>
-class pending_call {
-    std::shared_ptr<const encoder> encoder_;
+/// One asynchronous request. Calls the handler exactly once.
+template <class HandlerT>
+class pending_request {
     std::optional<HandlerT> handler_;
     std::atomic_flag is_finished_{};
     std::atomic<bool> handler_threw_{false};
 
 public:
-    pending_call(std::shared_ptr<const encoder> codec, HandlerT handler)
-        : encoder_(std::move(codec)), handler_(std::move(handler)) {}
-    pending_call(const pending_call&) = delete;
-    pending_call& operator=(const pending_call&) = delete;
+    explicit pending_request(HandlerT handler) : handler_(std::move(handler)) {}
+    pending_request(const pending_request&) = delete;
+    pending_request& operator=(const pending_request&) = delete;
 
-    ~pending_call() {
+    ~pending_request() {
         guard_exceptions(
             [&] {
                 finish(transport_failure{failure::cancelled, "the transport dropped the request"});
@@ -4128,18 +4170,14 @@ public:
     }
 
     /// Ignores every outcome except the first.
-    void finish(const transport_result& outcome) {
+    void finish(transport_result outcome) {
         if (is_finished_.test_and_set())
             return;
         guard_exceptions(
             [&] {
                 HandlerT handler = std::move(*handler_);
                 handler_.reset(); // the transport may keep the completion, and with it what the handler owns
-                ReplyT reply = make_empty<ReplyT>();
-                if (auto failed = decode_outcome(*encoder_, outcome, info<ReplyT>(), &reply))
-                    handler(result<ReplyT>{*std::move(failed)});
-                else
-                    handler(result<ReplyT>{std::move(reply)});
+                handler(std::move(outcome));
             },
             [&](const char*) {
                 handler_threw_ = true;
@@ -4150,15 +4188,14 @@ public:
     bool handler_threw() const noexcept { return handler_threw_; }
 };
 
-/// Sends a request that is ready, without waiting.
-template <class ReplyT, class T, class HandlerT>
-void send_async(T& transport, std::shared_ptr<const encoder> codec, http_request request, HandlerT handler) {
-    const auto pending =
-        std::make_shared<pending_call<ReplyT, HandlerT>>(std::move(codec), std::move(handler));
+/// Sends a request without waiting. Calls `handler(transport_result)` exactly once.
+template <class T, class HandlerT>
+void send_async(T& transport, http_request request, HandlerT handler) {
+    const auto pending = std::make_shared<pending_request<HandlerT>>(std::move(handler));
     guard_exceptions(
         [&] {
             transport.send(std::move(request),
-                           [pending](const transport_result& outcome) { pending->finish(outcome); });
+                           [pending](transport_result outcome) { pending->finish(std::move(outcome)); });
         },
         [&](const char* text) {
             pending->finish(exception_failure(text));
@@ -4196,14 +4233,14 @@ public:
     /// Sends one request and waits for its response. Returns the reply, or any `errc` from `invalid_request`
     /// to `malformed_response`. `invalid_config` and `invalid_request` are returned before anything is sent.
     template <class RequestT>
-    result<typename RequestT::reply> call(const RequestT& request) {
+    result<typename RequestT::reply> call(const RequestT& request, const request_options& options = {}) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
         using reply_type = typename RequestT::reply;
         static_assert(detail::is_readable<reply_type>());
         reply_type reply = detail::make_empty<reply_type>();
         if (auto failed =
-                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
+                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request), options,
                                   detail::refer_to_transport(transport_), detail::info<reply_type>(), &reply))
             return *std::move(failed);
         return reply;
@@ -4213,7 +4250,7 @@ public:
     /// the transport completes; within this function if the request is not sent. The handler may be
     /// move-only. An exception of the handler reaches the caller of the completion.
     template <class RequestT, class HandlerT>
-    void call(const RequestT& request, HandlerT handler) {
+    void call(const RequestT& request, HandlerT handler, const request_options& options = {}) {
         using reply = typename RequestT::reply;
         static_assert(
             AsyncTransport<transport_type>,
@@ -4222,23 +4259,37 @@ public:
                       "promptlayer: the handler cannot be called with a result of the reply");
         http_request http;
         result<void> encoded = encoder_ ? encoder_->encode(request, http) : detail::moved_from();
-        if (!encoded)
+        if (auto unusable = detail::check(options); encoded && unusable)
+            encoded = *std::move(unusable);
+        if (!encoded) {
             handler(result<reply>{std::move(encoded).error()});
-        else
-            detail::send_async<reply>(transport_, encoder_, std::move(http), std::move(handler));
+            return;
+        }
+        http.timeout = options.timeout.value_or(http.timeout);
+        detail::send_async(
+            transport_, std::move(http),
+            [codec = encoder_, handler = std::move(handler)](const transport_result& outcome) mutable {
+                reply received = detail::make_empty<reply>();
+                if (auto failed = detail::decode_outcome(*codec, outcome, detail::info<reply>(), &received))
+                    handler(result<reply>{*std::move(failed)});
+                else
+                    handler(result<reply>{std::move(received)});
+            });
     }
 
     /// Calls `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
-        return call(request);
+    result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request,
+                                        const request_options& options = {}) {
+        return call(request, options);
     }
 
     /// Calls `call` for `POST /rest/track-prompt` with a handler.
     template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
               class HandlerT>
-    void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler) {
-        call(request, std::move(handler));
+    void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler,
+                      const request_options& options = {}) {
+        call(request, std::move(handler), options);
     }
 };
 
@@ -4267,15 +4318,19 @@ PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http
 }
 
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
-                                                model_reference request, transport_reference transport,
-                                                const model_info& info, void* reply) {
+                                                model_reference request, const request_options& options,
+                                                transport_reference transport, const model_info& info,
+                                                void* reply) {
     if (!codec)
         return moved_from();
     if (codec->config_error())
         return codec->config_error();
+    if (auto unusable = check(options))
+        return unusable;
     http_request http;
     if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
         return std::move(encoded).error();
+    http.timeout = options.timeout.value_or(http.timeout);
     return send_sync(*codec, http, transport, info, reply);
 }
 
@@ -4293,14 +4348,16 @@ PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::strin
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The rules by which a failed request is sent again. The defaults suit a caller that waits for the response.
-/// Trackers use `background_retry_policy`.
+/// The rules by which a failed request is sent again. The defaults suit a caller that waits for the response:
+/// the last attempt begins within two minutes. Trackers use `background_retry_policy`.
 struct retry_policy {
     std::uint32_t max_attempts = 5;                       ///< counts the first attempt; 0: no limit
     std::chrono::milliseconds initial_delay{2'000};       ///< the longest random wait after the first attempt
     std::chrono::milliseconds max_delay{30'000};          ///< the longest random wait after any attempt
     std::chrono::milliseconds max_retry_after{3'600'000}; ///< a longer `Retry-After` counts as this
-    std::optional<std::chrono::milliseconds> max_age{};   ///< no attempt begins later; nullopt: no limit
+    /// No attempt begins later after the first one, or after a tracker accepted the request; nullopt: no
+    /// limit.
+    std::optional<std::chrono::milliseconds> max_age{120'000};
     bool retry_maybe_delivered = true; ///< whether to repeat a request that may have been delivered
 
     friend bool operator==(const retry_policy&, const retry_policy&) = default;
@@ -4327,6 +4384,25 @@ retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempt
 
 namespace detail {
 
+/// Longer waits count as this, so that no sum of times overflows.
+inline constexpr std::chrono::milliseconds longest_wait = std::chrono::hours{24 * 365};
+
+/// Returns the random part of the wait after an attempt: from 0 to `initial_delay`, twice that, and so on up
+/// to `max_delay`.
+PROMPTLAYER_DECL std::chrono::milliseconds backoff(const retry_policy& policy, std::uint32_t attempts,
+                                                   double random) noexcept;
+
+/// Returns the `Retry-After` of an error, at most `max_retry_after`; 0 if it has none.
+PROMPTLAYER_DECL std::chrono::milliseconds capped_retry_after(const retry_policy& policy,
+                                                              const error& cause) noexcept;
+
+/// Returns whether a request of this age may wait that long for another attempt.
+PROMPTLAYER_DECL bool may_wait(const retry_policy& policy, std::chrono::milliseconds age,
+                               std::chrono::milliseconds wait) noexcept;
+
+/// Returns the nearest number from 0 to 1; 0 for a NaN.
+PROMPTLAYER_DECL double within_unit(double number) noexcept;
+
 /// Returns a generator (SplitMix64) of uniform numbers from 0 up to, not including, 1. For jitter only:
 /// whoever sees a few numbers can predict the others. The seed differs between
 ///
@@ -4348,12 +4424,40 @@ PROMPTLAYER_DECL retry_policy background_retry_policy() noexcept {
 
 namespace detail {
 
-/// Returns the nearest number from 0 to 1; 0 for a NaN. Compares the bits, because -ffast-math allows any
-/// result for a comparison with a NaN. From 0 to infinity, bits have the order of their numbers.
-inline double within_unit(double number) noexcept {
+/// Compares the bits, because -ffast-math allows any result for a comparison with a NaN. From 0 to infinity,
+/// bits have the order of their numbers.
+PROMPTLAYER_DECL double within_unit(double number) noexcept {
     constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
     const auto bits = std::bit_cast<std::uint64_t>(number);
     return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
+}
+
+PROMPTLAYER_DECL std::chrono::milliseconds backoff(const retry_policy& policy, std::uint32_t attempts,
+                                                   double random) noexcept {
+    using std::chrono::milliseconds;
+    constexpr milliseconds zero{0};
+    const milliseconds max_delay = std::clamp(policy.max_delay, zero, longest_wait);
+    milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
+    for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
+        range = range > max_delay / 2 ? max_delay : 2 * range;
+    return milliseconds{
+        static_cast<milliseconds::rep>(within_unit(random) * static_cast<double>(range.count()))};
+}
+
+PROMPTLAYER_DECL std::chrono::milliseconds capped_retry_after(const retry_policy& policy,
+                                                              const error& cause) noexcept {
+    using std::chrono::milliseconds;
+    const milliseconds cap = std::clamp(policy.max_retry_after, milliseconds{0}, longest_wait);
+    const auto asked = cause.retry_after.value_or(std::chrono::seconds{0});
+    return asked > std::chrono::duration_cast<std::chrono::seconds>(cap)
+               ? cap
+               : std::max<milliseconds>(asked, milliseconds{0});
+}
+
+PROMPTLAYER_DECL bool may_wait(const retry_policy& policy, std::chrono::milliseconds age,
+                               std::chrono::milliseconds wait) noexcept {
+    age = std::max(age, std::chrono::milliseconds{0});
+    return !policy.max_age || (age <= *policy.max_age && wait <= *policy.max_age - age);
 }
 
 } // namespace detail
@@ -4362,25 +4466,11 @@ PROMPTLAYER_DECL std::optional<std::chrono::milliseconds> retry_wait(const retry
                                                                      const error& cause,
                                                                      std::uint32_t attempts, double random,
                                                                      std::chrono::milliseconds age) noexcept {
-    using std::chrono::milliseconds;
-    constexpr milliseconds zero{0}, year = std::chrono::hours{24 * 365};
     if (!cause.retryable() || (cause.maybe_delivered && !policy.retry_maybe_delivered) ||
         (policy.max_attempts != 0 && attempts >= policy.max_attempts))
         return std::nullopt;
-    const milliseconds max_delay = std::clamp(policy.max_delay, zero, year);
-    milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
-    for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
-        range = range > max_delay / 2 ? max_delay : 2 * range;
-    milliseconds wait{
-        static_cast<milliseconds::rep>(detail::within_unit(random) * static_cast<double>(range.count()))};
-    if (cause.retry_after) {
-        const milliseconds cap = std::clamp(policy.max_retry_after, zero, year);
-        const bool capped = *cause.retry_after > std::chrono::duration_cast<std::chrono::seconds>(cap);
-        wait += capped ? cap : std::max<milliseconds>(*cause.retry_after, zero);
-    }
-    if (policy.max_age && (age > *policy.max_age || wait > *policy.max_age - std::max(age, zero)))
-        return std::nullopt;
-    return wait;
+    const auto wait = detail::backoff(policy, attempts, random) + detail::capped_retry_after(policy, cause);
+    return detail::may_wait(policy, age, wait) ? std::optional{wait} : std::nullopt;
 }
 
 namespace detail {
@@ -4596,324 +4686,672 @@ PROMPTLAYER_DECL void cancellable_sleep::cancel() noexcept {
 
 #endif
 
+#ifndef PROMPTLAYER_DETAIL_CIRCUIT_BREAKER_HPP
+#define PROMPTLAYER_DETAIL_CIRCUIT_BREAKER_HPP
+
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// Judges the service by its responses. Closed, it lets requests through and limits how many are in flight.
+/// Open, it lets through only one request at a time, the probe. Durations only; the caller has the clock.
+class circuit_breaker {
+    using milliseconds = std::chrono::milliseconds;
+
+    const milliseconds initial_delay_, max_delay_;
+    const std::size_t max_window_;
+    std::size_t window_ = 1;
+    std::size_t healthy_count_ = 0;        // healthy responses since the window last grew
+    std::size_t failure_count_ = 0;        // in a row
+    milliseconds delay_{0}, delay_429_{0}; // the last delay before a probe; the one after a 429 is separate
+    milliseconds current_delay_{0};        // one of the two
+    bool has_opened_ = false;
+    bool is_proven_ = false; // there was a healthy response since the start or since `reconfigure`
+    std::optional<error> cause_{};
+
+    milliseconds wait(milliseconds retry_after, const std::function<double()>& random) const;
+
+public:
+    static constexpr milliseconds min_wait{100};
+
+    /// A `Retry-After` that one request alone received counts as at most this.
+    static constexpr milliseconds max_single_retry_after{5'000};
+
+    circuit_breaker(const retry_policy& policy, std::size_t max_in_flight);
+
+    bool is_open() const noexcept { return cause_.has_value(); }
+
+    /// Returns the latest failure if the breaker is open.
+    const std::optional<error>& cause() const noexcept { return cause_; }
+
+    /// Returns how many requests may be in flight while the breaker is closed.
+    std::size_t window() const noexcept { return window_; }
+
+    /// Counts a healthy response. That of the probe closes the breaker. `is_current` is false if the request
+    /// was sent before the last `reconfigure`.
+    void record_success(bool is_probe, bool is_current);
+
+    /// Counts a failure while the breaker is closed. Returns the wait before the probe if the breaker opens.
+    std::optional<milliseconds> record_failure(const error& cause, milliseconds retry_after,
+                                               const std::function<double()>& random);
+
+    /// Opens the breaker or, after a failure of the probe, keeps it open. Returns the wait before the next
+    /// probe, which doubles each time. The delay after a 429 doubles on its own: the service works, but asks
+    /// for fewer requests.
+    milliseconds open(const error& cause, milliseconds retry_after, const std::function<double()>& random);
+
+    /// Returns the wait before the next probe if the probe was cancelled.
+    milliseconds wait_again(const std::function<double()>& random) const;
+
+    /// Forgets that the key and the config were proven.
+    void reconfigure() noexcept;
+};
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL circuit_breaker::circuit_breaker(const retry_policy& policy, std::size_t max_in_flight)
+    : initial_delay_(std::clamp(policy.initial_delay, min_wait, longest_wait)),
+      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)),
+      max_window_(std::max<std::size_t>(max_in_flight, 1)) {}
+
+/// Adds jitter, so that the clients of one service do not probe at the same moment.
+PROMPTLAYER_DECL std::chrono::milliseconds
+circuit_breaker::wait(milliseconds retry_after, const std::function<double()>& random) const {
+    const auto times = [](milliseconds duration, double factor) {
+        return milliseconds{static_cast<milliseconds::rep>(factor * static_cast<double>(duration.count()))};
+    };
+    const milliseconds jittered = std::max(times(current_delay_, 0.6 + within_unit(random())), min_wait);
+    return std::max(jittered, retry_after + times(retry_after, within_unit(random()) / 4));
+}
+
+PROMPTLAYER_DECL std::chrono::milliseconds circuit_breaker::open(const error& cause, milliseconds retry_after,
+                                                                 const std::function<double()>& random) {
+    const bool is_429 = cause.status == 429;
+    const milliseconds first = is_429 ? milliseconds{5'000} : initial_delay_;
+    const milliseconds limit = is_429 ? max_delay_ / 2 : max_delay_;
+    milliseconds& delay = is_429 ? delay_429_ : delay_;
+    current_delay_ = delay = std::min(limit, std::max(first, 2 * delay));
+    cause_ = cause;
+    has_opened_ = true;
+    return wait(std::min(retry_after, max_delay_), random);
+}
+
+PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_current) {
+    failure_count_ = 0;
+    is_proven_ = is_proven_ || is_current;
+    if (!is_open()) {
+        ++healthy_count_;
+        if (window_ < max_window_ && (!has_opened_ || healthy_count_ >= window_)) {
+            ++window_; // with each response: the window doubles while it passes once
+            healthy_count_ = 0;
+        }
+    } else if (is_probe) {
+        cause_.reset();
+        delay_ = delay_429_ = milliseconds{0};
+        window_ = 1;
+        healthy_count_ = 0;
+    }
+}
+
+PROMPTLAYER_DECL std::optional<std::chrono::milliseconds>
+circuit_breaker::record_failure(const error& cause, milliseconds retry_after,
+                                const std::function<double()>& random) {
+    ++failure_count_;
+    const bool is_of_config = cause.status == 401 || cause.status == 403 || cause.failure == failure::tls ||
+                              cause.code == errc::invalid_config;
+    if (failure_count_ < 5 && cause.status != 429 && retry_after == milliseconds{0} &&
+        (!is_of_config || is_proven_))
+        return std::nullopt;
+    if (failure_count_ == 1)
+        retry_after = std::min(retry_after, max_single_retry_after);
+    failure_count_ = 0;
+    return open(cause, retry_after, random);
+}
+
+PROMPTLAYER_DECL std::chrono::milliseconds
+circuit_breaker::wait_again(const std::function<double()>& random) const {
+    return wait(milliseconds{0}, random);
+}
+
+PROMPTLAYER_DECL void circuit_breaker::reconfigure() noexcept {
+    is_proven_ = false;
+    failure_count_ = 0;
+}
+
+#endif
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
 #ifndef PROMPTLAYER_OUTBOX_HPP
 #define PROMPTLAYER_OUTBOX_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The limits of an `outbox`.
-struct outbox_settings {
+/// The limits of a queue, and its schedule.
+struct queue_options {
     std::size_t max_requests = 10'000;        ///< waiting and in flight
     std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
-    std::size_t max_in_flight = 4;
-    bool drop_oldest = false; ///< a full outbox drops the oldest waiting requests, not the new request
+    std::size_t max_in_flight = 16;           ///< 0 counts as 1
+    bool drop_oldest = false; ///< a full queue drops the oldest waiting requests, not the new request
     retry_policy retry = background_retry_policy();
 };
 
-/// The outcome of a request.
-enum class fate {
-    delivered,   ///< The service accepted the request.
-    refused,     ///< The service rejected the request for good.
-    gave_up,     ///< The policy allows no further attempt.
-    dropped,     ///< The outbox was full and dropped the request for a newer one.
-    handed_back, ///< `drain` returned the request.
+/// The outcome of a request. Every request has exactly one.
+enum class request_outcome {
+    delivered, ///< The service accepted the request.
+    rejected,  ///< The service refused the request for good.
+    failed,    ///< No attempt is left, or another could deliver the request twice.
+    expired,   ///< The last attempt failed, and the next would come after `retry_policy::max_age`.
+    dropped,   ///< The queue was full and dropped the request for a newer one.
+    cancelled, ///< `cancel` or `discard` removed the request.
+    returned,  ///< `drain`, `close` or the destructor of a tracker returned the request.
 };
 
-/// Counts of requests since the outbox was constructed. `pushed` is always the sum of the other counts.
+/// A request that is to be sent now.
+struct due_request {
+    request_number number = 0;
+    prepared_request request{};
+    std::uint32_t attempt = 1; ///< the first is 1
+};
+
+/// A request that has ended.
+struct finished_request {
+    request_number number = 0;
+    prepared_request request{};
+    request_outcome outcome = request_outcome::delivered;
+    std::optional<promptlayer::error> error{}; ///< of the last attempt, if it failed
+    std::uint32_t attempts = 0;
+    std::optional<http_response> response{}; ///< of the last attempt; only trackers set it
+};
+
+/// Counts of requests since the queue was constructed. `pushed` is always the sum of the other counts.
 struct outbox_stats {
     std::uint64_t pushed = 0;
     std::size_t waiting = 0;
     std::size_t in_flight = 0;
     std::uint64_t delivered = 0;
-    std::uint64_t refused = 0;
-    std::uint64_t gave_up = 0;
+    std::uint64_t rejected = 0;
+    std::uint64_t failed = 0;
+    std::uint64_t expired = 0;
     std::uint64_t dropped = 0;
-    std::uint64_t handed_back = 0;
+    std::uint64_t cancelled = 0;
+    std::uint64_t returned = 0;
 
     friend bool operator==(const outbox_stats&, const outbox_stats&) = default;
 };
 
-/// A queue of requests with schedule, limits and retry, as a state machine without thread, clock or socket.
+/// A queue of requests with limits, schedule, retry and a circuit breaker, as a state machine without thread,
+/// clock or socket.
 ///
 /// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
-/// contains the API key. One thread at a time may use it.
+/// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
+/// holds up the others:
 ///
-/// - Due requests are taken in the order in which they were pushed.
-/// - After a 429 or a transport failure no request is sent for a time, because the next would fail as well.
-///   After any other `retryable()` error only the failed request waits. `retry_wait` returns the time.
-/// - A 401, a 403, a TLS failure and a bad config pause the outbox until `resume()`. So a wrong key does not
-///   use up the queue. A request that was taken before the last `resume()` does not pause the outbox. The
-///   failed request keeps its place, and the attempt does not count.
-/// - After `failure::cancelled` the request waits for `retry_policy::initial_delay`, and the attempt does not
-///   count.
+/// - A service failure (`error::is_service_failure`) delays its own request by a random time of up to 2 s, 4
+/// s,
+///   8 s ... `max_delay`, at least 100 ms, plus `Retry-After`. Every other response is healthy, also a 400.
+/// - Requests are sent by due time. The number in flight grows from 1 to `max_in_flight` with each full
+/// window
+///   of healthy responses.
+/// - Five service failures in a row open the circuit breaker. So does one 429 or `Retry-After`. So does one
+///   401, 403, TLS failure or invalid config until a response was healthy. A request that fails again while
+///   others succeed does not count.
+/// - While the breaker is open, one probe at a time is sent, after random waits that double. A healthy
+/// response
+///   to a probe closes the breaker.
+/// - A request ends as `rejected` after a final refusal (HTTP 400, 404, 409, 422, `success: false`), and
+/// after
+///   a third 401 or 403 if others succeeded meanwhile.
+/// - A request ends as `expired` only after a failed attempt, so an outage, a pause or a closed laptop loses
+///   nothing.
 /// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
-///   early. It may also exceed the maximum age of a request, which then fails after one more attempt.
+///   early.
+///
+/// Cost with N requests: `push`, `take`, `complete`, `cancel` and `next_due` O(log N), `push` amortised over
+/// the requests that it drops; `drain` and `discard` O(N).
 ///
 /// Used as `outbox`. A template, so that a header-only program compiles only the members that it uses.
 template <class ClockT>
 class basic_outbox {
 public:
     using time_point = typename ClockT::time_point;
-    using id = std::uint64_t; ///< from 1, ascending in the order of the pushes
-
-    /// A request that is to be sent now.
-    struct taken {
-        typename basic_outbox::id id = 0;
-        prepared_request request{};
-    };
-
-    /// A request that has ended, and its outcome.
-    struct ended {
-        typename basic_outbox::id id = 0;
-        prepared_request request{};
-        promptlayer::fate fate = fate::delivered;
-        std::optional<error> why{}; ///< the error of the last attempt, if it failed
-    };
-
-    /// The result of `push`.
-    struct pushed {
-        typename basic_outbox::id id = 0;
-        std::vector<ended> dropped{}; ///< the requests dropped to make room
-    };
 
 private:
+    using milliseconds = std::chrono::milliseconds;
+
+    /// What failed attempts of a request have shown.
+    struct failure_history {
+        error last{};
+        std::uint32_t refusals = 0; // 401 and 403, with the present config
+        std::uint64_t config_number = 0;
+        std::uint64_t healthy_at_first_refusal = 0; // value of `healthy_count_` then
+        std::uint64_t healthy_at_last_failure = 0;
+        bool is_at_fault = false; // the request failed again although another succeeded
+    };
+
     struct queue_entry {
         prepared_request request{};
         time_point created{};
         time_point due{};
         std::uint32_t attempts = 0;
-        std::uint64_t era = 0; // the value of `era_` when the request was taken
-        std::optional<error> why{};
+        bool is_discarded = false;
+        std::uint64_t config_number = 0; // of the last attempt
+        std::unique_ptr<failure_history> history{};
     };
 
-    outbox_settings settings_;
+    using entry_map = std::map<request_number, queue_entry>;
+    using due_set = std::set<std::pair<time_point, request_number>>;
+
+    queue_options options_;
     std::function<double()> random_;
-    std::map<id, queue_entry> entries_{};         // all requests that have not ended
-    std::set<id> ready_{};                        // waiting, due
-    std::set<std::pair<time_point, id>> later_{}; // waiting, not due yet
-    std::set<id> in_flight_{};
-    std::size_t bytes_ = 0;
-    id last_id_ = 0;
+    detail::circuit_breaker breaker_{options_.retry, options_.max_in_flight};
+    entry_map untried_{};   // waiting; by number, and so by due time
+    entry_map tried_{};     // waiting after an attempt
+    entry_map in_flight_{}; // sent, without a result
+    due_set delayed_{};     // of `tried_`
+    due_set released_{};    // of `tried_`, due since `retry_now`
+    std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
+    std::deque<finished_request> finished_{};                          // dropped or cancelled, not taken yet
+    std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
+    request_number last_number_ = 0;
+    request_number probe_ = 0; // in flight while the breaker is open; 0 if there is none
     outbox_stats stats_{};
-    time_point nobody_before_ = time_point::min();
-    std::uint64_t era_ = 0; // number of calls of `resume`
+    std::uint64_t healthy_count_ = 0;
+    std::uint64_t config_number_ = 0;              // number of calls of `reconfigure`
+    time_point blocked_until_ = time_point::min(); // no probe before
     bool paused_ = false;
-    bool sealed_ = false;
-    std::optional<error> paused_by_{};
-    std::optional<time_point> seen_{}; // argument of the last call
-    typename ClockT::duration lag_{};  // sum of the clock's jumps back
+    bool closed_ = false;
+    std::optional<time_point> last_now_{};
+    typename ClockT::duration clock_offset_{}; // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
 
     /// Returns the caller's time, corrected so that it never decreases.
-    time_point steady(time_point now) {
-        if (seen_ && now < *seen_)
-            lag_ += *seen_ - now;
-        seen_ = now;
-        return now + lag_;
+    time_point monotonic(time_point now) {
+        if (last_now_ && now < *last_now_)
+            clock_offset_ += *last_now_ - now;
+        last_now_ = now;
+        return now + clock_offset_;
     }
 
-    void release_due(time_point now) {
-        while (!later_.empty() && later_.begin()->first <= now) {
-            ready_.insert(later_.begin()->second);
-            later_.erase(later_.begin());
-        }
+    std::size_t count() const noexcept { return untried_.size() + tried_.size() + in_flight_.size(); }
+
+    bool is_waiting_empty() const noexcept { return untried_.empty() && tried_.empty(); }
+
+    request_number oldest_waiting() const {
+        if (untried_.empty() || (!tried_.empty() && tried_.begin()->first < untried_.begin()->first))
+            return tried_.begin()->first;
+        return untried_.begin()->first;
     }
 
-    std::uint64_t& count_of(fate outcome) noexcept {
+    /// Returns whether the limits allow another request in flight.
+    bool may_send() const noexcept {
+        const std::size_t limit = options_.max_in_flight == 0 ? 1 : options_.max_in_flight;
+        return !paused_ && !is_waiting_empty() && probe_ == 0 &&
+               in_flight_.size() < (breaker_.is_open() ? limit : breaker_.window());
+    }
+
+    std::uint64_t& count_of(request_outcome outcome) noexcept {
         switch (outcome) {
-        case fate::delivered: return stats_.delivered;
-        case fate::refused: return stats_.refused;
-        case fate::gave_up: return stats_.gave_up;
-        case fate::dropped: return stats_.dropped;
-        case fate::handed_back: break;
+        case request_outcome::delivered: return stats_.delivered;
+        case request_outcome::rejected: return stats_.rejected;
+        case request_outcome::failed: return stats_.failed;
+        case request_outcome::expired: return stats_.expired;
+        case request_outcome::dropped: return stats_.dropped;
+        case request_outcome::cancelled: return stats_.cancelled;
+        case request_outcome::returned: break;
         }
-        return stats_.handed_back;
+        return stats_.returned;
     }
 
-    /// Removes an entry from all containers.
-    ended end(typename std::map<id, queue_entry>::iterator position, fate outcome) {
-        auto& [number, entry] = *position;
-        ready_.erase(number);
-        later_.erase({entry.due, number});
-        in_flight_.erase(number);
+    finished_request finish(typename entry_map::node_type node, request_outcome outcome) {
+        queue_entry& entry = node.mapped();
         bytes_ -= size_of(entry.request);
         ++count_of(outcome);
-        ended request{number, std::move(entry.request), outcome, std::move(entry.why)};
-        entries_.erase(position);
-        return request;
+        finished_request finished{.number = node.key(), .outcome = outcome, .attempts = entry.attempts};
+        finished.request = std::move(entry.request);
+        if (entry.history && outcome != request_outcome::delivered)
+            finished.error = std::move(entry.history->last);
+        return finished;
     }
 
-    void wait_until(time_point due, typename std::map<id, queue_entry>::iterator position) {
-        position->second.due = due;
-        later_.insert({due, position->first});
+    /// Removes a waiting request from all containers.
+    typename entry_map::node_type extract(request_number number) {
+        if (auto node = untried_.extract(number))
+            return node;
+        auto node = tried_.extract(number);
+        if (node) {
+            const queue_entry& entry = node.mapped();
+            if (delayed_.erase({entry.due, number}) == 0)
+                released_.erase({entry.due, number});
+            by_attempts_.erase({entry.attempts, number});
+        }
+        return node;
     }
 
-    bool has_room_for(std::size_t size, std::size_t freed_requests, std::size_t freed_bytes) const noexcept {
-        return entries_.size() - freed_requests < settings_.max_requests && size <= settings_.max_bytes &&
-               bytes_ - freed_bytes <= settings_.max_bytes - size;
+    void remove(request_number number, request_outcome outcome) {
+        finished_.push_back(finish(extract(number), outcome));
+        finished_bytes_ += size_of(finished_.back().request);
     }
 
-    static bool is_refusal(errc code) noexcept {
-        return code == errc::bad_request || code == errc::not_found || code == errc::conflict ||
-               code == errc::unprocessable || code == errc::rejected;
+    /// Returns a random number from `first` to `last`.
+    request_number random_between(request_number first, request_number last) {
+        const double scaled = detail::within_unit(random_()) * static_cast<double>(last - first + 1);
+        const auto offset = static_cast<request_number>(scaled);
+        return offset > last - first ? last : first + offset;
+    }
+
+    /// Returns a random request of those with the fewest attempts; so a bad request is not probed for ever.
+    request_number choose_probe() {
+        if (!untried_.empty())
+            return untried_.lower_bound(random_between(untried_.begin()->first, untried_.rbegin()->first))
+                ->first;
+        const auto [attempts, first] = *by_attempts_.begin();
+        const auto last = std::prev(by_attempts_.lower_bound({attempts + 1, 0}));
+        return by_attempts_.lower_bound({attempts, random_between(first, last->second)})->second;
+    }
+
+    /// Returns the waiting request with the earliest due time, which may be in the future.
+    std::pair<time_point, request_number> earliest() const {
+        if (!released_.empty())
+            return *released_.begin();
+        if (untried_.empty())
+            return *delayed_.begin();
+        const std::pair first{untried_.begin()->second.due, untried_.begin()->first};
+        return delayed_.empty() || first < *delayed_.begin() ? first : *delayed_.begin();
+    }
+
+    /// Returns when the next request may be sent, as far as that depends on time.
+    time_point earliest_time(time_point now) const {
+        if (breaker_.is_open())
+            return blocked_until_;
+        return released_.empty() ? earliest().first : now;
+    }
+
+    bool fits(std::size_t size, std::size_t requests, std::size_t bytes) const noexcept {
+        return requests < options_.max_requests && size <= options_.max_bytes &&
+               bytes <= options_.max_bytes - size;
+    }
+
+    /// Returns why a request is not accepted.
+    std::optional<error> refusal(const prepared_request& request) const {
+        if (closed_)
+            return error{.code = errc::closed, .message = "the queue is closed"};
+        const std::size_t size = size_of(request);
+        if (options_.drop_oldest ? fits(size, in_flight_.size(), in_flight_bytes_) &&
+                                       fits(size, finished_.size(), finished_bytes_)
+                                 : fits(size, count() + finished_.size(), bytes_ + finished_bytes_))
+            return std::nullopt;
+        return error{.code = errc::queue_full, .message = "the queue is full"};
+    }
+
+    void insert(request_number number, prepared_request request, time_point created, time_point due) {
+        const std::size_t size = size_of(request);
+        queue_entry entry{.request = std::move(request), .created = created, .due = due, .history = {}};
+        if (!untried_.try_emplace(number, std::move(entry)).second)
+            return;
+        bytes_ += size;
+        ++stats_.pushed;
+    }
+
+    void block_until(time_point time) noexcept {
+        blocked_until_ = time > blocked_until_ ? time : blocked_until_;
+    }
+
+    /// Adds a failure to the history of its request, and tells the breaker unless the request is at fault.
+    void record_failure(queue_entry& entry, const error& cause, bool is_probe, time_point now) {
+        if (!entry.history)
+            entry.history = std::make_unique<failure_history>();
+        else if (healthy_count_ > entry.history->healthy_at_last_failure)
+            entry.history->is_at_fault = true;
+        failure_history& history = *entry.history;
+        history.last = cause;
+        history.healthy_at_last_failure = healthy_count_;
+        if (cause.status == 401 || cause.status == 403) {
+            if (history.refusals == 0 || history.config_number != entry.config_number) {
+                history.refusals = 0;
+                history.config_number = entry.config_number;
+                history.healthy_at_first_refusal = healthy_count_;
+            }
+            ++history.refusals;
+        }
+        const milliseconds retry_after = detail::capped_retry_after(options_.retry, cause);
+        if (is_probe)
+            blocked_until_ = now + breaker_.open(cause, retry_after, random_);
+        else if (breaker_.is_open() && retry_after > milliseconds{0})
+            block_until(now + std::min(retry_after, detail::circuit_breaker::max_single_retry_after));
+        else if (!breaker_.is_open() && !history.is_at_fault && entry.config_number == config_number_)
+            if (const auto wait = breaker_.record_failure(cause, retry_after, random_))
+                blocked_until_ = now + *wait;
+    }
+
+    /// Returns how a request ends whose attempt failed, if it must not wait for another.
+    std::optional<request_outcome> end_after(const queue_entry& entry, const error& cause, milliseconds wait,
+                                             time_point now) const {
+        const retry_policy& policy = options_.retry;
+        const auto age = std::chrono::duration_cast<milliseconds>(now - entry.created);
+        if (entry.is_discarded)
+            return request_outcome::cancelled;
+        if ((cause.status == 401 || cause.status == 403) && entry.history->refusals >= 3 &&
+            healthy_count_ > entry.history->healthy_at_first_refusal)
+            return request_outcome::rejected;
+        if ((cause.maybe_delivered && !(entry.request.idempotent && policy.retry_maybe_delivered)) ||
+            (policy.max_attempts != 0 && entry.attempts >= policy.max_attempts))
+            return request_outcome::failed;
+        return detail::may_wait(policy, age, wait) ? std::nullopt : std::optional{request_outcome::expired};
+    }
+
+    static request_outcome final_outcome(const error& cause) noexcept {
+        switch (cause.code) {
+        case errc::bad_request:
+        case errc::not_found:
+        case errc::conflict:
+        case errc::unprocessable:
+        case errc::rejected: return request_outcome::rejected;
+        default: return request_outcome::failed;
+        }
     }
 
 public:
     /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
-    explicit basic_outbox(outbox_settings settings = {}, std::function<double()> random = {})
-        : settings_(settings), random_(random ? std::move(random) : detail::random_source()) {}
+    explicit basic_outbox(queue_options options = {}, std::function<double()> random = {})
+        : options_(options), random_(random ? std::move(random) : detail::random_source()) {}
 
-    /// Queues a request from `prepare`. Returns `queue_full` if the request does not fit, and `closed` after
-    /// `seal`. With `drop_oldest`, nothing is dropped if the request would not fit even then.
-    result<pushed> push(prepared_request request, time_point now) {
-        if (sealed_)
-            return error{.code = errc::closed, .message = "the outbox is closed"};
-        now = steady(now);
-        const std::size_t size = size_of(request);
-        std::vector<id> oldest;
-        std::size_t freed = 0;
-        for (auto position = entries_.begin();
-             settings_.drop_oldest && position != entries_.end() && !has_room_for(size, oldest.size(), freed);
-             ++position) {
-            if (in_flight_.contains(position->first))
-                continue;
-            oldest.push_back(position->first);
-            freed += size_of(position->second.request);
-        }
-        if (!has_room_for(size, oldest.size(), freed))
-            return error{.code = errc::queue_full, .message = "the outbox is full"};
-        pushed push_result{++last_id_, {}};
-        for (const id number : oldest)
-            push_result.dropped.push_back(end(entries_.find(number), fate::dropped));
-        entries_.emplace(push_result.id,
-                         queue_entry{.request = std::move(request), .created = now, .due = now, .why = {}});
-        ready_.insert(push_result.id);
-        bytes_ += size;
-        ++stats_.pushed;
-        return push_result;
+    /// Queues a request from `prepare` and returns its number, or `queue_full`, or `closed` after `close`.
+    /// Requests that `drop_oldest` removes for it are returned by `take_finished`. They are dropped only if
+    /// the new request then fits, and count against limits of the same size until they are taken.
+    result<request_number> push(prepared_request request, time_point now) {
+        auto number = reserve(request);
+        if (number)
+            number = push(*number, std::move(request), now);
+        return number;
     }
 
-    /// Queues a request from a journal under its old number, whatever the limits. The numbers must ascend,
-    /// and all calls must precede the first `push`.
-    void restore(id number, prepared_request request, std::chrono::milliseconds age, time_point now) {
-        now = steady(now);
-        bytes_ += size_of(request);
-        entries_.emplace(
-            number, queue_entry{.request = std::move(request), .created = now - age, .due = now, .why = {}});
-        ready_.insert(number);
-        last_id_ = number;
-        ++stats_.pushed;
+    /// Returns a number for a request, or why `push` would refuse the request. For callers that write the
+    /// request to a journal before they push it.
+    result<request_number> reserve(const prepared_request& request) {
+        if (auto reason = refusal(request))
+            return *std::move(reason);
+        return ++last_number_;
+    }
+
+    /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`.
+    result<request_number> push(request_number number, prepared_request request, time_point now) {
+        now = monotonic(now);
+        if (auto reason = refusal(request))
+            return *std::move(reason);
+        while (!fits(size_of(request), count(), bytes_)) // only if the oldest are to be dropped
+            remove(oldest_waiting(), request_outcome::dropped);
+        insert(number, std::move(request), now, now);
+        return number;
+    }
+
+    /// Queues a request from a journal under its old number, whatever the limits. The numbers may come in any
+    /// order. Ignores a number that is queued already.
+    void restore(request_number number, prepared_request request, milliseconds age, time_point now) {
+        now = monotonic(now);
+        insert(number, std::move(request), now - age, now);
+        last_number_ = std::max(last_number_, number);
     }
 
     /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
-    [[nodiscard]] std::optional<taken> take(time_point now) {
-        now = steady(now);
-        if (paused_ || paused_by_ || now < nobody_before_ || in_flight_.size() >= settings_.max_in_flight)
+    [[nodiscard]] std::optional<due_request> take(time_point now) {
+        now = monotonic(now);
+        const auto due = may_send() ? earliest_time(now) : time_point::max();
+        if (due > now)
             return std::nullopt;
-        release_due(now);
-        if (ready_.empty())
-            return std::nullopt;
-        const id next = *ready_.begin();
-        ready_.erase(ready_.begin());
-        in_flight_.insert(next);
-        queue_entry& entry = entries_.find(next)->second;
+        const request_number number = breaker_.is_open() ? probe_ = choose_probe() : earliest().second;
+        queue_entry& entry = in_flight_.insert(extract(number)).position->second;
         ++entry.attempts;
-        entry.era = era_;
-        return taken{next, entry.request};
+        entry.config_number = config_number_;
+        in_flight_bytes_ += size_of(entry.request);
+        return due_request{number, entry.request, entry.attempts};
     }
 
-    /// Reports the result of an attempt: an empty `why` if the request was delivered, else its error. Returns
-    /// the request if it has ended, else nullopt. Ignores a number that is not in flight, such as that of a
-    /// request that is already completed or drained.
-    std::optional<ended> complete(id number, std::optional<error> why, time_point now) {
-        now = steady(now);
-        if (in_flight_.erase(number) == 0)
+    /// Reports the result of an attempt: an empty `cause` if the request was delivered, else its error.
+    /// Returns the request if it has ended, else nullopt. Ignores a number that is not in flight, such as
+    /// that of a request that is already completed or drained.
+    std::optional<finished_request> complete(request_number number, std::optional<error> cause,
+                                             time_point now) {
+        now = monotonic(now);
+        auto node = in_flight_.extract(number);
+        if (!node)
             return std::nullopt;
-        const auto position = entries_.find(number);
-        queue_entry& entry = position->second;
-        entry.why = std::move(why);
-        if (!entry.why)
-            return end(position, fate::delivered);
-        const error& cause = *entry.why;
-        if (cause.failure == failure::tls || cause.status == 401 || cause.status == 403 ||
-            cause.code == errc::invalid_config) {
-            if (entry.era == era_) // otherwise `resume` has replaced the key or config of this attempt
-                paused_by_ = cause;
-            --entry.attempts;
-            ready_.insert(number);
-            return std::nullopt;
+        queue_entry& entry = node.mapped();
+        in_flight_bytes_ -= size_of(entry.request);
+        const bool is_probe = number == probe_;
+        if (is_probe)
+            probe_ = 0;
+        const bool is_cancelled = cause && cause->failure == failure::cancelled;
+        if (!cause || !(cause->is_service_failure() || is_cancelled)) {
+            ++healthy_count_;
+            breaker_.record_success(is_probe, entry.config_number == config_number_);
+            auto finished =
+                finish(std::move(node), cause ? final_outcome(*cause) : request_outcome::delivered);
+            finished.error = std::move(cause);
+            return finished;
         }
-        if (cause.failure == failure::cancelled) {
-            --entry.attempts;
-            wait_until(now + settings_.retry.initial_delay, position);
-            return std::nullopt;
+        if (!is_cancelled)
+            record_failure(entry, *cause, is_probe, now);
+        else if (is_probe)
+            blocked_until_ = now + breaker_.wait_again(random_);
+        const milliseconds wait = std::max(detail::backoff(options_.retry, entry.attempts, random_()),
+                                           detail::circuit_breaker::min_wait) +
+                                  detail::capped_retry_after(options_.retry, *cause);
+        if (const auto outcome = end_after(entry, *cause, wait, now)) {
+            auto finished = finish(std::move(node), *outcome);
+            finished.error = std::move(cause);
+            return finished;
         }
-        const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now - entry.created);
-        const auto wait = retry_wait(settings_.retry, cause, entry.attempts, random_(), age);
-        if (cause.failure || cause.status == 429) { // all requests wait, also if this request ends
-            retry_policy unlimited = settings_.retry;
-            unlimited.max_attempts = 0;
-            unlimited.max_age.reset();
-            unlimited.retry_maybe_delivered = true;
-            const auto common_wait =
-                wait ? wait : retry_wait(unlimited, cause, entry.attempts, random_(), {});
-            const time_point until = now + common_wait.value_or(std::chrono::milliseconds{0});
-            nobody_before_ = until > nobody_before_ ? until : nobody_before_;
-        }
-        if (!wait)
-            return end(position, is_refusal(cause.code) ? fate::refused : fate::gave_up);
-        wait_until(now + *wait, position);
+        entry.due = now + wait;
+        delayed_.insert({entry.due, number});
+        by_attempts_.insert({entry.attempts, number});
+        tried_.insert(std::move(node));
         return std::nullopt;
     }
 
-    /// Returns when `take` may next return a request if nothing else happens until then; at most `now` if a
-    /// request is due. Returns nullopt if `take` returns nothing before `push`, `complete` or `resume`.
-    std::optional<time_point> next_due(time_point now) {
-        const time_point steady_now = steady(now);
-        if (paused_ || paused_by_ || in_flight_.size() >= settings_.max_in_flight ||
-            (ready_.empty() && later_.empty()))
-            return std::nullopt;
-        const time_point earliest = ready_.empty() ? later_.begin()->first : steady_now;
-        return (earliest > nobody_before_ ? earliest : nobody_before_) - lag_;
+    /// Returns whether a request that is pushed now could change what `next_due` returns.
+    bool wants_requests() const noexcept {
+        return !paused_ && probe_ == 0 &&
+               (breaker_.is_open() ? is_waiting_empty() : in_flight_.size() < breaker_.window());
     }
+
+    /// Returns when `take` may next return a request if nothing else happens until then; at most `now` if a
+    /// request is due. Returns nullopt if `take` returns nothing before another member is called.
+    std::optional<time_point> next_due(time_point now) {
+        now = monotonic(now);
+        if (!may_send())
+            return std::nullopt;
+        return earliest_time(now) - clock_offset_;
+    }
+
+    /// Removes a waiting request; `take_finished` returns it. Returns false if it is in flight or has ended.
+    bool cancel(request_number number) {
+        const bool is_waiting = untried_.contains(number) || tried_.contains(number);
+        if (is_waiting)
+            remove(number, request_outcome::cancelled);
+        return is_waiting;
+    }
+
+    /// Cancels all waiting requests. Those in flight are not sent again.
+    void discard() {
+        while (!is_waiting_empty())
+            remove(oldest_waiting(), request_outcome::cancelled);
+        for (auto& [number, entry] : in_flight_)
+            entry.is_discarded = true;
+    }
+
+    /// Returns a request that was dropped or cancelled, in the order in which that happened; nullopt if there
+    /// is no other.
+    std::optional<finished_request> take_finished() {
+        if (finished_.empty())
+            return std::nullopt;
+        finished_request next = std::move(finished_.front());
+        finished_.pop_front();
+        finished_bytes_ -= size_of(next.request);
+        return next;
+    }
+
+    /// Returns whether `take_finished` has a request to return.
+    bool has_finished() const noexcept { return !finished_.empty(); }
 
     /// Makes `take` return nothing until `resume`. Requests in flight continue.
     void pause() noexcept { paused_ = true; }
+    void resume() noexcept { paused_ = false; }
+    bool is_paused() const noexcept { return paused_; }
 
-    /// Ends every pause, also the pause after an error; called when the key or config has been replaced.
-    void resume() noexcept {
-        ++era_;
-        paused_ = false;
-        paused_by_.reset();
+    /// Ends all waits: those of the requests, and that of the circuit breaker, which then sends a probe.
+    void retry_now(time_point now) {
+        blocked_until_ = monotonic(now);
+        probe_ = 0; // it may wait on a dead connection
+        if (released_.size() < delayed_.size())
+            released_.swap(delayed_);
+        released_.merge(delayed_);
     }
 
-    /// Returns whether `pause` or an error has paused the outbox.
-    bool paused() const noexcept { return paused_ || paused_by_; }
+    /// Ends the wait of the circuit breaker, because the key or the config has been replaced. Requests that
+    /// are in flight say nothing about the new config.
+    void reconfigure(time_point now) {
+        blocked_until_ = monotonic(now);
+        ++config_number_;
+        probe_ = 0;
+        breaker_.reconfigure();
+    }
 
-    /// Returns the error that paused the outbox; nullopt if no error did.
-    const std::optional<error>& paused_by() const noexcept { return paused_by_; }
+    /// Returns the latest error of a probe, or the error that opened the circuit breaker; nullopt if the
+    /// breaker is closed.
+    const std::optional<error>& outage_cause() const noexcept { return breaker_.cause(); }
 
     /// Stops accepting requests: `push` returns `closed` from now on.
-    void seal() noexcept { sealed_ = true; }
+    void close() noexcept { closed_ = true; }
 
-    /// Calls `seal`, removes all requests that have not ended and returns them in the order of the pushes.
+    /// Calls `close`, removes all requests that have not ended and returns them in the order of the pushes.
     /// The requests in flight are among them; their later `complete` is ignored.
-    [[nodiscard]] std::vector<ended> drain() {
-        seal();
-        std::vector<ended> undelivered;
-        undelivered.reserve(entries_.size());
-        while (!entries_.empty())
-            undelivered.push_back(end(entries_.begin(), fate::handed_back));
+    [[nodiscard]] std::vector<finished_request> drain() {
+        close();
+        untried_.merge(tried_);
+        untried_.merge(in_flight_);
+        delayed_.clear();
+        released_.clear();
+        by_attempts_.clear();
+        in_flight_bytes_ = 0;
+        probe_ = 0;
+        std::vector<finished_request> undelivered;
+        undelivered.reserve(untried_.size());
+        while (!untried_.empty())
+            undelivered.push_back(finish(untried_.extract(untried_.begin()), request_outcome::returned));
         return undelivered;
     }
 
     outbox_stats stats() const noexcept {
         outbox_stats stats = stats_;
         stats.in_flight = in_flight_.size();
-        stats.waiting = entries_.size() - in_flight_.size();
+        stats.waiting = untried_.size() + tried_.size();
         return stats;
     }
 
@@ -4943,37 +5381,141 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 /// Keeps the requests of a tracker until they have ended, so that a crash does not lose them. `file_journal`
 /// is the implementation in a file.
 ///
-/// - The threads that track call `add`; the thread that sends calls the other functions. The calls may be
-///   concurrent if the tracker has threads.
-/// - `done` for a request is called after `add` for it has returned.
-/// - The tracker ignores an exception from `done` or `tend`.
+/// - Any number of threads call `add` at once, and the tracker holds no lock meanwhile. One thread at a time
+///   calls the other functions, also while others call `add`.
+/// - `begin` and `remove` for a request are called after `add` for it has returned.
+/// - The tracker ignores an exception from every function except `pending`. One from `add` is reported like
+///   an error.
 class journal {
 public:
     struct entry {
-        outbox::id id = 0;
-        prepared_request request{};
+        request_number number = 0;
+        prepared_request request{};      ///< without its `timeout`
         std::chrono::milliseconds age{}; ///< since `add`
+        bool begun = false;              ///< `begin` was called: the service may have received the request
     };
 
     virtual ~journal() = default;
 
-    /// Returns the requests that were added and had not ended when the journal was opened, by ascending
-    /// number. Called once, before every other function.
-    virtual std::vector<entry> left() = 0;
+    /// Returns the requests that were added and had not ended when the journal was opened, in any order.
+    /// Called once, before every other function.
+    virtual std::vector<entry> pending() = 0;
 
-    /// Records a request. An error is returned to the caller of `track_prompt`; the tracker sends the request
-    /// all the same.
-    virtual result<void> add(outbox::id number, const prepared_request& request) = 0;
+    /// Records a request. After an error the tracker sends the request all the same, and `track_prompt` says
+    /// that the request is not on record.
+    virtual result<void> add(request_number number, const prepared_request& request) = 0;
+
+    /// Records that a request is about to be sent. Called only for requests that are not `idempotent`, before
+    /// each attempt. Ignores a request that could not be added.
+    virtual void begin(request_number number) = 0;
 
     /// Removes a request that has ended. A delivered request is removed before its callback is called, any
     /// other request after that. Ignores a request that could not be added.
-    virtual void done(outbox::id number) = 0;
+    virtual void remove(request_number number) = 0;
 
-    /// Does the upkeep that no caller of `track_prompt` waits for. Called repeatedly. Returns after how long
-    /// at the latest the next call is needed; nullopt if none is needed before `add` or `done`.
-    virtual std::optional<std::chrono::milliseconds> tend() = 0;
+    /// Does upkeep that no caller of `track_prompt` waits for: a bounded piece of work, at most about a
+    /// millisecond, except for `fsync`. Called repeatedly. Returns after how long at the latest the next call
+    /// is needed, 0 if more work is waiting; nullopt if none is needed before `add` or `remove`.
+    virtual std::optional<std::chrono::milliseconds> maintain() = 0;
 };
 
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_ANY_TRANSPORT_HPP
+#define PROMPTLAYER_DETAIL_ANY_TRANSPORT_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// What a transport can do. A function is null if the transport does not have the member. None throws, except
+/// `start`.
+struct transport_functions {
+    transport_result (*send)(const void* object, const http_request& request); ///< null if `start` is not
+    void (*start)(void* object, http_request request, completion done);
+    void (*poll)(void* object);
+    void (*poll_for)(void* object, std::chrono::milliseconds wait);
+    void (*wakeup)(void* object);
+    void (*cancel)(void* object);
+    void (*max_in_flight)(void* object, std::size_t count);
+};
+
+template <class ActionT>
+void ignore_exceptions(ActionT&& action) {
+    guard_exceptions([&] { action(); }, [](const char*) {});
+}
+
+template <class T>
+constexpr transport_functions functions_of() {
+    transport_functions functions{};
+    if constexpr (AsyncTransport<T>)
+        functions.start = [](void* object, http_request request, completion done) {
+            static_cast<T*>(object)->send(std::move(request), std::move(done));
+        };
+    else
+        functions.send = send_noexcept<T>;
+    if constexpr (requires(T & transport) { transport.poll(); })
+        functions.poll = [](void* object) { ignore_exceptions([&] { static_cast<T*>(object)->poll(); }); };
+    if constexpr (requires(T & transport, std::chrono::milliseconds wait) { transport.poll(wait); })
+        functions.poll_for = [](void* object, std::chrono::milliseconds wait) {
+            ignore_exceptions([&] { static_cast<T*>(object)->poll(wait); });
+        };
+    if constexpr (requires(T & transport) { transport.wakeup(); })
+        functions.wakeup = [](void* object) {
+            ignore_exceptions([&] { static_cast<T*>(object)->wakeup(); });
+        };
+    if constexpr (requires(T & transport) { transport.cancel(); })
+        functions.cancel = [](void* object) {
+            ignore_exceptions([&] { static_cast<T*>(object)->cancel(); });
+        };
+    if constexpr (requires(T & transport, std::size_t count) { transport.max_in_flight(count); })
+        functions.max_in_flight = [](void* object, std::size_t count) {
+            ignore_exceptions([&] { static_cast<T*>(object)->max_in_flight(count); });
+        };
+    return functions;
+}
+
+/// A transport of unknown type, and its owner unless it was given as `std::ref`. An asynchronous one is an
+/// `AsyncTransport`.
+class any_transport {
+    std::unique_ptr<void, void (*)(void*)> object_;
+    transport_functions functions_;
+
+public:
+    any_transport(void* object, void (*destroy)(void*), const transport_functions& functions) noexcept
+        : object_(object, destroy), functions_(functions) {}
+
+    bool is_asynchronous() const noexcept { return functions_.start != nullptr; }
+    const transport_functions& functions() const noexcept { return functions_; }
+    void* object() const noexcept { return object_.get(); }
+
+    transport_reference reference() const noexcept { return {object_.get(), functions_.send}; }
+
+    void send(http_request request, completion done) {
+        functions_.start(object_.get(), std::move(request), std::move(done));
+    }
+
+    /// Calls a function of `functions()` if the transport has it.
+    template <class... ArgumentsT>
+    void call(void (*function)(void*, ArgumentsT...), std::type_identity_t<ArgumentsT>... arguments) const {
+        if (function)
+            function(object_.get(), arguments...);
+    }
+};
+
+template <class T>
+any_transport own_transport(T transport) {
+    return {new T(std::move(transport)), [](void* object) { delete static_cast<T*>(object); },
+            functions_of<T>()};
+}
+
+template <class T>
+any_transport own_transport(std::reference_wrapper<T> transport) {
+    return {std::addressof(transport.get()), [](void*) {}, functions_of<T>()};
+}
+
+} // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -4981,40 +5523,682 @@ public:
 #ifndef PROMPTLAYER_TRACKER_HPP
 #define PROMPTLAYER_TRACKER_HPP
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+#if !defined(_WIN32)
+#include <unistd.h>
+#endif
+#endif
+
 namespace promptlayer::inline PROMPTLAYER_ABI {
+
+/// One attempt to send a request, for logs and metrics.
+struct attempt_report {
+    request_number number = 0;
+    std::uint32_t attempt = 1;                     ///< the first is 1
+    int status = 0;                                ///< HTTP status; 0 if no response arrived
+    std::optional<promptlayer::failure> failure{}; ///< why no response arrived
+    std::chrono::milliseconds latency{};           ///< from the call of the transport to its outcome
+};
+
+/// The options of both trackers. Callbacks may be empty; an exception from a callback is dropped.
+struct tracker_options {
+    /// The service accepted the request.
+    std::function<void(const finished_request&)> on_delivered{};
+    /// The request ended otherwise. The destructor reports undelivered requests as `returned`; a journal
+    /// keeps these for the next start.
+    std::function<void(const finished_request&)> on_failed{};
+    /// The circuit breaker has opened: the service cannot be used, and only probes are sent.
+    std::function<void(const error&)> on_outage{};
+    /// The circuit breaker has closed.
+    std::function<void()> on_recovery{};
+    /// A request was sent.
+    std::function<void(const attempt_report&)> on_attempt{};
+    queue_options queue{};
+    std::unique_ptr<promptlayer::journal> journal{};
+    std::chrono::milliseconds close_timeout{2'000}; ///< how long the destructor of a background tracker sends
+    std::function<double()> random{};               ///< uniform from 0 to 1, for tests; empty: a generator
+};
+
+/// The result of `track`: the request is queued.
+struct queued_request {
+    request_number number = 0;
+    /// Set if the journal could not record the request: a crash would lose it. The tracker sends it all the
+    /// same.
+    std::optional<error> journal_error{};
+};
 
 namespace detail {
 
-/// Calls a function of the user. Drops its exceptions.
-template <class ActionT>
-void undisturbed(ActionT&& action) {
-    guard_exceptions([&] { action(); }, [](const char*) {});
+/// Returns the error of an outcome, read as the reply of one endpoint; nullopt if the service accepted.
+using outcome_judge = std::optional<error> (*)(const encoder& codec, const transport_result& outcome);
+
+template <class RequestT>
+std::optional<error> judge_outcome(const encoder& codec, const transport_result& outcome) {
+    using reply_type = typename RequestT::reply;
+    static_assert(is_readable<reply_type>());
+    reply_type reply = make_empty<reply_type>();
+    return decode_outcome(codec, outcome, info<reply_type>(), &reply);
 }
 
+/// How to read the response of a path.
+struct endpoint {
+    std::string_view path;
+    outcome_judge judge;
+};
+
+/// Calls a callback of the user without a lock.
 template <class... ParametersT, class... ArgumentsT>
-void tell(const std::function<void(ParametersT...)>& callback, ArgumentsT&&... arguments) {
+void notify(const std::function<void(ParametersT...)>& callback, const ArgumentsT&... arguments) {
     if (callback)
-        undisturbed([&] { callback(std::forward<ArgumentsT>(arguments)...); });
+        ignore_exceptions([&] { callback(arguments...); });
 }
 
-/// Queues the pending requests of a journal.
-template <class OutboxT>
-void restore(OutboxT& outbox, journal& journal, typename OutboxT::time_point now) {
-    for (auto& entry : journal.left())
-        outbox.restore(entry.id, std::move(entry.request), entry.age, now);
-}
+template <class ClockT>
+class delivery_engine;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// An attempt in flight.
+template <class ClockT>
+struct running_attempt {
+    request_number number = 0;
+    std::uint32_t count = 1;
+    typename ClockT::time_point start{};
+    std::shared_ptr<const encoder> codec{};
+    outcome_judge judge = nullptr;
+};
+
+/// Outcomes of asynchronous requests, from any thread. Exists as long as a completion does.
+template <class ClockT>
+struct completion_queue {
+    struct item {
+        running_attempt<ClockT> attempt;
+        transport_result outcome;
+    };
+
+    detail::mutex mutex{};
+    std::vector<item> items{};
+    std::function<void()> on_arrival{}; ///< called with `mutex` locked; empty after the tracker's destructor
+};
+
+/// What both trackers are made of: queue, journal, callbacks, attempts and their outcomes.
+///
+/// One thread at a time, the driver, calls `step` and `settle`; any thread may call the other members.
+/// Callbacks run on the driver, without a lock.
+template <class ClockT>
+class delivery_engine {
+    using time_point = typename ClockT::time_point;
+    using milliseconds = std::chrono::milliseconds;
+    using attempt_type = running_attempt<ClockT>;
+    using completions_type = completion_queue<ClockT>;
+
+    /// How many dropped or cancelled requests one `step` reports.
+    static constexpr std::size_t max_reports = 64;
+
+    const tracker_options options_;
+    const std::function<time_point()> clock_; // empty: the time is that of `advance_to`
+    const std::function<void()> wake_;        // makes the driver call `step`; may be empty
+    const long process_ = process_id();
+    any_transport transport_; // only the driver uses it, except for `wakeup` and `cancel`
+    std::shared_ptr<completions_type> completions_ = std::make_shared<completions_type>();
+
+    mutable detail::mutex mutex_{}; // of all members below
+    basic_outbox<ClockT> outbox_;
+    std::shared_ptr<const encoder> encoder_;
+    std::vector<endpoint> endpoints_{{track_prompt::path, judge_outcome<track_prompt>}};
+    std::vector<finished_request> interrupted_{}; // by a crash, and not to be sent twice; not reported yet
+    time_point now_{};
+    time_point close_deadline_ = time_point::max();
+    bool wake_on_push_ = false;
+
+    time_point now() const { return clock_ ? clock_() : now_; }
+
+    void wake() const {
+        if (wake_)
+            wake_();
+    }
+
+    static long process_id() noexcept {
+#if defined(_WIN32)
+        return 0; // there is no fork
+#else
+        return static_cast<long>(::getpid());
+#endif
+    }
+
+    void remove_from_journal(request_number number) {
+        if (options_.journal)
+            ignore_exceptions([&] { options_.journal->remove(number); });
+    }
+
+    void report(const finished_request& finished) {
+        if (finished.outcome == request_outcome::delivered) {
+            remove_from_journal(finished.number);
+            notify(options_.on_delivered, finished);
+        } else {
+            notify(options_.on_failed, finished);
+            remove_from_journal(finished.number);
+        }
+    }
+
+    void complete(const attempt_type& attempt, transport_result outcome, std::optional<error> failed) {
+        attempt_report report_of_attempt{.number = attempt.number, .attempt = attempt.count, .failure = {}};
+        if (outcome)
+            report_of_attempt.status = outcome->status;
+        else
+            report_of_attempt.failure = outcome.error().kind;
+        std::optional<finished_request> finished;
+        std::optional<error> outage;
+        bool was_open = false, is_open = false;
+        {
+            const lock guard{mutex_};
+            const time_point now = this->now();
+            report_of_attempt.latency = std::chrono::duration_cast<milliseconds>(now - attempt.start);
+            was_open = outbox_.outage_cause().has_value();
+            finished = outbox_.complete(attempt.number, std::move(failed), now);
+            is_open = outbox_.outage_cause().has_value();
+            if (is_open && !was_open)
+                outage = outbox_.outage_cause();
+        }
+        notify(options_.on_attempt, report_of_attempt);
+        if (finished) {
+            if (outcome)
+                finished->response = *std::move(outcome);
+            report(*finished);
+        }
+        if (outage)
+            notify(options_.on_outage, *outage);
+        if (was_open && !is_open)
+            notify(options_.on_recovery);
+    }
+
+    /// Takes in the outcomes that have arrived. Returns whether there were any.
+    bool collect() {
+        std::vector<typename completions_type::item> items;
+        {
+            const lock guard{completions_->mutex};
+            items.swap(completions_->items);
+        }
+        for (auto& [attempt, outcome] : items) {
+            auto failed = attempt.judge(*attempt.codec, outcome);
+            complete(attempt, std::move(outcome), std::move(failed));
+        }
+        return !items.empty();
+    }
+
+    std::optional<finished_request> take_finished() {
+        const lock guard{mutex_};
+        if (interrupted_.empty())
+            return outbox_.take_finished();
+        finished_request next = std::move(interrupted_.back());
+        interrupted_.pop_back();
+        return next;
+    }
+
+    /// Reports requests that were dropped or cancelled. Returns whether there may be more.
+    bool report_finished(std::size_t max_count) {
+        for (; max_count > 0; --max_count) {
+            const auto finished = take_finished();
+            if (!finished)
+                return false;
+            report(*finished);
+        }
+        return true;
+    }
+
+    /// Starts one request. Returns false if none is due.
+    bool start_next() {
+        attempt_type next;
+        std::optional<due_request> due;
+        milliseconds time_left = milliseconds::max();
+        {
+            const lock guard{mutex_};
+            next.start = now();
+            if (next.start < close_deadline_)
+                due = outbox_.take(next.start);
+            if (!due)
+                return false;
+            next.codec = encoder_;
+            next.judge = judge_for(due->request.path);
+            if (close_deadline_ != time_point::max())
+                time_left =
+                    std::max(std::chrono::ceil<milliseconds>(close_deadline_ - next.start), milliseconds{1});
+        }
+        next.number = due->number;
+        next.count = due->attempt;
+        if (!due->request.idempotent && options_.journal)
+            ignore_exceptions([&] { options_.journal->begin(next.number); });
+        auto http = next.codec->authorize(std::move(due->request));
+        if (!http) {
+            complete(next, transport_failure{failure::other, {}, false}, std::move(http).error());
+            return true;
+        }
+        http->timeout = std::min(http->timeout, time_left);
+        if (!transport_.is_asynchronous()) {
+            auto outcome = transport_.reference().send(transport_.object(), *http);
+            auto failed = next.judge(*next.codec, outcome);
+            complete(next, std::move(outcome), std::move(failed));
+            return true;
+        }
+        ignore_exceptions([&] {
+            send_async(transport_, *std::move(http),
+                       [queue = completions_, next = std::move(next)](transport_result outcome) {
+                           const lock guard{queue->mutex};
+                           queue->items.push_back({next, std::move(outcome)});
+                           if (queue->on_arrival)
+                               queue->on_arrival();
+                       });
+        });
+        return true;
+    }
+
+    /// Returns how to read the response of a path. A journal may hold a path that this program never tracked;
+    /// its response is read like that of `track_prompt`.
+    outcome_judge judge_for(std::string_view path) const {
+        const auto known = std::find_if(endpoints_.begin(), endpoints_.end(),
+                                        [&](const endpoint& candidate) { return candidate.path == path; });
+        return known == endpoints_.end() ? endpoints_.front().judge : known->judge;
+    }
+
+    void add_endpoint(const endpoint& added) {
+        for (const endpoint& known : endpoints_)
+            if (known.path == added.path)
+                return;
+        endpoints_.push_back(added);
+    }
+
+    void restore_from_journal() {
+        for (journal::entry& entry : options_.journal->pending()) {
+            if (entry.request.idempotent || !entry.begun) {
+                outbox_.restore(entry.number, std::move(entry.request), entry.age, now());
+                continue;
+            }
+            finished_request finished{
+                .number = entry.number, .outcome = request_outcome::failed, .attempts = 1};
+            finished.request = std::move(entry.request);
+            finished.error = error{.code = errc::transport,
+                                   .message = "the program ended while the request was sent; the service may "
+                                              "have processed it, and must not receive it twice",
+                                   .failure = failure::cancelled,
+                                   .maybe_delivered = true};
+            interrupted_.push_back(std::move(finished));
+        }
+    }
+
+public:
+    /// `clock` and `wake` may be empty. `wake` is called without a lock of the engine.
+    delivery_engine(config config, any_transport transport, tracker_options options,
+                    std::function<time_point()> clock, std::function<void()> wake)
+        : options_(std::move(options)), clock_(std::move(clock)), wake_(std::move(wake)),
+          transport_(std::move(transport)), outbox_(options_.queue, options_.random),
+          encoder_(std::make_shared<const encoder>(std::move(config))) {
+        const std::size_t max_in_flight = options_.queue.max_in_flight;
+        transport_.call(transport_.functions().max_in_flight, max_in_flight == 0 ? 1 : max_in_flight);
+        completions_->on_arrival = wake_;
+        if (options_.journal)
+            restore_from_journal();
+    }
+    delivery_engine(const delivery_engine&) = delete;
+    delivery_engine& operator=(const delivery_engine&) = delete;
+
+    virtual ~delivery_engine() = default;
+
+    /// Makes sure that no completion wakes the driver any more.
+    void stop_wakes() {
+        const lock guard{completions_->mutex};
+        completions_->on_arrival = nullptr;
+    }
+
+    /// Returns false in a child of `fork`, where the driver does not exist and other threads may hold locks.
+    bool is_in_owner_process() const noexcept { return process_ == process_id(); }
+
+    const any_transport& transport() const noexcept { return transport_; }
+    milliseconds close_timeout() const noexcept { return options_.close_timeout; }
+
+    std::shared_ptr<const encoder> current_encoder() const {
+        const lock guard{mutex_};
+        return encoder_;
+    }
+
+    /// Queues a request, after it has been added to the journal if there is one.
+    result<queued_request> push(prepared_request request, const endpoint& target) {
+        queued_request queued;
+        if (options_.journal) {
+            {
+                const lock guard{mutex_};
+                const auto number = outbox_.reserve(request);
+                if (!number)
+                    return number.error();
+                queued.number = *number;
+            }
+            const auto added = guard_exceptions(
+                [&]() -> result<void> { return options_.journal->add(queued.number, request); },
+                [](const char* text) -> result<void> {
+                    return error{.code = errc::journal_failed, .message = text};
+                });
+            if (!added)
+                queued.journal_error = added.error();
+        }
+        std::optional<error> refused;
+        bool wakes = false;
+        {
+            const lock guard{mutex_};
+            add_endpoint(target);
+            const auto pushed = queued.number == 0 ? outbox_.push(std::move(request), now())
+                                                   : outbox_.push(queued.number, std::move(request), now());
+            if (pushed)
+                queued.number = *pushed;
+            else
+                refused = pushed.error();
+            wakes = std::exchange(wake_on_push_, false);
+        }
+        if (refused) { // other threads have filled the queue meanwhile
+            remove_from_journal(queued.number);
+            return *std::move(refused);
+        }
+        if (wakes)
+            wake();
+        return queued;
+    }
+
+    void advance_to(time_point now) {
+        const lock guard{mutex_};
+        now_ = now;
+    }
+
+    /// Takes in outcomes, reports them, sends due requests, and lets the journal work: a bounded piece of
+    /// each. Returns when to call it again if nothing happens until then, at most `now` if there is more to
+    /// do; nullopt if not before something happens.
+    std::optional<time_point> step() {
+        collect();
+        const bool has_more_reports = report_finished(max_reports);
+        const std::size_t max_starts = std::max<std::size_t>(options_.queue.max_in_flight, 1);
+        std::size_t starts = 0;
+        do {
+            while (starts < max_starts && start_next())
+                ++starts;
+        } while (starts < max_starts && collect()); // a transport may complete within `send`
+        std::optional<milliseconds> upkeep;
+        if (options_.journal)
+            ignore_exceptions([&] { upkeep = options_.journal->maintain(); });
+        const lock guard{mutex_};
+        const time_point now = this->now();
+        wake_on_push_ = outbox_.wants_requests() || (options_.journal && !upkeep);
+        auto next = now < close_deadline_ ? outbox_.next_due(now) : std::nullopt;
+        if (upkeep)
+            next = std::min(next.value_or(time_point::max()), now + std::min(*upkeep, longest_wait));
+        return has_more_reports || outbox_.has_finished() ? now : next;
+    }
+
+    /// Takes in what has arrived and reports all that has ended.
+    void settle() {
+        transport_.call(transport_.functions().poll);
+        collect();
+        report_finished(std::numeric_limits<std::size_t>::max());
+    }
+
+    /// Removes all requests that have not ended and returns them in order.
+    std::vector<finished_request> drain() {
+        const lock guard{mutex_};
+        return outbox_.drain();
+    }
+
+    /// Reports the requests that `drain` returned; the journal keeps them.
+    void report_returned(const std::vector<finished_request>& returned) const {
+        for (const finished_request& request : returned)
+            notify(options_.on_failed, request);
+    }
+
+    void cancel_transport() noexcept { transport_.call(transport_.functions().cancel); }
+
+    /// Stops accepting requests, and sends no request at or after `deadline`.
+    void close(time_point deadline) {
+        const lock guard{mutex_};
+        outbox_.close();
+        close_deadline_ = std::min(close_deadline_, deadline);
+    }
+
+    /// Returns whether nothing is in flight or to be reported, and nothing can be sent before `deadline`.
+    bool is_settled(time_point deadline) {
+        const lock guard{mutex_};
+        const auto due = outbox_.next_due(now());
+        return outbox_.stats().in_flight == 0 && !outbox_.has_finished() && interrupted_.empty() &&
+               (!due || *due >= deadline);
+    }
+
+    /// Returns whether nothing is left, and all is reported.
+    bool is_empty() const {
+        const lock guard{mutex_};
+        const outbox_stats counts = outbox_.stats();
+        return counts.waiting == 0 && counts.in_flight == 0 && !outbox_.has_finished() &&
+               interrupted_.empty();
+    }
+
+    bool is_paused() const {
+        const lock guard{mutex_};
+        return outbox_.is_paused();
+    }
+
+    bool cancel(request_number number) {
+        return change([&] { return outbox_.cancel(number); });
+    }
+    void discard() {
+        change([&] { outbox_.discard(); });
+    }
+    void retry_now() {
+        change([&] { outbox_.retry_now(now()); });
+    }
+    void reconfigure(std::shared_ptr<const encoder> codec) {
+        change([&] {
+            encoder_ = std::move(codec);
+            outbox_.reconfigure(now());
+        });
+    }
+    void pause() {
+        change([&] { outbox_.pause(); });
+    }
+    void resume() {
+        change([&] { outbox_.resume(); });
+    }
+
+    std::optional<error> outage_cause() const {
+        const lock guard{mutex_};
+        return outbox_.outage_cause();
+    }
+
+    outbox_stats stats() const {
+        const lock guard{mutex_};
+        return outbox_.stats();
+    }
+
+private:
+    template <class ActionT>
+    auto change(ActionT action) -> decltype(action()) {
+        struct waker {
+            const delivery_engine& engine;
+            ~waker() { engine.wake(); }
+        } const after_unlock{*this};
+        const lock guard{mutex_};
+        return action();
+    }
+};
+
+#endif
 
 } // namespace detail
 
-/// The callbacks of a tracker. Each may be empty. Exceptions are dropped.
-struct tracker_callbacks {
-    /// The service accepted the request.
-    std::function<void(outbox::id, const track_response&)> on_delivered{};
-    /// The request ended otherwise: refused, failed, or dropped for a newer one. `why` has the reason.
-    std::function<void(const outbox::ended&)> on_failed{};
-    /// The tracker was destroyed without `close`; these requests are undelivered. A journal still has them.
-    std::function<void(std::vector<outbox::ended>)> on_undelivered{};
+/// What both trackers offer. Any thread may call these members, also a callback.
+///
+/// After `fork`, only the process that constructed a tracker delivers. In the child every call that returns a
+/// `result` returns `closed`, every other call does nothing, and the destructor releases nothing.
+template <class ClockT>
+class basic_tracker {
+    struct release_engine {
+        void operator()(detail::delivery_engine<ClockT>* engine) const noexcept;
+    };
+
+    std::unique_ptr<detail::delivery_engine<ClockT>, release_engine> engine_;
+
+protected:
+    explicit basic_tracker(detail::delivery_engine<ClockT>* engine) noexcept : engine_(engine) {}
+    ~basic_tracker() = default;
+
+    detail::delivery_engine<ClockT>& engine() const noexcept { return *engine_; }
+
+    /// Returns false in a child of `fork`.
+    bool is_usable() const noexcept;
+
+private:
+    /// Returns null in a child of `fork`.
+    std::shared_ptr<const encoder> current_encoder() const;
+    result<queued_request> push(prepared_request request, const request_options& options,
+                                const detail::endpoint& target);
+    static error closed();
+
+public:
+    basic_tracker(const basic_tracker&) = delete;
+    basic_tracker& operator=(const basic_tracker&) = delete;
+
+    /// Validates and queues a request of any endpoint. Returns its number, or `invalid_request`,
+    /// `invalid_config`, `queue_full`, `closed`. Never waits for the network. Takes about a microsecond, and
+    /// with a journal one write to it.
+    template <class RequestT>
+    result<queued_request> track(const RequestT& request, const request_options& options = {}) {
+        const auto codec = current_encoder();
+        if (!codec)
+            return closed();
+        auto prepared = codec->prepare(request);
+        if (!prepared)
+            return std::move(prepared).error();
+        return push(*std::move(prepared), options,
+                    detail::endpoint{RequestT::path, detail::judge_outcome<RequestT>});
+    }
+
+    /// Calls `track` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
+    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
+    result<queued_request> track_prompt(const basic_track_prompt<TextT, VariablesT>& request,
+                                        const request_options& options = {}) {
+        return track(request, options);
+    }
+
+    /// Removes a request, which is reported as `cancelled`. Returns false if it is in flight or has ended.
+    bool cancel(request_number number);
+
+    /// Removes all waiting requests, also from the journal, and reports them as `cancelled`. Requests in
+    /// flight are not sent again.
+    void discard();
+
+    /// Ends all waits, for example because the network is back. During an outage a probe is sent at once.
+    void retry_now();
+
+    /// Uses another config from the next request on, and sends a probe at once if there is an outage. An
+    /// invalid config changes nothing and is returned as `invalid_config`.
+    result<void> reconfigure(config config);
+
+    /// Queues requests and sends none until `resume`, for example until the user consents. Requests in flight
+    /// continue. Nothing else ends the pause.
+    void pause();
+    void resume();
+
+    /// Returns the latest error that keeps the service from being used; nullopt if nothing does.
+    std::optional<error> outage_cause() const;
+
+    outbox_stats stats() const;
 };
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+template <class ClockT>
+void basic_tracker<ClockT>::release_engine::operator()(
+    detail::delivery_engine<ClockT>* engine) const noexcept {
+    if (engine->is_in_owner_process())
+        delete engine;
+}
+
+template <class ClockT>
+bool basic_tracker<ClockT>::is_usable() const noexcept {
+    return engine_->is_in_owner_process();
+}
+
+template <class ClockT>
+error basic_tracker<ClockT>::closed() {
+    return {.code = errc::closed,
+            .message = "the tracker belongs to another process, which has forked this one"};
+}
+
+template <class ClockT>
+std::shared_ptr<const encoder> basic_tracker<ClockT>::current_encoder() const {
+    return is_usable() ? engine_->current_encoder() : nullptr;
+}
+
+template <class ClockT>
+result<queued_request> basic_tracker<ClockT>::push(prepared_request request, const request_options& options,
+                                                   const detail::endpoint& target) {
+    if (auto unusable = detail::check(options))
+        return *std::move(unusable);
+    request.timeout = options.timeout.value_or(request.timeout);
+    return engine_->push(std::move(request), target);
+}
+
+template <class ClockT>
+bool basic_tracker<ClockT>::cancel(request_number number) {
+    return is_usable() && engine_->cancel(number);
+}
+
+template <class ClockT>
+void basic_tracker<ClockT>::discard() {
+    if (is_usable())
+        engine_->discard();
+}
+
+template <class ClockT>
+void basic_tracker<ClockT>::retry_now() {
+    if (is_usable())
+        engine_->retry_now();
+}
+
+template <class ClockT>
+result<void> basic_tracker<ClockT>::reconfigure(config config) {
+    if (!is_usable())
+        return closed();
+    auto codec = std::make_shared<const encoder>(std::move(config));
+    if (codec->config_error())
+        return *codec->config_error();
+    engine_->reconfigure(std::move(codec));
+    return {};
+}
+
+template <class ClockT>
+void basic_tracker<ClockT>::pause() {
+    if (is_usable())
+        engine_->pause();
+}
+
+template <class ClockT>
+void basic_tracker<ClockT>::resume() {
+    if (is_usable())
+        engine_->resume();
+}
+
+template <class ClockT>
+std::optional<error> basic_tracker<ClockT>::outage_cause() const {
+    return is_usable() ? engine_->outage_cause() : std::nullopt;
+}
+
+template <class ClockT>
+outbox_stats basic_tracker<ClockT>::stats() const {
+    return is_usable() ? engine_->stats() : outbox_stats{};
+}
+
+#endif
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#if defined(PROMPTLAYER_DEFINITIONS)
+template class basic_tracker<std::chrono::steady_clock>;
+#else
+extern template class basic_tracker<std::chrono::steady_clock>;
+#endif
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -5027,130 +6211,51 @@ struct tracker_callbacks {
 #include <condition_variable>
 #include <mutex>
 #include <thread>
-#if !defined(_WIN32)
-#include <unistd.h>
-#endif
 #endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
 #ifndef PROMPTLAYER_NO_THREADS
 
-/// The limits of a `background_tracker`.
-struct background_settings {
-    outbox_settings outbox{};
-    std::chrono::milliseconds close_timeout{2'000}; ///< how long the destructor continues to send
-};
-
-namespace detail {
-
-/// A synchronous transport of unknown type, and its owner.
-struct owned_transport {
-    std::unique_ptr<void, void (*)(void*)> object;
-    transport_reference reference;
-    void (*cancel)(void* object); ///< null if the transport has no `cancel()`
-};
-
-template <class T>
-owned_transport own_transport(T transport) {
-    T* const object = new T(std::move(transport));
-    owned_transport owned{
-        {object, [](void* erased) { delete static_cast<T*>(erased); }}, refer_to_transport(*object), nullptr};
-    if constexpr (requires { object->cancel(); })
-        owned.cancel = [](void* erased) { static_cast<T*>(erased)->cancel(); };
-    return owned;
-}
-
-/// What a background tracker and its thread share.
-template <class ClockT>
-class background_state;
-
-} // namespace detail
-
-/// Tracks prompts from any thread at the cost of a queue. A thread of its own sends the requests over a
-/// synchronous `Transport`, one after the other, and reports each result. `outbox` describes the schedule.
+/// Tracks prompts from any thread at the cost of a queue. A thread of its own sends the requests and reports
+/// each result. `outbox` describes the schedule, `basic_tracker` the members that both trackers have.
 ///
+/// - Over an `AsyncTransport`, up to `queue_options::max_in_flight` requests are in flight at once. Over a
+///   synchronous `Transport`, it is one; `threaded_transport` makes it several.
 /// - Threads: any thread may call any member, except the destructor. Only the tracker's thread uses the
-///   transport; the thread that closes the tracker calls its `cancel()`.
-/// - Callbacks: `on_delivered` and `on_failed` run on the tracker's thread, one at a time, without a lock.
-///   They may call any member, but `flush` and `close` do not wait there. The destructor calls
-///   `on_undelivered`.
-/// - Closing takes at most its timeout, and then as long as the transport needs to end a request: 100 ms with
-///   `cancel()`, else up to the `timeout` of the config.
-/// - After `fork` the child has no such thread: there, every call is `closed`. The parent delivers.
+///   transport, except for its `wakeup()` and `cancel()`.
+/// - Callbacks run on the tracker's thread, one at a time, without a lock; those for undelivered requests run
+///   in the destructor. They may call any member, but `flush` and `close` do not wait there. They must not
+///   destroy the tracker.
+/// - Closing takes at most its timeout. A request that begins while the tracker closes has only the time that
+/// is
+///   left. A synchronous transport without `cancel()` holds `close` until the request in flight has ended.
 /// - A static tracker is closed after `main`. Objects that its callbacks use must still exist then.
 ///
 /// Used as `background_tracker`. A template, so that a header-only program compiles it only if it is used.
 template <class ClockT>
-class basic_background_tracker {
-    using ended = promptlayer::outbox::ended;
-
-    struct release_state {
-        void operator()(detail::background_state<ClockT>* state) const noexcept;
-    };
-
-    std::unique_ptr<detail::background_state<ClockT>, release_state> state_;
-
-    basic_background_tracker(config config, detail::owned_transport transport, tracker_callbacks callbacks,
-                             const background_settings& limits, std::unique_ptr<journal> record);
-
-    /// Returns null in a child of `fork`.
-    std::shared_ptr<const encoder> current_encoder() const;
-    result<outbox::id> push(prepared_request request);
-    static error closed();
+class basic_background_tracker : public basic_tracker<ClockT> {
+    basic_background_tracker(config config, detail::any_transport transport, tracker_options options);
 
 public:
     /// Starts the thread. Throws `std::system_error` if the thread cannot be created. With an invalid config,
-    /// every `track_prompt` returns `invalid_config`. Pending requests of the journal are sent first.
+    /// every `track` returns `invalid_config`. Pending requests of the journal are sent first. A transport
+    /// that is given as `std::ref` must outlive the tracker.
     template <class T>
-    explicit basic_background_tracker(config config, T transport, tracker_callbacks callbacks = {},
-                                      const background_settings& limits = {},
-                                      std::unique_ptr<journal> record = nullptr)
+    explicit basic_background_tracker(config config, T transport, tracker_options options = {})
         : basic_background_tracker(std::move(config), detail::own_transport(std::move(transport)),
-                                   std::move(callbacks), limits, std::move(record)) {
-        static_assert(Transport<T>, "promptlayer: background_tracker is for a Transport, a synchronous one");
-    }
-    basic_background_tracker(const basic_background_tracker&) = delete;
-    basic_background_tracker& operator=(const basic_background_tracker&) = delete;
-    ~basic_background_tracker();
-
-    /// Validates and queues a request. Returns its number, or `invalid_request`, `invalid_config`,
-    /// `queue_full`, `closed`. Never waits for the network. Takes some microseconds, and with a journal one
-    /// write to it. With a journal there is `journal_failed` as well: the request is queued, but a crash
-    /// would lose it.
-    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
-        const auto codec = current_encoder();
-        if (!codec)
-            return closed();
-        auto prepared = codec->prepare(request);
-        if (!prepared)
-            return std::move(prepared).error();
-        return push(*std::move(prepared));
+                                   std::move(options)) {
+        static_assert(detail::is_transport<std::unwrap_reference_t<T>>());
     }
 
-    /// Waits until every request is reported, a pause delays the others, or the timeout expires. Returns
-    /// true if no request is left. Does not wait in a callback.
+    /// Waits until every request is reported, or the timeout expires. Returns true if no request is left.
+    /// Returns at once while the tracker is paused, and in a callback.
     bool flush(std::chrono::milliseconds timeout);
 
-    /// Stops accepting requests, sends for up to `timeout`, ends the request in flight, and returns the
-    /// undelivered ones in order. These stay in the journal for the next start. In a callback, `close` only
-    /// stops accepting requests.
-    [[nodiscard]] std::vector<ended> close(std::chrono::milliseconds timeout);
-
-    /// Uses another config from the next request on, and resumes. An invalid config changes nothing and is
-    /// returned as `invalid_config`.
-    result<void> reconfigure(config config);
-
-    /// Queues requests and sends none until `resume`. The request in flight continues.
-    void pause();
-    void resume();
-
-    /// Returns the error that made the tracker wait for `reconfigure` or `resume`: 401, 403, a TLS failure or
-    /// an invalid config. Returns nullopt if nothing did.
-    std::optional<error> paused_by() const;
-
-    outbox_stats stats() const;
+    /// Stops accepting requests, sends those that are due within `timeout`, and returns the undelivered ones
+    /// in order. These stay in the journal for the next start; one that was in flight may have been
+    /// delivered. In a callback, `close` only stops accepting requests.
+    [[nodiscard]] std::vector<finished_request> close(std::chrono::milliseconds timeout);
 };
 
 using background_tracker = basic_background_tracker<std::chrono::steady_clock>;
@@ -5159,326 +6264,173 @@ using background_tracker = basic_background_tracker<std::chrono::steady_clock>;
 
 namespace detail {
 
-inline std::chrono::milliseconds bounded(std::chrono::milliseconds timeout) noexcept {
-    return std::clamp<std::chrono::milliseconds>(timeout, std::chrono::hours{0},
-                                                 std::chrono::hours{24 * 365});
-}
-
+/// A delivery engine and the thread that drives it.
 template <class ClockT>
-class background_state {
-    using clock = ClockT;
-    using ended = promptlayer::outbox::ended;
+class background_engine final : public delivery_engine<ClockT> {
+    using time_point = typename ClockT::time_point;
+    using milliseconds = std::chrono::milliseconds;
 
-    const tracker_callbacks callbacks_;
-    owned_transport transport_; // only the thread uses it, except for its `cancel()`
-    const std::unique_ptr<journal> journal_;
-    const std::chrono::milliseconds close_timeout_;
-    const long process_ = process();
-    std::mutex adding_{};        // held while a request is queued and added to the journal; before `mutex_`
-    mutable std::mutex mutex_{}; // of all members below
-    std::condition_variable changed_{};
-    outbox outbox_;
-    std::shared_ptr<const encoder> encoder_;
-    std::vector<ended> to_report_{};
-    bool added_ = false;  // to the journal, since its last upkeep
-    bool busy_ = false;   // the thread sends or reports
-    bool ending_ = false; // the thread is to end
-    bool gone_ = false;   // the thread has ended
+    /// How often a transport is polled that cannot wait, or whose wait cannot be ended.
+    static constexpr milliseconds poll_interval{5};
+
+    std::mutex mutex_{}; // of all members below; locked before that of the engine
+    std::condition_variable condition_{};
+    bool is_woken_ = false;     // `step` has something to do
+    bool is_waiting_ = false;   // the thread waits for something to do
+    bool in_transport_ = false; // the thread waits in the transport
+    bool is_closing_ = false;
+    bool is_stopped_ = false; // the thread has ended
+    time_point close_deadline_ = time_point::max();
     std::thread thread_{};
 
-    static long process() noexcept {
-#if defined(_WIN32)
-        return 0; // there is no fork
-#else
-        return static_cast<long>(::getpid());
-#endif
-    }
-
-    void mark_done(outbox::id number) {
-        if (!journal_)
-            return;
-        const std::lock_guard guard{adding_}; // its `add` has returned by now
-        undisturbed([&] { journal_->done(number); });
-    }
-
-    void report(std::unique_lock<std::mutex>& guard) {
-        while (!to_report_.empty()) {
-            const auto reported = std::exchange(to_report_, {});
-            guard.unlock();
-            for (const ended& request : reported) {
-                tell(callbacks_.on_failed, request);
-                mark_done(request.id);
-            }
-            guard.lock();
-        }
-    }
-
-    std::optional<error> send(const encoder& codec, prepared_request request, track_response& response) {
-        const auto http = codec.authorize(std::move(request));
-        if (!http)
-            return http.error();
-        return send_sync(codec, *http, transport_.reference, info<track_response>(), &response);
-    }
-
-    void deliver(std::unique_lock<std::mutex>& guard, outbox::taken request) {
-        const auto codec = encoder_;
-        track_response response;
-        guard.unlock();
-        const std::optional<error> failed = send(*codec, std::move(request.request), response);
-        guard.lock();
-        auto end = outbox_.complete(request.id, failed, clock::now());
-        if (end && failed)
-            to_report_.push_back(*std::move(end));
-        if (!end || failed)
-            return;
-        guard.unlock();
-        mark_done(request.id);
-        tell(callbacks_.on_delivered, request.id, response);
-        guard.lock();
-    }
-
-    void work() {
-        std::unique_lock guard{mutex_};
-        while (true) {
-            busy_ = true;
-            std::optional<std::chrono::milliseconds> upkeep_after;
-            if (journal_) {
-                added_ = false;
-                guard.unlock();
-                undisturbed([&] { upkeep_after = journal_->tend(); });
-                guard.lock();
-            }
-            report(guard);
-            auto next = ending_ ? std::nullopt : outbox_.take(clock::now());
-            if (next) {
-                deliver(guard, *std::move(next));
-                continue;
-            }
-            busy_ = false;
-            changed_.notify_all(); // for those who wait until the thread is idle
-            if (ending_)
-                break;
-            if (added_)
-                continue;
-            auto due = outbox_.next_due(clock::now());
-            if (upkeep_after)
-                due = std::min(due.value_or(clock::time_point::max()), clock::now() + bounded(*upkeep_after));
-            if (due)
-                changed_.wait_until(guard, *due);
-            else
-                changed_.wait(guard);
-        }
-        gone_ = true;
-        changed_.notify_all();
-    }
-
-    /// Returns true if no request is left, or none can be sent before `resume`.
-    bool is_idle() const {
-        const outbox_stats counts = outbox_.stats();
-        return !busy_ && to_report_.empty() && (counts.waiting == 0 || outbox_.paused());
+    static milliseconds clamp_timeout(milliseconds timeout) noexcept {
+        return std::clamp(timeout, milliseconds{0}, longest_wait);
     }
 
     bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
 
+    void wake_thread() {
+        if (is_own_thread())
+            return; // it calls `step` anyway before it waits
+        bool in_transport = false;
+        {
+            const std::lock_guard guard{mutex_};
+            in_transport = in_transport_ && !is_woken_;
+            is_woken_ = true;
+            condition_.notify_all();
+        }
+        if (in_transport)
+            this->transport().call(this->transport().functions().wakeup);
+    }
+
+    /// Waits for a time, an outcome or `wake_thread`. Returns false if the thread is to end.
+    bool wait(std::optional<time_point> next) {
+        const any_transport& transport = this->transport();
+        const transport_functions& functions = transport.functions();
+        const bool polls = (functions.poll_for || functions.poll) && this->stats().in_flight != 0;
+        std::unique_lock guard{mutex_};
+        const time_point now = ClockT::now();
+        if (is_closing_ && (now >= close_deadline_ || this->is_settled(close_deadline_)))
+            return false;
+        time_point until = std::min(next.value_or(now + longest_wait), close_deadline_);
+        if (polls && (!functions.poll_for || !functions.wakeup))
+            until = std::min(until, now + poll_interval);
+        is_waiting_ = !is_woken_;
+        condition_.notify_all(); // `flush` may wait for this
+        if (polls && functions.poll_for) {
+            const auto duration = is_woken_ ? milliseconds{0} : std::chrono::ceil<milliseconds>(until - now);
+            in_transport_ = true;
+            guard.unlock();
+            transport.call(functions.poll_for, std::max(duration, milliseconds{0}));
+            guard.lock();
+            in_transport_ = false;
+        } else {
+            condition_.wait_until(guard, until, [&] { return is_woken_; });
+        }
+        is_woken_ = false;
+        is_waiting_ = false;
+        guard.unlock();
+        if (polls && !functions.poll_for)
+            transport.call(functions.poll);
+        return true;
+    }
+
+    void work() {
+        {
+            const std::lock_guard guard{mutex_}; // the constructor has set `thread_`
+        }
+        while (wait(this->step())) {
+        }
+        this->settle();
+        const std::lock_guard guard{mutex_};
+        is_stopped_ = true;
+        condition_.notify_all();
+    }
+
 public:
-    background_state(config config, owned_transport transport, tracker_callbacks callbacks,
-                     const background_settings& limits, std::unique_ptr<journal> record)
-        : callbacks_(std::move(callbacks)), transport_(std::move(transport)), journal_(std::move(record)),
-          close_timeout_(limits.close_timeout), outbox_(limits.outbox),
-          encoder_(std::make_shared<const encoder>(std::move(config))) {
-        if (journal_)
-            restore(outbox_, *journal_, clock::now());
+    background_engine(config config, any_transport transport, tracker_options options)
+        : delivery_engine<ClockT>(
+              std::move(config), std::move(transport), std::move(options), [] { return ClockT::now(); },
+              [this] { wake_thread(); }) {
+        const std::lock_guard guard{mutex_};
         thread_ = std::thread{[this] { work(); }};
     }
 
-    /// Closes the tracker, and reports the undelivered requests.
-    void finish() {
-        auto undelivered = close(close_timeout_);
-        thread_.join();
-        if (!undelivered.empty())
-            tell(callbacks_.on_undelivered, std::move(undelivered));
-    }
-
-    /// Returns false in a child of `fork`, where threads that do not exist may hold the locks.
-    bool is_in_owner_process() const noexcept { return process_ == process(); }
-
-    std::shared_ptr<const encoder> current_encoder() const {
-        const std::lock_guard guard{mutex_};
-        return encoder_;
-    }
-
-    result<outbox::id> push(prepared_request request) {
-        const std::lock_guard guard{mutex_};
-        auto pushed = outbox_.push(std::move(request), clock::now());
-        if (!pushed)
-            return std::move(pushed).error();
-        for (ended& dropped : pushed->dropped)
-            to_report_.push_back(std::move(dropped));
-        changed_.notify_all();
-        return pushed->id;
-    }
-
-    result<outbox::id> add(prepared_request request) {
-        if (!journal_)
-            return push(std::move(request));
-        const std::lock_guard guard{adding_};
-        const auto number = push(request);
-        if (!number)
-            return number;
-        auto added = journal_->add(*number, request);
-        {
-            const std::lock_guard inner{mutex_};
-            added_ = true;
-            changed_.notify_all();
-        }
-        return added ? number : std::move(added).error();
-    }
-
-    bool flush(std::chrono::milliseconds timeout) {
-        std::unique_lock guard{mutex_};
-        if (!is_own_thread())
-            changed_.wait_for(guard, bounded(timeout), [&] { return is_idle() || gone_; });
-        const outbox_stats counts = outbox_.stats();
-        return counts.waiting == 0 && counts.in_flight == 0 && to_report_.empty();
-    }
-
-    std::vector<ended> close(std::chrono::milliseconds timeout) {
-        std::unique_lock guard{mutex_};
-        outbox_.seal();
+    ~background_engine() override {
         if (is_own_thread())
+            misuse("promptlayer: a callback has destroyed its tracker\n");
+        const auto undelivered = close(this->close_timeout());
+        thread_.join();
+        this->stop_wakes();
+        this->report_returned(undelivered);
+    }
+
+    bool flush(milliseconds timeout) {
+        if (is_own_thread())
+            return this->is_empty();
+        std::unique_lock guard{mutex_};
+        const auto is_done = [&] { return (is_stopped_ || (is_waiting_ && !is_woken_)) && this->is_empty(); };
+        condition_.wait_for(guard, clamp_timeout(timeout),
+                            [&] { return is_stopped_ || this->is_paused() || is_done(); });
+        return is_done();
+    }
+
+    std::vector<finished_request> close(milliseconds timeout) {
+        if (is_own_thread()) {
+            delivery_engine<ClockT>::close(time_point::max());
             return {};
-        changed_.wait_for(guard, bounded(timeout), [&] { return is_idle() || gone_; });
-        ending_ = true;
-        changed_.notify_all();
-        while (!gone_) {
-            if (transport_.cancel) {
-                guard.unlock();
-                transport_.cancel(transport_.object.get()); // repeated, in case a request has just begun
-                guard.lock();
-            }
-            changed_.wait_for(guard, std::chrono::milliseconds{10}, [&] { return gone_; });
         }
-        return outbox_.drain();
-    }
-
-    void reconfigure(std::shared_ptr<const encoder> codec) {
-        const std::lock_guard guard{mutex_};
-        encoder_ = std::move(codec);
-        outbox_.resume();
-        changed_.notify_all();
-    }
-
-    void pause() {
-        const std::lock_guard guard{mutex_};
-        outbox_.pause();
-        changed_.notify_all();
-    }
-
-    void resume() {
-        const std::lock_guard guard{mutex_};
-        outbox_.resume();
-        changed_.notify_all();
-    }
-
-    std::optional<error> paused_by() const {
-        const std::lock_guard guard{mutex_};
-        return outbox_.paused_by();
-    }
-
-    outbox_stats stats() const {
-        const std::lock_guard guard{mutex_};
-        return outbox_.stats();
+        const time_point deadline = ClockT::now() + clamp_timeout(timeout);
+        delivery_engine<ClockT>::close(deadline);
+        std::unique_lock guard{mutex_};
+        is_closing_ = true;
+        close_deadline_ = std::min(close_deadline_, deadline);
+        guard.unlock();
+        wake_thread();
+        guard.lock();
+        condition_.wait_until(guard, deadline, [&] { return is_stopped_; });
+        while (!is_stopped_) {
+            guard.unlock();
+            if (!this->transport().is_asynchronous())
+                this->cancel_transport(); // repeated, because a request may just begin
+            guard.lock();
+            condition_.wait_for(guard, milliseconds{10}, [&] { return is_stopped_; });
+        }
+        guard.unlock();
+        this->cancel_transport();
+        return this->drain();
     }
 };
 
 } // namespace detail
 
 template <class ClockT>
-void basic_background_tracker<ClockT>::release_state::operator()(
-    detail::background_state<ClockT>* state) const noexcept {
-    if (!state->is_in_owner_process())
-        return; // a child of `fork` has no thread to join or detach
-    state->finish();
-    delete state;
-}
-
-template <class ClockT>
-basic_background_tracker<ClockT>::basic_background_tracker(config config, detail::owned_transport transport,
-                                                           tracker_callbacks callbacks,
-                                                           const background_settings& limits,
-                                                           std::unique_ptr<journal> record)
-    : state_(new detail::background_state<ClockT>(std::move(config), std::move(transport),
-                                                  std::move(callbacks), limits, std::move(record))) {}
-
-template <class ClockT>
-basic_background_tracker<ClockT>::~basic_background_tracker() = default;
-
-template <class ClockT>
-error basic_background_tracker<ClockT>::closed() {
-    return {.code = errc::closed, .message = "this process has no thread that sends"};
-}
-
-template <class ClockT>
-std::shared_ptr<const encoder> basic_background_tracker<ClockT>::current_encoder() const {
-    return state_->is_in_owner_process() ? state_->current_encoder() : nullptr;
-}
-
-template <class ClockT>
-result<outbox::id> basic_background_tracker<ClockT>::push(prepared_request request) {
-    return state_->add(std::move(request));
-}
+basic_background_tracker<ClockT>::basic_background_tracker(config config, detail::any_transport transport,
+                                                           tracker_options options)
+    : basic_tracker<ClockT>(new detail::background_engine<ClockT>(std::move(config), std::move(transport),
+                                                                  std::move(options))) {}
 
 template <class ClockT>
 bool basic_background_tracker<ClockT>::flush(std::chrono::milliseconds timeout) {
-    return state_->is_in_owner_process() && state_->flush(timeout);
+    return this->is_usable() &&
+           static_cast<detail::background_engine<ClockT>&>(this->engine()).flush(timeout);
 }
 
 template <class ClockT>
-std::vector<outbox::ended> basic_background_tracker<ClockT>::close(std::chrono::milliseconds timeout) {
-    return state_->is_in_owner_process() ? state_->close(timeout) : std::vector<ended>{};
+std::vector<finished_request> basic_background_tracker<ClockT>::close(std::chrono::milliseconds timeout) {
+    if (!this->is_usable())
+        return {};
+    return static_cast<detail::background_engine<ClockT>&>(this->engine()).close(timeout);
 }
 
-template <class ClockT>
-result<void> basic_background_tracker<ClockT>::reconfigure(config config) {
-    if (!state_->is_in_owner_process())
-        return closed();
-    auto codec = std::make_shared<const encoder>(std::move(config));
-    if (codec->config_error())
-        return *codec->config_error();
-    state_->reconfigure(std::move(codec));
-    return {};
-}
-
-template <class ClockT>
-void basic_background_tracker<ClockT>::pause() {
-    if (state_->is_in_owner_process())
-        state_->pause();
-}
-
-template <class ClockT>
-void basic_background_tracker<ClockT>::resume() {
-    if (state_->is_in_owner_process())
-        state_->resume();
-}
-
-template <class ClockT>
-std::optional<error> basic_background_tracker<ClockT>::paused_by() const {
-    return state_->is_in_owner_process() ? state_->paused_by() : std::nullopt;
-}
-
-template <class ClockT>
-outbox_stats basic_background_tracker<ClockT>::stats() const {
-    return state_->is_in_owner_process() ? state_->stats() : outbox_stats{};
-}
-
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-template class basic_background_tracker<std::chrono::steady_clock>;
 #endif
 
-#elif defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#if defined(PROMPTLAYER_DEFINITIONS)
+template class basic_background_tracker<std::chrono::steady_clock>;
+#else
 extern template class basic_background_tracker<std::chrono::steady_clock>;
-
+#endif
 #endif
 
 #endif
@@ -5492,187 +6444,116 @@ extern template class basic_background_tracker<std::chrono::steady_clock>;
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// Tracks prompts from a loop that never waits, such as that of a game. `track_prompt` queues a request;
-/// `poll` sends it over an `AsyncTransport` and reports the result. It starts no thread and reads no clock;
-/// all work happens in `poll`. `outbox` describes the schedule.
+/// Tracks prompts from a loop that never waits, such as that of a game. `track` queues a request; `poll`
+/// sends it over an `AsyncTransport` and reports the result. It starts no thread and reads no clock; all work
+/// happens in `poll`. `outbox` describes the schedule, `basic_tracker` the members that both trackers have.
 ///
-/// - Threads: one at a time. The transport may complete on any thread.
-/// - Callbacks: `poll` calls `on_delivered` and `on_failed`; the destructor calls `on_undelivered`. They may
-///   call any member except `poll`, and must not destroy the tracker.
-template <class T>
-class polled_tracker {
-    static_assert(AsyncTransport<T>, "promptlayer: polled_tracker is for an AsyncTransport");
+/// - Threads: one at a time calls `poll`, `close` and the destructor; any thread may call the other members.
+/// The
+///   transport may complete on any thread.
+/// - Callbacks: `poll`, `close` and the destructor call them. They may call any member; within one, `poll`
+/// does
+///   nothing. They must not destroy the tracker.
+///
+/// Used as `polled_tracker`. A template, so that a header-only program compiles it only if it is used.
+template <class ClockT>
+class basic_polled_tracker : public basic_tracker<ClockT> {
+    using time_point = typename ClockT::time_point;
 
-    struct arrival {
-        outbox::id id;
-        result<track_response> outcome;
-    };
-    struct arrivals {
-        detail::mutex mutex{};
-        std::vector<arrival> list{};
-    };
+    std::optional<time_point> first_poll_{}; // time counts from the first poll, also that of earlier requests
+    bool is_polling_ = false;
 
-    // The destructor destroys the transport before the other members, so late completions have no effect.
-    tracker_callbacks callbacks_;
-    std::unique_ptr<journal> journal_;
-    outbox outbox_;
-    std::optional<outbox::time_point> first_poll_{};
-    outbox::time_point now_{}; // since the first poll; earlier requests count from the first poll
-    std::vector<outbox::ended> to_report_{};
-    std::shared_ptr<arrivals> arrivals_ = std::make_shared<arrivals>();
-    std::shared_ptr<const encoder> encoder_;
-    T transport_;
-    bool polling_ = false;
-
-    void mark_done(outbox::id number) {
-        if (journal_)
-            detail::undisturbed([&] { journal_->done(number); });
-    }
-
-    void tell_failed(const outbox::ended& ended) {
-        detail::tell(callbacks_.on_failed, ended);
-        mark_done(ended.id);
-    }
-
-    void take_in() {
-        std::vector<arrival> list;
-        {
-            const detail::lock guard{arrivals_->mutex};
-            list.swap(arrivals_->list);
-        }
-        for (arrival& completed : list) {
-            const result<track_response>& outcome = completed.outcome;
-            const auto ended = outbox_.complete(
-                completed.id, outcome ? std::nullopt : std::optional<error>{outcome.error()}, now_);
-            if (ended && outcome) {
-                mark_done(completed.id);
-                detail::tell(callbacks_.on_delivered, completed.id, *outcome);
-            } else if (ended) {
-                tell_failed(*ended);
-            }
-        }
-        for (const outbox::ended& dropped : std::exchange(to_report_, {}))
-            tell_failed(dropped);
-    }
-
-    void send_out(std::size_t max_starts) {
-        for (; max_starts > 0; --max_starts) {
-            auto next = outbox_.take(now_);
-            if (!next)
-                return;
-            const auto arrive = [to = arrivals_, id = next->id](result<track_response> outcome) {
-                const detail::lock guard{to->mutex};
-                to->list.push_back({id, std::move(outcome)});
-            };
-            if (auto http = encoder_->authorize(std::move(next->request)))
-                detail::send_async<track_response>(transport_, encoder_, *std::move(http), arrive);
-            else
-                arrive(std::move(http).error());
-        }
-    }
+    basic_polled_tracker(config config, detail::any_transport transport, tracker_options options);
 
 public:
-    /// With an invalid config, every `track_prompt` returns `invalid_config`. Pending requests of the journal
-    /// are sent first. `random` is uniform from 0 to 1; if it is empty, the tracker makes a generator.
-    explicit polled_tracker(config settings, T transport, tracker_callbacks callbacks = {},
-                            outbox_settings limits = {}, std::unique_ptr<journal> record = nullptr,
-                            std::function<double()> random = {})
-        : callbacks_(std::move(callbacks)), journal_(std::move(record)), outbox_(limits, std::move(random)),
-          encoder_(std::make_shared<const encoder>(std::move(settings))), transport_(std::move(transport)) {
-        if (journal_)
-            detail::restore(outbox_, *journal_, now_);
+    /// With an invalid config, every `track` returns `invalid_config`. Pending requests of the journal are
+    /// sent first. A transport that is given as `std::ref` must outlive the tracker.
+    template <class T>
+    explicit basic_polled_tracker(config config, T transport, tracker_options options = {})
+        : basic_polled_tracker(std::move(config), detail::own_transport(std::move(transport)),
+                               std::move(options)) {
+        static_assert(AsyncTransport<std::unwrap_reference_t<T>>,
+                      "promptlayer: polled_tracker takes an AsyncTransport; background_tracker or "
+                      "threaded_transport take a synchronous Transport");
     }
-    polled_tracker(const polled_tracker&) = delete;
-    polled_tracker& operator=(const polled_tracker&) = delete;
+    ~basic_polled_tracker();
 
-    ~polled_tracker() {
-        if (auto undelivered = close(); !undelivered.empty())
-            detail::tell(callbacks_.on_undelivered, std::move(undelivered));
-    }
-
-    /// Returns the transport, for example to wait for a response between polls.
-    T& transport() noexcept { return transport_; }
-
-    /// Validates and queues a request. Returns its number, or `invalid_request`, `invalid_config`,
-    /// `queue_full`, `closed`. Takes about a microsecond, and with a journal one write to it. With a journal
-    /// there is `journal_failed` as well: the request is queued, but a crash would lose it. The next `poll`
-    /// reports requests that are dropped for this one.
-    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<outbox::id> track_prompt(const basic_track_prompt<TextT, VariablesT>& request) {
-        auto prepared = encoder_->prepare(request);
-        if (!prepared)
-            return std::move(prepared).error();
-        auto pushed = outbox_.push(journal_ ? *prepared : *std::move(prepared), now_);
-        if (!pushed)
-            return std::move(pushed).error();
-        for (outbox::ended& dropped : pushed->dropped)
-            to_report_.push_back(std::move(dropped));
-        if (auto added = journal_ ? journal_->add(pushed->id, *prepared) : result<void>{}; !added)
-            return std::move(added).error();
-        return pushed->id;
-    }
-
-    /// Calls `poll()` of the transport, if it has one; reports results; sends at most `max_starts` due
-    /// requests. Does not wait, except for the disk if there is a journal. Returns the number of requests
-    /// that have not ended. `now` must be of a steady clock.
-    std::size_t poll(outbox::time_point now, std::size_t max_starts = 4) {
-        if (!std::exchange(polling_, true)) {
-            if (!first_poll_)
-                first_poll_ = now;
-            now_ = outbox::time_point{now - *first_poll_};
-            if constexpr (requires { transport_.poll(); })
-                transport_.poll();
-            take_in();
-            send_out(max_starts);
-            if (journal_)
-                detail::undisturbed([&] { journal_->tend(); });
-            polling_ = false;
-        }
-        return pending();
-    }
+    /// Calls `poll()` of the transport, if it has one; reports results; sends the requests that are due, at
+    /// most `queue_options::max_in_flight`. Does not wait. Returns the number of requests that have not
+    /// ended. `now` must be of a steady clock.
+    std::size_t poll(time_point now);
 
     /// Returns the number of requests that have not ended.
-    std::size_t pending() const noexcept {
-        const outbox_stats counts = outbox_.stats();
-        return counts.waiting + counts.in_flight;
-    }
+    std::size_t pending() const;
 
-    /// Uses another config from the next request on, and resumes. An invalid config changes nothing and is
-    /// returned as `invalid_config`.
-    result<void> reconfigure(config config) {
-        auto codec = std::make_shared<const encoder>(std::move(config));
-        if (codec->config_error())
-            return *codec->config_error();
-        encoder_ = std::move(codec);
-        outbox_.resume();
-        return {};
-    }
-
-    /// Queues requests and sends none until `resume`. Requests in flight continue.
-    void pause() noexcept { outbox_.pause(); }
-    void resume() noexcept { outbox_.resume(); }
-
-    /// Returns the error that made the tracker wait for `reconfigure` or `resume`: 401, 403, a TLS failure or
-    /// an invalid config. Returns nullopt if nothing did.
-    const std::optional<error>& paused_by() const noexcept { return outbox_.paused_by(); }
-
-    outbox_stats stats() const noexcept { return outbox_.stats(); }
-
-    /// Stops accepting requests, cancels those in flight if the transport can, and returns the undelivered
-    /// ones: dropped requests that are not reported yet, then all others in order. A request in flight may
-    /// have been delivered. The journal keeps undelivered requests for the next start. Does not wait.
-    [[nodiscard]] std::vector<outbox::ended> close() {
-        auto undelivered = std::exchange(to_report_, {});
-        for (const outbox::ended& dropped : undelivered)
-            mark_done(dropped.id);
-        auto drained = outbox_.drain();
-        undelivered.insert(undelivered.end(), std::move_iterator{drained.begin()},
-                           std::move_iterator{drained.end()});
-        if constexpr (requires { transport_.cancel(); })
-            transport_.cancel();
-        return undelivered;
-    }
+    /// Stops accepting requests, reports what has ended, cancels requests in flight if the transport can, and
+    /// returns the undelivered requests in order. One that was in flight may have been delivered. The journal
+    /// keeps them for the next start. Does not wait.
+    [[nodiscard]] std::vector<finished_request> close();
 };
+
+using polled_tracker = basic_polled_tracker<std::chrono::steady_clock>;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+template <class ClockT>
+basic_polled_tracker<ClockT>::basic_polled_tracker(config config, detail::any_transport transport,
+                                                   tracker_options options)
+    : basic_tracker<ClockT>(new detail::delivery_engine<ClockT>(std::move(config), std::move(transport),
+                                                                std::move(options), nullptr, nullptr)) {}
+
+template <class ClockT>
+basic_polled_tracker<ClockT>::~basic_polled_tracker() {
+    if (is_polling_)
+        detail::misuse("promptlayer: a callback has destroyed its tracker\n");
+    const auto undelivered = close();
+    if (this->is_usable())
+        this->engine().report_returned(undelivered);
+}
+
+template <class ClockT>
+std::size_t basic_polled_tracker<ClockT>::poll(time_point now) {
+    if (this->is_usable() && !std::exchange(is_polling_, true)) {
+        if (!first_poll_)
+            first_poll_ = now;
+        this->engine().advance_to(time_point{now - *first_poll_});
+        const detail::any_transport& transport = this->engine().transport();
+        transport.call(transport.functions().poll);
+        this->engine().step();
+        is_polling_ = false;
+    }
+    return pending();
+}
+
+template <class ClockT>
+std::size_t basic_polled_tracker<ClockT>::pending() const {
+    const outbox_stats counts = this->stats();
+    return counts.waiting + counts.in_flight;
+}
+
+template <class ClockT>
+std::vector<finished_request> basic_polled_tracker<ClockT>::close() {
+    if (!this->is_usable())
+        return {};
+    this->engine().close(time_point::max());
+    if (!std::exchange(is_polling_, true)) {
+        this->engine().settle();
+        is_polling_ = false;
+    }
+    auto undelivered = this->engine().drain();
+    this->engine().cancel_transport();
+    return undelivered;
+}
+
+#endif
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+#if defined(PROMPTLAYER_DEFINITIONS)
+template class basic_polled_tracker<std::chrono::steady_clock>;
+#else
+extern template class basic_polled_tracker<std::chrono::steady_clock>;
+#endif
+#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -18,7 +18,6 @@
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
 #include <optional>
-#include <promptlayer/detail/misuse.hpp>
 #endif
 #if defined(PROMPTLAYER_DEFINITIONS) && !defined(PROMPTLAYER_NO_THREADS)
 #include <condition_variable>

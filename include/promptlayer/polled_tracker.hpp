@@ -17,9 +17,6 @@
 #include <type_traits>
 #include <utility>
 #include <vector>
-#if defined(PROMPTLAYER_DEFINITIONS)
-#include <promptlayer/detail/misuse.hpp>
-#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
