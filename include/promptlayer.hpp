@@ -5090,12 +5090,15 @@ private:
         return error{.code = errc::queue_full, .message = "the queue is full"};
     }
 
-    void insert(request_number number, prepared_request request, time_point created, time_point due) {
-        const std::size_t size = size_of(request);
-        queue_entry entry{.request = std::move(request), .created = created, .due = due, .history = {}};
-        if (!untried_.try_emplace(number, std::move(entry)).second)
+    void insert(request_number number, prepared_request&& request, time_point created, time_point due) {
+        const std::size_t count_before = untried_.size();
+        queue_entry& entry = untried_.try_emplace(untried_.end(), number)->second;
+        if (untried_.size() == count_before)
             return;
-        bytes_ += size;
+        entry.request = std::move(request);
+        entry.created = created;
+        entry.due = due;
+        bytes_ += size_of(entry.request);
         ++stats_.pushed;
     }
 
@@ -5181,7 +5184,7 @@ public:
     }
 
     /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`.
-    result<request_number> push(request_number number, prepared_request request, time_point now) {
+    result<request_number> push(request_number number, prepared_request&& request, time_point now) {
         now = monotonic(now);
         if (auto reason = refusal(request))
             return *std::move(reason);
@@ -5520,14 +5523,52 @@ any_transport own_transport(std::reference_wrapper<T> transport) {
 
 #endif
 
+#ifndef PROMPTLAYER_DETAIL_FORK_HPP
+#define PROMPTLAYER_DETAIL_FORK_HPP
+
+#if defined(PROMPTLAYER_DEFINITIONS) && !defined(_WIN32)
+#if defined(PROMPTLAYER_NO_THREADS)
+#include <unistd.h>
+#else
+#include <atomic>
+
+#include <pthread.h>
+#endif
+#endif
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// Returns a number that is another one in a child of `fork`. Costs a nanosecond, unlike `getpid`; with
+/// PROMPTLAYER_NO_THREADS it is `getpid`, because there may be no pthread library.
+PROMPTLAYER_DECL long process_number() noexcept;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+#if defined(_WIN32)
+PROMPTLAYER_DECL long process_number() noexcept { return 0; }
+#elif defined(PROMPTLAYER_NO_THREADS)
+PROMPTLAYER_DECL long process_number() noexcept { return static_cast<long>(::getpid()); }
+#else
+PROMPTLAYER_DECL long process_number() noexcept {
+    static std::atomic<long> forks{0};
+    static const int registered =
+        ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
+    static_cast<void>(registered);
+    return forks.load(std::memory_order_relaxed);
+}
+#endif
+
+#endif
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
 #ifndef PROMPTLAYER_TRACKER_HPP
 #define PROMPTLAYER_TRACKER_HPP
 
-#if defined(PROMPTLAYER_DEFINITIONS)
-#if !defined(_WIN32)
-#include <unistd.h>
-#endif
-#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -5638,7 +5679,7 @@ class delivery_engine {
     const tracker_options options_;
     const std::function<time_point()> clock_; // empty: the time is that of `advance_to`
     const std::function<void()> wake_;        // makes the driver call `step`; may be empty
-    const long process_ = process_id();
+    const long process_ = process_number();
     any_transport transport_; // only the driver uses it, except for `wakeup` and `cancel`
     std::shared_ptr<completions_type> completions_ = std::make_shared<completions_type>();
 
@@ -5656,14 +5697,6 @@ class delivery_engine {
     void wake() const {
         if (wake_)
             wake_();
-    }
-
-    static long process_id() noexcept {
-#if defined(_WIN32)
-        return 0; // there is no fork
-#else
-        return static_cast<long>(::getpid());
-#endif
     }
 
     void remove_from_journal(request_number number) {
@@ -5850,7 +5883,7 @@ public:
     }
 
     /// Returns false in a child of `fork`, where the driver does not exist and other threads may hold locks.
-    bool is_in_owner_process() const noexcept { return process_ == process_id(); }
+    bool is_in_owner_process() const noexcept { return process_ == process_number(); }
 
     const any_transport& transport() const noexcept { return transport_; }
     milliseconds close_timeout() const noexcept { return options_.close_timeout; }
@@ -5861,7 +5894,7 @@ public:
     }
 
     /// Queues a request, after it has been added to the journal if there is one.
-    result<queued_request> push(prepared_request request, const endpoint& target) {
+    result<queued_request> push(prepared_request&& request, const endpoint& target) {
         queued_request queued;
         if (options_.journal) {
             {
@@ -6051,7 +6084,7 @@ protected:
 private:
     /// Returns null in a child of `fork`.
     std::shared_ptr<const encoder> current_encoder() const;
-    result<queued_request> push(prepared_request request, const request_options& options,
+    result<queued_request> push(prepared_request&& request, const request_options& options,
                                 const detail::endpoint& target);
     static error closed();
 
@@ -6132,7 +6165,7 @@ std::shared_ptr<const encoder> basic_tracker<ClockT>::current_encoder() const {
 }
 
 template <class ClockT>
-result<queued_request> basic_tracker<ClockT>::push(prepared_request request, const request_options& options,
+result<queued_request> basic_tracker<ClockT>::push(prepared_request&& request, const request_options& options,
                                                    const detail::endpoint& target) {
     if (auto unusable = detail::check(options))
         return *std::move(unusable);

@@ -286,12 +286,15 @@ private:
         return error{.code = errc::queue_full, .message = "the queue is full"};
     }
 
-    void insert(request_number number, prepared_request request, time_point created, time_point due) {
-        const std::size_t size = size_of(request);
-        queue_entry entry{.request = std::move(request), .created = created, .due = due, .history = {}};
-        if (!untried_.try_emplace(number, std::move(entry)).second)
+    void insert(request_number number, prepared_request&& request, time_point created, time_point due) {
+        const std::size_t count_before = untried_.size();
+        queue_entry& entry = untried_.try_emplace(untried_.end(), number)->second;
+        if (untried_.size() == count_before)
             return;
-        bytes_ += size;
+        entry.request = std::move(request);
+        entry.created = created;
+        entry.due = due;
+        bytes_ += size_of(entry.request);
         ++stats_.pushed;
     }
 
@@ -377,7 +380,7 @@ public:
     }
 
     /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`.
-    result<request_number> push(request_number number, prepared_request request, time_point now) {
+    result<request_number> push(request_number number, prepared_request&& request, time_point now) {
         now = monotonic(now);
         if (auto reason = refusal(request))
             return *std::move(reason);

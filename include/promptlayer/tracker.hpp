@@ -7,6 +7,7 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/any_transport.hpp>
 #include <promptlayer/detail/exceptions.hpp>
+#include <promptlayer/detail/fork.hpp>
 #include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/error.hpp>
@@ -34,9 +35,6 @@
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
 #include <limits>
-#if !defined(_WIN32)
-#include <unistd.h>
-#endif
 #endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
@@ -148,7 +146,7 @@ class delivery_engine {
     const tracker_options options_;
     const std::function<time_point()> clock_; // empty: the time is that of `advance_to`
     const std::function<void()> wake_;        // makes the driver call `step`; may be empty
-    const long process_ = process_id();
+    const long process_ = process_number();
     any_transport transport_; // only the driver uses it, except for `wakeup` and `cancel`
     std::shared_ptr<completions_type> completions_ = std::make_shared<completions_type>();
 
@@ -166,14 +164,6 @@ class delivery_engine {
     void wake() const {
         if (wake_)
             wake_();
-    }
-
-    static long process_id() noexcept {
-#if defined(_WIN32)
-        return 0; // there is no fork
-#else
-        return static_cast<long>(::getpid());
-#endif
     }
 
     void remove_from_journal(request_number number) {
@@ -360,7 +350,7 @@ public:
     }
 
     /// Returns false in a child of `fork`, where the driver does not exist and other threads may hold locks.
-    bool is_in_owner_process() const noexcept { return process_ == process_id(); }
+    bool is_in_owner_process() const noexcept { return process_ == process_number(); }
 
     const any_transport& transport() const noexcept { return transport_; }
     milliseconds close_timeout() const noexcept { return options_.close_timeout; }
@@ -371,7 +361,7 @@ public:
     }
 
     /// Queues a request, after it has been added to the journal if there is one.
-    result<queued_request> push(prepared_request request, const endpoint& target) {
+    result<queued_request> push(prepared_request&& request, const endpoint& target) {
         queued_request queued;
         if (options_.journal) {
             {
@@ -561,7 +551,7 @@ protected:
 private:
     /// Returns null in a child of `fork`.
     std::shared_ptr<const encoder> current_encoder() const;
-    result<queued_request> push(prepared_request request, const request_options& options,
+    result<queued_request> push(prepared_request&& request, const request_options& options,
                                 const detail::endpoint& target);
     static error closed();
 
@@ -642,7 +632,7 @@ std::shared_ptr<const encoder> basic_tracker<ClockT>::current_encoder() const {
 }
 
 template <class ClockT>
-result<queued_request> basic_tracker<ClockT>::push(prepared_request request, const request_options& options,
+result<queued_request> basic_tracker<ClockT>::push(prepared_request&& request, const request_options& options,
                                                    const detail::endpoint& target) {
     if (auto unusable = detail::check(options))
         return *std::move(unusable);

@@ -41,6 +41,7 @@ PARTS = [
     "outbox",
     "journal",
     "detail/any_transport",
+    "detail/fork",
     "tracker",
     "background_tracker",
     "polled_tracker",
