@@ -474,6 +474,47 @@ check async_faulty(FaultT fault) {
     };
 }
 
+/// A transport with wrong optional members.
+struct wrong_polled_transport {
+    enum class fault { sleeps_in_poll, waits_longer, ignores_wakeup, loses_early_wakeup, throws };
+
+    fault kind;
+    curl_multi_transport right{};
+    std::atomic<bool> polling{false};
+
+    void send(http_request request, completion done) { right.send(std::move(request), std::move(done)); }
+    void poll(std::chrono::milliseconds wait) {
+        if (kind == fault::sleeps_in_poll)
+            std::this_thread::sleep_for(std::exchange(wait, 0ms));
+        const auto end = std::chrono::steady_clock::now() + wait + 300ms;
+        polling = true;
+        right.poll(wait);
+        polling = false;
+        while (kind == fault::waits_longer && right.poll(1ms) != 0 &&
+               std::chrono::steady_clock::now() < end) {
+        }
+    }
+    void wakeup() {
+        if (kind != fault::ignores_wakeup && (kind != fault::loses_early_wakeup || polling))
+            right.wakeup();
+    }
+    void max_in_flight(std::size_t) {
+        if (kind == fault::throws)
+            throw std::runtime_error{"not now"};
+    }
+};
+
+check polled_with(wrong_polled_transport::fault kind) {
+    return [=](conformance_options options) {
+        tls_servers tls;
+        options.tls = std::ref(tls);
+        options.slack = 100ms; // a late outcome is expected, so a busy machine does no harm
+        wrong_polled_transport transport{kind, curl_multi_transport{trusting(tls)}};
+        return check_transport(
+            transport, [&] { transport.right.poll(1ms); }, options);
+    };
+}
+
 struct wrong {
     const char* how;
     check run;
@@ -1012,6 +1053,23 @@ const std::vector<wrong>& wrong_transports() {
          }),
          {"cancels the requests in flight", "completes each request once", "cancels within the response",
           "sends the next request after a cancel"}},
+        {"sleeps in poll",
+         polled_with(wrong_polled_transport::fault::sleeps_in_poll),
+         {"waits in poll until there is something to do",
+          "ends the present or the next wait of poll after wakeup"}},
+        {"waits in poll until all requests have ended",
+         polled_with(wrong_polled_transport::fault::waits_longer),
+         {"waits in poll until there is something to do",
+          "ends the present or the next wait of poll after wakeup"}},
+        {"ignores wakeup",
+         polled_with(wrong_polled_transport::fault::ignores_wakeup),
+         {"ends the present or the next wait of poll after wakeup"}},
+        {"loses a wakeup before the wait",
+         polled_with(wrong_polled_transport::fault::loses_early_wakeup),
+         {"ends the present or the next wait of poll after wakeup"}},
+        {"throws from max_in_flight",
+         polled_with(wrong_polled_transport::fault::throws),
+         {"accepts max_in_flight before the first request"}},
         // ErrorsV of what is added, kept or remembered
         {"sends again after a third of the timeout",
          faulty([](curl_transport& right, http_request r) {

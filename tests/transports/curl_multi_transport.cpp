@@ -141,6 +141,22 @@ TEST_CASE("curl_multi: each request gets its own response, over a limited number
     }
 }
 
+TEST_CASE("curl_multi: connections follow max_in_flight unless a number is given, and are kept") {
+    for (const int limit : {0, 3}) {
+        const scripted_server server{echo};
+        curl_multi_transport transport{nullptr, limit};
+        transport.max_in_flight(24);
+        for (int round = 0; round < 2; ++round) {
+            std::vector<transport_result> outcomes;
+            for (int i = 0; i < 24; ++i)
+                transport.send(request_to(server), into(outcomes));
+            finish(transport);
+            CHECK(outcomes.size() == 24);
+            CHECK(server.connections() == (limit ? 3 : 24));
+        }
+    }
+}
+
 TEST_CASE("curl_multi: no request waits for the response to another") {
     const scripted_server server{echo};
     curl_multi_transport transport;
@@ -293,6 +309,47 @@ TEST_CASE("curl_multi: an empty completion is accepted") {
     CHECK(server.requests().size() == 1);
 }
 
+TEST_CASE("curl_multi: wakeup ends the present wait of poll") {
+    const scripted_server server{echo};
+    curl_multi_transport transport;
+    std::vector<transport_result> outcomes;
+    transport.send(request_to(server, "never"), into(outcomes));
+    std::atomic<bool> woken{false};
+    std::thread other{[&] {
+        while (server.requests().empty())
+            std::this_thread::yield();
+        std::this_thread::sleep_for(50ms); // by then poll waits, most likely
+        woken = true;
+        transport.wakeup();
+    }};
+    const auto start = steady_clock::now();
+    while (!woken)
+        CHECK(transport.poll(long_enough) == 1);
+    CHECK(steady_clock::now() - start < long_enough / 2);
+    other.join();
+}
+
+TEST_CASE("curl_multi: wakeup without a wait of poll ends the next wait and no other") {
+    const scripted_server server{echo};
+    curl_multi_transport transport;
+    std::vector<transport_result> first, outcomes;
+    transport.send(request_to(server), into(first)); // libcurl sets timers for a new connection
+    finish(transport);
+    transport.wakeup(); // nothing is in flight
+    transport.wakeup();
+    CHECK(transport.poll(long_enough) == 0);
+    transport.send(request_to(server, "never"), into(outcomes));
+    while (server.requests().size() < 2)
+        transport.poll();
+    const auto start = steady_clock::now();
+    transport.poll(long_enough);
+    CHECK(steady_clock::now() - start < long_enough / 2);
+    const auto woken = steady_clock::now();
+    transport.poll(100ms);
+    CHECK(steady_clock::now() - woken >= 100ms);
+    CHECK(outcomes.empty());
+}
+
 TEST_CASE("curl_multi: cancel wakes poll and ends all requests in flight") {
     const scripted_server server{echo};
     curl_multi_transport transport{nullptr, 2};
@@ -419,6 +476,8 @@ TEST_CASE("curl_multi: a transport may be moved with requests in flight") {
     first.poll();
     curl_multi_transport second{std::move(first)};
     CHECK(first.poll(long_enough) == 0); // moved from
+    first.max_in_flight(1);
+    first.wakeup();
     first.send(request_to(server), into(dropped));
     first.cancel();
     CHECK(dropped.empty());

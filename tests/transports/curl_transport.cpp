@@ -7,6 +7,7 @@
 #include <promptlayer/testing/conformance.hpp>
 #include <promptlayer/testing/loopback_service.hpp>
 #include <promptlayer/testing/scripted_server.hpp>
+#include <promptlayer/threaded_transport.hpp>
 
 #include <doctest/doctest.h>
 
@@ -126,6 +127,20 @@ TEST_CASE("curl: the transport fulfils the contract") {
     curl_transport transport;
 #endif
     const auto report = promptlayer::testing::check_transport(transport, options);
+    CHECK_MESSAGE(report.ok(), report);
+}
+
+TEST_CASE("curl: a threaded_transport over it fulfils the contract") {
+    promptlayer::testing::conformance_options options;
+    std::function<void(CURL*)> configure;
+#ifdef PROMPTLAYER_TEST_TLS
+    promptlayer::testing::tls_servers servers;
+    options.tls = std::ref(servers);
+    configure = trust(servers.ca_certificate());
+#endif
+    promptlayer::threaded_transport transport{4, [&] { return curl_transport{configure}; }};
+    const auto report = promptlayer::testing::check_transport(
+        transport, [] { std::this_thread::sleep_for(1ms); }, options);
     CHECK_MESSAGE(report.ok(), report);
 }
 

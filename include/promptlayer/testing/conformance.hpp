@@ -222,13 +222,22 @@ inline completion completion_of(const pending_ptr& request) {
 struct transport_under_test {
     std::function<void(http_request, completion)> start{}; // completes before it returns if synchronous
     std::function<void()> run_loop{};                      // empty if synchronous
-    std::function<void()> cancel{};                        // empty if there is none
+    std::function<void()> cancel{};                        // this and the next are empty if there is none
+    std::function<void(std::chrono::milliseconds)> poll{};
+    std::function<void()> wakeup{};
+    std::function<void(std::size_t)> max_in_flight{};
     bool thread_safe = false;
 
     template <class T>
     explicit transport_under_test(T& transport) {
         if constexpr (requires { transport.cancel(); })
             cancel = [&] { no_throw([&] { transport.cancel(); }); };
+        if constexpr (requires { transport.poll(std::chrono::milliseconds{}); })
+            poll = [&](std::chrono::milliseconds wait) { no_throw([&] { transport.poll(wait); }); };
+        if constexpr (requires { transport.wakeup(); })
+            wakeup = [&] { no_throw([&] { transport.wakeup(); }); };
+        if constexpr (requires { transport.max_in_flight(std::size_t{}); })
+            max_in_flight = [&](std::size_t count) { no_throw([&] { transport.max_in_flight(count); }); };
         if constexpr (requires { typename std::bool_constant<T::thread_safe>; })
             thread_safe = T::thread_safe;
     }
@@ -1119,6 +1128,59 @@ class conformance {
 
     // ---- Asynchronous transports
 
+    static constexpr std::size_t many = 50; // requests in flight at once
+
+    void takes_max_in_flight() const {
+        skip_unless(!!transport_.max_in_flight, "the transport has no max_in_flight()");
+        transport_.max_in_flight(many);
+    }
+
+    /// Calls `poll`, which must return within the slack.
+    void polls_briefly(milliseconds wait, const char* reason) const {
+        const auto begin = steady_clock::now();
+        transport_.poll(wait);
+        const milliseconds duration = since(begin);
+        expect_in_time(duration <= slack_,
+                       "poll(" + in_ms(wait) + ") returned after " + in_ms(duration) + ", " + reason);
+    }
+
+    void poll() const {
+        skip_unless(!!transport_.poll, "the transport has no poll(std::chrono::milliseconds)");
+        const milliseconds long_wait = slack_ + milliseconds{1'000};
+        std::optional<scripted_server> silent{always(end_with(ending::silent, long_timeout + slack_))};
+        const pending_ptr unanswered = start(request_to(*silent));
+        becomes([&] { return !silent->requests().empty(); });
+        polls_briefly(milliseconds{20}, "with a request in flight");
+        const scripted_server server{echo};
+        const pending_ptr answered = start(request_to(server));
+        while (!answered->outcome())
+            polls_briefly(long_wait, "although a response had arrived");
+        silent.reset();
+        static_cast<void>(outcome_of(unanswered));
+    }
+
+    void wakeup() const {
+        skip_unless(transport_.poll && transport_.wakeup, "the transport has no poll(...) with wakeup()");
+        const milliseconds long_wait = slack_ + milliseconds{1'000};
+        std::optional<scripted_server> silent{always(end_with(ending::silent, long_timeout + slack_))};
+        const pending_ptr unanswered = start(request_to(*silent));
+        becomes([&] { return !silent->requests().empty(); });
+        for (int i = 0; i < 3; ++i) { // the first may return early, because a timer of the transport expires
+            run_for(milliseconds{20});
+            transport_.wakeup();
+            polls_briefly(long_wait, "although wakeup() was called before");
+        }
+        const std::future<void> wakes = std::async(std::launch::async, [&] {
+            std::this_thread::sleep_for(milliseconds{30});
+            transport_.wakeup();
+        });
+        do
+            polls_briefly(long_wait, "although wakeup() was called meanwhile");
+        while (wakes.wait_for(milliseconds{0}) != std::future_status::ready);
+        silent.reset();
+        static_cast<void>(outcome_of(unanswered));
+    }
+
     void send_does_not_block() const {
         needs_loop();
         const scripted_server server{echo_late};
@@ -1137,7 +1199,7 @@ class conformance {
             return response;
         }};
         std::vector<pending_ptr> requests;
-        for (int i = 0; i < 50; ++i)
+        for (std::size_t i = 0; i < many; ++i)
             requests.push_back(start(request_to(server, std::to_string(i))));
         each_echoes(requests);
     }
@@ -1272,6 +1334,8 @@ class conformance {
                                               "TLS library; return failure::tls, not "
                                               "delivered, before anything is sent";
         static const std::vector<entry> all{
+            {"accepts max_in_flight before the first request", &kit::takes_max_in_flight,
+             "only store the number there"},
             {"sends the method as it stands", &kit::method,
              "pass http_request::method on; return failure::other, not delivered, for a method that your "
              "HTTP client "
@@ -1387,6 +1451,10 @@ class conformance {
              "start the timer of a request in send(), even if the request has to wait"},
             {"sends from a completion", &kit::send_from_completion,
              "hold no lock and no iterator while a completion runs"},
+            {"waits in poll until there is something to do", &kit::poll,
+             "wait for all sockets at once, with the time that was given as the timeout"},
+            {"ends the present or the next wait of poll after wakeup", &kit::wakeup,
+             "have poll() wait for a pipe or an event too; wakeup() sets it, also while no poll() waits"},
             {"completes each request once", &kit::completes_once,
              "remove the completion before it is called; call it after cancel() too"},
             {"accepts a trusted certificate", &kit::good_certificate,

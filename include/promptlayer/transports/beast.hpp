@@ -151,14 +151,16 @@ struct beast_core {
     boost::asio::any_io_executor executor; // from the user
     boost::asio::any_io_executor strand = boost::asio::make_strand(executor);
     std::shared_ptr<SSL_CTX> tls; // shared with the context of the user
+    bool follows_max_in_flight;
     std::size_t max_idle;
     std::vector<std::shared_ptr<beast_connection>> idle{}; // ordered by last use
     std::set<std::weak_ptr<beast_exchange>, std::owner_less<>> in_flight{};
 
-    beast_core(boost::asio::any_io_executor runs_on, SSL_CTX* context, std::size_t max_idle_connections)
+    beast_core(boost::asio::any_io_executor runs_on, SSL_CTX* context,
+               std::optional<std::size_t> max_idle_connections)
         : executor(std::move(runs_on)),
           tls((static_cast<void>(SSL_CTX_up_ref(context)), context), &SSL_CTX_free),
-          max_idle(max_idle_connections) {}
+          follows_max_in_flight(!max_idle_connections), max_idle(max_idle_connections.value_or(8)) {}
 
     std::shared_ptr<beast_connection> take(const std::string& origin) {
         for (std::size_t i = idle.size(); i-- > 0;) {
@@ -428,14 +430,15 @@ public:
 
     /// Configure `tls` before the first request: `tls.set_default_verify_paths()` trusts the CAs of the
     /// system. Without such a line no `https` is trusted. At most `max_idle_connections`, to all hosts
-    /// together, are kept, each for a minute.
+    /// together, are kept, each for a minute; without that argument as many as `max_in_flight` says, or 8.
     beast_transport(boost::asio::any_io_executor executor, boost::asio::ssl::context& tls,
-                    std::size_t max_idle_connections = 8)
+                    std::optional<std::size_t> max_idle_connections = {})
         : core_(std::make_shared<detail::beast_core>(executor, tls.native_handle(), max_idle_connections)) {}
 
     template <class ContextT>
     requires std::convertible_to<ContextT&, boost::asio::execution_context&>
-    beast_transport(ContextT& context, boost::asio::ssl::context& tls, std::size_t max_idle_connections = 8)
+    beast_transport(ContextT& context, boost::asio::ssl::context& tls,
+                    std::optional<std::size_t> max_idle_connections = {})
         : beast_transport(context.get_executor(), tls, max_idle_connections) {}
 
     beast_transport(beast_transport&&) noexcept = default;
@@ -455,6 +458,13 @@ public:
         boost::asio::post(core_->strand,
                           [exchange = std::make_shared<detail::beast_exchange>(
                                core_, std::move(request), std::move(done))] { exchange->start(); });
+    }
+
+    /// Sets how many idle connections are kept, unless the constructor was given a number. Call it before the
+    /// first `send`; a tracker does.
+    void max_in_flight(std::size_t count) noexcept {
+        if (core_ && core_->follows_max_in_flight)
+            core_->max_idle = count;
     }
 
     /// Ends the requests in flight with `failure::cancelled`. Later requests are not affected. Does not wait.

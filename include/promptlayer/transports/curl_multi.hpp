@@ -16,11 +16,12 @@
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <iterator>
 #include <memory>
-#include <optional>
 #include <set>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -48,8 +49,13 @@ class curl_requests {
         transport_result outcome;
     };
 
+    static constexpr long default_connections = 8;
+
+    std::vector<curl_waitfd> sockets_{}; // that libcurl wants to be watched; outlives the connections
+    std::vector<curl_waitfd> ready_{};
     curl_connections connections_{false};
     std::function<void(CURL*)> configure_;
+    const bool follows_max_in_flight_;
     std::unordered_map<CURL*, running_request> running_{};
     std::set<std::pair<clock::time_point, CURL*>> deadlines_{};
     std::deque<finished_request> finished_{}; // poll() calls their completions
@@ -75,12 +81,48 @@ class curl_requests {
             fail_all(failure::cancelled, "cancelled");
     }
 
+    /// Called by libcurl if the events of a socket that it waits for have changed.
+    static int watch(CURL*, curl_socket_t socket, int events, void* self, void*) noexcept {
+        auto& sockets = static_cast<curl_requests*>(self)->sockets_;
+        std::erase_if(sockets, [=](const curl_waitfd& entry) { return entry.fd == socket; });
+        short watched = (events & CURL_POLL_IN) ? CURL_WAIT_POLLIN : 0;
+        if (events & CURL_POLL_OUT)
+            watched |= CURL_WAIT_POLLOUT;
+        return events == CURL_POLL_REMOVE || call_noexcept([&] {
+                   sockets.push_back({socket, watched, 0});
+               })
+                   ? 0
+                   : -1;
+    }
+
+    /// Waits until a socket is ready, libcurl or a deadline has work, or `wakeup` is called. A wait of 0 ms
+    /// does not take up a `wakeup`.
+    void wait_for_sockets(milliseconds wait) {
+        long due = -1; // in milliseconds
+        curl_multi_timeout(connections_.multi, &due);
+        wait = std::min(wait, std::chrono::ceil<milliseconds>(deadlines_.begin()->first - clock::now()));
+        if (due >= 0)
+            wait = std::min(wait, milliseconds{due});
+        const auto wait_with = wait > milliseconds{0} ? &curl_multi_poll : &curl_multi_wait;
+        wait_with(connections_.probe, sockets_.data(), static_cast<unsigned>(sockets_.size()),
+                  static_cast<int>(std::max(milliseconds{0}, wait).count()), nullptr);
+        std::copy_if(sockets_.begin(), sockets_.end(), std::back_inserter(ready_),
+                     [](const curl_waitfd& entry) { return entry.revents != 0; });
+    }
+
+    /// Does the work of the ready sockets and the work that is due. Unlike `curl_multi_perform`, libcurl does
+    /// not look at each request.
     void advance() {
-        fail_if_cancelled();
-        if (running_.empty())
-            return;
         int count = 0;
-        const CURLMcode code = curl_multi_perform(connections_.multi, &count);
+        CURLMcode code = CURLM_OK;
+        for (const curl_waitfd& entry : std::exchange(ready_, {})) {
+            const int events = ((entry.revents & CURL_WAIT_POLLIN) ? CURL_CSELECT_IN : 0) |
+                               ((entry.revents & CURL_WAIT_POLLOUT) ? CURL_CSELECT_OUT : 0);
+            if (code == CURLM_OK)
+                code = curl_multi_socket_action(connections_.multi, entry.fd, events, &count);
+        }
+        if (code == CURLM_OK)
+            code = curl_multi_socket_action(connections_.multi, CURL_SOCKET_TIMEOUT, 0, &count);
         while (const CURLMsg* const done = curl_multi_info_read(connections_.multi, &count)) {
             CURL* const easy = done->easy_handle; // `done` ends with the transfer
             const CURLcode result = done->data.result;
@@ -94,10 +136,22 @@ class curl_requests {
             fail(deadlines_.begin()->second, failure::timeout, "timed out");
     }
 
+    void limit_connections(long count) noexcept {
+        curl_multi_setopt(connections_.multi, CURLMOPT_MAX_HOST_CONNECTIONS, count);
+        curl_multi_setopt(connections_.multi, CURLMOPT_MAXCONNECTS, count); // libcurl closes idle ones beyond
+    }
+
 public:
     curl_requests(std::function<void(CURL*)> configure, int max_connections)
-        : configure_(std::move(configure)) {
-        curl_multi_setopt(connections_.multi, CURLMOPT_MAX_HOST_CONNECTIONS, long{max_connections});
+        : configure_(std::move(configure)), follows_max_in_flight_(max_connections <= 0) {
+        curl_multi_setopt(connections_.multi, CURLMOPT_SOCKETFUNCTION, &watch);
+        curl_multi_setopt(connections_.multi, CURLMOPT_SOCKETDATA, this);
+        limit_connections(follows_max_in_flight_ ? default_connections : long{max_connections});
+    }
+
+    void max_in_flight(std::size_t count) noexcept {
+        if (follows_max_in_flight_)
+            limit_connections(static_cast<long>(std::clamp<std::size_t>(count, 1, 1'000'000)));
     }
 
     void send(http_request request, completion done) {
@@ -113,11 +167,11 @@ public:
     }
 
     std::size_t poll(milliseconds wait) {
-        advance();
-        if (finished_.empty() && !running_.empty() && wait > milliseconds{0}) {
-            const auto remaining = std::chrono::ceil<milliseconds>(deadlines_.begin()->first - clock::now());
-            const auto timeout = std::max(milliseconds{0}, std::min(wait, remaining));
-            curl_multi_poll(connections_.multi, nullptr, 0, static_cast<int>(timeout.count()), nullptr);
+        fail_if_cancelled();
+        advance(); // starts what was sent
+        if (!running_.empty()) {
+            wait_for_sockets(finished_.empty() ? wait : milliseconds{0});
+            fail_if_cancelled();
             advance();
         }
         // Stops after the present requests, because a completion may send an invalid request each time.
@@ -130,7 +184,12 @@ public:
         return running_.size() + finished_.size();
     }
 
-    void cancel() noexcept { connections_.cancel(); }
+    void wakeup() noexcept { curl_multi_wakeup(connections_.probe); }
+
+    void cancel() noexcept {
+        connections_.cancelled = true;
+        wakeup();
+    }
 };
 
 } // namespace detail
@@ -162,7 +221,7 @@ public:
     /// `configure` is called within `send`, after the options of this class are set. It can set a proxy, a CA
     /// file and so on. It must not change URL, method, headers, body, codings and callbacks, and must not
     /// call the transport.
-    explicit curl_multi_transport(std::function<void(CURL*)> configure, int max_connections_to_a_host = 8)
+    explicit curl_multi_transport(std::function<void(CURL*)> configure, int max_connections_to_a_host = 0)
         : requests_(
               std::make_unique<detail::curl_requests>(std::move(configure), max_connections_to_a_host)) {}
     curl_multi_transport(curl_multi_transport&&) noexcept = default;
@@ -186,6 +245,20 @@ public:
     /// throws; the next `poll` calls the remaining completions.
     std::size_t poll(std::chrono::milliseconds wait = std::chrono::milliseconds{0}) {
         return requests_ ? requests_->poll(wait) : 0;
+    }
+
+    /// Sets how many connections to a host it opens, unless the constructor was given a number. Call it
+    /// before the first `send`. A tracker does.
+    void max_in_flight(std::size_t count) noexcept {
+        if (requests_)
+            requests_->max_in_flight(count);
+    }
+
+    /// Ends the present wait of `poll`, or the next one. May be called from any thread, except while the
+    /// transport is moved or destroyed.
+    void wakeup() noexcept {
+        if (requests_)
+            requests_->wakeup();
     }
 
     /// Ends the requests in flight with `failure::cancelled` and wakes `poll`, which calls their completions.
