@@ -94,8 +94,9 @@ std::size_t basic_polled_tracker<ClockT>::poll(time_point now) {
             first_poll_ = now;
         this->engine().advance_to(time_point{now - *first_poll_});
         const detail::any_transport& transport = this->engine().transport();
-        transport.call(transport.functions().poll);
+        transport.call(transport.functions().poll); // outcomes arrive
         this->engine().step();
+        transport.call(transport.functions().poll); // and what was sent leaves in this frame
         is_polling_ = false;
     }
     return pending();

@@ -45,6 +45,7 @@ PARTS = [
     "tracker",
     "background_tracker",
     "polled_tracker",
+    "threaded_transport",
     "testing/recording_transport",
 ]
 

@@ -46,14 +46,12 @@ void sends_over_an_asynchronous_recording_transport() {
 }
 
 void polls_a_tracker() {
-    promptlayer::polled_tracker tracker{
-        {.api_key = "pl_key"}, promptlayer::testing::recording_async_transport{}, {}, {}, nullptr,
-        [] {
-            return 0.5; }};
+    promptlayer::testing::recording_async_transport transport;
+    promptlayer::polled_tracker tracker{{.api_key = "pl_key"}, std::ref(transport)};
     expect(tracker.track_prompt({.prompt_name = "a", .request_id = 1}).has_value(), "a request is queued");
     const std::chrono::steady_clock::time_point now{std::chrono::hours{1}};
     expect(tracker.poll(now) == 1, "the request is sent");
-    expect(tracker.transport().complete_one() && tracker.poll(now) == 0, "the request is delivered");
+    expect(transport.complete_one() && tracker.poll(now) == 0, "the request is delivered");
 }
 
 #ifndef PROMPTLAYER_NO_THREADS
