@@ -128,7 +128,8 @@ class background_engine final : public delivery_engine<ClockT> {
         if (polls && (!functions.poll_for || !functions.wakeup))
             until = std::min(until, now + poll_interval);
         is_waiting_ = !is_woken_;
-        condition_.notify_all(); // `flush` may wait for this
+        if (this->is_empty())
+            condition_.notify_all(); // `flush` may wait for this
         if (polls && functions.poll_for) {
             const auto duration = is_woken_ ? milliseconds{0} : std::chrono::ceil<milliseconds>(until - now);
             in_transport_ = true;
