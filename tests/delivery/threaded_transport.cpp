@@ -298,6 +298,7 @@ TEST_CASE("threaded transport: the destructor cancels what a completion sends me
     }
     CHECK(log.outcomes.size() == 1);
     CHECK(log.count(failure::cancelled) == 1);
+    CHECK(state->arrived == 1);
 }
 
 TEST_CASE("threaded transport: a request that waits longer than its timeout is not sent") {

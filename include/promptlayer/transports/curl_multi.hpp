@@ -49,10 +49,7 @@ class curl_requests {
         transport_result outcome;
     };
 
-    static constexpr long default_connections = 8;
-
     std::vector<curl_waitfd> sockets_{}; // that libcurl wants to be watched; outlives the connections
-    std::vector<curl_waitfd> ready_{};
     curl_connections connections_{false};
     std::function<void(CURL*)> configure_;
     const bool follows_max_in_flight_;
@@ -96,8 +93,8 @@ class curl_requests {
     }
 
     /// Waits until a socket is ready, libcurl or a deadline has work, or `wakeup` is called. A wait of 0 ms
-    /// does not take up a `wakeup`.
-    void wait_for_sockets(milliseconds wait) {
+    /// does not take up a `wakeup`. Returns the ready sockets.
+    std::vector<curl_waitfd> wait_for_sockets(milliseconds wait) {
         long due = -1; // in milliseconds
         curl_multi_timeout(connections_.multi, &due);
         wait = std::min(wait, std::chrono::ceil<milliseconds>(deadlines_.begin()->first - clock::now()));
@@ -106,16 +103,18 @@ class curl_requests {
         const auto wait_with = wait > milliseconds{0} ? &curl_multi_poll : &curl_multi_wait;
         wait_with(connections_.probe, sockets_.data(), static_cast<unsigned>(sockets_.size()),
                   static_cast<int>(std::max(milliseconds{0}, wait).count()), nullptr);
-        std::copy_if(sockets_.begin(), sockets_.end(), std::back_inserter(ready_),
+        std::vector<curl_waitfd> ready;
+        std::copy_if(sockets_.begin(), sockets_.end(), std::back_inserter(ready),
                      [](const curl_waitfd& entry) { return entry.revents != 0; });
+        return ready;
     }
 
-    /// Does the work of the ready sockets and the work that is due. Unlike `curl_multi_perform`, libcurl does
-    /// not look at each request.
-    void advance() {
+    /// Does the work of these sockets and the work that is due. `curl_multi_perform` would look at each
+    /// request.
+    void advance(const std::vector<curl_waitfd>& ready) {
         int count = 0;
         CURLMcode code = CURLM_OK;
-        for (const curl_waitfd& entry : std::exchange(ready_, {})) {
+        for (const curl_waitfd& entry : ready) {
             const int events = ((entry.revents & CURL_WAIT_POLLIN) ? CURL_CSELECT_IN : 0) |
                                ((entry.revents & CURL_WAIT_POLLOUT) ? CURL_CSELECT_OUT : 0);
             if (code == CURLM_OK)
@@ -146,7 +145,7 @@ public:
         : configure_(std::move(configure)), follows_max_in_flight_(max_connections <= 0) {
         curl_multi_setopt(connections_.multi, CURLMOPT_SOCKETFUNCTION, &watch);
         curl_multi_setopt(connections_.multi, CURLMOPT_SOCKETDATA, this);
-        limit_connections(follows_max_in_flight_ ? default_connections : long{max_connections});
+        limit_connections(follows_max_in_flight_ ? 8 : long{max_connections});
     }
 
     void max_in_flight(std::size_t count) noexcept {
@@ -168,11 +167,11 @@ public:
 
     std::size_t poll(milliseconds wait) {
         fail_if_cancelled();
-        advance(); // starts what was sent
+        advance({}); // starts what was sent
         if (!running_.empty()) {
-            wait_for_sockets(finished_.empty() ? wait : milliseconds{0});
+            const auto ready = wait_for_sockets(finished_.empty() ? wait : milliseconds{0});
             fail_if_cancelled();
-            advance();
+            advance(ready);
         }
         // Stops after the present requests, because a completion may send an invalid request each time.
         for (std::size_t count = finished_.size(); count != 0 && !finished_.empty(); --count) {
@@ -200,18 +199,30 @@ public:
 /// - Sends and returns the same as `curl_transport`, except over TLS. There, it uses HTTP/2 if the server
 ///   offers HTTP/2. libcurl cannot tell a status line `HTTP/2 200` from HTTP/2. Unrequested bytes that
 ///   arrive together with a response may become the next response.
-/// - Opens at most 8 connections to a host, or another number that you set. `https` requests share one
-///   connection if the server offers HTTP/2. Otherwise each request waits for a free connection, within its
-///   timeout.
+/// - Opens and keeps at most as many connections to a host as you set, else as `max_in_flight` says, else 8.
+///   `https` requests share one connection if the server offers HTTP/2. Otherwise each request waits for a
+///   free connection, within its timeout.
 /// - A timeout begins with `send`. A late `poll` may report a timeout although the response has arrived.
 /// - The destructor destroys the completions of requests in flight without a call. A `client` reports them as
 ///   `failure::cancelled`.
 ///
-/// For one thread at a time; only `cancel` may be called from any thread. Movable, also with requests in
-/// flight. A transport that was moved from destroys completions without a call. A completion may call any
-/// member, but must not move or destroy the transport. libcurl starts a thread for each DNS lookup; a libcurl
-/// that is built without threads blocks `poll` during the lookup. The notes of `curl_transport` on signals
-/// and `curl_global_init` apply.
+/// With OpenSSL, libcurl loads its file of CAs within `poll`: 19 to 37 ms for those of a Linux system. It
+/// does so for each new `https` connection, because it loads them once only if it has no directory of CAs.
+/// Where a frame must not take that long, let `configure` do one of these:
+///
+/// - `curl_easy_setopt(easy, CURLOPT_CAINFO, nullptr)`: OpenSSL then looks up the one CA that it needs in the
+///   directory (`CURLOPT_CAPATH`) that libcurl was built with, and `poll` takes 1 ms. Debian and Alpine have
+///   such a directory, with a hash of each CA as a name. `curl_version_info` tells its path, or null.
+/// - `curl_easy_setopt(easy, CURLOPT_CAINFO, path)` with a small file of your own: 1 ms.
+/// - `curl_easy_setopt(easy, CURLOPT_CAPATH, nullptr)`: libcurl 7.87 or later then loads the file once in 24
+///   hours, for the first connection. Open that before the loop begins, or on another thread, and then move
+///   the transport.
+///
+/// For one thread at a time; only `cancel` and `wakeup` may be called from any thread. Movable, also with
+/// requests in flight. A transport that was moved from destroys completions without a call. A completion may
+/// call any member, but must not move or destroy the transport. libcurl starts a thread for each DNS lookup;
+/// a libcurl that is built without threads blocks `poll` during the lookup. The notes of `curl_transport` on
+/// signals and `curl_global_init` apply.
 class curl_multi_transport {
     std::unique_ptr<detail::curl_requests> requests_;
 
@@ -240,22 +251,22 @@ public:
 
     /// Does all work that is due, calls the completions of requests that have ended, and returns how many
     /// requests have not ended. If none has ended, it waits up to `wait` for work and does it. Without a
-    /// request in flight it returns at once. Costs microseconds if there is no work, and milliseconds if a
-    /// TLS connection is opened: tens of them to load the CAs of a system. Passes on what a completion
-    /// throws; the next `poll` calls the remaining completions.
+    /// request in flight it returns at once. May return earlier, because libcurl has timers of its own.
+    /// Costs microseconds if there is no work, and milliseconds if a TLS connection is opened. Passes on what
+    /// a completion throws; the next `poll` calls the remaining completions.
     std::size_t poll(std::chrono::milliseconds wait = std::chrono::milliseconds{0}) {
         return requests_ ? requests_->poll(wait) : 0;
     }
 
-    /// Sets how many connections to a host it opens, unless the constructor was given a number. Call it
-    /// before the first `send`. A tracker does.
+    /// Sets how many connections to a host are opened and kept, unless the constructor was given a number.
+    /// Call it before the first `send`; a tracker does.
     void max_in_flight(std::size_t count) noexcept {
         if (requests_)
             requests_->max_in_flight(count);
     }
 
-    /// Ends the present wait of `poll`, or the next one. May be called from any thread, except while the
-    /// transport is moved or destroyed.
+    /// Ends the present wait of `poll`. If `poll` does not wait now, ends the next wait. May be called from
+    /// any thread, except while the transport is moved or destroyed.
     void wakeup() noexcept {
         if (requests_)
             requests_->wakeup();
