@@ -983,13 +983,14 @@ class file_journal final : public journal {
     }
 
     /// Syncs the journal after `sync_after`. Runs on the worker.
-    void sync_journal(wall_time since) noexcept {
+    void sync_journal() noexcept {
         if (journal_().sync())
             return;
         const detail::lock guard{mutex_};
-        unsynced_since_ = since;
+        const wall_time time = now();
+        unsynced_since_ = time; // tried again after `sync_after`
         rewrite_ = true;
-        retry_at_ = now() + retry_delay;
+        retry_at_ = time + retry_delay;
     }
 
 public:
@@ -1146,7 +1147,8 @@ public:
         if (unsynced_since_ && settings_.sync_after && !busy && !job) {
             const auto passed = std::chrono::duration_cast<milliseconds>(time - *unsynced_since_);
             if (passed >= *settings_.sync_after || passed < milliseconds{0}) { // or the clock was set back
-                job = [this, since = *std::exchange(unsynced_since_, std::nullopt)] { sync_journal(since); };
+                unsynced_since_.reset();
+                job = [this] { sync_journal(); };
             } else {
                 call_within(*settings_.sync_after - passed);
             }
