@@ -369,8 +369,8 @@ public:
 
     explicit journal_reader(const journal_file& file) : file_(file) {}
 
-    /// Returns up to `size` bytes, at most `capacity`, from `offset` on; fewer at the end of the file. Valid
-    /// until the next call.
+    /// Returns the buffered bytes from `offset` on: at least `size` or `capacity`, except at the end of the
+    /// file. Valid until the next call.
     std::string_view at(std::uint64_t offset, std::uint64_t size) noexcept {
         size = std::min<std::uint64_t>(size, capacity);
         if (offset < offset_ || offset + size > offset_ + size_) {
@@ -379,14 +379,13 @@ public:
             offset_ = offset;
             size_ = count.value_or(0);
         }
-        return std::string_view{buffer_.data(), size_}.substr(static_cast<std::size_t>(offset - offset_),
-                                                              static_cast<std::size_t>(size));
+        return std::string_view{buffer_.data(), size_}.substr(static_cast<std::size_t>(offset - offset_));
     }
 
     /// Calls `use` for the parts of a range, in order.
     void each_part(std::uint64_t offset, std::uint64_t size, const auto& use) noexcept {
         while (size > 0) {
-            const std::string_view part = at(offset, size);
+            const std::string_view part = at(offset, size).substr(0, static_cast<std::size_t>(size));
             if (part.empty())
                 return;
             use(part);
@@ -676,7 +675,7 @@ class file_journal final : public journal {
         bool torn = false;      // the last fragment extends beyond the end
         const auto next_marker = [&](std::uint64_t offset) {
             while (offset < file_size) {
-                const std::string_view part = reader.at(offset, reader.capacity);
+                const std::string_view part = reader.at(offset, record::marker.size());
                 const std::size_t found = part.find(record::marker);
                 if (found != part.npos)
                     return offset + found;
@@ -749,7 +748,7 @@ class file_journal final : public journal {
         const std::uint64_t file_size = journal_().size().value_or(0);
         detail::journal_reader reader{journal_()};
         const std::string header = record::header();
-        const std::string start{reader.at(0, header.size())};
+        const std::string start{reader.at(0, header.size()).substr(0, header.size())};
         bool all_zero = file_size <= settings_.max_bytes; // a loss of power may leave zeros
         for (std::uint64_t at = 0; all_zero && at < file_size && !reader.failed; at += reader.capacity)
             all_zero = reader.at(at, reader.capacity).find_first_not_of('\0') == std::string_view::npos;

@@ -130,30 +130,31 @@ void measure_compaction(bool with_adds) {
     const auto journal = open({.sync_after = 100ms});
     constexpr pl::request_number pending = 10'000;
     pl::request_number next = 1;
-    for (; next <= 2 * pending; ++next)
+    constexpr pl::request_number removed = pending + 1'000;
+    for (; next <= removed + pending; ++next)
         static_cast<void>(journal->add(next, request(1'000)));
-    for (pl::request_number number = 1; number <= pending; ++number)
+    for (pl::request_number number = 1; number <= removed; ++number)
         journal->remove(number);
     durations maintain, remove, begin, add;
     std::uint64_t before = journal->bytes();
     int compactions = 0;
-    for (pl::request_number oldest = pending + 1; compactions < 5; ++oldest) {
+    for (pl::request_number oldest = removed + 1; compactions < 5;) {
         maintain.time([&] { static_cast<void>(journal->maintain()); });
-        if (journal->bytes() < before)
+        if (journal->bytes() < before) {
             ++compactions;
-        before = journal->bytes();
-        if (with_adds) {
-            begin.time([&] { journal->begin(oldest + 1); });
-            remove.time([&] { journal->remove(oldest); });
-            const pl::prepared_request sent = request(1'000);
-            add.time([&] { static_cast<void>(journal->add(next++, sent)); });
-            std::this_thread::sleep_for(1ms); // the rest of a frame
-        } else if (journal->bytes() < 12'000'000) {
-            for (int i = 0; i < 11'000; ++i, ++next) { // the file needs another compaction
-                static_cast<void>(journal->add(next, request(1'000)));
+            for (pl::request_number i = 0; !with_adds && i < removed; ++i) { // another one is needed
+                static_cast<void>(journal->add(next++, request(1'000)));
                 journal->remove(oldest++);
             }
         }
+        before = journal->bytes();
+        for (int i = 0; with_adds && i < 10; ++i, ++oldest, ++next) {
+            begin.time([&] { journal->begin(oldest); });
+            remove.time([&] { journal->remove(oldest); });
+            const pl::prepared_request sent = request(1'000);
+            add.time([&] { static_cast<void>(journal->add(next, sent)); });
+        }
+        std::this_thread::sleep_for(with_adds ? 1ms : 0ms); // the rest of a frame
     }
     std::cout << (with_adds ? "a frame loop" : "maintain only") << ", 10,000 pending requests of 1 KB, "
               << compactions << " compactions:\n";
@@ -195,6 +196,7 @@ void write_hostile(std::size_t size, const auto& head) {
 } // namespace
 
 int main(int argc, char** argv) {
+    std::cout << std::unitbuf;
     const std::filesystem::path folder =
         argc > 1 ? std::filesystem::path{argv[1]} : std::filesystem::temp_directory_path();
     path = folder / "promptlayer-journal-benchmark";

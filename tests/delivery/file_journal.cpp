@@ -481,9 +481,15 @@ TEST_CASE("journal: opening reads a hostile file in linear time") {
     for (const std::string* text : {&markers, &heads, &large}) {
         folder.write(*text);
         const std::clock_t start = std::clock();
+#ifdef __linux__
+        bytes_read = 0;
+#endif
         const auto journal = open_journal(folder);
         CHECK(journal->pending().empty());
         CHECK(journal->damaged_records() > 0);
+#ifdef __linux__
+        CHECK(bytes_read < 3 * text->size());
+#endif
         CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 20); // quadratic: hours
     }
 }

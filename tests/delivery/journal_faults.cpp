@@ -235,7 +235,6 @@ void run(pl::journal& journal, knowledge& known, const disk& under) {
         if (number > 33) {
             if (number % 5 == 0)
                 begin(number - 1);
-            maintain();
             remove(number - 32);
             maintain();
         }
