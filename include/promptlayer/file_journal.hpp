@@ -133,22 +133,21 @@ public:
             return std::nullopt;
         return static_cast<std::uint64_t>(status.st_size);
     }
+    bool seek(std::uint64_t offset) const noexcept { // a closed descriptor ends the program there
+        return descriptor_ >= 0 && ::_lseeki64(descriptor_, static_cast<long long>(offset), SEEK_SET) >= 0;
+    }
     long long read_some(std::uint64_t offset, char* to, std::size_t size) const noexcept {
         const detail::lock guard{mutex_};
-        return ::_lseeki64(descriptor_, static_cast<long long>(offset), SEEK_SET) < 0
-                   ? -1
-                   : ::_read(descriptor_, to, static_cast<unsigned>(size));
+        return seek(offset) ? ::_read(descriptor_, to, static_cast<unsigned>(size)) : -1;
     }
     long long write_some(std::uint64_t offset, const char* bytes, std::size_t size) const noexcept {
         const detail::lock guard{mutex_};
-        return ::_lseeki64(descriptor_, static_cast<long long>(offset), SEEK_SET) < 0
-                   ? -1
-                   : ::_write(descriptor_, bytes, static_cast<unsigned>(size));
+        return seek(offset) ? ::_write(descriptor_, bytes, static_cast<unsigned>(size)) : -1;
     }
     bool truncate(std::uint64_t size) const noexcept {
-        return ::_chsize_s(descriptor_, static_cast<long long>(size)) == 0;
+        return descriptor_ >= 0 && ::_chsize_s(descriptor_, static_cast<long long>(size)) == 0;
     }
-    bool sync() const noexcept { return ::_commit(descriptor_) == 0; }
+    bool sync() const noexcept { return descriptor_ >= 0 && ::_commit(descriptor_) == 0; }
     static bool sync_folder(const std::filesystem::path&) noexcept { return true; } // Windows cannot
 #else
     bool open(const std::filesystem::path& path, use purpose) noexcept {
@@ -521,10 +520,7 @@ class file_journal final : public journal {
     };
     using locations = std::map<std::uint64_t, record_location>; // in the order of the file
 
-    struct state_change {
-        std::uint64_t offset = 0;
-        record::state state = record::state::added;
-    };
+    using state_change = std::pair<std::uint64_t, record::state>; // the offset of the byte and its value
 
     // The progress of a compaction. `copying`: by `maintain`, a slice at a time; `finishing`: by the worker.
     enum class phase { idle, copying, finishing };
@@ -565,10 +561,8 @@ class file_journal final : public journal {
 
     bool syncing_ = false; // a thread calls `fsync` for `add` and `begin`, or the worker replaces the journal
 #ifndef PROMPTLAYER_NO_THREADS
-    struct sync_round {
-        std::optional<int> result{}; // 0 or an error of `errno`
-    };
-    std::shared_ptr<sync_round> round_ = std::make_shared<sync_round>(); // for what has been written
+    using sync_result = std::optional<int>;                                // 0 or an error of `errno`
+    std::shared_ptr<sync_result> round_ = std::make_shared<sync_result>(); // for what has been written
 #endif
     // A child of `fork` leaks the worker: its thread is missing there, and a destructor would wait for it.
     std::unique_ptr<detail::journal_worker> worker_ = std::make_unique<detail::journal_worker>();
@@ -651,7 +645,7 @@ class file_journal final : public journal {
         if (!path_.has_filename())
             return failed("this is not a file; use the path of a file");
         path_ = std::filesystem::absolute(path_, ec);
-        for (;;) {
+        for (int attempts = 0; attempts < 100; ++attempts) {
             if (!journal_().open(path_, file::use::existing_or_new))
                 return failed(describe(errno));
             if (!journal_().size())
@@ -665,6 +659,7 @@ class file_journal final : public journal {
             if (ec && ec != std::errc::no_such_file_or_directory)
                 return failed(describe(ec.value()));
         }
+        return failed("the file is replaced again and again while it is opened");
     }
 
     /// Reads the records. Returns false if the file cannot be read. Takes time proportional to the size of
@@ -734,8 +729,8 @@ class file_journal final : public journal {
     }
 
     void insert(const record_location& location) {
-        keys_.emplace(location.number, next_key_);
-        locations_.emplace_hint(locations_.end(), next_key_++, location);
+        locations_.emplace_hint(locations_.end(), next_key_, location);
+        keys_.emplace(location.number, next_key_++);
         live_bytes_ += location.size;
     }
 
@@ -780,7 +775,7 @@ class file_journal final : public journal {
         const char byte = static_cast<char>(location.state);
         const std::uint64_t offset = location.offset[current_] + record::state_at;
         if (!journal_().write(offset, {&byte, 1}))
-            unwritten_.push_back({offset, location.state});
+            unwritten_.emplace_back(offset, location.state);
         if (phase_ != phase::idle && key < next_copied_ &&
             !copy_().write(location.offset[1 - current_] + record::state_at, {&byte, 1}))
             copy_failed_ = true;
@@ -791,8 +786,8 @@ class file_journal final : public journal {
     /// Tries again to write states.
     void write_states() {
         while (!unwritten_.empty()) {
-            const char byte = static_cast<char>(unwritten_.back().state);
-            if (!journal_().write(unwritten_.back().offset, {&byte, 1}))
+            const char byte = static_cast<char>(unwritten_.back().second);
+            if (!journal_().write(unwritten_.back().first, {&byte, 1}))
                 return;
             unwritten_.pop_back();
         }
@@ -804,23 +799,23 @@ class file_journal final : public journal {
 #ifdef PROMPTLAYER_NO_THREADS
         return journal_().sync() ? 0 : errno;
 #else
-        const std::shared_ptr<sync_round> round = round_;
-        while (!round->result) {
+        const std::shared_ptr<sync_result> round = round_;
+        while (!*round) {
             if (syncing_) {
                 worker_->synced.wait(guard);
                 continue;
             }
-            round_ = std::make_shared<sync_round>(); // for what is written from now on
+            round_ = std::make_shared<sync_result>(); // for what is written from now on
             syncing_ = true;
             const file& current = journal_();
             guard.unlock();
             const int result = current.sync() ? 0 : errno;
             guard.lock();
-            round->result = result;
+            *round = result;
             rewrite_ = rewrite_ || result != 0; // the system may have discarded what it could not write
             end_syncing();
         }
-        return *round->result;
+        return **round;
 #endif
     }
 
@@ -846,7 +841,7 @@ class file_journal final : public journal {
         if (end == size_ || !journal_().truncate(end))
             return;
         size_ = end;
-        std::erase_if(unwritten_, [&](const state_change& change) { return change.offset >= end; });
+        std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
     }
 
     bool needs_compaction() const {
