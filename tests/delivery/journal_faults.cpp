@@ -232,14 +232,14 @@ void run(pl::journal& journal, knowledge& known, const disk& under) {
         known.now += 200ms;
         add(number);
         maintain();
-        if (number > 33) {
+        if (number > 21) {
             if (number % 5 == 0)
                 begin(number - 1);
-            remove(number - 32);
+            remove(number - 20);
             maintain();
         }
     }
-    for (pl::request_number number = 34; number <= 62 && !under.dead; number += 2)
+    for (pl::request_number number = 46; number <= 62 && !under.dead; number += 2)
         remove(number);
     for (int i = 0; i < 10; ++i) {
         known.now += 200ms;
