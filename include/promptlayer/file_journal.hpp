@@ -2,10 +2,10 @@
 #define PROMPTLAYER_FILE_JOURNAL_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/journal.hpp>
-#include <promptlayer/outbox.hpp>
 #include <promptlayer/prepared_request.hpp>
 #include <promptlayer/result.hpp>
 
@@ -17,6 +17,7 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <functional>
 #include <limits>
@@ -27,15 +28,24 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <tuple>
+#include <unordered_map>
 #include <utility>
 #include <vector>
+#ifndef PROMPTLAYER_NO_THREADS
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#endif
 
 #include <fcntl.h>
 #include <sys/stat.h>
 #if defined(_WIN32)
 #include <io.h>
 #include <share.h>
+#include <stdlib.h>
 #else
+#include <stdio.h>
 #include <sys/file.h>
 #include <unistd.h>
 #endif
@@ -45,20 +55,17 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 #if !defined(_WIN32)
-/// The files that journals of this process have locked, by device and inode, because `flock` always succeeds
-/// on some systems. The instance is never destroyed, because static journals may be closed late.
+/// The files that journals of this process have locked, because `flock` always succeeds on some systems. The
+/// process belongs to the key, because a child of `fork` gets a copy. The instance is never destroyed,
+/// because static journals may be closed late.
 class locked_files {
-    using id = std::pair<dev_t, ino_t>;
-
     mutex mutex_{};
-    std::set<id> ids_{};
 
-    static std::optional<id> id_of(int descriptor) noexcept {
-        struct stat status {};
-        if (::fstat(descriptor, &status) != 0)
-            return std::nullopt;
-        return id{status.st_dev, status.st_ino};
-    }
+public:
+    using id = std::tuple<pid_t, dev_t, ino_t>;
+
+private:
+    std::set<id> ids_{};
 
 public:
     static locked_files& instance() {
@@ -66,21 +73,15 @@ public:
         return files;
     }
 
-    /// Returns false and sets `errno` if a journal of this process has locked the file.
-    bool add(int descriptor) {
-        const auto file = id_of(descriptor);
+    /// Returns false if a journal of this process has locked the file.
+    bool add(const id& file) {
         const lock guard{mutex_};
-        if (!file || ids_.insert(*file).second)
-            return file.has_value();
-        errno = EWOULDBLOCK;
-        return false;
+        return ids_.insert(file).second;
     }
 
-    void remove(int descriptor) noexcept {
-        const auto file = id_of(descriptor);
+    void remove(const id& file) noexcept {
         const lock guard{mutex_};
-        if (file)
-            ids_.erase(*file);
+        ids_.erase(file);
     }
 };
 #endif
@@ -88,73 +89,120 @@ public:
 /// An open file. A function that fails returns false and sets `errno`.
 class journal_file {
     int descriptor_ = -1;
-    [[maybe_unused]] bool locked_ = false;
+#if defined(_WIN32)
+    mutable mutex mutex_{}; // because reading and writing share one position
+#else
+    std::optional<locked_files::id> lock_{};
+#endif
 
 public:
-    enum class use { reading, writing, creating, locking };
+    enum class use { existing, existing_or_new, new_only, folder };
 
     journal_file() = default;
     journal_file(const journal_file&) = delete;
     journal_file& operator=(const journal_file&) = delete;
     ~journal_file() { close(); }
 
-    explicit operator bool() const noexcept { return descriptor_ >= 0; }
-
 #if defined(_WIN32)
     bool open(const std::filesystem::path& path, use purpose) noexcept {
         close();
-        const int create = purpose == use::reading    ? _O_RDONLY
-                           : purpose == use::creating ? _O_RDWR | _O_CREAT | _O_EXCL
-                                                      : _O_RDWR | _O_CREAT;
-        return ::_wsopen_s(&descriptor_, path.c_str(), create | _O_BINARY | _O_NOINHERIT,
-                           purpose == use::locking ? _SH_DENYRW : _SH_DENYNO, _S_IREAD | _S_IWRITE) == 0;
+        const int create = purpose == use::existing   ? 0
+                           : purpose == use::new_only ? _O_CREAT | _O_EXCL
+                                                      : _O_CREAT;
+        if (::_wsopen_s(&descriptor_, path.c_str(), _O_RDWR | create | _O_BINARY | _O_NOINHERIT, _SH_DENYRW,
+                        _S_IREAD | _S_IWRITE) == 0)
+            return true;
+        unsigned long cause = 0;
+        constexpr unsigned long sharing_violation = 32;
+        if (::_get_doserrno(&cause) == 0 && cause == sharing_violation)
+            errno = EWOULDBLOCK;
+        return false;
     }
     void close() noexcept {
         if (descriptor_ >= 0)
             ::_close(std::exchange(descriptor_, -1));
     }
-    bool seek(std::uint64_t offset) const noexcept {
-        return ::_lseeki64(descriptor_, static_cast<long long>(offset), SEEK_SET) >= 0;
+    bool lock() noexcept { return true; } // `open` locks
+    bool is_at(const std::filesystem::path&) const noexcept {
+        return true;
+    } // nobody can replace an open file
+    bool is_linked() const noexcept { return false; }
+    std::optional<std::uint64_t> size() const noexcept {
+        struct _stat64 status {};
+        if (::_fstat64(descriptor_, &status) != 0 || (status.st_mode & _S_IFREG) == 0)
+            return std::nullopt;
+        return static_cast<std::uint64_t>(status.st_size);
     }
-    long long read_some(char* buffer, std::size_t size) const noexcept {
-        return ::_read(descriptor_, buffer, static_cast<unsigned>(size));
+    bool seek(std::uint64_t offset) const noexcept { // a closed descriptor ends the program there
+        return descriptor_ >= 0 && ::_lseeki64(descriptor_, static_cast<long long>(offset), SEEK_SET) >= 0;
     }
-    long long write_some(const char* bytes, std::size_t size) const noexcept {
-        return ::_write(descriptor_, bytes, static_cast<unsigned>(size));
+    long long read_some(std::uint64_t offset, char* to, std::size_t size) const noexcept {
+        const detail::lock guard{mutex_};
+        return seek(offset) ? ::_read(descriptor_, to, static_cast<unsigned>(size)) : -1;
+    }
+    long long write_some(std::uint64_t offset, const char* bytes, std::size_t size) const noexcept {
+        const detail::lock guard{mutex_};
+        return seek(offset) ? ::_write(descriptor_, bytes, static_cast<unsigned>(size)) : -1;
     }
     bool truncate(std::uint64_t size) const noexcept {
-        return ::_chsize_s(descriptor_, static_cast<long long>(size)) == 0;
+        return descriptor_ >= 0 && ::_chsize_s(descriptor_, static_cast<long long>(size)) == 0;
     }
-    bool sync() const noexcept { return ::_commit(descriptor_) == 0; }
-    static void sync_folder_of(const std::filesystem::path&) noexcept {} // Windows cannot sync a folder
+    bool sync() const noexcept { return descriptor_ >= 0 && ::_commit(descriptor_) == 0; }
+    static bool sync_folder(const std::filesystem::path&) noexcept { return true; } // Windows cannot
 #else
-    bool open(const std::filesystem::path& path, use purpose) {
+    bool open(const std::filesystem::path& path, use purpose) noexcept {
         close();
-        const int flags = purpose == use::reading    ? O_RDONLY
-                          : purpose == use::creating ? O_RDWR | O_CREAT | O_EXCL
-                                                     : O_RDWR | O_CREAT;
-        do
-            descriptor_ = ::open(path.c_str(), flags | O_CLOEXEC, S_IRUSR | S_IWUSR);
+        const int flags = purpose == use::folder            ? O_RDONLY
+                          : purpose == use::existing        ? O_RDWR
+                          : purpose == use::existing_or_new ? O_RDWR | O_CREAT
+                                                            : O_RDWR | O_CREAT | O_EXCL;
+        do // a device or a pipe must not block
+            descriptor_ = ::open(path.c_str(), flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, S_IRUSR | S_IWUSR);
         while (descriptor_ < 0 && errno == EINTR);
-        if (descriptor_ < 0 || purpose != use::locking)
-            return descriptor_ >= 0;
-        locked_ = ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0 && locked_files::instance().add(descriptor_);
-        return locked_;
+        return descriptor_ >= 0;
     }
     void close() noexcept {
-        if (std::exchange(locked_, false))
-            locked_files::instance().remove(descriptor_);
+        if (lock_ && std::get<0>(*lock_) == ::getpid()) // not in a child of `fork`
+            locked_files::instance().remove(*lock_);
+        lock_.reset();
         if (descriptor_ >= 0)
             ::close(std::exchange(descriptor_, -1));
     }
-    bool seek(std::uint64_t offset) const noexcept {
-        return ::lseek(descriptor_, static_cast<off_t>(offset), SEEK_SET) >= 0;
+    /// Sets `errno` to EBUSY if this process has locked the file, and to EWOULDBLOCK if another process has.
+    bool lock() {
+        struct stat status {};
+        if (::fstat(descriptor_, &status) != 0)
+            return false;
+        const locked_files::id file{::getpid(), status.st_dev, status.st_ino};
+        if (!locked_files::instance().add(file)) {
+            errno = EBUSY;
+            return false;
+        }
+        lock_ = file;
+        return ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0;
     }
-    long long read_some(char* buffer, std::size_t size) const noexcept {
-        return ::read(descriptor_, buffer, size);
+    /// Returns whether the path names this file, which is locked.
+    bool is_at(const std::filesystem::path& path) const noexcept {
+        struct stat status {};
+        return ::stat(path.c_str(), &status) == 0 && lock_ &&
+               *lock_ == locked_files::id{std::get<0>(*lock_), status.st_dev, status.st_ino};
     }
-    long long write_some(const char* bytes, std::size_t size) const noexcept {
-        return ::write(descriptor_, bytes, size);
+    bool is_linked() const noexcept {
+        struct stat status {};
+        return ::fstat(descriptor_, &status) == 0 && status.st_nlink > 0;
+    }
+    /// Returns nullopt if this is a folder, a pipe or a device.
+    std::optional<std::uint64_t> size() const noexcept {
+        struct stat status {};
+        if (::fstat(descriptor_, &status) != 0 || !S_ISREG(status.st_mode))
+            return std::nullopt;
+        return static_cast<std::uint64_t>(status.st_size);
+    }
+    long long read_some(std::uint64_t offset, char* to, std::size_t size) const noexcept {
+        return ::pread(descriptor_, to, size, static_cast<off_t>(offset));
+    }
+    long long write_some(std::uint64_t offset, const char* bytes, std::size_t size) const noexcept {
+        return ::pwrite(descriptor_, bytes, size, static_cast<off_t>(offset));
     }
     bool truncate(std::uint64_t size) const noexcept {
         return ::ftruncate(descriptor_, static_cast<off_t>(size)) == 0;
@@ -164,48 +212,53 @@ public:
         if (::fcntl(descriptor_, F_FULLFSYNC) == 0) // macOS: fsync leaves the data in the drive's cache
             return true;
 #endif
-        return ::fsync(descriptor_) == 0;
+        int result = 0;
+        do
+            result = ::fsync(descriptor_);
+        while (result != 0 && errno == EINTR);
+        return result == 0;
     }
-    /// Writes the entry of a new file in its folder to the disk.
-    static void sync_folder_of(const std::filesystem::path& path) {
-        const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
-        if (journal_file file; file.open(folder, use::reading))
-            static_cast<void>(file.sync());
+    /// Writes the names of the files in a folder to the disk.
+    static bool sync_folder(const std::filesystem::path& path) noexcept {
+        journal_file folder;
+        return folder.open(path, use::folder) && folder.sync();
     }
 #endif
 
-    /// Reads up to `size` bytes from `offset` on; fewer only at the end of the file.
-    bool read(std::uint64_t offset, std::uint64_t size, std::string& bytes) const {
-        bytes.clear();
-        if (!seek(offset))
-            return false;
-        std::array<char, 64 * 1024> buffer{};
-        while (bytes.size() < size) {
-            const auto part = std::min<std::uint64_t>(buffer.size(), size - bytes.size());
-            const long long count = read_some(buffer.data(), static_cast<std::size_t>(part));
+    /// Reads bytes from `offset` on. Returns their count, fewer than `size` only at the end of the file;
+    /// nullopt if the file cannot be read.
+    std::optional<std::size_t> read(std::uint64_t offset, char* to, std::size_t size) const noexcept {
+        std::size_t total = 0;
+        while (total < size) {
+            const long long count = read_some(offset + total, to + total, std::min(size - total, max_part));
             if (count < 0 && errno == EINTR)
                 continue;
-            if (count <= 0)
-                return count == 0;
-            bytes.append(buffer.data(), static_cast<std::size_t>(count));
+            if (count < 0)
+                return std::nullopt;
+            if (count == 0)
+                break;
+            total += static_cast<std::size_t>(count);
         }
-        return true;
+        return total;
     }
 
     bool write(std::uint64_t offset, std::string_view bytes) const noexcept {
-        if (!seek(offset))
-            return false;
         while (!bytes.empty()) {
-            const long long count =
-                write_some(bytes.data(), std::min<std::size_t>(bytes.size(), 1024 * 1024 * 1024));
+            const long long count = write_some(offset, bytes.data(), std::min(bytes.size(), max_part));
             if (count < 0 && errno == EINTR)
                 continue;
+            if (count == 0)
+                errno = ENOSPC;
             if (count <= 0)
                 return false;
+            offset += static_cast<std::uint64_t>(count);
             bytes.remove_prefix(static_cast<std::size_t>(count));
         }
         return true;
     }
+
+private:
+    static constexpr std::size_t max_part = 1024 * 1024 * 1024;
 };
 
 inline constexpr auto crc32_table = [] {
@@ -218,93 +271,206 @@ inline constexpr auto crc32_table = [] {
     return table;
 }();
 
-/// Returns the CRC-32 that Ethernet and zip use.
-constexpr std::uint32_t crc32(std::string_view bytes) noexcept {
-    std::uint32_t crc = 0xFFFFFFFFU;
+/// Returns the CRC-32 that Ethernet and zip use. `crc` is the CRC-32 of the bytes before.
+constexpr std::uint32_t crc32(std::string_view bytes, std::uint32_t crc = 0) noexcept {
+    crc = ~crc;
     for (const char byte : bytes)
         crc = (crc >> 8) ^ crc32_table[(crc ^ static_cast<unsigned char>(byte)) & 0xFFU];
     return ~crc;
 }
 
-/// A record of a journal. Its parts in the file, numbers little-endian:
+/// The format of a journal, numbers little-endian. The file starts with a header:
 ///
-/// - marker (4 bytes), CRC-32 of the bytes after it (4), count of the bytes after this count (4);
-/// - number of the request (8);
-/// - only if the request is pending: time of `add` in ms since 1970 (8), size of the path (4), path, body.
+/// - magic (8 bytes), version (4), CRC-32 of both (4).
+///
+/// Then there is a record for each request:
+///
+/// - marker (4), state (1): the only byte that is overwritten, so that a change of state needs no space;
+/// - flags (1): 1 if the service may receive the request twice; size of the path (2), size of the body (4);
+/// - number (8), time of `add` in ms since 1970 (8), CRC-32 of path and body (4);
+/// - CRC-32 of the bytes from flags to here (4); path, body.
 struct journal_record {
-    static constexpr std::string_view marker{"\xFFPL1"}; // not UTF-8: no path or body contains the marker
-    static constexpr std::size_t head = 12;              // marker, CRC, count
-    static constexpr std::size_t done_size = head + 8;
+    static constexpr std::string_view magic{"\x89PLJ\r\n\x1A\n"};
+    static constexpr std::uint32_t version = 1;
+    static constexpr std::size_t header_size = 16;
+    static constexpr std::string_view marker{"\xFFPLR"}; // not UTF-8: no path or body contains the marker
+    static constexpr std::size_t state_at = 4;
+    static constexpr std::size_t head_size = 36;
+    enum class state : unsigned char { added = 0x1E, begun = 0x2D, removed = 0xD2 }; // far from each other
 
-    outbox::id id = 0;
-    bool done = true;
+    state current = state::added;
+    bool idempotent = true;
+    std::uint64_t path_size = 0;
+    std::uint64_t body_size = 0;
+    request_number number = 0;
     std::int64_t created = 0;
-    std::string_view path{}, body{};
+    std::uint32_t content_crc = 0;
 
     static void put(std::string& bytes, std::uint64_t number, int size) {
         for (; size > 0; --size, number >>= 8)
             bytes.push_back(static_cast<char>(static_cast<unsigned char>(number & 0xFFU)));
     }
 
-    template <class NumberT = std::uint64_t>
-    static NumberT get(std::string_view bytes) noexcept {
-        NumberT number = 0;
-        while (!bytes.empty()) {
+    static std::uint64_t get(std::string_view bytes) noexcept {
+        std::uint64_t number = 0;
+        for (; !bytes.empty(); bytes.remove_suffix(1))
             number = (number << 8) | static_cast<unsigned char>(bytes.back());
-            bytes.remove_suffix(1);
-        }
         return number;
     }
 
-    std::size_t size() const noexcept {
-        return done ? done_size : done_size + 12 + path.size() + body.size();
+    static std::string header(std::uint32_t format = version) {
+        std::string text{magic};
+        put(text, format, 4);
+        put(text, crc32(text), 4);
+        return text;
     }
 
-    std::string text() const {
-        std::string checked;
-        checked.reserve(size());
-        put(checked, size() - head, 4);
-        put(checked, id, 8);
-        if (!done) {
-            put(checked, static_cast<std::uint64_t>(created), 8);
-            put(checked, path.size(), 4);
-            checked.append(path).append(body);
-        }
+    std::uint64_t size() const noexcept { return head_size + path_size + body_size; }
+
+    std::string head() const {
         std::string text{marker};
-        text.reserve(size());
-        put(text, crc32(checked), 4);
-        return text.append(checked);
+        put(text, static_cast<unsigned char>(current), 1);
+        put(text, idempotent ? 1 : 0, 1);
+        put(text, path_size, 2);
+        put(text, body_size, 4);
+        put(text, number, 8);
+        put(text, static_cast<std::uint64_t>(created), 8);
+        put(text, content_crc, 4);
+        put(text, crc32(std::string_view{text}.substr(state_at + 1)), 4);
+        return text;
     }
 
-    /// Returns the record at the start of `bytes`, to which it refers; nullopt if there is no intact record.
-    static std::optional<journal_record> read(std::string_view bytes) noexcept {
-        if (!bytes.starts_with(marker) || is_torn(bytes))
+    /// Returns the record with the head at the start of `bytes`; nullopt if there is no intact head.
+    static std::optional<journal_record> parse(std::string_view bytes) noexcept {
+        if (bytes.size() < head_size || !bytes.starts_with(marker) ||
+            crc32(bytes.substr(state_at + 1, 27)) != get(bytes.substr(32, 4)))
             return std::nullopt;
-        const std::string_view checked = bytes.substr(8, 4 + get<std::size_t>(bytes.substr(8, 4)));
-        std::string_view rest = checked.substr(4);
-        if (crc32(checked) != get(bytes.substr(4, 4)) || (rest.size() != 8 && rest.size() < 20))
-            return std::nullopt;
-        const auto next = [&](std::size_t size) {
-            const std::string_view part = rest.substr(0, size);
-            rest.remove_prefix(part.size());
-            return part;
-        };
-        journal_record record;
-        record.id = get(next(8));
-        record.done = rest.empty();
-        if (!record.done) {
-            record.created = static_cast<std::int64_t>(get(next(8)));
-            record.path = next(get<std::size_t>(next(4)));
-            record.body = rest;
-        }
-        return record;
-    }
-
-    /// Returns whether the record at the start of `bytes` extends beyond their end.
-    static bool is_torn(std::string_view bytes) noexcept {
-        return bytes.size() < head || get(bytes.substr(8, 4)) > bytes.size() - head;
+        return journal_record{.current = state{static_cast<unsigned char>(bytes[state_at])},
+                              .idempotent = bytes[5] != 0,
+                              .path_size = get(bytes.substr(6, 2)),
+                              .body_size = get(bytes.substr(8, 4)),
+                              .number = get(bytes.substr(12, 8)),
+                              .created = static_cast<std::int64_t>(get(bytes.substr(20, 8))),
+                              .content_crc = static_cast<std::uint32_t>(get(bytes.substr(28, 4)))};
     }
 };
+
+/// Reads a file through a buffer, which moves forward.
+class journal_reader {
+    const journal_file& file_;
+    std::uint64_t offset_ = 0;
+    std::size_t size_ = 0;
+    std::vector<char> buffer_ = std::vector<char>(capacity);
+
+public:
+    static constexpr std::size_t capacity = 256 * 1024;
+    bool failed = false; ///< a read failed; `errno` says why
+
+    explicit journal_reader(const journal_file& file) : file_(file) {}
+
+    /// Returns the buffered bytes from `offset` on: at least `size` or `capacity`, except at the end of the
+    /// file. Valid until the next call.
+    std::string_view at(std::uint64_t offset, std::uint64_t size) noexcept {
+        size = std::min<std::uint64_t>(size, capacity);
+        if (offset < offset_ || offset + size > offset_ + size_) {
+            const auto count = file_.read(offset, buffer_.data(), buffer_.size());
+            failed = failed || !count;
+            offset_ = offset;
+            size_ = count.value_or(0);
+        }
+        return std::string_view{buffer_.data(), size_}.substr(static_cast<std::size_t>(offset - offset_));
+    }
+
+    /// Calls `use` for the parts of a range, in order.
+    void each_part(std::uint64_t offset, std::uint64_t size, const auto& use) noexcept {
+        while (size > 0) {
+            const std::string_view part = at(offset, size).substr(0, static_cast<std::size_t>(size));
+            if (part.empty())
+                return;
+            use(part);
+            offset += part.size();
+            size -= part.size();
+        }
+    }
+};
+
+#ifndef PROMPTLAYER_NO_THREADS
+using journal_lock = std::unique_lock<std::mutex>;
+
+/// Runs one job at a time on a thread of its own, which starts with the first job.
+class journal_worker {
+    std::mutex mutex_{};
+    std::condition_variable condition_{};
+    std::function<void()> job_{};
+    bool stopping_ = false;
+    std::thread thread_{};
+
+    void run() {
+        std::unique_lock guard{mutex_};
+        for (;;) {
+            condition_.wait(guard, [&] { return job_ || stopping_; });
+            if (!job_)
+                return;
+            guard.unlock();
+            job_();
+            guard.lock();
+            job_ = nullptr;
+        }
+    }
+
+public:
+    std::condition_variable synced{}; ///< of the journal: `syncing_` has become false
+
+    bool is_busy() {
+        const std::lock_guard guard{mutex_};
+        return job_ != nullptr;
+    }
+
+    /// Runs the job on the calling thread if no thread can be created.
+    void start(std::function<void()> job) {
+        {
+            const std::lock_guard guard{mutex_};
+            job_ = std::move(job);
+        }
+        const bool has_thread = guard_exceptions(
+            [&] {
+                if (!thread_.joinable())
+                    thread_ = std::thread{[this] { run(); }};
+                return true;
+            },
+            [](const char*) { return false; });
+        condition_.notify_one();
+        if (!has_thread) {
+            job_();
+            const std::lock_guard guard{mutex_};
+            job_ = nullptr;
+        }
+    }
+
+    /// Waits for the job and ends the thread.
+    void stop() {
+        {
+            const std::lock_guard guard{mutex_};
+            stopping_ = true;
+        }
+        condition_.notify_one();
+        if (thread_.joinable())
+            thread_.join();
+    }
+};
+#else
+struct journal_lock {
+    explicit journal_lock(mutex&) noexcept {}
+    void lock() noexcept {}
+    void unlock() noexcept {}
+};
+
+struct journal_worker {
+    static bool is_busy() noexcept { return false; }
+    static void start(const std::function<void()>& job) { job(); }
+    static void stop() noexcept {}
+};
+#endif
 
 } // namespace detail
 
@@ -314,9 +480,9 @@ struct file_journal_settings {
     std::uint64_t max_bytes = 64 * 1024 * 1024;
     /// The time after which a request is written to the disk (`fsync`). A crash of the process never loses a
     /// request that was reported as queued. A crash of the system, or a loss of power, loses
-    /// - with 0: nothing; `track_prompt` waits for the disk;
+    /// - with 0: nothing; `add` and `begin` wait for the disk, and concurrent calls share an `fsync`;
     /// - with another time: the requests queued within that time before, or while the last request was in
-    ///   flight; the tracker's thread, or `poll`, waits for the disk;
+    ///   flight; a thread of the journal waits for the disk;
     /// - with nullopt: everything that the system had not yet written, often the last half minute.
     std::optional<std::chrono::milliseconds> sync_after{1'000};
     /// Returns the time of day; if empty, the system's clock is used. Called by any thread. The time is
@@ -324,225 +490,501 @@ struct file_journal_settings {
     std::function<std::chrono::system_clock::time_point()> now{};
 };
 
-/// A journal in one file. The file `NAME.lock` beside it ensures that no other tracker, of any process, uses
-/// the journal. During compaction there is also a file `NAME.new`.
+/// A journal in one file. During compaction there is also a file `NAME.new`.
 ///
 /// - The file contains the requests in clear text, and so the values of users' prompts; never the API key. On
 ///   POSIX its mode is 0600; on Windows it has the permissions of its folder.
-/// - Each record has a length and a CRC-32. When the journal is opened, a torn record at the end is cut off,
-///   and a damaged record is skipped and counted. All other records are kept.
-/// - The tracker's thread, or `poll`, compacts the file: it copies the pending requests to a new file. This
-///   happens when ended requests take up more than half of the file and 64 KiB, or earlier as the file nears
-///   `max_bytes`. The file is emptied at once when no request is pending.
-/// - A child of `fork` shares the lock until it ends or executes another program.
-///
-/// Any thread may call any member, except `tend`: one thread at a time may call it.
+/// - The file is locked, so that no other tracker, of any process, uses the journal.
+/// - Head and content of each record have a CRC-32. When the journal is opened, a torn record at the end is
+///   cut off, and a damaged record is skipped and counted. All other records are kept.
+/// - The file is compacted: the pending requests are copied to a new file. This happens when removed requests
+///   take up more than half of the file and 64 KiB, or earlier as the file nears `max_bytes`. Removed
+///   requests at the end of the file are cut off.
+/// - If someone removes or replaces the file, each `add` returns an error until the file is made anew with
+///   the pending requests. A file in its place is renamed to `NAME.replaced`.
+/// - In a child of `fork`, `add` returns an error and the other functions do nothing. The child shares the
+///   lock until it ends or executes another program.
+/// - `maintain` never waits for the disk, except with `PROMPTLAYER_NO_THREADS`: a thread of the journal,
+///   which starts when it is first needed, calls `fsync`.
 class file_journal final : public journal {
     using file = detail::journal_file;
     using record = detail::journal_record;
     using milliseconds = std::chrono::milliseconds;
     using wall_time = std::chrono::system_clock::time_point;
 
-    struct place {
-        std::uint64_t offset = 0;
+    struct record_location {
+        std::array<std::uint64_t, 2> offset{}; // in each of `files_`
         std::uint64_t size = 0;
+        request_number number = 0;
+        record::state state = record::state::added;
     };
+    using locations = std::map<std::uint64_t, record_location>; // in the order of the file
 
-    static constexpr std::uint64_t slack = 64 * 1024;
+    using state_change = std::pair<std::uint64_t, record::state>; // the offset of the byte and its value
+
+    // The progress of a compaction. `copying`: by `maintain`, a slice at a time; `finishing`: by the worker.
+    enum class phase { idle, copying, finishing };
+
+    static constexpr std::uint64_t compaction_threshold = 64 * 1024;
+    static constexpr std::uint64_t slice_size = 256 * 1024;
+    static constexpr milliseconds retry_delay{1'000}; // after a failure of the file system
+    static constexpr milliseconds worker_delay{10};   // until `maintain` looks again whether a job has ended
 
     std::filesystem::path path_; // absolute, because the working directory may change, and without links
+    std::filesystem::path copy_path_{}, replaced_path_{}, folder_{};
     const file_journal_settings settings_;
-    file lock_{};
-    mutable detail::mutex mutex_{}; // protects all members below; only `tend` replaces `file_`
-    file file_{};
-    std::uint64_t size_ = 0; // the size of the intact part of the file
-    std::map<outbox::id, place> live_{};
+#if !defined(_WIN32)
+    const pid_t process_ = ::getpid();
+#endif
+
+    mutable detail::mutex mutex_{}; // protects all members below
+    std::array<file, 2> files_{};   // the journal and, during compaction, the copy
+    std::size_t current_ = 0;       // the index of the journal; changed only while `syncing_`
+    std::uint64_t size_ = 0;        // the size of the intact part of the journal
+    locations locations_{};         // of the pending requests
+    std::uint64_t next_key_ = 1;    // of `locations_`
+    std::unordered_map<request_number, std::uint64_t> keys_{};
     std::uint64_t live_bytes_ = 0;
-    std::uint64_t compact_above_ = 0; // raised when compaction has failed
-    bool tending_ = false;
+    std::vector<state_change> unwritten_{}; // changes of the journal that failed, for example on a full disk
     std::optional<wall_time> unsynced_since_{};
-    std::vector<entry> left_{};
-    std::size_t damaged_ = 0;
+    std::vector<entry> pending_{};
+    std::size_t damaged_records_ = 0;
+
+    phase phase_ = phase::idle;
+    bool rewrite_ = false; // a compaction is needed because the file or its content may be lost
+    std::optional<wall_time> retry_at_{}; // no compaction before
+    bool copy_failed_ = false;
+    std::uint64_t next_copied_ = 0;   // the key of the next record to copy; the records before are copied
+    std::uint64_t partly_copied_ = 0; // the bytes of that record that are copied
+    std::uint64_t copy_size_ = 0;     // without that record
+    std::vector<char> buffer_{};
+
+    bool syncing_ = false; // a thread calls `fsync` for `add` and `begin`, or the worker replaces the journal
+#ifndef PROMPTLAYER_NO_THREADS
+    using sync_result = std::optional<int>;                                // 0 or an error of `errno`
+    std::shared_ptr<sync_result> round_ = std::make_shared<sync_result>(); // for what has been written
+#endif
+    // A child of `fork` leaks the worker: its thread is missing there, and a destructor would wait for it.
+    std::unique_ptr<detail::journal_worker> worker_ = std::make_unique<detail::journal_worker>();
 
     file_journal(std::filesystem::path path, file_journal_settings settings)
         : path_(std::move(path)), settings_(std::move(settings)) {}
 
-    std::filesystem::path beside(const char* suffix) const {
+    file& journal_() noexcept { return files_[current_]; }
+    file& copy_() noexcept { return files_[1 - current_]; }
+
+    std::filesystem::path sibling_path(const char* suffix) const {
         std::filesystem::path path = path_;
         return path += suffix;
     }
 
-    error failed(const char* problem, const std::string& reason) const {
+    error failed(std::string_view problem) const {
         const auto name = path_.u8string();
         return {.code = errc::journal_failed,
-                .message = std::string{name.begin(), name.end()} + ": " + problem +
-                           (reason.empty() ? "" : ": ") + reason};
+                .message = std::string{name.begin(), name.end()}.append(": ").append(problem)};
     }
 
-    error failed(const char* problem) const {
-        return failed(problem, std::generic_category().message(errno));
+    error add_failed(std::string problem) const {
+        return failed(problem += "; the request is queued in memory only");
     }
 
-    bool syncs_each() const { return settings_.sync_after <= milliseconds{0} && settings_.sync_after; }
+    /// Returns a sentence for an error of `errno`.
+    std::string describe(int cause) const {
+        switch (cause) {
+        case EBUSY: return "the journal is locked by another tracker of this process; use another path";
+        case EWOULDBLOCK: return "the journal is locked by another process; use another path";
+        case EROFS: return "the file system is read-only; use another path";
+        case ENOENT:
+        case ENOTDIR: return "the folder does not exist; create it first";
+        case EISDIR: return "this is not a file; use the path of a file";
+        case ENOSPC: return "the disk is full; make room";
+#if defined(EDQUOT)
+        case EDQUOT: return "the user's quota of the disk is used up; make room";
+#endif
+        case EACCES:
+        case EPERM: {
+            std::error_code ec;
+            const auto status = std::filesystem::status(path_, ec);
+            const bool writable =
+                (status.permissions() & std::filesystem::perms::owner_write) != std::filesystem::perms::none;
+            return exists(status) && !writable
+                       ? "the file is read-only; make it writable or use another path"
+                       : "no permission to read and write the file; change its permissions or its folder's";
+        }
+        default: return std::generic_category().message(cause);
+        }
+    }
+
+    bool sync_every_write() const { return settings_.sync_after && *settings_.sync_after <= milliseconds{0}; }
+
+    bool in_owner_process() const noexcept {
+#if defined(_WIN32)
+        return true;
+#else
+        return ::getpid() == process_;
+#endif
+    }
 
     wall_time now() const { return settings_.now ? settings_.now() : std::chrono::system_clock::now(); }
 
-    void forget(std::map<outbox::id, place>::iterator position) {
-        live_bytes_ -= position->second.size;
-        live_.erase(position);
+    static std::int64_t to_milliseconds(wall_time time) {
+        return std::chrono::duration_cast<milliseconds>(time.time_since_epoch()).count();
     }
 
-    bool append(std::string_view bytes) {
-        if (!file_) // compaction could not open the new file
-            file_.open(path_, file::use::writing);
-        if (!file_.write(size_, bytes)) {
-            const int cause = errno;
-            static_cast<void>(file_.truncate(size_)); // if not: the next record or `open` removes the rest
-            errno = cause;
-            return false;
-        }
-        size_ += bytes.size();
-        return true;
+    /// Returns whether a tracker may have added the request. Another path could send the key elsewhere.
+    static bool is_plausible(request_number number, std::string_view path) noexcept {
+        return number != 0 && number < std::numeric_limits<request_number>::max() / 2 &&
+               path.size() <= std::numeric_limits<std::uint16_t>::max() && path.starts_with('/') &&
+               std::none_of(path.begin(), path.end(),
+                            [](char c) { return static_cast<unsigned char>(c) <= ' ' || c == 0x7F; });
     }
 
-    bool empty_file() {
-        if (!file_.truncate(0))
-            return false;
-        size_ = 0;
-        return true;
-    }
-
-    /// Returns whether a tracker may have written the record. Another path could send the key elsewhere.
-    static bool is_ours(const record& candidate) noexcept {
-        return candidate.id != 0 && candidate.id < std::numeric_limits<outbox::id>::max() / 2 &&
-               (candidate.done || (candidate.path.starts_with('/') &&
-                                   std::none_of(candidate.path.begin(), candidate.path.end(), [](char c) {
-                                       return static_cast<unsigned char>(c) <= ' ' || c == 0x7F;
-                                   })));
-    }
-
-    /// Reads the content of the file. Returns false if the file is not a journal.
-    bool take_in(std::string_view bytes) {
-        std::map<outbox::id, record> pending;
-        std::size_t unread = 0; // fragments since the last intact record
-        bool torn = false;      // whether the last fragment extends beyond the end
-        for (std::size_t offset = 0; offset < bytes.size();) {
-            const std::string_view rest = bytes.substr(offset);
-            if (const auto next = record::read(rest); next && is_ours(*next)) {
-                damaged_ += std::exchange(unread, 0);
-                if (const auto position = live_.find(next->id); position != live_.end())
-                    forget(position);
-                pending.erase(next->id);
-                if (!next->done) {
-                    pending.emplace(next->id, *next);
-                    live_.emplace(next->id, place{offset, next->size()});
-                    live_bytes_ += next->size();
-                }
-                offset += next->size();
-                size_ = offset;
-            } else {
-                ++unread;
-                torn = record::is_torn(rest);
-                offset = std::min(bytes.size(), bytes.find(record::marker, offset + 1));
-            }
-        }
-        const std::string_view start = bytes.substr(0, record::marker.size());
-        std::size_t equal = 0;
-        for (std::size_t i = 0; i < start.size(); ++i)
-            equal += start[i] == record::marker[i] ? 1U : 0U;
-        const bool starts_like_journal =
-            equal == start.size() || (equal == 3 && bytes.size() >= record::done_size);
-        if (size_ == 0 && !starts_like_journal && bytes.find_first_not_of('\0') != bytes.npos)
-            return false; // a loss of power may replace a journal by zeros
-        damaged_ += unread - (unread != 0 && torn ? 1 : 0);
-        const std::int64_t today = std::chrono::duration_cast<milliseconds>(now().time_since_epoch()).count();
-        for (const auto& [number, request] : pending) {
-            const std::int64_t max_age = milliseconds{std::chrono::hours{24 * 366}}.count();
-            const std::int64_t created = std::clamp(request.created, today - max_age, today);
-            left_.push_back({number,
-                             {std::string{request.path}, std::string{request.body}},
-                             milliseconds{today - created}});
-        }
-        return true;
-    }
-
-    result<void> start() {
+    /// Opens and locks the file.
+    result<void> lock_file() {
         std::error_code ec;
         if (!path_.has_filename())
-            return failed("is not a file", "");
-        path_ = std::filesystem::weakly_canonical(std::filesystem::absolute(path_, ec), ec);
-        if (ec)
-            return failed("cannot be found", ec.message());
-        if (const auto status = std::filesystem::status(path_, ec);
-            exists(status) && !is_regular_file(status))
-            return failed("is not a file", "");
-        if (!lock_.open(beside(".lock"), file::use::locking))
-            return failed("cannot be locked; another tracker may be using it");
-        std::filesystem::remove(beside(".new"), ec); // of a process that ended during compaction
-        std::string bytes;
-        if (!file_.open(path_, file::use::writing) ||
-            !file_.read(0, std::numeric_limits<std::uint64_t>::max(), bytes))
-            return failed("cannot be opened");
-        if (!take_in(bytes))
-            return failed("is not a journal", "");
-        if (size_ < bytes.size() && !file_.truncate(size_))
-            return failed("cannot be truncated");
-        if (settings_.sync_after)
-            file::sync_folder_of(path_);
+            return failed("this is not a file; use the path of a file");
+        path_ = std::filesystem::absolute(path_, ec);
+        for (int attempts = 0; attempts < 100; ++attempts) {
+            if (!journal_().open(path_, file::use::existing_or_new))
+                return failed(describe(errno));
+            if (!journal_().size())
+                return failed("this is not a file; use the path of a file");
+            if (!journal_().lock())
+                return failed(describe(errno));
+            path_ = std::filesystem::canonical(path_, ec);
+            if (!ec && journal_().is_at(path_))
+                return {};
+            // The tracker that had locked the file has replaced it meanwhile.
+            if (ec && ec != std::errc::no_such_file_or_directory)
+                return failed(describe(ec.value()));
+        }
+        return failed("the file is replaced again and again while it is opened");
+    }
+
+    /// Reads the records. Returns false if the file cannot be read. Takes time proportional to the size of
+    /// any file: no byte is checked by more than one CRC-32 of a content.
+    bool parse(detail::journal_reader& reader, std::uint64_t file_size) {
+        const std::int64_t today = to_milliseconds(now());
+        std::size_t unread = 0; // fragments since the last intact record
+        bool torn = false;      // the last fragment extends beyond the end
+        const auto next_marker = [&](std::uint64_t offset) {
+            while (offset < file_size) {
+                const std::string_view part = reader.at(offset, record::marker.size());
+                const std::size_t found = part.find(record::marker);
+                if (found != part.npos)
+                    return offset + found;
+                if (part.size() < record::marker.size())
+                    break;
+                offset += part.size() - record::marker.size() + 1;
+            }
+            return file_size;
+        };
+        for (std::uint64_t offset = record::header_size; offset < file_size && !reader.failed;) {
+            const auto head = record::parse(reader.at(offset, record::head_size));
+            torn = head ? head->size() > file_size - offset : file_size - offset < record::head_size;
+            if (!head || torn) {
+                ++unread;
+                offset = next_marker(offset + 1);
+                continue;
+            }
+            if (head->current == record::state::removed || restore(*head, offset, today, reader)) {
+                damaged_records_ += std::exchange(unread, 0);
+                size_ = offset + head->size();
+            } else {
+                ++unread;
+            }
+            offset += head->size();
+        }
+        damaged_records_ += unread - (torn ? 1 : 0);
+        return !reader.failed;
+    }
+
+    /// Makes the request of a record pending. Returns false if the record is damaged.
+    bool restore(const record& head, std::uint64_t offset, std::int64_t today,
+                 detail::journal_reader& reader) {
+        if (head.current != record::state::added && head.current != record::state::begun)
+            return false;
+        const std::uint64_t content = offset + record::head_size;
+        std::uint32_t crc = 0;
+        reader.each_part(content, head.path_size + head.body_size,
+                         [&](std::string_view part) { crc = detail::crc32(part, crc); });
+        if (crc != head.content_crc || keys_.contains(head.number))
+            return false;
+        entry restored{.number = head.number, .begun = head.current == record::state::begun};
+        restored.request.idempotent = head.idempotent;
+        const auto read = [&](std::uint64_t from, std::uint64_t size, std::string& to) {
+            to.reserve(static_cast<std::size_t>(size));
+            reader.each_part(from, size, [&](std::string_view part) { to.append(part); });
+        };
+        read(content, head.path_size, restored.request.path);
+        if (!is_plausible(head.number, restored.request.path))
+            return false;
+        read(content + head.path_size, head.body_size, restored.request.body);
+        const std::int64_t max_age = milliseconds{std::chrono::hours{24 * 366}}.count();
+        restored.age = milliseconds{today - std::clamp(head.created, today - max_age, today)};
+        pending_.push_back(std::move(restored));
+        insert({{offset, offset}, head.size(), head.number, head.current});
+        return true;
+    }
+
+    void insert(const record_location& location) {
+        locations_.emplace_hint(locations_.end(), next_key_, location);
+        keys_.emplace(location.number, next_key_++);
+        live_bytes_ += location.size;
+    }
+
+    result<void> load() {
+        if (auto locked = lock_file(); !locked)
+            return locked;
+        copy_path_ = sibling_path(".new");
+        replaced_path_ = sibling_path(".replaced");
+        folder_ = path_.parent_path();
+        const std::uint64_t file_size = journal_().size().value_or(0);
+        detail::journal_reader reader{journal_()};
+        const std::string header = record::header();
+        const std::string start{reader.at(0, header.size()).substr(0, header.size())};
+        bool all_zero = file_size <= settings_.max_bytes; // a loss of power may leave zeros
+        for (std::uint64_t at = 0; all_zero && at < file_size && !reader.failed; at += reader.capacity)
+            all_zero = reader.at(at, reader.capacity).find_first_not_of('\0') == std::string_view::npos;
+        if (reader.failed)
+            return failed(describe(errno));
+        const bool is_new = all_zero || (file_size < header.size() && header.starts_with(start));
+        const std::uint64_t version = start.size() == header.size() ? record::get(start.substr(8, 4)) : 0;
+        if (!is_new && start != header)
+            return failed(version > record::version &&
+                                  start == record::header(static_cast<std::uint32_t>(version))
+                              ? "a newer version of this library has written the journal; use that version, "
+                                "or another path"
+                              : "the file is not a journal, and stays as it is; use another path");
+        size_ = header.size();
+        if (!is_new && !parse(reader, file_size))
+            return failed(describe(errno));
+        std::error_code ec;
+        std::filesystem::remove(copy_path_, ec); // of a process that ended during compaction
+        if ((is_new && !journal_().write(0, header)) || (size_ < file_size && !journal_().truncate(size_)) ||
+            (is_new && !journal_().sync()))
+            return failed(describe(errno));
+        if (is_new)
+            static_cast<void>(file::sync_folder(folder_)); // some file systems cannot
         return {};
     }
 
-    /// Copies the pending requests into a new file, which replaces the old. Returns whether it succeeded.
-    /// Blocks other threads only while it copies the requests that were added during the first copy.
-    bool compact() {
-        std::map<outbox::id, place> copied;
-        std::uint64_t end = 0;
-        {
-            const detail::lock guard{mutex_};
-            copied = live_;
-            end = size_;
-        }
-        const std::filesystem::path new_path = beside(".new");
-        std::error_code ec;
-        std::filesystem::remove(new_path, ec);
-        file source, target;
-        if (!source.open(path_, file::use::reading) || !target.open(new_path, file::use::creating))
-            return false;
-        std::string bytes;
-        std::uint64_t size = 0;
-        const auto copy = [&](std::uint64_t offset, std::uint64_t count) {
-            const bool complete =
-                source.read(offset, count, bytes) && bytes.size() == count && target.write(size, bytes);
-            size += count;
-            return complete;
-        };
-        for (auto& [number, location] : copied) {
-            const std::uint64_t offset = size;
-            if (!copy(location.offset, location.size))
-                return false;
-            location.offset = offset;
-        }
-        if (settings_.sync_after && !target.sync())
-            return false;
+    /// Overwrites the state of a request in the journal and, if it is there, in the copy.
+    void write_state(std::uint64_t key, const record_location& location) {
+        const char byte = static_cast<char>(location.state);
+        const std::uint64_t offset = location.offset[current_] + record::state_at;
+        if (!journal_().write(offset, {&byte, 1}))
+            unwritten_.emplace_back(offset, location.state);
+        if (phase_ != phase::idle && key < next_copied_ &&
+            !copy_().write(location.offset[1 - current_] + record::state_at, {&byte, 1}))
+            copy_failed_ = true;
+        if (key == next_copied_)
+            partly_copied_ = 0; // copied again with the new state, or not at all
+    }
 
+    /// Tries again to write states.
+    void write_states() {
+        while (!unwritten_.empty()) {
+            const char byte = static_cast<char>(unwritten_.back().second);
+            if (!journal_().write(unwritten_.back().first, {&byte, 1}))
+                return;
+            unwritten_.pop_back();
+        }
+    }
+
+    /// Waits until everything that has been written is on the disk, and returns 0 or an error of `errno`. One
+    /// of the waiting threads syncs for all that wait.
+    int commit([[maybe_unused]] detail::journal_lock& guard) {
+#ifdef PROMPTLAYER_NO_THREADS
+        return journal_().sync() ? 0 : errno;
+#else
+        const std::shared_ptr<sync_result> round = round_;
+        while (!*round) {
+            if (syncing_) {
+                worker_->synced.wait(guard);
+                continue;
+            }
+            round_ = std::make_shared<sync_result>(); // for what is written from now on
+            syncing_ = true;
+            const file& current = journal_();
+            guard.unlock();
+            const int result = current.sync() ? 0 : errno;
+            guard.lock();
+            *round = result;
+            rewrite_ = rewrite_ || result != 0; // the system may have discarded what it could not write
+            end_syncing();
+        }
+        return **round;
+#endif
+    }
+
+    void begin_syncing([[maybe_unused]] detail::journal_lock& guard) {
+#ifndef PROMPTLAYER_NO_THREADS
+        worker_->synced.wait(guard, [&] { return !syncing_; });
+#endif
+        syncing_ = true;
+    }
+
+    void end_syncing() {
+        syncing_ = false;
+#ifndef PROMPTLAYER_NO_THREADS
+        worker_->synced.notify_all();
+#endif
+    }
+
+    /// Cuts removed requests off the end of the file, which also works on a full disk.
+    void cut_tail() {
+        const std::uint64_t end = locations_.empty() ? record::header_size
+                                                     : locations_.rbegin()->second.offset[current_] +
+                                                           locations_.rbegin()->second.size;
+        if (end == size_ || !journal_().truncate(end))
+            return;
+        size_ = end;
+        std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
+    }
+
+    bool needs_compaction() const {
+        const std::uint64_t half_removed = 2 * live_bytes_ + compaction_threshold;
+        const std::uint64_t near_limit = std::max(live_bytes_ + live_bytes_ / 8, settings_.max_bytes / 2);
+        return rewrite_ || size_ > std::min(half_removed, near_limit) + record::header_size;
+    }
+
+    void begin_copy() {
+        phase_ = phase::copying;
+        next_copied_ = 0;
+        partly_copied_ = 0;
+        copy_size_ = record::header_size;
+        buffer_.resize(slice_size);
+        std::error_code ec;
+        std::filesystem::remove(copy_path_, ec);
+        copy_failed_ = !copy_().open(copy_path_, file::use::new_only) || !copy_().lock() ||
+                       !copy_().write(0, record::header());
+    }
+
+    bool is_copied() const { return locations_.empty() || locations_.rbegin()->first < next_copied_; }
+
+    /// Copies the next records, about `slice_size` of the journal: with one read and one write.
+    void copy_slice() {
+        auto next = locations_.lower_bound(next_copied_);
+        if (next == locations_.end() || copy_failed_)
+            return;
+        next_copied_ = next->first;
+        const std::uint64_t start = next->second.offset[current_] + partly_copied_;
+        std::uint64_t end = start + std::min(slice_size, next->second.size - partly_copied_);
+        auto last = next;
+        if (partly_copied_ == 0 && next->second.size <= slice_size)
+            for (; last != locations_.end(); ++last) {
+                const std::uint64_t record_end = last->second.offset[current_] + last->second.size;
+                if (record_end - start > slice_size)
+                    break;
+                end = record_end;
+            }
+        const auto size = static_cast<std::size_t>(end - start);
+        if (journal_().read(start, buffer_.data(), size) != size) {
+            copy_failed_ = true;
+            return;
+        }
+        const std::size_t other = 1 - current_;
+        if (last == next) { // a part of a large record
+            record_location& location = next->second;
+            if (partly_copied_ == 0)
+                buffer_[record::state_at] = static_cast<char>(location.state);
+            copy_failed_ = !copy_().write(copy_size_ + partly_copied_, {buffer_.data(), size});
+            partly_copied_ += size;
+            if (partly_copied_ == location.size) {
+                location.offset[other] = copy_size_;
+                copy_size_ += std::exchange(partly_copied_, 0);
+                ++next_copied_;
+            }
+            return;
+        }
+        std::size_t used = 0;
+        for (; next != last; ++next) {
+            record_location& location = next->second;
+            const auto from = static_cast<std::size_t>(location.offset[current_] - start);
+            const auto count = static_cast<std::size_t>(location.size);
+            if (from != used)
+                std::memmove(&buffer_[used], &buffer_[from], count);
+            buffer_[used + record::state_at] = static_cast<char>(location.state);
+            location.offset[other] = copy_size_ + used;
+            used += count;
+            next_copied_ = next->first + 1;
+        }
+        copy_failed_ = !copy_().write(copy_size_, {buffer_.data(), used});
+        copy_size_ += used;
+    }
+
+    /// Gives the copy the name of the journal.
+    bool publish() {
+#if defined(_WIN32)
+        std::error_code ec;
+        copy_().close(); // Windows renames neither an open file, nor a file to the name of an open file
+        journal_().close();
+        std::filesystem::rename(copy_path_, path_, ec);
+        return (ec ? journal_() : copy_()).open(path_, file::use::existing) && !ec;
+#else
+        if (journal_().is_at(path_))
+            return ::rename(copy_path_.c_str(), path_.c_str()) == 0;
+        if (file other; other.open(path_, file::use::existing))
+            return other.size() && other.lock() && other.is_at(path_) && // no tracker uses the file
+                   ::link(path_.c_str(), replaced_path_.c_str()) == 0 &&
+                   ::rename(copy_path_.c_str(), path_.c_str()) == 0;
+        // `link` does not replace a file that another tracker creates at this moment.
+        return ::link(copy_path_.c_str(), path_.c_str()) == 0 && ::unlink(copy_path_.c_str()) == 0;
+#endif
+    }
+
+    /// Replaces the journal by the copy, or removes the copy. Runs on the worker. `add` and `begin` that wait
+    /// for the disk wait meanwhile, after the bulk of the copy is on the disk.
+    void finish_copy() noexcept {
+        detail::journal_lock guard{mutex_};
+        const auto sync_copy = [&] {
+            guard.unlock();
+            copy_failed_ = !copy_().sync() || copy_failed_;
+            guard.lock();
+            while (!copy_failed_ && !is_copied()) // what was added meanwhile
+                copy_slice();
+        };
+        if (!copy_failed_)
+            sync_copy();
+        begin_syncing(guard); // so that what is acknowledged is in the synced part of the copy
+        const auto unsynced_since = std::exchange(unsynced_since_, std::nullopt);
+        if (!copy_failed_)
+            sync_copy();
+        const bool succeeded = !copy_failed_ && publish();
+        if (succeeded) {
+            current_ = 1 - current_;
+            size_ = copy_size_;
+            unwritten_.clear();
+            retry_at_.reset();
+            rewrite_ = false;
+        } else {
+            unsynced_since_ = unsynced_since ? unsynced_since : unsynced_since_;
+            retry_at_ = now() + retry_delay;
+        }
+        phase_ = phase::idle;
+        guard.unlock();
+        if (!succeeded) {
+            std::error_code ec;
+            std::filesystem::remove(copy_path_, ec);
+        } else if (file::sync_folder(folder_) && copy_().is_linked()) {
+            static_cast<void>(copy_().truncate(record::header_size)); // another name must not send all again
+        }
+        copy_().close();
+        guard.lock();
+        end_syncing();
+    }
+
+    /// Syncs the journal after `sync_after`. Runs on the worker.
+    void sync_journal() noexcept {
+        if (journal_().sync())
+            return;
         const detail::lock guard{mutex_};
-        const std::uint64_t new_end = size;
-        if (!copy(end, size_ - end) || (syncs_each() && size != new_end && !target.sync()))
-            return false;
-        source.close(); // Windows renames neither an open file, nor a file to the name of an open file
-        target.close();
-        file_.close();
-        std::filesystem::rename(new_path, path_, ec);
-        const bool reopened = file_.open(path_, file::use::writing);
-        if (ec)
-            return false;
-        for (auto& [number, location] : live_)
-            location.offset =
-                location.offset < end ? copied.find(number)->second.offset : location.offset - end + new_end;
-        size_ = size;
-        if (syncs_each())
-            file::sync_folder_of(path_);
-        return reopened;
+        const wall_time time = now();
+        unsynced_since_ = time; // tried again after `sync_after`
+        rewrite_ = true;
+        retry_at_ = time + retry_delay;
     }
 
 public:
@@ -550,24 +992,34 @@ public:
     file_journal& operator=(const file_journal&) = delete;
 
     ~file_journal() override {
+        if (!in_owner_process()) {
+            static_cast<void>(worker_.release());
+            return;
+        }
+        worker_->stop();
+        write_states();
+        std::error_code ec;
+        if (phase_ != phase::idle)
+            std::filesystem::remove(copy_path_, ec);
         if (settings_.sync_after && unsynced_since_)
-            static_cast<void>(file_.sync());
+            static_cast<void>(journal_().sync());
     }
 
-    /// Opens a journal, or creates one in an existing folder. Reads the whole file. Returns `journal_failed`:
-    /// - if the file cannot be read and written;
+    /// Opens a journal, or creates one in an existing folder. Reads the whole file; needs memory for the
+    /// pending requests. Returns `journal_failed`, and a message that says what to do:
+    /// - if the file cannot be read and written, or the disk is full;
     /// - if another tracker has the journal open;
-    /// - if the file is not a journal. The file stays as it is.
+    /// - if the file is not a journal, or a newer version has written it. The file stays as it is.
     static result<std::unique_ptr<file_journal>> open(std::filesystem::path path,
                                                       file_journal_settings settings = {}) {
         std::unique_ptr<file_journal> journal{new file_journal{std::move(path), std::move(settings)}};
-        if (auto started = journal->start(); !started)
-            return std::move(started).error();
+        if (auto loaded = journal->load(); !loaded)
+            return std::move(loaded).error();
         return journal;
     }
 
     /// Returns how many damaged records were skipped when the journal was opened.
-    std::size_t damaged() const noexcept { return damaged_; }
+    std::size_t damaged_records() const noexcept { return damaged_records_; }
 
     /// Returns the size of the file.
     std::uint64_t bytes() const {
@@ -575,78 +1027,131 @@ public:
         return size_;
     }
 
-    std::vector<entry> left() override {
-        const detail::lock guard{mutex_};
-        return std::exchange(left_, {});
+    std::vector<entry> pending() override {
+        return in_owner_process() ? std::exchange(pending_, {}) : std::vector<entry>{};
     }
 
-    result<void> add(outbox::id number, const prepared_request& request) override {
-        record addition{.id = number, .done = false, .path = request.path, .body = request.body};
+    result<void> add(request_number number, const prepared_request& request) override {
+        if (!in_owner_process())
+            return add_failed("the journal belongs to the parent process; open another journal after fork");
+        if (!is_plausible(number, request.path) ||
+            request.body.size() > std::numeric_limits<std::uint32_t>::max())
+            return add_failed("the journal cannot hold this number, path or size");
         const wall_time time = now();
-        addition.created = std::chrono::duration_cast<milliseconds>(time.time_since_epoch()).count();
-        const detail::lock guard{mutex_};
-        const std::uint64_t reserve = record::done_size * (live_.size() + 1); // so that `done` always fits
-        if (addition.size() > std::numeric_limits<std::uint32_t>::max() ||
-            addition.size() + reserve > settings_.max_bytes ||
-            size_ > settings_.max_bytes - addition.size() - reserve)
-            return failed("is full; the request is queued in memory only", "");
-        const place location{size_, addition.size()};
-        if (!append(addition.text()))
-            return failed("cannot be written; the request is queued in memory only");
-        live_.emplace(number, location);
-        live_bytes_ += location.size;
-        if (syncs_each()) {
-            if (!file_.sync())
-                return failed("cannot be synced; the request may be queued in memory only");
-        } else if (!unsynced_since_) {
-            unsynced_since_ = time;
+        const record addition{.idempotent = request.idempotent,
+                              .path_size = request.path.size(),
+                              .body_size = request.body.size(),
+                              .number = number,
+                              .created = to_milliseconds(time),
+                              .content_crc = detail::crc32(request.body, detail::crc32(request.path))};
+        std::string text = addition.head();
+        text.reserve(static_cast<std::size_t>(addition.size()));
+        text.append(request.path).append(request.body);
+
+        detail::journal_lock guard{mutex_};
+        if (size_ > settings_.max_bytes || text.size() > settings_.max_bytes - size_)
+            return add_failed("the journal is full; it may have " + std::to_string(settings_.max_bytes) +
+                              " bytes (max_bytes)");
+        if (!journal_().write(size_, text)) {
+            const int cause = errno;
+            static_cast<void>(
+                journal_().truncate(size_)); // if not: the next record or `open` removes the rest
+            return add_failed(describe(cause));
         }
+        insert({{size_, size_}, text.size(), number, record::state::added});
+        size_ += text.size();
+        if (!journal_().is_at(path_)) {
+            rewrite_ = true;
+            return add_failed("the file was removed or replaced while it was open, and is made anew");
+        }
+        if (!sync_every_write())
+            unsynced_since_ = unsynced_since_.value_or(time);
+        else if (const int cause = commit(guard); cause != 0)
+            return add_failed("the file cannot be synced: " + describe(cause));
         return {};
     }
 
-    void done(outbox::id number) override {
-        const detail::lock guard{mutex_};
-        const auto position = live_.find(number);
-        if (position == live_.end())
+    void begin(request_number number) override {
+        if (!in_owner_process())
             return;
-        forget(position);
-        if (!live_.empty() || tending_ || !empty_file())
-            static_cast<void>(append(record{.id = number}.text())); // on failure, it is sent again once
+        detail::journal_lock guard{mutex_};
+        write_states();
+        const auto key = keys_.find(number);
+        if (key == keys_.end())
+            return;
+        record_location& location = locations_.find(key->second)->second;
+        if (std::exchange(location.state, record::state::begun) == record::state::begun)
+            return;
+        write_state(key->second, location);
+        if (sync_every_write())
+            static_cast<void>(commit(guard));
+        else
+            unsynced_since_ = unsynced_since_.value_or(now());
     }
 
-    std::optional<milliseconds> tend() override {
-        bool compacts = false;
-        {
-            const detail::lock guard{mutex_};
-            const std::uint64_t half_ended = 2 * live_bytes_ + slack;
-            const std::uint64_t near_limit = std::max(live_bytes_ + live_bytes_ / 8, settings_.max_bytes / 2);
-            compacts = size_ > std::max(std::min(half_ended, near_limit), compact_above_);
-            tending_ = compacts;
-        }
-        const bool compacted = compacts && compact();
-        if (compacted && settings_.sync_after && !syncs_each())
-            file::sync_folder_of(path_);
-        bool syncs = false;
-        milliseconds wait{0};
-        {
-            const detail::lock guard{mutex_};
-            tending_ = false;
-            if (compacts)
-                compact_above_ = compacted ? 0 : size_ + slack;
-            if (!unsynced_since_ || !settings_.sync_after)
-                return std::nullopt;
-            const auto passed = std::chrono::duration_cast<milliseconds>(now() - *unsynced_since_);
-            syncs = passed >= *settings_.sync_after || passed < milliseconds{0}; // or the clock jumped back
-            wait = syncs ? *settings_.sync_after : *settings_.sync_after - passed;
-            if (syncs)
-                unsynced_since_.reset();
-        }
-        if (!syncs)
-            return wait;
-        if (file_.sync())
-            return std::nullopt;
+    void remove(request_number number) override {
+        if (!in_owner_process())
+            return;
         const detail::lock guard{mutex_};
-        unsynced_since_ = now();
+        write_states();
+        const auto key = keys_.find(number);
+        if (key == keys_.end())
+            return;
+        const auto position = locations_.find(key->second);
+        position->second.state = record::state::removed;
+        write_state(key->second, position->second);
+        live_bytes_ -= position->second.size;
+        locations_.erase(position);
+        keys_.erase(key);
+    }
+
+    std::optional<milliseconds> maintain() override {
+        if (!in_owner_process())
+            return std::nullopt;
+        const wall_time time = now();
+        std::optional<milliseconds> wait;
+        const auto call_within = [&](milliseconds delay) { wait = std::min(delay, wait.value_or(delay)); };
+        const bool busy = worker_->is_busy();
+        std::function<void()> job;
+        detail::journal_lock guard{mutex_};
+        write_states();
+        if (!unwritten_.empty())
+            call_within(retry_delay);
+        if (busy)
+            call_within(worker_delay);
+        if (phase_ == phase::idle && !busy) {
+            if (!syncing_) // `ftruncate` may wait for `fsync`
+                cut_tail();
+            if (needs_compaction()) {
+                if (!retry_at_ || time >= *retry_at_ || time + retry_delay < *retry_at_) // or set back
+                    begin_copy();
+                else
+                    call_within(std::chrono::ceil<milliseconds>(*retry_at_ - time));
+            }
+        }
+        if (phase_ == phase::copying) {
+            copy_slice();
+            if (!copy_failed_ && !is_copied()) {
+                call_within(milliseconds{0});
+            } else if (!busy) {
+                phase_ = phase::finishing;
+                job = [this] { finish_copy(); };
+            }
+        }
+        if (unsynced_since_ && settings_.sync_after && !busy && !job) {
+            const auto passed = std::chrono::duration_cast<milliseconds>(time - *unsynced_since_);
+            if (passed >= *settings_.sync_after || passed < milliseconds{0}) { // or the clock was set back
+                unsynced_since_.reset();
+                job = [this] { sync_journal(); };
+            } else {
+                call_within(*settings_.sync_after - passed);
+            }
+        }
+        guard.unlock();
+        if (job) {
+            worker_->start(std::move(job));
+            call_within(worker_delay);
+        }
         return wait;
     }
 };

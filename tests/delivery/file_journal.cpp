@@ -1,18 +1,18 @@
-#include <promptlayer.hpp>
 #include <promptlayer/file_journal.hpp>
-
-#include "../support/samples.hpp"
+#include <promptlayer/journal.hpp>
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -20,7 +20,6 @@
 #include <string_view>
 #include <system_error>
 #include <thread>
-#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -35,6 +34,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 // The journal's system calls, which fail on demand.
@@ -60,7 +60,8 @@ struct fault {
 
 static fault open_fault, read_fault, write_fault, truncate_fault, rename_fault, sync_fault;
 static std::atomic<int> syncs{0};
-static std::function<void()> before_sync{};
+static std::atomic<std::uint64_t> bytes_read{0};
+static std::function<void()> before_sync{}, after_open{};
 static std::atomic<bool> all_locks_succeed{false};
 
 extern "C" int open(const char* path, int flags, ...) {
@@ -68,15 +69,21 @@ extern "C" int open(const char* path, int flags, ...) {
     va_start(rest, flags);
     const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
     va_end(rest);
-    return open_fault.takes_effect() ? -1 : ::openat(AT_FDCWD, path, flags, mode);
+    const int descriptor = open_fault.takes_effect() ? -1 : ::openat(AT_FDCWD, path, flags, mode);
+    if (after_open)
+        std::exchange(after_open, nullptr)();
+    return descriptor;
 }
 
-extern "C" ssize_t read(int descriptor, void* to, std::size_t size) {
-    return read_fault.takes_effect() ? -1 : ::syscall(SYS_read, descriptor, to, size);
+extern "C" ssize_t pread(int descriptor, void* to, std::size_t size, off_t offset) {
+    const ssize_t count =
+        read_fault.takes_effect() ? -1 : ::syscall(SYS_pread64, descriptor, to, size, offset);
+    bytes_read += static_cast<std::uint64_t>(std::max<ssize_t>(count, 0));
+    return count;
 }
 
-extern "C" ssize_t write(int descriptor, const void* from, std::size_t size) {
-    return write_fault.takes_effect() ? -1 : ::syscall(SYS_write, descriptor, from, size);
+extern "C" ssize_t pwrite(int descriptor, const void* from, std::size_t size, off_t offset) {
+    return write_fault.takes_effect() ? -1 : ::syscall(SYS_pwrite64, descriptor, from, size, offset);
 }
 
 extern "C" int ftruncate(int descriptor, off_t size) noexcept {
@@ -102,8 +109,7 @@ extern "C" int fsync(int descriptor) {
 namespace pl = promptlayer;
 namespace fs = std::filesystem;
 using namespace std::chrono_literals;
-using test_support::status_response;
-using test_support::valid_request;
+using record = pl::detail::journal_record;
 
 namespace {
 
@@ -125,61 +131,109 @@ struct temporary_folder {
     void write(std::string_view bytes) const { std::ofstream{file(), std::ios::binary} << bytes; }
 };
 
-std::unique_ptr<pl::file_journal> open_journal(const temporary_folder& folder,
+std::unique_ptr<pl::file_journal> open_journal(const fs::path& path,
                                                pl::file_journal_settings settings = {}) {
-    auto result = pl::file_journal::open(folder.file(), std::move(settings));
+    auto result = pl::file_journal::open(path, std::move(settings));
+    INFO(path.string());
     REQUIRE(result);
     return *std::move(result);
 }
 
+std::unique_ptr<pl::file_journal> open_journal(const temporary_folder& folder,
+                                               pl::file_journal_settings settings = {}) {
+    return open_journal(folder.file(), std::move(settings));
+}
+
+/// Returns the message with which `open` refuses the path.
+std::string rejection(const fs::path& path) {
+    const auto rejected = pl::file_journal::open(path);
+    REQUIRE_FALSE(rejected);
+    CHECK(rejected.error().code == pl::errc::journal_failed);
+    return rejected.error().message;
+}
+
+bool contains(std::string_view text, std::string_view part) { return text.find(part) != text.npos; }
+
 pl::prepared_request prepared(std::string body) { return {"/rest/track-prompt", std::move(body)}; }
+
+/// Returns a whole record.
+std::string record_text(pl::request_number number, std::string_view path, std::string_view body) {
+    return record{.path_size = path.size(),
+                  .body_size = body.size(),
+                  .number = number,
+                  .content_crc = pl::detail::crc32(body, pl::detail::crc32(path))}
+        .head()
+        .append(path)
+        .append(body);
+}
 
 /// Returns numbers and bodies of the pending requests, such as "1 a, 3 c".
 std::string pending_in(pl::journal& journal) {
     std::string all;
-    for (const auto& entry : journal.left())
-        all += (all.empty() ? "" : ", ") + std::to_string(entry.id) + " " + entry.request.body;
+    for (const auto& entry : journal.pending())
+        all += (all.empty() ? "" : ", ") + std::to_string(entry.number) + " " + entry.request.body;
     return all;
 }
 
 std::string pending_in(const temporary_folder& folder) { return pending_in(*open_journal(folder)); }
 
-/// A journal that records its calls and can be full.
-struct event_journal final : pl::journal {
-    std::vector<std::string>& events;
-    bool full = false;
-    std::optional<std::chrono::milliseconds> tend_after{};
-    explicit event_journal(std::vector<std::string>& to) : events(to) {}
+/// Calls `maintain` until no work is left. Returns its last result.
+std::optional<std::chrono::milliseconds> maintain(pl::journal& journal) {
+    for (;;) {
+        const auto wait = journal.maintain();
+        if (!wait || *wait > 10ms)
+            return wait;
+        std::this_thread::yield();
+    }
+}
 
-    std::vector<entry> left() override { return {}; }
-    pl::result<void> add(pl::outbox::id id, const pl::prepared_request&) override {
-        events.push_back("added " + std::to_string(id));
-        if (full)
-            return pl::error{.code = pl::errc::journal_failed, .message = "is full"};
+constexpr std::uint64_t empty = record::header_size;
+
+/// A journal in memory: for a program that hands over its requests to another journal, or for tests.
+class memory_journal final : public pl::journal {
+    std::mutex mutex_{};
+    std::map<pl::request_number, entry> entries_{};
+
+public:
+    std::vector<entry> pending() override { return {}; }
+    pl::result<void> add(pl::request_number number, const pl::prepared_request& request) override {
+        const std::lock_guard guard{mutex_};
+        entries_.insert_or_assign(number, entry{.number = number, .request = request});
         return {};
     }
-    void done(pl::outbox::id id) override { events.push_back("done " + std::to_string(id)); }
-    std::optional<std::chrono::milliseconds> tend() override { return tend_after; }
+    void begin(pl::request_number number) override {
+        const std::lock_guard guard{mutex_};
+        if (const auto position = entries_.find(number); position != entries_.end())
+            position->second.begun = true;
+    }
+    void remove(pl::request_number number) override {
+        const std::lock_guard guard{mutex_};
+        entries_.erase(number);
+    }
+    std::optional<std::chrono::milliseconds> maintain() override { return std::nullopt; }
+
+    std::map<pl::request_number, entry> entries() {
+        const std::lock_guard guard{mutex_};
+        return entries_;
+    }
 };
 
-pl::tracker_callbacks report_to(std::vector<std::string>& events) {
-    return {
-        .on_delivered =
-            [&](pl::outbox::id id, const pl::track_response&) {
-                events.push_back("delivered " + std::to_string(id));
-            },
-        .on_failed =
-            [&](const pl::outbox::ended& ended) { events.push_back("failed " + std::to_string(ended.id)); },
-        .on_undelivered = {}};
-}
-
-/// Polls and completes requests until nothing is pending.
-void run_to_end(auto& tracker, pl::outbox::time_point now = pl::outbox::time_point{1h}) {
-    while (tracker.poll(now) > 0)
-        tracker.transport().complete_all();
-}
-
 } // namespace
+
+TEST_CASE("journal: a journal of one's own implements five functions") {
+    memory_journal own;
+    pl::journal& journal = own;
+    CHECK(journal.pending().empty());
+    REQUIRE(journal.add(1, prepared("a")));
+    REQUIRE(journal.add(2, prepared("b")));
+    journal.begin(2);
+    journal.begin(3);
+    journal.remove(1);
+    CHECK_FALSE(journal.maintain());
+    REQUIRE(own.entries().size() == 1);
+    CHECK(own.entries().at(2).begun);
+    CHECK(own.entries().at(2).request == prepared("b"));
+}
 
 TEST_CASE("journal: pending requests are returned at the next start, in order, with their age") {
     const temporary_folder folder;
@@ -192,40 +246,81 @@ TEST_CASE("journal: pending requests are returned at the next start, in order, w
         now += 1s;
         REQUIRE(journal->add(2, prepared("b")));
         REQUIRE(journal->add(7, prepared("")));
-        journal->done(2);
-        journal->done(2);
-        journal->done(5); // an unknown number
+        journal->remove(2);
+        journal->remove(2);
+        journal->remove(5); // an unknown number
     }
     now += 59s;
     {
         const auto journal = open_journal(folder, settings());
-        const auto left = journal->left();
-        REQUIRE(left.size() == 2);
-        CHECK(left[0].id == 1);
-        CHECK(left[0].request == prepared("a"));
-        CHECK(left[0].age == 60s);
-        CHECK(left[1].id == 7);
-        CHECK(left[1].request == prepared(""));
-        CHECK(left[1].age == 59s);
-        CHECK(journal->left().empty());
-        CHECK(journal->damaged() == 0);
+        const auto pending = journal->pending();
+        REQUIRE(pending.size() == 2);
+        CHECK(pending[0].number == 1);
+        CHECK(pending[0].request == prepared("a"));
+        CHECK(pending[0].age == 60s);
+        CHECK(pending[1].number == 7);
+        CHECK(pending[1].request == prepared(""));
+        CHECK(pending[1].age == 59s);
+        CHECK(journal->pending().empty());
+        CHECK(journal->damaged_records() == 0);
     }
     now += 24h * 10'000;
-    CHECK(open_journal(folder, settings())->left()[0].age == 24h * 366);
+    CHECK(open_journal(folder, settings())->pending()[0].age == 24h * 366);
     now -= 24h * 10'001; // set back
-    CHECK(open_journal(folder, settings())->left()[0].age == 0ms);
+    CHECK(open_journal(folder, settings())->pending()[0].age == 0ms);
 }
 
-TEST_CASE("journal: the file is empty once every request is done") {
+TEST_CASE("journal: it keeps whether a request may be sent twice and whether it was begun") {
+    const temporary_folder folder;
+    pl::prepared_request once = prepared("a");
+    once.idempotent = false;
+    {
+        const auto journal = open_journal(folder);
+        REQUIRE(journal->add(1, once));
+        REQUIRE(journal->add(2, once));
+        REQUIRE(journal->add(3, prepared("c")));
+        journal->begin(2);
+        journal->begin(9);
+        REQUIRE(journal->add(4, prepared(std::string(200'000, 'x'))));
+        journal->remove(4);
+    }
+    for (int i = 0; i < 2; ++i) { // also after a compaction
+        const auto journal = open_journal(folder);
+        const auto pending = journal->pending();
+        REQUIRE(pending.size() == 3);
+        CHECK(pending[0].request == once);
+        CHECK_FALSE(pending[0].begun);
+        CHECK(pending[1].request == once);
+        CHECK(pending[1].begun);
+        CHECK(pending[2].request.idempotent);
+        REQUIRE(journal->add(8, prepared(std::string(100'000, 'x'))));
+        REQUIRE(journal->add(9, prepared("y")));
+        journal->remove(8);
+        maintain(*journal);
+        journal->remove(9);
+        CHECK(journal->bytes() < 1'000);
+    }
+}
+
+TEST_CASE("journal: removed requests at the end of the file are cut off") {
     const temporary_folder folder;
     const auto journal = open_journal(folder);
-    for (const pl::outbox::id id : {1U, 2U, 3U})
-        REQUIRE(journal->add(id, prepared("abc")));
-    for (const pl::outbox::id id : {2U, 1U, 3U})
-        journal->done(id);
-    CHECK(journal->bytes() == 0);
-    CHECK(fs::file_size(folder.file()) == 0);
-    REQUIRE(journal->add(4, prepared("d")));
+    REQUIRE(journal->add(1, prepared("abc")));
+    const std::uint64_t first = journal->bytes();
+    for (const pl::request_number number : {2U, 3U, 4U})
+        REQUIRE(journal->add(number, prepared("abc")));
+    journal->remove(3);
+    maintain(*journal);
+    CHECK(journal->bytes() > first);
+    for (const pl::request_number number : {2U, 4U})
+        journal->remove(number);
+    maintain(*journal);
+    CHECK(journal->bytes() == first);
+    CHECK(fs::file_size(folder.file()) == first);
+    journal->remove(1);
+    maintain(*journal);
+    CHECK(journal->bytes() == empty);
+    REQUIRE(journal->add(5, prepared("d")));
     CHECK(fs::file_size(folder.file()) == journal->bytes());
 }
 
@@ -233,32 +328,62 @@ TEST_CASE("journal: a second journal is rejected while the file is open") {
     const temporary_folder folder;
     {
         const auto journal = open_journal(folder);
-        const auto second = pl::file_journal::open(folder.file());
-        REQUIRE_FALSE(second);
-        CHECK(second.error().code == pl::errc::journal_failed);
-        CHECK(second.error().message.find("journal: cannot be locked") != std::string::npos);
+        CHECK(contains(rejection(folder.file()), "journal: the journal is locked by another"));
         REQUIRE(journal->add(1, prepared("a")));
     }
     CHECK(pending_in(folder) == "1 a");
+    CHECK_FALSE(fs::exists(folder.path / "journal.lock"));
 }
 
-TEST_CASE("journal: a foreign file is rejected unchanged; an empty or torn one is accepted") {
+TEST_CASE("journal: a file that is not a journal is rejected, unchanged to the byte") {
     const temporary_folder folder;
-    for (const std::string text : {"{\"prompt_name\":\"a\"}\n", "PL1", "\xFEPL1", " "}) {
+    const std::string header = record::header();
+    std::vector<std::string> foreign{"{\"prompt_name\":\"a\"}\n",
+                                     " ",
+                                     "\xFFPL1",
+                                     std::string{"\xFFPL1"} + std::string(60, 'x'),
+                                     std::string(15, '\0') + "x",
+                                     header.substr(0, 8) + "x",
+                                     record::header(0),
+                                     record_text(1, "/p", "b")};
+    for (std::size_t at = 0; at < header.size(); ++at) { // one byte differs
+        std::string damaged = header + record_text(1, "/p", "b");
+        damaged[at] = static_cast<char>(damaged[at] ^ 1);
+        foreign.push_back(damaged);
+    }
+    for (const std::string& text : foreign) {
         folder.write(text);
-        const auto rejected = pl::file_journal::open(folder.file());
-        REQUIRE_FALSE(rejected);
-        CHECK(rejected.error().code == pl::errc::journal_failed);
+        CHECK(contains(rejection(folder.file()), "the file is not a journal"));
         CHECK(folder.text() == text);
     }
-    for (const std::string& text :
-         {std::string{}, std::string(5000, '\0'), std::string{"\xFF"}, std::string{"\xFFPL1"}}) {
+    for (const std::uint32_t version : {2U, 0xFFFFFFFFU}) {
+        const std::string newer = record::header(version) + "anything";
+        folder.write(newer);
+        CHECK(contains(rejection(folder.file()), "a newer version of this library"));
+        CHECK(folder.text() == newer);
+    }
+    CHECK(std::distance(fs::directory_iterator{folder.path}, {}) == 1);
+}
+
+TEST_CASE("journal: an empty file, zeros, or a torn header become a journal") {
+    const temporary_folder folder;
+    const std::string header = record::header();
+    for (const std::string& text : {std::string{}, std::string(5000, '\0'), std::string{"\x89"},
+                                    header.substr(0, 8), header.substr(0, 15), header}) {
         folder.write(text);
         CHECK(pending_in(folder).empty());
-        CHECK(folder.text().empty());
+        CHECK(folder.text() == header);
     }
-    CHECK_FALSE(pl::file_journal::open(folder.path / "none" / "journal"));
-    CHECK_FALSE(pl::file_journal::open(folder.path));
+    folder.write(std::string(5000, '\0'));
+    CHECK_FALSE(pl::file_journal::open(folder.file(), {.max_bytes = 4999}));
+}
+
+TEST_CASE("journal: the header is the documented one") {
+    CHECK(pl::detail::crc32("123456789") == 0xCBF43926U);
+    CHECK(pl::detail::crc32("56789", pl::detail::crc32("1234")) == 0xCBF43926U);
+    const std::string header = record::header();
+    CHECK(header.substr(0, 12) == std::string{"\x89PLJ\r\n\x1A\n\1\0\0\0", 12});
+    CHECK(record::get(header.substr(12)) == pl::detail::crc32(header.substr(0, 12)));
 }
 
 TEST_CASE("journal: a file cut at any byte keeps its whole records and accepts new ones") {
@@ -281,7 +406,7 @@ TEST_CASE("journal: a file cut at any byte keeps its whole records and accepts n
         {
             const auto journal = open_journal(folder);
             CHECK(pending_in(*journal) == expected);
-            CHECK(journal->damaged() == 0);
+            CHECK(journal->damaged_records() == 0);
             REQUIRE(journal->add(9, prepared("later")));
         }
         CHECK(pending_in(folder) == expected + (expected.empty() ? "" : ", ") + "9 later");
@@ -300,13 +425,13 @@ TEST_CASE("journal: a damaged byte costs only its record, which is counted") {
         REQUIRE(journal->add(3, prepared("ccc")));
     }
     const std::string whole = folder.text();
-    for (std::size_t at = 0; at < second; ++at) {
+    for (std::size_t at = empty; at < second; ++at) {
         for (const int bit : {0x01, 0x80}) {
             std::string damaged = whole;
             damaged[at] = static_cast<char>(damaged[at] ^ bit);
             folder.write(damaged);
             const auto journal = open_journal(folder);
-            CHECK(journal->damaged() == 1);
+            CHECK(journal->damaged_records() == 1);
             CHECK(pending_in(*journal) == (at < first ? "2 bbb, 3 ccc" : "1 aaa, 3 ccc"));
         }
     }
@@ -315,56 +440,98 @@ TEST_CASE("journal: a damaged byte costs only its record, which is counted") {
     folder.write(last);
     {
         const auto journal = open_journal(folder);
-        CHECK(journal->damaged() == 1);
+        CHECK(journal->damaged_records() == 1);
         CHECK(pending_in(*journal) == "1 aaa, 2 bbb");
     }
     folder.write(whole.substr(0, first) + "something else" + whole.substr(first));
     const auto journal = open_journal(folder);
-    CHECK(journal->damaged() == 1);
+    CHECK(journal->damaged_records() == 1);
     CHECK(pending_in(*journal) == "1 aaa, 2 bbb, 3 ccc");
-}
-
-TEST_CASE("journal: a damaged first byte does not make the file a foreign one") {
-    const temporary_folder folder;
-    REQUIRE(open_journal(folder)->add(1, prepared("a")));
-    std::string damaged = folder.text();
-    damaged[0] = 'x';
-    folder.write(damaged);
-    const auto journal = open_journal(folder);
-    CHECK(journal->damaged() == 1);
-    CHECK(pending_in(*journal).empty());
 }
 
 TEST_CASE("journal: a record with a foreign path or number is damaged, so the key stays here") {
     const temporary_folder folder;
-    using record = pl::detail::journal_record;
-    const auto record_text = [](pl::outbox::id id, std::string_view path) {
-        return record{.id = id, .done = false, .path = path, .body = "b"}.text();
-    };
-    const pl::outbox::id largest = ~pl::outbox::id{0};
-    folder.write(record_text(0, "/p") + record_text(largest, "/p") + record_text(1, "@evil.example/") +
-                 record_text(2, "/a\r\nb") + record_text(3, "/a b") + record_text(4, "") +
-                 record_text(5, "/p"));
+    const pl::request_number largest = ~pl::request_number{0};
+    folder.write(record::header() + record_text(0, "/p", "b") + record_text(largest, "/p", "b") +
+                 record_text(largest / 2, "/p", "b") + record_text(1, "@evil.example/", "b") +
+                 record_text(2, "/a\r\nb", "b") + record_text(3, "/a b", "b") + record_text(4, "", "b") +
+                 record_text(5, "/p", "b") + record_text(5, "/p", "another") +
+                 record_text(largest / 2 - 1, "/p", "b"));
     const auto journal = open_journal(folder);
-    CHECK(journal->damaged() == 6);
-    CHECK(pending_in(*journal) == "5 b");
+    CHECK(journal->damaged_records() == 8);
+    CHECK(pending_in(*journal) == "5 b, " + std::to_string(largest / 2 - 1) + " b");
+    for (const auto& [number, path] : {std::pair<pl::request_number, std::string>{0, "/p"},
+                                       {largest, "/p"},
+                                       {7, "@evil.example/"},
+                                       {7, "/" + std::string(65'535, 'p')}})
+        CHECK_FALSE(journal->add(number, {path, "b"}));
+    CHECK(journal->add(7, {"/" + std::string(65'534, 'p'), "b"}));
 }
 
-TEST_CASE("journal: a record of impossible size is damaged") {
+TEST_CASE("journal: opening reads a hostile file in linear time") {
     const temporary_folder folder;
-    using record = pl::detail::journal_record;
-    for (const std::size_t size : {0U, 7U, 9U, 19U}) {
-        std::string checked;
-        record::put(checked, size, 4);
-        checked.append(size, 'x');
-        std::string bytes{record::marker};
-        record::put(bytes, pl::detail::crc32(checked), 4);
-        folder.write(bytes + checked);
+    std::string markers{record::header()}, heads{record::header()}, large{record::header()};
+    constexpr std::size_t size = 4 * 1024 * 1024;
+    while (markers.size() < size)
+        markers += std::string{record::marker} + "\xFF\xFF";
+    for (pl::request_number number = 1; heads.size() < size; ++number) // valid heads, which overlap
+        heads += record{.body_size = size - heads.size() - 100, .number = number}.head();
+    for (pl::request_number number = 1; large.size() < size; ++number) // valid heads, beyond the end
+        large += record{.body_size = 0xFFFFFFFF, .number = number}.head();
+    for (const std::string* text : {&markers, &heads, &large}) {
+        folder.write(*text);
+        const std::clock_t start = std::clock();
+#ifdef __linux__
+        bytes_read = 0;
+#endif
         const auto journal = open_journal(folder);
-        CHECK(journal->damaged() == 1);
-        CHECK(pending_in(*journal).empty());
+        CHECK(journal->pending().empty());
+        CHECK(journal->damaged_records() > 0);
+#ifdef __linux__
+        CHECK(bytes_read < 3 * text->size());
+#endif
+        CHECK(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC < 20); // quadratic: hours
     }
-    CHECK(pl::detail::crc32("123456789") == 0xCBF43926U);
+}
+
+TEST_CASE("journal: records larger than its buffers are kept") {
+    const temporary_folder folder;
+    std::string body;
+    for (int i = 0; body.size() < 3'000'000; ++i)
+        body += std::to_string(i);
+    {
+        const auto journal = open_journal(folder);
+        REQUIRE(journal->add(1, prepared(std::string(14'000'000, 'x'))));
+        REQUIRE(journal->add(2, prepared(body)));
+        REQUIRE(journal->add(3, prepared(body + "3")));
+        REQUIRE(journal->add(4, prepared("d")));
+        journal->remove(1);
+        SUBCASE("without a compaction") {}
+        SUBCASE("in a compaction") { maintain(*journal); }
+        SUBCASE("begun and removed while they are partly copied") {
+            const auto pass = [&](int slices) {
+                for (int i = 0; i < slices; ++i)
+                    CHECK(journal->maintain() == 0ms);
+            };
+            pass(5);
+            journal->begin(2);
+            pass(12 + 5); // again from the start, and a part of the next record
+            REQUIRE(journal->add(6, prepared("f")));
+            journal->remove(3);
+            journal->remove(4);
+            REQUIRE(journal->add(3, prepared(body + "3")));
+            REQUIRE(journal->add(4, prepared("d")));
+            maintain(*journal);
+            journal->remove(6);
+        }
+    }
+    const auto journal = open_journal(folder);
+    CHECK(journal->damaged_records() == 0);
+    const auto pending = journal->pending();
+    REQUIRE(pending.size() == 3);
+    CHECK(pending[0].request.body == body);
+    CHECK(pending[1].request.body == body + "3");
+    CHECK(pending[2].request.body == "d");
 }
 
 TEST_CASE("journal: compaction bounds a growing file and keeps pending requests") {
@@ -373,21 +540,24 @@ TEST_CASE("journal: compaction bounds a growing file and keeps pending requests"
         const auto journal = open_journal(folder);
         REQUIRE(journal->add(1, prepared("first")));
         std::uint64_t largest = 0;
-        for (pl::outbox::id id = 2; id < 5'000; ++id) {
-            REQUIRE(journal->add(id, prepared(std::string(200, 'x'))));
-            if (id != 2'500)
-                journal->done(id);
+        for (pl::request_number number = 2; number < 5'000; ++number) {
+            REQUIRE(journal->add(number, prepared(std::string(200, 'x'))));
+            REQUIRE(journal->add(10'000 + number, prepared("y")));
+            if (number != 2'500)
+                journal->remove(number);
+            if (number > 2)
+                journal->remove(9'999 + number);
             largest = std::max(largest, journal->bytes());
-            journal->tend();
+            maintain(*journal);
         }
         CHECK(largest > 64 * 1024);
         CHECK(largest < 80 * 1024);
-        REQUIRE(journal->add(9'999, prepared("last")));
-        journal->done(2'500);
+        REQUIRE(journal->add(99'999, prepared("last")));
+        journal->remove(2'500);
         CHECK(fs::file_size(folder.file()) == journal->bytes());
     }
     CHECK_FALSE(fs::exists(folder.path / "journal.new"));
-    CHECK(pending_in(folder) == "1 first, 9999 last");
+    CHECK(pending_in(folder) == "1 first, 14999 y, 99999 last");
 }
 
 TEST_CASE("journal: the remains of an interrupted compaction are removed") {
@@ -396,66 +566,100 @@ TEST_CASE("journal: the remains of an interrupted compaction are removed") {
     std::ofstream{folder.path / "journal.new"} << "half";
     CHECK(pending_in(folder) == "1 a");
     CHECK_FALSE(fs::exists(folder.path / "journal.new"));
-}
-
-TEST_CASE("journal: requests added and done during a compaction are not lost") {
-    const temporary_folder folder;
-    std::string expected;
     {
         const auto journal = open_journal(folder);
-        std::atomic<bool> ends{false};
-        std::thread maintenance{[&] {
-            while (!ends)
-                journal->tend();
-        }};
-        REQUIRE(journal->add(1, prepared("1")));
-        for (pl::outbox::id id = 2; id < 20'000; ++id) {
-            CHECK(journal->add(id, prepared(std::to_string(id))));
-            if (id % 1'000 != 0)
-                journal->done(id);
+        REQUIRE(journal->add(2, prepared(std::string(1'000'000, 'x'))));
+        REQUIRE(journal->add(3, prepared(std::string(400'000, 'x'))));
+        journal->remove(2);
+        CHECK(journal->maintain() == 0ms);
+        CHECK(fs::exists(folder.path / "journal.new"));
+        journal->remove(3);
+    } // closed during a compaction
+    CHECK_FALSE(fs::exists(folder.path / "journal.new"));
+    CHECK(pending_in(folder) == "1 a");
+}
+
+TEST_CASE("journal: many threads add while requests are begun, removed and compacted") {
+    const temporary_folder folder;
+    for (const std::chrono::milliseconds sync_after : {1000ms, 0ms}) {
+        std::string expected;
+        constexpr int threads = 4, count = 1'000;
+        {
+            const auto journal = open_journal(folder, {.sync_after = sync_after});
+            std::vector<std::atomic<int>> added(threads);
+            std::vector<std::thread> producers;
+            for (int producer = 0; producer < threads; ++producer)
+                producers.emplace_back([&, producer] {
+                    for (int i = 1; i <= count; ++i) {
+                        CHECK(journal->add(static_cast<pl::request_number>(i * threads + producer),
+                                           prepared(std::string(500, 'x'))));
+                        added[static_cast<std::size_t>(producer)] = i;
+                    }
+                });
+            for (int i = 1; i <= count; ++i)
+                for (int producer = 0; producer < threads; ++producer) {
+                    while (added[static_cast<std::size_t>(producer)] < i) {
+                        journal->maintain();
+                        std::this_thread::yield();
+                    }
+                    const auto number = static_cast<pl::request_number>(i * threads + producer);
+                    if (i % 100 == 0)
+                        journal->begin(number);
+                    else
+                        journal->remove(number);
+                }
+            for (auto& producer : producers)
+                producer.join();
+            maintain(*journal);
+            CHECK(journal->bytes() < 150'000);
         }
-        ends = true;
-        maintenance.join();
-        CHECK(journal->bytes() < 1'000'000);
+        const auto journal = open_journal(folder);
+        CHECK(journal->damaged_records() == 0);
+        const auto pending = journal->pending();
+        CHECK(pending.size() == threads * count / 100);
+        for (const auto& entry : pending) {
+            CHECK(entry.number / threads % 100 == 0);
+            CHECK(entry.begun);
+            journal->remove(entry.number);
+        }
     }
-    expected = "1 1";
-    for (int id = 1'000; id < 20'000; id += 1'000)
-        expected += ", " + std::to_string(id) + " " + std::to_string(id);
-    CHECK(pending_in(folder) == expected);
 }
 
 TEST_CASE("journal: the file stays within its limit; a request that does not fit is an error") {
     const temporary_folder folder;
     const auto journal = open_journal(folder, {.max_bytes = 1'000});
-    pl::outbox::id id = 0;
+    pl::request_number number = 0;
     pl::result<void> added{};
-    while ((added = journal->add(++id, prepared("abc"))))
-        REQUIRE(id < 100);
+    while ((added = journal->add(++number, prepared("abc"))))
+        REQUIRE(number < 100);
     CHECK(added.error().code == pl::errc::journal_failed);
-    CHECK(added.error().message.find("is full") != std::string::npos);
-    CHECK(id > 10);
-    journal->done(id); // this one was not added
-    for (pl::outbox::id other = 1; other < id; ++other) {
-        journal->done(other);
-        CHECK(fs::file_size(folder.file()) <= 1'000);
-    }
-    CHECK(journal->bytes() == 0);
-    const std::size_t most = 1'000 - 20 - 32 - std::string_view{"/rest/track-prompt"}.size();
+    CHECK(contains(added.error().message, "the journal is full; it may have 1000 bytes (max_bytes)"));
+    CHECK(number > 10);
+    journal->remove(number); // this one was not added
+    for (pl::request_number other = 1; other < number; ++other)
+        journal->remove(other);
+    CHECK(fs::file_size(folder.file()) <= 1'000);
+    maintain(*journal);
+    CHECK(journal->bytes() == empty);
+    const std::size_t most =
+        1'000 - empty - record::head_size - std::string_view{"/rest/track-prompt"}.size();
     CHECK_FALSE(journal->add(500, prepared(std::string(most + 1, 'x'))));
     CHECK(journal->add(501, prepared(std::string(most, 'x'))));
 }
 
-TEST_CASE("journal: compaction runs before finished requests fill the file") {
+TEST_CASE("journal: compaction runs before removed requests fill the file") {
     const temporary_folder folder;
     for (const std::uint64_t most : {10'000U, 200'000U}) {
         const auto journal = open_journal(folder, {.max_bytes = most});
         REQUIRE(journal->add(1, prepared(std::string(static_cast<std::size_t>(most) / 2, 'x'))));
-        for (pl::outbox::id id = 2; id < 3'000; ++id) {
-            REQUIRE(journal->add(id, prepared(std::string(200, 'x'))));
-            journal->done(id);
-            journal->tend();
+        REQUIRE(journal->add(2, prepared("y")));
+        for (pl::request_number number = 3; number < 3'000; ++number) {
+            REQUIRE(journal->add(number, prepared(std::string(200, 'x'))));
+            journal->remove(number - 1);
+            maintain(*journal);
         }
-        journal->done(1);
+        journal->remove(1);
+        journal->remove(2'999);
     }
 }
 
@@ -469,34 +673,31 @@ TEST_CASE("journal: the file stays locked and in place when the working director
         other.write("of the user");
         REQUIRE(relative);
         pl::file_journal& journal = **relative;
-        REQUIRE(journal.add(1, prepared("a")));
-        REQUIRE(journal.add(2, prepared(std::string(200'000, 'x'))));
-        journal.done(2);
-        journal.tend();
+        REQUIRE(journal.add(1, prepared(std::string(200'000, 'x'))));
+        REQUIRE(journal.add(2, prepared("b")));
+        journal.remove(1);
+        maintain(journal);
         CHECK(journal.bytes() < 100);
         CHECK_FALSE(pl::file_journal::open(folder.path / ".." / folder.path.filename() / "journal"));
     }
     fs::current_path(before);
     CHECK(other.text() == "of the user");
-    CHECK(pending_in(folder) == "1 a");
-    CHECK_FALSE(pl::file_journal::open(""));
+    CHECK(pending_in(folder) == "2 b");
 }
 
-TEST_CASE("journal: a path without a file name is rejected, and no lock file is created") {
+TEST_CASE("journal: a path without a file name or in a missing folder is rejected") {
     const temporary_folder folder;
     const fs::path before = fs::current_path();
     fs::current_path(folder.path);
-    for (const fs::path& path : {fs::path{}, folder.path, folder.path / "", fs::path{"."}, fs::path{".."}}) {
-        const auto rejected = pl::file_journal::open(path);
-        REQUIRE_FALSE(rejected);
-        CHECK(rejected.error().message.find("is not a file") != std::string::npos);
-    }
+    for (const fs::path& path : {fs::path{}, folder.path, folder.path / "", fs::path{"."}, fs::path{".."}})
+        CHECK(contains(rejection(path), "this is not a file; use the path of a file"));
+    CHECK(
+        contains(rejection(folder.path / "none" / "journal"), "the folder does not exist; create it first"));
     fs::current_path(before);
     CHECK(fs::is_empty(folder.path));
-    CHECK_FALSE(fs::exists(fs::path{folder.path} += ".lock"));
 }
 
-TEST_CASE("journal: tend returns the time until its next call, even if the clock is set back") {
+TEST_CASE("journal: maintain returns the time until its next call, even if the clock is set back") {
     const temporary_folder folder;
     std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
     const auto with = [&](std::optional<std::chrono::milliseconds> sync_after) {
@@ -505,30 +706,111 @@ TEST_CASE("journal: tend returns the time until its next call, even if the clock
     for (const auto never_or_each : {std::optional<std::chrono::milliseconds>{}, std::optional{0ms}}) {
         const auto journal = open_journal(folder, with(never_or_each));
         REQUIRE(journal->add(1, prepared("a")));
-        CHECK_FALSE(journal->tend());
-        journal->done(1);
+        CHECK_FALSE(journal->maintain());
+        journal->remove(1);
     }
     const auto journal = open_journal(folder, with(1s));
-    CHECK_FALSE(journal->tend());
+    CHECK_FALSE(journal->maintain());
     REQUIRE(journal->add(1, prepared("a")));
-    CHECK(journal->tend() == 1s);
+    CHECK(journal->maintain() == 1s);
     now += 400ms;
     REQUIRE(journal->add(2, prepared("b")));
-    CHECK(journal->tend() == 600ms);
+    CHECK(journal->maintain() == 600ms);
     now += 600ms;
-    CHECK_FALSE(journal->tend());
+    CHECK(journal->maintain() <= 10ms); // syncs
+    CHECK_FALSE(maintain(*journal));
     REQUIRE(journal->add(3, prepared("c")));
     now -= 1h;
-    CHECK_FALSE(journal->tend());
+    CHECK(journal->maintain() <= 10ms);
+    CHECK_FALSE(maintain(*journal));
+    journal->begin(3);
+    CHECK(journal->maintain() == 1s);
 }
 
 #ifdef __linux__
 
+namespace {
+
+/// Limits the size of files to `bytes` until it is destroyed.
+class size_limit {
+    rlimit unlimited_{};
+
+public:
+    explicit size_limit(std::uint64_t bytes) {
+        std::signal(SIGXFSZ, SIG_IGN);
+        ::getrlimit(RLIMIT_FSIZE, &unlimited_);
+        rlimit limited = unlimited_;
+        limited.rlim_cur = static_cast<rlim_t>(bytes);
+        ::setrlimit(RLIMIT_FSIZE, &limited);
+    }
+    ~size_limit() { ::setrlimit(RLIMIT_FSIZE, &unlimited_); }
+};
+
+/// Runs `action` in a child process and returns its result.
+int in_child(const std::function<int()>& action) {
+    const pid_t child = ::fork();
+    if (child == 0)
+        ::_exit(action());
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
+}
+
+/// Adds and removes requests, so that the next `maintain` compacts.
+void need_compaction(pl::journal& journal) {
+    REQUIRE(journal.add(1'000, prepared(std::string(200'000, 'x'))));
+    REQUIRE(journal.add(1'001, prepared("z")));
+    journal.remove(1'000);
+}
+
+} // namespace
+
 TEST_CASE("journal: a pipe or a device is rejected") {
     const temporary_folder folder;
     REQUIRE(::mkfifo(folder.file().c_str(), 0600) == 0);
-    CHECK(pl::file_journal::open(folder.file()).error().message.find("is not a file") != std::string::npos);
-    CHECK_FALSE(pl::file_journal::open("/dev/zero"));
+    for (const fs::path& path : {folder.file(), fs::path{"/dev/zero"}, fs::path{"/dev/full"}})
+        CHECK(contains(rejection(path), "this is not a file"));
+}
+
+TEST_CASE("journal: the message of open says what to do") {
+    const temporary_folder folder;
+    for (const auto& [cause, message] :
+         {std::pair{EROFS, "the file system is read-only; use another path"},
+          {EACCES, "no permission to read and write the file; change its permissions or its folder's"},
+          {EISDIR, "this is not a file"},
+          {ENOSPC, "the disk is full; make room"},
+          {EMFILE, "Too many open files"}}) {
+        open_fault.fail(cause);
+        CHECK(contains(rejection(folder.file()), message));
+    }
+    folder.write("");
+    fs::permissions(folder.file(), fs::perms::owner_read);
+    open_fault.fail(EACCES);
+    CHECK(contains(rejection(folder.file()), "the file is read-only; make it writable or use another path"));
+    fs::permissions(folder.file(), fs::perms::owner_all);
+    write_fault.fail(ENOSPC); // exactly at the header
+    CHECK(contains(rejection(folder.file()), "the disk is full; make room"));
+    CHECK(pending_in(folder).empty());
+    fs::create_symlink("loop", folder.path / "loop");
+    CHECK(contains(rejection(folder.path / "loop" / "journal"), "loop"));
+}
+
+TEST_CASE("journal: a file that cannot be read, truncated or synced is an error, unchanged") {
+    const temporary_folder folder;
+    REQUIRE(open_journal(folder)->add(1, prepared("a")));
+    std::ofstream{folder.file(), std::ios::app} << "torn";
+    const std::string before = folder.text();
+    for (int first = 0; first < 2; ++first) {
+        read_fault.fail(EIO, 1, 0);
+        CHECK(contains(rejection(folder.file()), "Input/output error"));
+    }
+    truncate_fault.fail(EIO);
+    CHECK(contains(rejection(folder.file()), "Input/output error"));
+    CHECK(folder.text() == before);
+    CHECK(pending_in(folder) == "1 a");
+    fs::remove(folder.file());
+    sync_fault.fail(EIO);
+    CHECK(contains(rejection(folder.file()), "Input/output error"));
 }
 
 TEST_CASE("journal: a symbolic link beside the file is not followed") {
@@ -536,10 +818,8 @@ TEST_CASE("journal: a symbolic link beside the file is not followed") {
     std::ofstream{folder.path / "victim"} << "mine";
     const auto journal = open_journal(folder);
     fs::create_symlink(folder.path / "victim", folder.path / "journal.new");
-    REQUIRE(journal->add(1, prepared("a")));
-    REQUIRE(journal->add(2, prepared(std::string(200'000, 'x'))));
-    journal->done(2);
-    journal->tend();
+    need_compaction(*journal);
+    maintain(*journal);
     CHECK(journal->bytes() < 100);
     CHECK(fs::is_regular_file(fs::symlink_status(folder.file())));
     std::string mine;
@@ -547,80 +827,280 @@ TEST_CASE("journal: a symbolic link beside the file is not followed") {
     CHECK(mine == "mine");
 }
 
+TEST_CASE("journal: a journal is locked by all its names, also after a compaction") {
+    const temporary_folder folder, other;
+    fs::create_symlink(folder.file(), other.path / "symlink"); // to a file that does not exist yet
+    {
+        const auto journal = open_journal(other.path / "symlink");
+        fs::create_hard_link(folder.file(), other.path / "hard link");
+        REQUIRE(journal->add(1, prepared("a")));
+        const std::vector<fs::path> names{folder.file(), other.path / "symlink", other.path / "hard link"};
+        for (const fs::path& name : names) {
+            CHECK(contains(rejection(name), "by another tracker of this process"));
+            CHECK(in_child([&] { return contains(rejection(name), "by another process"); }) == 1);
+        }
+        need_compaction(*journal);
+        maintain(*journal);
+        CHECK(journal->bytes() < 200);
+        CHECK(fs::is_symlink(other.path / "symlink"));
+        CHECK_FALSE(pl::file_journal::open(folder.file()));
+        CHECK_FALSE(pl::file_journal::open(other.path / "symlink"));
+        CHECK(pending_in(*open_journal(other.path / "hard link")).empty()); // another journal from now on
+    }
+    CHECK(pending_in(folder) == "1 a, 1001 z");
+}
+
+TEST_CASE("journal: a file that is replaced while it is opened is opened again") {
+    const temporary_folder folder;
+    REQUIRE(open_journal(folder)->add(1, prepared("old")));
+    fs::copy_file(folder.file(), folder.path / "saved");
+    after_open = [&] { fs::rename(folder.path / "saved", folder.file()); };
+    const auto journal = open_journal(folder);
+    CHECK(pending_in(*journal) == "1 old");
+    CHECK_FALSE(pl::file_journal::open(folder.file()));
+    CHECK(journal->add(2, prepared("b"))); // the path names the locked file
+}
+
+TEST_CASE("journal: a removed file is an error of add, and is made anew with what is pending") {
+    const temporary_folder folder;
+    {
+        const auto journal = open_journal(folder);
+        REQUIRE(journal->add(1, prepared("a")));
+        REQUIRE(journal->add(2, prepared("b")));
+        fs::remove(folder.file());
+        const auto added = journal->add(3, prepared("c"));
+        REQUIRE_FALSE(added);
+        CHECK(contains(added.error().message, "the file was removed or replaced while it was open"));
+        journal->remove(1);
+        {
+            const auto other = open_journal(folder); // of another tracker: it is not replaced
+            maintain(*journal);
+            REQUIRE(other->add(7, prepared("other")));
+            CHECK(journal->maintain() <= 1s);
+            other->remove(7);
+        }
+        fs::remove(folder.file());
+    }
+    for (const bool replaced : {false, true}) {
+        std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
+        const auto journal = open_journal(folder, {.now = [&] { return now; }});
+        REQUIRE(journal->add(1, prepared("a")));
+        fs::remove(folder.file());
+        if (replaced)
+            folder.write("of the user");
+        CHECK_FALSE(journal->add(2, prepared("b")));
+        journal->remove(1);
+        maintain(*journal);
+        REQUIRE(journal->add(3, prepared("c")));
+        std::string moved;
+        std::ifstream{folder.path / "journal.replaced"} >> moved;
+        CHECK(moved == (replaced ? "of" : ""));
+        CHECK_FALSE(pl::file_journal::open(folder.file()));
+        fs::copy_file(folder.file(), folder.path / "copy", fs::copy_options::overwrite_existing);
+        CHECK(pending_in(*open_journal(folder.path / "copy")) == "2 b, 3 c");
+        journal->remove(2);
+        journal->remove(3);
+    }
+    // A second file is not moved over the first.
+    const auto journal = open_journal(folder);
+    fs::remove(folder.file());
+    folder.write("of another user");
+    CHECK_FALSE(journal->add(1, prepared("a")));
+    CHECK(maintain(*journal) <= 1s);
+    CHECK_FALSE(journal->add(2, prepared("b")));
+    CHECK(folder.text() == "of another user");
+}
+
+TEST_CASE("journal: a child of fork does not write the journal") {
+    const temporary_folder folder;
+    {
+        auto journal = open_journal(folder, {.sync_after = 1ms});
+        REQUIRE(journal->add(1, prepared("a")));
+        while (journal->maintain()) // starts the worker
+            std::this_thread::yield();
+        const std::string before = folder.text();
+        CHECK(in_child([&] {
+                  const auto added = journal->add(2, prepared("b"));
+                  const bool refused =
+                      !added && contains(added.error().message, "the journal belongs to the parent process");
+                  journal->begin(1);
+                  journal->remove(1);
+                  const bool idle = !journal->maintain() && journal->pending().empty();
+                  journal.reset();
+                  return refused && idle && !pl::file_journal::open(folder.file()) ? 7 : 1;
+              }) == 7);
+        CHECK(folder.text() == before);
+        CHECK_FALSE(pl::file_journal::open(folder.file()));
+        REQUIRE(journal->add(3, prepared("c")));
+    }
+    CHECK(pending_in(folder) == "1 a, 3 c");
+}
+
 TEST_CASE("journal: its files are private to the user, whatever the umask") {
     const temporary_folder folder;
     const auto before = ::umask(0);
     {
         const auto journal = open_journal(folder);
-        ::umask(before);
-        REQUIRE(journal->add(1, prepared(std::string(70'000, 'x'))));
-        REQUIRE(journal->add(2, prepared("b")));
-        journal->done(1);
-        journal->tend(); // a new file
+        const auto check = [&] {
+            struct stat status {};
+            REQUIRE(::stat(folder.file().c_str(), &status) == 0);
+            CHECK((status.st_mode & 0777U) == 0600U);
+        };
+        check();
+        need_compaction(*journal);
+        maintain(*journal); // a new file
         CHECK(journal->bytes() < 100);
+        check();
     }
-    for (const char* name : {"journal", "journal.lock"}) {
-        struct stat status {};
-        REQUIRE(::stat((folder.path / name).c_str(), &status) == 0);
-        CHECK((status.st_mode & 0777U) == 0600U);
-    }
+    ::umask(before);
 }
 
 TEST_CASE("journal: a full disk is an error and loses no other request") {
     const temporary_folder folder;
-    std::signal(SIGXFSZ, SIG_IGN);
-    rlimit unlimited{};
-    ::getrlimit(RLIMIT_FSIZE, &unlimited);
     {
         const auto journal = open_journal(folder);
         REQUIRE(journal->add(1, prepared("a")));
         REQUIRE(journal->add(2, prepared("b")));
-        rlimit limited = unlimited;
-        limited.rlim_cur = static_cast<rlim_t>(journal->bytes()) + 25; // a part of the next record fits
-        ::setrlimit(RLIMIT_FSIZE, &limited);
-        const auto rejected = journal->add(3, prepared("c"));
-        journal->done(1); // fits
-        journal->done(2); // empties the file
-        CHECK(journal->bytes() == 0);
-        REQUIRE(journal->add(4, prepared("d")));
-        REQUIRE(journal->add(5, prepared("e")));
-        CHECK_FALSE(journal->add(6, prepared("f")));
-        CHECK_FALSE(journal->add(7, prepared("g")));
-        journal->done(4);
-        ::setrlimit(RLIMIT_FSIZE, &unlimited);
-        REQUIRE_FALSE(rejected);
-        CHECK(rejected.error().code == pl::errc::journal_failed);
-        CHECK(rejected.error().message.find("cannot be written") != std::string::npos);
-        CHECK(fs::file_size(folder.file()) == journal->bytes());
+        {
+            const size_limit limit{journal->bytes() + 40}; // a part of the next record fits
+            const auto rejected = journal->add(3, prepared("c"));
+            REQUIRE_FALSE(rejected);
+            CHECK(rejected.error().code == pl::errc::journal_failed);
+            CHECK(contains(rejected.error().message, "the request is queued in memory only"));
+            CHECK(fs::file_size(folder.file()) == journal->bytes());
+            journal->remove(1); // needs no room
+            journal->remove(2);
+            maintain(*journal);
+            CHECK(journal->bytes() == empty);
+            REQUIRE(journal->add(4, prepared("d")));
+            REQUIRE(journal->add(5, prepared("e")));
+            CHECK_FALSE(journal->add(6, prepared("f")));
+            journal->remove(4);
+        }
         REQUIRE(journal->add(8, prepared("h")));
     }
     CHECK(pending_in(folder) == "5 e, 8 h");
+    write_fault.fail(ENOSPC);
+    const auto rejected = open_journal(folder)->add(9, prepared("i"));
+    REQUIRE_FALSE(rejected);
+    CHECK(contains(rejected.error().message, "the disk is full; make room"));
 }
 
-TEST_CASE("journal: a compaction without disk space keeps the file and is retried later") {
+TEST_CASE("journal: what was removed on a full disk is not pending once there is room") {
     const temporary_folder folder;
-    rlimit unlimited{};
-    ::getrlimit(RLIMIT_FSIZE, &unlimited);
-    std::signal(SIGXFSZ, SIG_IGN);
+    std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
     {
-        const auto journal = open_journal(folder);
-        REQUIRE(journal->add(1, prepared("a")));
-        REQUIRE(journal->add(2, prepared(std::string(200'000, 'x'))));
-        journal->done(2);
-        rlimit limited = unlimited;
-        limited.rlim_cur = 10;
-        ::setrlimit(RLIMIT_FSIZE, &limited);
-        journal->tend();
-        CHECK(journal->bytes() > 200'000);
-        ::setrlimit(RLIMIT_FSIZE, &unlimited);
-        journal->tend(); // not again at once
-        CHECK(journal->bytes() > 200'000);
-        REQUIRE(journal->add(3, prepared(std::string(70'000, 'x'))));
-        journal->done(3);
-        journal->tend();
-        CHECK(journal->bytes() < 100);
+        const auto journal = open_journal(folder, {.now = [&] { return now; }});
+        for (pl::request_number number = 1; number <= 200; ++number)
+            REQUIRE(journal->add(number, prepared(std::to_string(number))));
+        write_fault.fail(ENOSPC, 1'000'000); // not even a byte can be overwritten
+        for (pl::request_number number = 2; number <= 199; ++number)
+            journal->remove(number);
+        CHECK_FALSE(journal->add(201, prepared("201")));
+        CHECK(journal->maintain() <= 1s);
+        SUBCASE("and maintain writes it") {
+            write_fault.count = 0;
+            journal->maintain();
+        }
+        SUBCASE("and the destructor writes it") { write_fault.count = 0; }
+        SUBCASE("and a compaction leaves it out") {
+            write_fault.count = 0;
+            need_compaction(*journal);
+            maintain(*journal);
+            journal->remove(1'001);
+        }
+        SUBCASE("and another request does not get its byte") {
+            journal->remove(200);
+            maintain(*journal); // cuts
+            write_fault.count = 0;
+            REQUIRE(journal->add(200, prepared("200")));
+        }
     }
-    CHECK(pending_in(folder) == "1 a");
+    CHECK(pending_in(folder) == "1 1, 200 200");
+}
+
+TEST_CASE("journal: a compaction without disk space keeps the file and is retried after a second") {
+    const temporary_folder folder;
+    std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
+    {
+        const auto journal = open_journal(folder, {.sync_after = std::nullopt, .now = [&] { return now; }});
+        REQUIRE(journal->add(1, prepared("a")));
+        need_compaction(*journal);
+        {
+            const size_limit limit{10};
+            CHECK(maintain(*journal) == 1s);
+            CHECK(journal->bytes() > 200'000);
+            CHECK_FALSE(fs::exists(folder.path / "journal.new"));
+        }
+        now += 989ms;
+        CHECK(maintain(*journal) == 11ms); // not again at once
+        CHECK(journal->bytes() > 200'000);
+        now += 11ms;
+        CHECK_FALSE(maintain(*journal));
+        CHECK(journal->bytes() < 200);
+    }
+    CHECK(pending_in(folder) == "1 a, 1001 z");
+}
+
+TEST_CASE("journal: a compaction that fails at any step changes nothing and is retried later") {
+    const temporary_folder folder;
+    std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
+    std::string expected = "1 a, 1001 z";
+    {
+        const auto journal = open_journal(folder, {.sync_after = 0ms, .now = [&] { return now; }});
+        REQUIRE(journal->add(1, prepared("a")));
+        need_compaction(*journal);
+        fault* injected = nullptr;
+        SUBCASE("the copy cannot be created") { (injected = &open_fault)->fail(EMFILE); }
+        SUBCASE("a folder has the name of the copy") {
+            fs::create_directories(folder.path / "journal.new" / "full");
+        }
+        SUBCASE("the file cannot be read") { (injected = &read_fault)->fail(EIO); }
+        SUBCASE("the copy cannot be written") { (injected = &write_fault)->fail(ENOSPC); }
+        SUBCASE("the records cannot be written") { (injected = &write_fault)->fail(ENOSPC, 1, 1); }
+        SUBCASE("the copy cannot be synced") { (injected = &sync_fault)->fail(EIO); }
+        SUBCASE("the copy cannot be synced the second time") { (injected = &sync_fault)->fail(EIO, 1, 1); }
+        SUBCASE("a request added during the compaction cannot be copied") {
+            injected = &write_fault;
+            before_sync = [&] {
+                std::thread{[&] {
+                    std::ofstream{folder.path / "journal.new", std::ios::app}.flush();
+                    CHECK(journal->add(2, prepared("b")));
+                    write_fault.fail(ENOSPC);
+                }}.join();
+            };
+            expected += ", 2 b";
+        }
+        SUBCASE("the copy cannot be renamed") { (injected = &rename_fault)->fail(EACCES); }
+        const std::uint64_t before = journal->bytes();
+        CHECK(maintain(*journal) == 1s);
+        if (injected)
+            CHECK(injected->count == 0);
+        CHECK(journal->bytes() >= before);
+        CHECK(fs::is_directory(folder.path / "journal.new") == fs::exists(folder.path / "journal.new"));
+        fs::remove_all(folder.path / "journal.new");
+        now += 1s;
+        CHECK_FALSE(maintain(*journal));
+        CHECK(journal->bytes() < 300);
+        CHECK(journal->add(7, prepared("g")));
+        expected += ", 7 g";
+    }
+    CHECK(pending_in(folder) == expected);
+}
+
+TEST_CASE("journal: requests added during the sync of a compaction are acknowledged after it") {
+    const temporary_folder folder;
+    {
+        const auto journal = open_journal(folder, {.sync_after = 0ms});
+        REQUIRE(journal->add(1, prepared("a")));
+        need_compaction(*journal);
+        std::thread producer;
+        before_sync = [&] { producer = std::thread{[&] { CHECK(journal->add(2, prepared("b"))); }}; };
+        maintain(*journal);
+        producer.join();
+        CHECK(journal->bytes() < 300);
+    }
+    CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
 }
 
 TEST_CASE("journal: the disk is synced for each request, after a delay, or never") {
@@ -634,28 +1114,29 @@ TEST_CASE("journal: the disk is synced for each request, after a delay, or never
             counts += std::to_string(syncs - before);
         };
         std::unique_ptr<pl::file_journal> journal;
-        open_journal(folder); // the folder knows the file now
-        count(
+        count( // the file and its folder
             [&] { journal = open_journal(folder, {.sync_after = sync_after, .now = [&] { return now; }}); });
-        count([&] { REQUIRE(journal->add(1, prepared("a"))); });
-        count([&] { REQUIRE(journal->add(2, prepared(std::string(70'000, 'x')))); });
-        count([&] { journal->tend(); });
+        count([&] { REQUIRE(journal->add(1, prepared(std::string(70'000, 'x')))); });
+        count([&] { REQUIRE(journal->add(2, prepared("b"))); });
+        count([&] { maintain(*journal); });
         now += 1s;
-        count([&] { journal->tend(); });
-        count([&] { journal->done(2); });
-        count([&] { journal->tend(); }); // compacts, and syncs the new file and its folder
+        count([&] { maintain(*journal); });
+        count([&] { journal->begin(2); });
+        count([&] { journal->begin(2); });
+        count([&] { journal->remove(1); });
+        count([&] { maintain(*journal); }); // compacts, and syncs the new file twice and its folder
         REQUIRE(journal->add(3, prepared("c")));
-        journal->done(1);
+        journal->remove(1);
         count([&] { journal = nullptr; });
         fs::remove(folder.file());
         return counts;
     };
-    CHECK(counted(0ms) == "11100020");
-    CHECK(counted(1s) == "10001021");
-    CHECK(counted(std::nullopt) == "00000000");
+    CHECK(counted(0ms) == "2110010030");
+    CHECK(counted(1s) == "2000100031");
+    CHECK(counted(std::nullopt) == "2000000030");
 }
 
-TEST_CASE("journal: a failed sync is an error for its request and is retried later") {
+TEST_CASE("journal: a failed sync is an error for its request, and the file is made anew") {
     const temporary_folder folder;
     std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
     {
@@ -663,19 +1144,20 @@ TEST_CASE("journal: a failed sync is an error for its request and is retried lat
         sync_fault.fail(EIO);
         const auto added = journal->add(1, prepared("a"));
         REQUIRE_FALSE(added);
-        CHECK(added.error().message.find("cannot be synced") != std::string::npos);
-        journal->done(1);
-        CHECK(journal->bytes() == 0);
+        CHECK(contains(added.error().message, "cannot be synced: Input/output error"));
+        journal->remove(1);
+        maintain(*journal);
+        CHECK(journal->bytes() == empty);
     }
     const auto journal = open_journal(folder, {.sync_after = 1s, .now = [&] { return now; }});
     REQUIRE(journal->add(1, prepared("a")));
     now += 1s;
     sync_fault.fail(EIO);
-    CHECK(journal->tend() == 1s);
+    CHECK(maintain(*journal) == 1s);
     now += 1s;
     const int before = syncs;
-    CHECK_FALSE(journal->tend());
-    CHECK(syncs == before + 1);
+    CHECK_FALSE(maintain(*journal));
+    CHECK(syncs == before + 3); // a compaction
 }
 
 TEST_CASE("journal: a second journal of the process is rejected even if flock always succeeds") {
@@ -683,9 +1165,7 @@ TEST_CASE("journal: a second journal of the process is rejected even if flock al
     all_locks_succeed = true;
     {
         const auto journal = open_journal(folder);
-        const auto second = pl::file_journal::open(folder.file());
-        REQUIRE_FALSE(second);
-        CHECK(second.error().message.find("cannot be locked") != std::string::npos);
+        CHECK(contains(rejection(folder.file()), "locked by another tracker of this process"));
         CHECK_FALSE(pl::file_journal::open(folder.file())); // the end of the second does not unlock the file
         REQUIRE(journal->add(1, prepared("a")));
     }
@@ -697,62 +1177,23 @@ TEST_CASE("journal: an interrupted system call is repeated") {
     const temporary_folder folder;
     open_fault.fail(EINTR, 2);
     {
-        const auto journal = open_journal(folder);
+        const auto journal = open_journal(folder, {.sync_after = 0ms});
         write_fault.fail(EINTR, 2);
+        sync_fault.fail(EINTR, 2);
         REQUIRE(journal->add(1, prepared("a")));
     }
     read_fault.fail(EINTR, 2);
     CHECK(pending_in(folder) == "1 a");
-    CHECK(open_fault.count + write_fault.count + read_fault.count == 0);
-}
-
-TEST_CASE("journal: a file that cannot be found, read or truncated is an error, unchanged") {
-    const temporary_folder folder;
-    const auto rejected = [&](const fs::path& path) {
-        const auto result = pl::file_journal::open(path);
-        REQUIRE_FALSE(result);
-        CHECK(result.error().code == pl::errc::journal_failed);
-        return result.error().message;
-    };
-    fs::create_symlink("loop", folder.path / "loop");
-    CHECK(rejected(folder.path / "loop" / "journal").find("cannot be found: ") != std::string::npos);
-    REQUIRE(open_journal(folder)->add(1, prepared("a")));
-    std::ofstream{folder.file(), std::ios::app} << "torn";
-    const std::string before = folder.text();
-    read_fault.fail(EIO);
-    CHECK(rejected(folder.file()).find("cannot be opened: ") != std::string::npos);
-    truncate_fault.fail(EIO);
-    CHECK(rejected(folder.file()).find("cannot be truncated: ") != std::string::npos);
-    CHECK(folder.text() == before);
-    CHECK(pending_in(folder) == "1 a");
-}
-
-TEST_CASE("journal: the last request is marked as done if the file cannot be emptied") {
-    const temporary_folder folder;
-    {
-        const auto journal = open_journal(folder);
-        REQUIRE(journal->add(1, prepared("a")));
-        truncate_fault.fail(EIO);
-        journal->done(1);
-        CHECK(journal->bytes() > 0);
-    }
-    CHECK(pending_in(folder).empty());
+    CHECK(open_fault.count + write_fault.count + read_fault.count + sync_fault.count == 0);
 }
 
 TEST_CASE("journal: a half-written record is overwritten, or removed at the next start") {
     const temporary_folder folder;
-    std::signal(SIGXFSZ, SIG_IGN);
-    rlimit unlimited{};
-    ::getrlimit(RLIMIT_FSIZE, &unlimited);
     const auto add_half = [&](pl::file_journal& journal) {
-        rlimit limited = unlimited;
-        limited.rlim_cur = static_cast<rlim_t>(journal.bytes()) + 25;
-        ::setrlimit(RLIMIT_FSIZE, &limited);
+        const size_limit limit{journal.bytes() + 40};
         truncate_fault.fail(EIO);
-        const auto rejected = journal.add(2, prepared("b"));
-        ::setrlimit(RLIMIT_FSIZE, &unlimited);
-        CHECK_FALSE(rejected);
-        CHECK(fs::file_size(folder.file()) == journal.bytes() + 25);
+        CHECK_FALSE(journal.add(2, prepared("b")));
+        CHECK(fs::file_size(folder.file()) == journal.bytes() + 40);
     };
     {
         const auto journal = open_journal(folder);
@@ -764,430 +1205,31 @@ TEST_CASE("journal: a half-written record is overwritten, or removed at the next
     }
     const auto journal = open_journal(folder);
     CHECK(pending_in(*journal) == "1 a, 3 c");
-    CHECK(journal->damaged() == 0);
+    CHECK(journal->damaged_records() == 0);
     CHECK(fs::file_size(folder.file()) == journal->bytes());
 }
 
-TEST_CASE("journal: a compaction that fails at any step changes nothing and is retried later") {
-    const temporary_folder folder;
-    std::string expected = "1 a";
-    {
-        const auto journal = open_journal(folder, {.sync_after = 0ms});
-        REQUIRE(journal->add(1, prepared("a")));
-        REQUIRE(journal->add(2, prepared(std::string(200'000, 'x'))));
-        journal->done(2);
-        fault* injected = nullptr;
-        SUBCASE("the file cannot be opened") { (injected = &open_fault)->fail(EMFILE); }
-        SUBCASE("the copy cannot be made") { (injected = &open_fault)->fail(EMFILE, 1, 1); }
-        SUBCASE("a folder has the name of the copy") {
-            fs::create_directories(folder.path / "journal.new" / "full");
-        }
-        SUBCASE("the file cannot be read") { (injected = &read_fault)->fail(EIO); }
-        SUBCASE("the copy cannot be written") { (injected = &write_fault)->fail(ENOSPC); }
-        SUBCASE("the copy cannot be synced") { (injected = &sync_fault)->fail(EIO); }
-        SUBCASE("a request added during the compaction cannot be copied") {
-            injected = &write_fault;
-            before_sync = [&] {
-                REQUIRE(journal->add(3, prepared("c")));
-                write_fault.fail(ENOSPC);
-            };
-            expected += ", 3 c";
-        }
-        SUBCASE("the copy with a request added during the compaction cannot be synced") {
-            injected = &sync_fault;
-            before_sync = [&] {
-                REQUIRE(journal->add(3, prepared("c")));
-                sync_fault.fail(EIO, 1, 1); // not the sync in progress
-            };
-            expected += ", 3 c";
-        }
-        SUBCASE("the copy cannot be renamed") { (injected = &rename_fault)->fail(EACCES); }
-        journal->tend();
-        CHECK((!injected || injected->count == 0));
-        CHECK(journal->bytes() > 200'000);
-        CHECK(fs::file_size(folder.file()) == journal->bytes());
-        fs::remove_all(folder.path / "journal.new");
-        journal->tend(); // not again at once
-        CHECK(journal->bytes() > 200'000);
-        REQUIRE(journal->add(4, prepared(std::string(70'000, 'x'))));
-        journal->done(4);
-        journal->tend();
-        CHECK(journal->bytes() < 200);
-        CHECK(fs::file_size(folder.file()) == journal->bytes());
-    }
-    CHECK(pending_in(folder) == expected);
-}
-
-TEST_CASE("journal: a file that cannot be reopened after compaction is reopened for the next add") {
+TEST_CASE("journal: maintain reads and copies at most about 256 KiB in one call") {
     const temporary_folder folder;
     {
         const auto journal = open_journal(folder);
-        REQUIRE(journal->add(1, prepared("a")));
-        REQUIRE(journal->add(2, prepared(std::string(200'000, 'x'))));
-        journal->done(2);
-        open_fault.fail(EMFILE, 2, 2); // the compaction opens the file and its copy first
-        journal->tend();
-        CHECK(journal->bytes() < 100);
-        const auto rejected = journal->add(3, prepared("c"));
-        REQUIRE_FALSE(rejected);
-        CHECK(rejected.error().message.find("cannot be written") != std::string::npos);
-        CHECK(open_fault.count == 0);
-        REQUIRE(journal->add(4, prepared("d")));
+        for (pl::request_number number = 1; number <= 3'000; ++number)
+            REQUIRE(journal->add(number, prepared(std::string(1'000, 'x'))));
+        for (pl::request_number number = 1; number <= 2'500; number += 2) // every other
+            journal->remove(number);
+        for (pl::request_number number = 1; number <= 1'000; ++number)
+            journal->remove(number);
     }
-    CHECK(pending_in(folder) == "1 a, 4 d");
+    const auto journal = open_journal(folder, {.max_bytes = 4'000'000});
+    int calls = 0;
+    for (std::optional<std::chrono::milliseconds> wait{0ms}; wait == 0ms; ++calls) {
+        const std::uint64_t before = bytes_read;
+        wait = journal->maintain();
+        CHECK(bytes_read - before <= 256 * 1024);
+    }
+    CHECK(calls >= 5);
+    CHECK(calls <= 9);
+    maintain(*journal);
+    CHECK(journal->bytes() < 1'500'000);
 }
-
 #endif
-
-TEST_CASE("journal: a polled tracker delivers an earlier tracker's requests under their numbers") {
-    const temporary_folder folder;
-    std::vector<std::string> events;
-    const auto make_tracker = [&](const char* key) {
-        return std::make_unique<pl::polled_tracker<pl::testing::recording_async_transport>>(
-            pl::config{.api_key = key}, pl::testing::recording_async_transport{}, report_to(events),
-            pl::outbox_settings{}, open_journal(folder));
-    };
-    pl::outbox::time_point now{1h};
-    {
-        const auto tracker = make_tracker("pl_very_secret");
-        for (std::int64_t id = 1; id <= 3; ++id)
-            REQUIRE(tracker->track_prompt(valid_request(id)));
-        tracker->poll(now, 2);
-        tracker->transport().complete_all();
-        tracker->poll(now, 0);
-        REQUIRE(events == std::vector<std::string>{"delivered 1", "delivered 2"});
-        CHECK(folder.text().find(R"("request_id":3)") != std::string::npos);
-        CHECK(folder.text().find("very_secret") == std::string::npos);
-    }
-    const auto tracker = make_tracker("pl_other");
-    CHECK(tracker->pending() == 1);
-    CHECK(tracker->stats().pushed == 1);
-    CHECK(tracker->track_prompt(valid_request(4)).value() == 4);
-    run_to_end(*tracker, now);
-    CHECK(events == std::vector<std::string>{"delivered 1", "delivered 2", "delivered 3", "delivered 4"});
-    CHECK(tracker->transport().requests()[0].body.find(R"("request_id":3)") != std::string::npos);
-    CHECK(fs::file_size(folder.file()) == 0);
-}
-
-TEST_CASE("journal: a background tracker delivers earlier requests while eight threads add") {
-    const temporary_folder folder;
-    pl::background_settings limits;
-    limits.close_timeout = 0ms;
-    std::vector<std::string> events;
-    {
-        pl::background_tracker tracker{pl::config{.api_key = "pl_key"},
-                                       pl::testing::recording_transport{},
-                                       {},
-                                       limits,
-                                       open_journal(folder)};
-        tracker.pause();
-        for (std::int64_t id = 1; id <= 3; ++id)
-            REQUIRE(tracker.track_prompt(valid_request(id)));
-        CHECK(tracker.close(0ms).size() == 3);
-    }
-    const auto recorded = std::make_shared<pl::testing::recording_transport>();
-    pl::background_tracker tracker{
-        pl::config{.api_key = "pl_key"},
-        pl::transport_from([=](const pl::http_request& sent) { return recorded->send(sent); }),
-        report_to(events), limits, open_journal(folder)};
-    std::vector<std::thread> producers;
-    for (int i = 0; i < 8; ++i)
-        producers.emplace_back([&] {
-            for (int k = 0; k < 100; ++k)
-                CHECK(tracker.track_prompt(valid_request(100)));
-        });
-    for (std::thread& producer : producers)
-        producer.join();
-    CHECK(tracker.flush(20s));
-    CHECK(tracker.stats().delivered == 803);
-    CHECK(events.front() == "delivered 1");
-    CHECK(recorded->requests().size() == 803);
-    std::ignore = tracker.close(0ms);
-    CHECK(fs::file_size(folder.file()) == 0);
-}
-
-TEST_CASE("journal: a request is done before its delivery is reported and after its failure is") {
-    std::vector<std::string> events;
-    const auto expected =
-        std::vector<std::string>{"added 1", "done 1", "delivered 1", "added 2", "failed 2", "done 2"};
-    SUBCASE("polled") {
-        pl::polled_tracker tracker{pl::config{.api_key = "pl_key"},
-                                   pl::testing::recording_async_transport{},
-                                   report_to(events),
-                                   {},
-                                   std::make_unique<event_journal>(events)};
-        tracker.transport().respond(status_response(200));
-        tracker.transport().respond(status_response(400));
-        pl::outbox::time_point now{1h};
-        for (int i = 0; i < 2; ++i) {
-            REQUIRE(tracker.track_prompt(valid_request()));
-            run_to_end(tracker, now += 1s);
-        }
-        CHECK(events == expected);
-    }
-    SUBCASE("in the background") {
-        pl::testing::recording_transport recorded;
-        recorded.respond(status_response(200));
-        recorded.respond(status_response(400));
-        pl::background_tracker tracker{pl::config{.api_key = "pl_key"},
-                                       std::move(recorded),
-                                       report_to(events),
-                                       {},
-                                       std::make_unique<event_journal>(events)};
-        for (int i = 0; i < 2; ++i) {
-            tracker.pause(); // or it may be completed before it is added
-            REQUIRE(tracker.track_prompt(valid_request()));
-            tracker.resume();
-            CHECK(tracker.flush(20s));
-        }
-        CHECK(events == expected);
-    }
-}
-
-TEST_CASE("journal: a failing journal is reported to the caller, and the request is delivered") {
-    std::vector<std::string> events;
-    auto full = std::make_unique<event_journal>(events);
-    full->full = true;
-    SUBCASE("polled") {
-        pl::polled_tracker tracker{pl::config{.api_key = "pl_key"},
-                                   pl::testing::recording_async_transport{},
-                                   report_to(events),
-                                   {},
-                                   std::move(full)};
-        CHECK(tracker.track_prompt(valid_request()).error().code == pl::errc::journal_failed);
-        run_to_end(tracker);
-    }
-    SUBCASE("in the background") {
-        pl::background_tracker tracker{pl::config{.api_key = "pl_key"},
-                                       pl::testing::recording_transport{},
-                                       report_to(events),
-                                       {},
-                                       std::move(full)};
-        tracker.pause();
-        CHECK(tracker.track_prompt(valid_request()).error().code == pl::errc::journal_failed);
-        tracker.resume();
-        CHECK(tracker.flush(20s));
-    }
-    CHECK(events == std::vector<std::string>{"added 1", "done 1", "delivered 1"});
-}
-
-TEST_CASE("journal: a request that the queue rejects is not added") {
-    std::vector<std::string> events;
-    const auto check = [&](auto& tracker) {
-        tracker.pause();
-        CHECK(tracker.track_prompt(valid_request()));
-        CHECK(tracker.track_prompt(valid_request()).error().code == pl::errc::queue_full);
-        if constexpr (requires { tracker.close(0ms); })
-            CHECK(tracker.close(0ms).size() == 1);
-        else
-            CHECK(tracker.close().size() == 1);
-        CHECK(tracker.track_prompt(valid_request()).error().code == pl::errc::closed);
-        CHECK(events == std::vector<std::string>{"added 1"});
-    };
-    SUBCASE("polled") {
-        pl::polled_tracker tracker{pl::config{.api_key = "pl_key"},
-                                   pl::testing::recording_async_transport{},
-                                   {},
-                                   {.max_requests = 1},
-                                   std::make_unique<event_journal>(events)};
-        check(tracker);
-    }
-    SUBCASE("in the background") {
-        pl::background_settings limits;
-        limits.outbox.max_requests = 1;
-        pl::background_tracker tracker{pl::config{.api_key = "pl_key"},
-                                       pl::testing::recording_transport{},
-                                       {},
-                                       limits,
-                                       std::make_unique<event_journal>(events)};
-        check(tracker);
-    }
-}
-
-TEST_CASE("journal: a request dropped for a newer one is done") {
-    std::vector<std::string> events;
-    pl::polled_tracker tracker{pl::config{.api_key = "pl_key"},
-                               pl::testing::recording_async_transport{},
-                               report_to(events),
-                               {.max_requests = 1, .drop_oldest = true},
-                               std::make_unique<event_journal>(events)};
-    REQUIRE(tracker.track_prompt(valid_request()));
-    REQUIRE(tracker.track_prompt(valid_request()));
-    run_to_end(tracker);
-    CHECK(events ==
-          std::vector<std::string>{"added 1", "added 2", "failed 1", "done 1", "done 2", "delivered 2"});
-}
-
-TEST_CASE("journal: a background tracker tends it when due and contains its exceptions") {
-    struct insistent_journal final : pl::journal {
-        std::mutex& mutex;
-        std::condition_variable& condition;
-        int& tended;
-
-        insistent_journal(std::mutex& m, std::condition_variable& c, int& tracker)
-            : mutex(m), condition(c), tended(tracker) {}
-        std::vector<entry> left() override { return {}; }
-        pl::result<void> add(pl::outbox::id, const pl::prepared_request&) override { return {}; }
-        void done(pl::outbox::id) override {
-#ifndef DOCTEST_CONFIG_NO_EXCEPTIONS_BUT_WITH_ALL_ASSERTS
-            throw 1;
-#endif
-        }
-        std::optional<std::chrono::milliseconds> tend() override {
-            const std::lock_guard guard{mutex};
-            ++tended;
-            condition.notify_all();
-            return 1ms;
-        }
-    };
-    std::mutex mutex;
-    std::condition_variable condition;
-    int tended = 0;
-    pl::background_tracker tracker{pl::config{.api_key = "pl_key"},
-                                   pl::testing::recording_transport{},
-                                   {},
-                                   {},
-                                   std::make_unique<insistent_journal>(mutex, condition, tended)};
-    REQUIRE(tracker.track_prompt(valid_request()));
-    CHECK(tracker.flush(20s));
-    CHECK(tracker.stats().delivered == 1);
-    std::unique_lock guard{mutex};
-    CHECK(condition.wait_for(guard, 20s, [&] { return tended > 10; }));
-}
-
-TEST_CASE("journal: a background tracker does not wait for the journal if a request is due") {
-    std::vector<std::string> events;
-    auto journal = std::make_unique<event_journal>(events);
-    journal->tend_after = 1h;
-    pl::testing::recording_transport recorded;
-    recorded.respond(status_response(503));
-    pl::background_settings limits;
-    limits.outbox.retry.initial_delay = 20ms;
-    pl::background_tracker tracker{
-        pl::config{.api_key = "pl_key"}, std::move(recorded), {}, limits, std::move(journal)};
-    REQUIRE(tracker.track_prompt(valid_request()));
-    CHECK(tracker.flush(20s));
-}
-
-TEST_CASE("journal: a background tracker tends it after an add while there was nothing to send") {
-    struct slow_journal final : pl::journal {
-        std::atomic<int>& tended_after_add;
-        std::atomic<bool> added{false};
-
-        explicit slow_journal(std::atomic<int>& count) : tended_after_add(count) {}
-        std::vector<entry> left() override { return {}; }
-        pl::result<void> add(pl::outbox::id, const pl::prepared_request&) override {
-            std::this_thread::sleep_for(2ms); // time for the tracker's thread to look and to go to sleep
-            added = true;
-            return {};
-        }
-        void done(pl::outbox::id) override {}
-        std::optional<std::chrono::milliseconds> tend() override {
-            tended_after_add += added ? 1 : 0;
-            return std::nullopt;
-        }
-    };
-    std::atomic<int> tended{0};
-    pl::background_settings limits;
-    limits.close_timeout = 0ms;
-    pl::background_tracker tracker{pl::config{.api_key = "pl_key"},
-                                   pl::testing::recording_transport{},
-                                   {},
-                                   limits,
-                                   std::make_unique<slow_journal>(tended)};
-    tracker.pause();
-    REQUIRE(tracker.track_prompt(valid_request()));
-    for (int i = 0; i < 20'000 && tended == 0; ++i)
-        std::this_thread::sleep_for(1ms);
-    CHECK(tended > 0);
-}
-
-TEST_CASE("journal: an invalid config uses up no attempt of a pending request") {
-    const temporary_folder folder;
-    REQUIRE(open_journal(folder)->add(1, prepared(R"({"prompt_name":"a","request_id":1})")));
-    std::vector<std::string> events;
-    {
-        pl::polled_tracker tracker{pl::config{},
-                                   pl::testing::recording_async_transport{},
-                                   report_to(events),
-                                   {},
-                                   open_journal(folder)};
-        tracker.poll(pl::outbox::time_point{1h});
-        tracker.poll(pl::outbox::time_point{1h});
-        REQUIRE(tracker.paused_by());
-        CHECK(tracker.paused_by()->code == pl::errc::invalid_config);
-        CHECK(tracker.pending() == 1);
-    }
-    {
-        pl::background_tracker tracker{
-            pl::config{}, pl::testing::recording_transport{}, report_to(events), {}, open_journal(folder)};
-        CHECK_FALSE(tracker.flush(20s));
-        REQUIRE(tracker.reconfigure({.api_key = "pl_key"}));
-        CHECK(tracker.flush(20s));
-    }
-    CHECK(events == std::vector<std::string>{"delivered 1"});
-}
-
-TEST_CASE("journal: close returns a dropped, unreported request, and the journal forgets it") {
-    const temporary_folder folder;
-    {
-        pl::polled_tracker tracker{pl::config{.api_key = "pl_key"},
-                                   pl::testing::recording_async_transport{},
-                                   {},
-                                   {.max_requests = 1, .drop_oldest = true},
-                                   open_journal(folder)};
-        REQUIRE(tracker.track_prompt(valid_request()));
-        REQUIRE(tracker.track_prompt(valid_request()));
-        const auto left = tracker.close();
-        REQUIRE(left.size() == 2);
-        CHECK(left[0].id == 1);
-        CHECK(left[0].fate == pl::fate::dropped);
-        CHECK(left[1].id == 2);
-        CHECK(left[1].fate == pl::fate::handed_back);
-    }
-    const auto journal = open_journal(folder)->left();
-    REQUIRE(journal.size() == 1);
-    CHECK(journal[0].id == 2);
-}
-
-TEST_CASE("journal: pending requests may exceed the limits; new ones wait until there is room") {
-    const temporary_folder folder;
-    {
-        const auto journal = open_journal(folder);
-        for (const pl::outbox::id id : {1U, 2U, 3U})
-            REQUIRE(journal->add(id, prepared(R"({"prompt_name":"a","request_id":1})")));
-    }
-    std::vector<std::string> events;
-    pl::polled_tracker tracker{pl::config{.api_key = "pl_key"},
-                               pl::testing::recording_async_transport{},
-                               report_to(events),
-                               {.max_requests = 2},
-                               open_journal(folder)};
-    CHECK(tracker.pending() == 3);
-    CHECK(tracker.track_prompt(valid_request()).error().code == pl::errc::queue_full);
-    pl::outbox::time_point now{1h};
-    tracker.poll(now, 2);
-    tracker.transport().complete_all();
-    tracker.poll(now, 0);
-    CHECK(tracker.pending() == 1);
-    CHECK(tracker.track_prompt(valid_request()).value() == 4);
-}
-
-TEST_CASE("journal: a request pending for more than a day gets one more attempt") {
-    const temporary_folder folder;
-    std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
-    const auto settings = [&] { return pl::file_journal_settings{.now = [&] { return now; }}; };
-    REQUIRE(open_journal(folder, settings())->add(1, prepared(R"({"prompt_name":"a","request_id":1})")));
-    now += 25h;
-    std::vector<std::string> events;
-    pl::polled_tracker tracker{pl::config{.api_key = "pl_key"},
-                               pl::testing::recording_async_transport{},
-                               report_to(events),
-                               {},
-                               open_journal(folder, settings())};
-    tracker.transport().respond(status_response(503));
-    run_to_end(tracker);
-    CHECK(events == std::vector<std::string>{"failed 1"});
-    CHECK(tracker.transport().requests().size() == 1);
-    CHECK(fs::file_size(folder.file()) == 0);
-}
