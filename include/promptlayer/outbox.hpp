@@ -11,6 +11,7 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include <memory>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -121,8 +123,8 @@ private:
     /// What failed attempts of a request have shown.
     struct failure_history {
         error last{};
-        std::uint32_t refusals = 0; // 401 and 403, with the present config
-        std::uint64_t config_number = 0;
+        std::uint32_t refusals = 0; // 401 and 403, with the config of `config_number`
+        std::uint32_t config_number = 0;
         std::uint64_t healthy_at_first_refusal = 0; // value of `healthy_count_` then
         std::uint64_t healthy_at_last_failure = 0;
         bool is_at_fault = false; // the request failed again although another succeeded
@@ -133,22 +135,22 @@ private:
         time_point created{};
         time_point due{};
         std::uint32_t attempts = 0;
+        std::uint32_t config_number = 0;  // of the last attempt
+        std::uint32_t release_number = 0; // value of `release_count_` when its wait began
         bool is_discarded = false;
-        std::uint64_t config_number = 0; // of the last attempt
         std::unique_ptr<failure_history> history{};
     };
 
     using entry_map = std::map<request_number, queue_entry>;
-    using due_set = std::set<std::pair<time_point, request_number>>;
+    using wait_key = std::tuple<std::uint32_t, time_point, request_number>;
 
     queue_options options_;
     std::function<double()> random_;
     detail::circuit_breaker breaker_{options_.retry, options_.max_in_flight};
-    entry_map untried_{};   // waiting; by number, and so by due time
-    entry_map tried_{};     // waiting after an attempt
-    entry_map in_flight_{}; // sent, without a result
-    due_set delayed_{};     // of `tried_`
-    due_set released_{};    // of `tried_`, due since `retry_now`
+    entry_map untried_{};        // waiting; by number, and so by due time
+    entry_map tried_{};          // waiting after an attempt
+    entry_map in_flight_{};      // sent, without a result
+    std::set<wait_key> waits_{}; // of `tried_`; those that `retry_now` has ended come first
     std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
     std::deque<finished_request> finished_{};                          // dropped or cancelled, not taken yet
     std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
@@ -156,21 +158,25 @@ private:
     request_number probe_ = 0; // in flight while the breaker is open; 0 if there is none
     outbox_stats stats_{};
     std::uint64_t healthy_count_ = 0;
-    std::uint64_t config_number_ = 0;              // number of calls of `reconfigure`
+    std::uint32_t config_number_ = 0;              // number of calls of `reconfigure`
+    std::uint32_t release_count_ = 0;              // number of calls of `retry_now`
+    time_point released_at_ = time_point::min();   // the last of them
     time_point blocked_until_ = time_point::min(); // no probe before
     bool paused_ = false;
     bool closed_ = false;
-    std::optional<time_point> last_now_{};
+    time_point last_now_ = time_point::min();
     typename ClockT::duration clock_offset_{}; // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
 
-    /// Returns the caller's time, corrected so that it never decreases.
+    /// Returns the caller's time, corrected so that it never decreases. Clamps it so that no sum overflows.
     time_point monotonic(time_point now) {
-        if (last_now_ && now < *last_now_)
-            clock_offset_ += *last_now_ - now;
+        constexpr auto limit = ClockT::duration::max() / 4;
+        now = std::clamp(now, time_point{-limit}, time_point{limit});
+        if (now < last_now_)
+            clock_offset_ = std::min(clock_offset_ + (last_now_ - now), limit);
         last_now_ = now;
         return now + clock_offset_;
     }
@@ -178,6 +184,10 @@ private:
     std::size_t count() const noexcept { return untried_.size() + tried_.size() + in_flight_.size(); }
 
     bool is_waiting_empty() const noexcept { return untried_.empty() && tried_.empty(); }
+
+    bool contains(request_number number) const {
+        return untried_.contains(number) || tried_.contains(number) || in_flight_.contains(number);
+    }
 
     request_number oldest_waiting() const {
         if (untried_.empty() || (!tried_.empty() && tried_.begin()->first < untried_.begin()->first))
@@ -223,8 +233,7 @@ private:
         auto node = tried_.extract(number);
         if (node) {
             const queue_entry& entry = node.mapped();
-            if (delayed_.erase({entry.due, number}) == 0)
-                released_.erase({entry.due, number});
+            waits_.erase({entry.release_number, entry.due, number});
             by_attempts_.erase({entry.attempts, number});
         }
         return node;
@@ -237,9 +246,9 @@ private:
 
     /// Returns a random number from `first` to `last`.
     request_number random_between(request_number first, request_number last) {
-        const double scaled = detail::within_unit(random_()) * static_cast<double>(last - first + 1);
-        const auto offset = static_cast<request_number>(scaled);
-        return offset > last - first ? last : first + offset;
+        const auto range = static_cast<double>(last - first);
+        const double offset = detail::within_unit(random_()) * (range + 1);
+        return offset < range ? first + static_cast<request_number>(offset) : last;
     }
 
     /// Returns a random request of those with the fewest attempts; so a bad request is not probed for ever.
@@ -254,20 +263,17 @@ private:
 
     /// Returns the waiting request with the earliest due time, which may be in the future.
     std::pair<time_point, request_number> earliest() const {
-        if (!released_.empty())
-            return *released_.begin();
-        if (untried_.empty())
-            return *delayed_.begin();
-        const std::pair first{untried_.begin()->second.due, untried_.begin()->first};
-        return delayed_.empty() || first < *delayed_.begin() ? first : *delayed_.begin();
+        std::pair<time_point, request_number> first{time_point::max(), 0};
+        if (!untried_.empty())
+            first = {untried_.begin()->second.due, untried_.begin()->first};
+        if (waits_.empty())
+            return first;
+        const auto [release_number, due, number] = *waits_.begin();
+        return std::min(first, {release_number == release_count_ ? due : released_at_, number});
     }
 
     /// Returns when the next request may be sent, as far as that depends on time.
-    time_point earliest_time(time_point now) const {
-        if (breaker_.is_open())
-            return blocked_until_;
-        return released_.empty() ? earliest().first : now;
-    }
+    time_point earliest_time() const { return breaker_.is_open() ? blocked_until_ : earliest().first; }
 
     bool fits(std::size_t size, std::size_t requests, std::size_t bytes) const noexcept {
         return requests < options_.max_requests && size <= options_.max_bytes &&
@@ -287,20 +293,14 @@ private:
     }
 
     void insert(request_number number, prepared_request request, time_point created, time_point due) {
-        const std::size_t size = size_of(request);
-        queue_entry entry{.request = std::move(request), .created = created, .due = due, .history = {}};
-        if (!untried_.try_emplace(number, std::move(entry)).second)
-            return;
-        bytes_ += size;
+        bytes_ += size_of(request);
         ++stats_.pushed;
-    }
-
-    void block_until(time_point time) noexcept {
-        blocked_until_ = time > blocked_until_ ? time : blocked_until_;
+        untried_.emplace(number, queue_entry{.request = std::move(request), .created = created, .due = due});
     }
 
     /// Adds a failure to the history of its request, and tells the breaker unless the request is at fault.
-    void record_failure(queue_entry& entry, const error& cause, bool is_probe, time_point now) {
+    void record_failure(request_number number, queue_entry& entry, const error& cause, bool is_probe,
+                        time_point now) {
         if (!entry.history)
             entry.history = std::make_unique<failure_history>();
         else if (healthy_count_ > entry.history->healthy_at_last_failure)
@@ -317,13 +317,14 @@ private:
             ++history.refusals;
         }
         const milliseconds retry_after = detail::capped_retry_after(options_.retry, cause);
-        if (is_probe)
-            blocked_until_ = now + breaker_.open(cause, retry_after, random_);
-        else if (breaker_.is_open() && retry_after > milliseconds{0})
-            block_until(now + std::min(retry_after, detail::circuit_breaker::max_single_retry_after));
-        else if (!breaker_.is_open() && !history.is_at_fault && entry.config_number == config_number_)
-            if (const auto wait = breaker_.record_failure(cause, retry_after, random_))
+        if (is_probe ||
+            (!breaker_.is_open() && !history.is_at_fault && entry.config_number == config_number_)) {
+            if (const auto wait = breaker_.record_failure(number, cause, retry_after, random_))
                 blocked_until_ = now + *wait;
+        } else if (breaker_.is_open() && retry_after > milliseconds{0}) {
+            const auto wait = std::min(retry_after, detail::circuit_breaker::max_single_retry_after);
+            blocked_until_ = std::max(blocked_until_, now + wait);
+        }
     }
 
     /// Returns how a request ends whose attempt failed, if it must not wait for another.
@@ -391,6 +392,9 @@ public:
     /// order. Ignores a number that is queued already.
     void restore(request_number number, prepared_request request, milliseconds age, time_point now) {
         now = monotonic(now);
+        if (contains(number))
+            return;
+        age = std::clamp(age, milliseconds{0}, detail::longest_wait);
         insert(number, std::move(request), now - age, now);
         last_number_ = std::max(last_number_, number);
     }
@@ -398,7 +402,7 @@ public:
     /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
     [[nodiscard]] std::optional<due_request> take(time_point now) {
         now = monotonic(now);
-        const auto due = may_send() ? earliest_time(now) : time_point::max();
+        const auto due = may_send() ? earliest_time() : time_point::max();
         if (due > now)
             return std::nullopt;
         const request_number number = breaker_.is_open() ? probe_ = choose_probe() : earliest().second;
@@ -433,9 +437,9 @@ public:
             return finished;
         }
         if (!is_cancelled)
-            record_failure(entry, *cause, is_probe, now);
+            record_failure(number, entry, *cause, is_probe, now);
         else if (is_probe)
-            blocked_until_ = now + breaker_.wait_again(random_);
+            blocked_until_ = now + breaker_.next_wait(milliseconds{0}, random_);
         const milliseconds wait = std::max(detail::backoff(options_.retry, entry.attempts, random_()),
                                            detail::circuit_breaker::min_wait) +
                                   detail::capped_retry_after(options_.retry, *cause);
@@ -445,7 +449,8 @@ public:
             return finished;
         }
         entry.due = now + wait;
-        delayed_.insert({entry.due, number});
+        entry.release_number = release_count_;
+        waits_.insert({release_count_, entry.due, number});
         by_attempts_.insert({entry.attempts, number});
         tried_.insert(std::move(node));
         return std::nullopt;
@@ -457,7 +462,7 @@ public:
         now = monotonic(now);
         if (!may_send())
             return std::nullopt;
-        return earliest_time(now) - clock_offset_;
+        return earliest_time() - clock_offset_;
     }
 
     /// Removes a waiting request; `take_finished` returns it. Returns false if it is in flight or has ended.
@@ -498,10 +503,9 @@ public:
     /// Ends all waits: those of the requests, and that of the circuit breaker, which then sends a probe.
     void retry_now(time_point now) {
         blocked_until_ = monotonic(now);
+        released_at_ = blocked_until_;
+        ++release_count_;
         probe_ = 0; // it may wait on a dead connection
-        if (released_.size() < delayed_.size())
-            released_.swap(delayed_);
-        released_.merge(delayed_);
     }
 
     /// Ends the wait of the circuit breaker, because the key or the config has been replaced. Requests that
@@ -526,8 +530,7 @@ public:
         close();
         untried_.merge(tried_);
         untried_.merge(in_flight_);
-        delayed_.clear();
-        released_.clear();
+        waits_.clear();
         by_attempts_.clear();
         in_flight_bytes_ = 0;
         probe_ = 0;
