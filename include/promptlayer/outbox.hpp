@@ -358,6 +358,8 @@ public:
     /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
     explicit basic_outbox(queue_options options = {}, std::function<double()> random = {})
         : options_(options), random_(random ? std::move(random) : detail::random_source()) {}
+    basic_outbox(basic_outbox&&) = default;
+    basic_outbox& operator=(basic_outbox&&) = default;
 
     /// Queues a request from `prepare` and returns its number, or `queue_full`, or `closed` after `close`.
     /// Requests that `drop_oldest` removes for it are returned by `take_finished`. They are dropped only if

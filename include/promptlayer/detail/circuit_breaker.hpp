@@ -31,8 +31,8 @@ class circuit_breaker {
         bool of_several = false; // requests
     };
 
-    const milliseconds initial_delay_, max_delay_;
-    const std::size_t max_window_;
+    milliseconds initial_delay_, max_delay_;
+    std::size_t max_window_;
     std::size_t window_ = 1;
     std::size_t healthy_count_ = 0; // healthy responses since the window last grew
     failure_run failures_{};
