@@ -18,6 +18,7 @@
 #include <deque>
 #include <functional>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -126,7 +127,8 @@ private:
         std::uint32_t refusals = 0; // 401 and 403, with the config of `config_number`
         std::uint32_t config_number = 0;
         std::uint64_t healthy_at_first_refusal = 0; // value of `healthy_count_` then
-        std::uint64_t healthy_at_last_failure = 0;
+        /// Value of `healthy_count_` at the last failure while the circuit breaker was closed
+        std::uint64_t healthy_at_last_failure = std::numeric_limits<std::uint64_t>::max();
         bool is_at_fault = false; // the request failed again although another succeeded
     };
 
@@ -303,11 +305,8 @@ private:
                         time_point now) {
         if (!entry.history)
             entry.history = std::make_unique<failure_history>();
-        else if (healthy_count_ > entry.history->healthy_at_last_failure)
-            entry.history->is_at_fault = true;
         failure_history& history = *entry.history;
         history.last = cause;
-        history.healthy_at_last_failure = healthy_count_;
         if (cause.status == 401 || cause.status == 403) {
             if (history.refusals == 0 || history.config_number != entry.config_number) {
                 history.refusals = 0;
@@ -317,14 +316,20 @@ private:
             ++history.refusals;
         }
         const milliseconds retry_after = detail::capped_retry_after(options_.retry, cause);
-        if (is_probe ||
-            (!breaker_.is_open() && !history.is_at_fault && entry.config_number == config_number_)) {
-            if (const auto wait = breaker_.record_failure(number, cause, retry_after, random_))
-                blocked_until_ = now + *wait;
-        } else if (breaker_.is_open() && retry_after > milliseconds{0}) {
-            const auto wait = std::min(retry_after, detail::circuit_breaker::max_single_retry_after);
-            blocked_until_ = std::max(blocked_until_, now + wait);
+        std::optional<milliseconds> wait;
+        if (!breaker_.is_open()) {
+            history.is_at_fault = history.is_at_fault || healthy_count_ > history.healthy_at_last_failure;
+            history.healthy_at_last_failure = healthy_count_;
+            if (!history.is_at_fault && entry.config_number == config_number_)
+                wait = breaker_.record_failure(number, cause, retry_after, random_);
+        } else if (is_probe) {
+            wait = breaker_.record_failure(number, cause, retry_after, random_);
+        } else if (retry_after > milliseconds{0}) { // of a request sent before the breaker opened
+            const auto limit = detail::circuit_breaker::max_single_retry_after;
+            blocked_until_ = std::max(blocked_until_, now + std::min(retry_after, limit));
         }
+        if (wait)
+            blocked_until_ = now + *wait;
     }
 
     /// Returns how a request ends whose attempt failed, if it must not wait for another.
