@@ -303,10 +303,7 @@ private:
     /// Adds a failure to the history of its request, and tells the breaker unless the request is at fault.
     void record_failure(request_number number, queue_entry& entry, const error& cause, bool is_probe,
                         time_point now) {
-        if (!entry.history)
-            entry.history = std::make_unique<failure_history>();
         failure_history& history = *entry.history;
-        history.last = cause;
         if (cause.status == 401 || cause.status == 403) {
             if (history.refusals == 0 || history.config_number != entry.config_number) {
                 history.refusals = 0;
@@ -443,18 +440,18 @@ public:
             finished.error = std::move(cause);
             return finished;
         }
+        if (!entry.history)
+            entry.history = std::make_unique<failure_history>();
+        const error& failed = entry.history->last = *std::move(cause);
         if (!is_cancelled)
-            record_failure(number, entry, *cause, is_probe, now);
+            record_failure(number, entry, failed, is_probe, now);
         else if (is_probe)
             blocked_until_ = now + breaker_.next_wait(milliseconds{0}, random_);
         const milliseconds wait = std::max(detail::backoff(options_.retry, entry.attempts, random_()),
                                            detail::circuit_breaker::min_wait) +
-                                  detail::capped_retry_after(options_.retry, *cause);
-        if (const auto outcome = end_after(entry, *cause, wait, now)) {
-            auto finished = finish(std::move(node), *outcome);
-            finished.error = std::move(cause);
-            return finished;
-        }
+                                  detail::capped_retry_after(options_.retry, failed);
+        if (const auto outcome = end_after(entry, failed, wait, now))
+            return finish(std::move(node), *outcome);
         entry.due = now + wait;
         entry.release_number = release_count_;
         waits_.insert({release_count_, entry.due, number});
