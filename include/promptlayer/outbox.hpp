@@ -271,7 +271,8 @@ private:
         if (waits_.empty())
             return first;
         const auto [release_number, due, number] = *waits_.begin();
-        return std::min(first, {release_number == release_count_ ? due : released_at_, number});
+        return std::min(first,
+                        {release_number == release_count_ ? due : std::min(due, released_at_), number});
     }
 
     /// Returns when the next request may be sent, as far as that depends on time.
