@@ -15,10 +15,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <iterator>
 #include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -154,7 +154,7 @@ private:
     entry_map in_flight_{};      // sent, without a result
     std::set<wait_key> waits_{}; // of `tried_`; those that `retry_now` has ended come first
     std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
-    std::deque<finished_request> finished_{};                          // dropped or cancelled, not taken yet
+    std::list<finished_request> finished_{};                          // dropped or cancelled, not taken yet
     std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
     request_number last_number_ = 0;
     request_number probe_ = 0; // in flight while the breaker is open; 0 if there is none

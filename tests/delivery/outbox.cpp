@@ -658,6 +658,17 @@ TEST_CASE("outbox: after failures of two requests, Retry-After is heeded up to m
     CHECK(queue.due_in() == 5s);
 }
 
+TEST_CASE("outbox: failures of two requests count although one of them fails again") {
+    outbox_fixture queue;
+    queue.push_all(2);
+    CHECK(queue.send(status_error(500)) == 1);
+    queue.random = 0;
+    CHECK(queue.send(status_error(500)) == 2);
+    queue.now += 100ms;
+    CHECK(queue.send(unavailable(60s)) == 2);
+    CHECK(queue.is_due_after(60s));
+}
+
 TEST_CASE("outbox: Retry-After in a late response prolongs the wait to at most 5 s") {
     outbox_fixture queue;
     queue.grow_window(4);
@@ -1108,6 +1119,19 @@ TEST_CASE("outbox: responses for a replaced key neither open the breaker nor pro
     queue.complete(6);
     queue.send(status_error(401));
     CHECK(queue.is_open());
+}
+
+TEST_CASE("outbox: a late response for a replaced key does not disprove the new key") {
+    outbox_fixture queue;
+    queue.grow_window(3);
+    queue.push_all(9);
+    REQUIRE(queue.take_all() == 3);
+    queue.box.reconfigure(queue.now);
+    queue.complete(3);
+    queue.complete(queue.take()); // with the new key
+    queue.complete(4);            // with the old one
+    queue.send(status_error(401));
+    CHECK_FALSE(queue.is_open());
 }
 
 TEST_CASE("outbox: reconfigure starts the row of failures anew") {
