@@ -81,8 +81,7 @@ public:
 
 PROMPTLAYER_DECL circuit_breaker::circuit_breaker(const retry_policy& policy, std::size_t max_in_flight)
     : initial_delay_(std::clamp(policy.initial_delay, min_wait, longest_wait)),
-      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)),
-      max_window_(std::max<std::size_t>(max_in_flight, 1)) {}
+      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)), max_window_(max_in_flight) {}
 
 PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_current) {
     failures_ = {};
@@ -97,7 +96,6 @@ PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_cur
         cause_.reset();
         delay_ = delay_429_ = milliseconds{0};
         window_ = 1;
-        healthy_count_ = 0;
     }
 }
 
