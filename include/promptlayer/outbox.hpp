@@ -154,7 +154,7 @@ private:
     entry_map in_flight_{};      // sent, without a result
     std::set<wait_key> waits_{}; // of `tried_`; those that `retry_now` has ended come first
     std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
-    std::list<finished_request> finished_{};                          // dropped or cancelled, not taken yet
+    std::list<finished_request> finished_{};                           // dropped or cancelled, not taken yet
     std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
     request_number last_number_ = 0;
     request_number probe_ = 0; // in flight while the breaker is open; 0 if there is none
@@ -175,10 +175,10 @@ private:
 
     /// Returns the caller's time, corrected so that it never decreases. Clamps it so that no sum overflows.
     time_point monotonic(time_point now) {
-        constexpr auto limit = ClockT::duration::max() / 4;
-        now = std::clamp(now, time_point{-limit}, time_point{limit});
+        constexpr auto limit = ClockT::duration::max() / 2;
+        now = std::clamp(now, time_point{-limit / 4}, time_point{limit});
         if (now < last_now_)
-            clock_offset_ = std::min(clock_offset_ + (last_now_ - now), limit);
+            clock_offset_ += std::min(last_now_ - now, limit / 2 - clock_offset_);
         last_now_ = now;
         return now + clock_offset_;
     }
@@ -223,7 +223,7 @@ private:
         ++count_of(outcome);
         finished_request finished{.number = node.key(), .outcome = outcome, .attempts = entry.attempts};
         finished.request = std::move(entry.request);
-        if (entry.history && outcome != request_outcome::delivered)
+        if (entry.history)
             finished.error = std::move(entry.history->last);
         return finished;
     }

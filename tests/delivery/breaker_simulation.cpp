@@ -197,14 +197,17 @@ public:
     };
     std::function<milliseconds(milliseconds)> time_of = [](milliseconds now) { return now; };
     std::function<void(const history&, milliseconds)> on_send{};
+    std::optional<double> fixed_random{}; // of the outbox
     std::vector<history> requests{};
     std::uint64_t attempts = 0;
     int outages = 0, recoveries = 0;
 
     client(std::size_t max_in_flight, int seed, pl::retry_policy policy = pl::background_retry_policy())
         : random_(static_cast<std::uint64_t>(seed)), policy_(policy),
-          box({.max_requests = 1'000'000, .max_in_flight = max_in_flight, .retry = policy},
-              [this] { return last_random_ = static_cast<double>(random_() >> 11) * 0x1p-53; }) {}
+          box({.max_requests = 1'000'000, .max_in_flight = max_in_flight, .retry = policy}, [this] {
+              last_random_ = static_cast<double>(random_() >> 11) * 0x1p-53;
+              return last_random_ = fixed_random.value_or(last_random_);
+          }) {}
     client(const client&) = delete;
     client& operator=(const client&) = delete;
 
@@ -623,5 +626,104 @@ TEST_CASE("breaker: retry_now delivers at once during the wait for a probe") {
         simulated.retry_now();
         simulated.run();
         CHECK(simulated.last_delivery() <= 1h + 10s + 50ms * 101);
+    }
+}
+
+TEST_CASE("breaker: after an hour of any responses, a healthy service gets every good request in time") {
+    using adversary = response_kind (*)(std::uint64_t random, std::uint64_t count, const history& request);
+    struct row {
+        const char* name;
+        adversary respond;
+        milliseconds limit; // from the end of the hour
+    };
+    // A request waits for up to 5 min itself, and the breaker up to 8 min for the probe that closes it,
+    // unless the probe is one of the three bad requests.
+    const row rows[] = {
+        {"any response",
+         [](std::uint64_t random, std::uint64_t, const history&) {
+             return static_cast<response_kind>(random % 15);
+         },
+         1h + 5min},
+        {"any but 429 for 1 h",
+         [](std::uint64_t random, std::uint64_t, const history&) {
+             const auto kind = static_cast<response_kind>(random % 15);
+             return kind == response_kind::rate_limited_1h ? response_kind::rate_limited : kind;
+         },
+         15min},
+        {"no response", [](std::uint64_t, std::uint64_t, const history&) { return response_kind::timeout; },
+         15min},
+        {"429 for 60 s, success in between",
+         [](std::uint64_t, std::uint64_t count, const history&) {
+             return count % 2 == 0 ? response_kind::unavailable_60s : response_kind::success;
+         },
+         15min},
+        {"four failures, then success",
+         [](std::uint64_t, std::uint64_t count, const history&) {
+             return count % 5 != 4 ? response_kind::failed : response_kind::success;
+         },
+         15min},
+        {"first attempts fail",
+         [](std::uint64_t random, std::uint64_t, const history& request) {
+             return request.attempts < 2 + random % 5 ? response_kind::reset : response_kind::success;
+         },
+         15min},
+        {"first attempts succeed, later ones fail",
+         [](std::uint64_t random, std::uint64_t, const history& request) {
+             return request.attempts == 1 && random % 3 != 0 ? response_kind::success
+                                                             : response_kind::unavailable;
+         },
+         15min},
+        {"cancelled",
+         [](std::uint64_t random, std::uint64_t, const history&) {
+             return random % 10 == 0 ? response_kind::rate_limited : response_kind::cancelled;
+         },
+         15min},
+        {"401 and success",
+         [](std::uint64_t random, std::uint64_t, const history& request) {
+             return random % 2 == 0 || request.attempts >= 2 ? response_kind::success
+                                                             : response_kind::unauthorized;
+         },
+         15min},
+    };
+    std::puts("\n| responses for 1 h, then three bad requests | last good request delivered after, 1 in "
+              "flight | 4 | "
+              "16 | 64 |\n|---|---|---|---|---|");
+    for (const row& row : rows) {
+        std::printf("| %s |", row.name);
+        for (const std::size_t max_in_flight : in_flight_limits) {
+            milliseconds worst{0};
+            for (int seed = 1; seed <= seeds(8); ++seed) {
+                client simulated{max_in_flight, seed};
+                std::mt19937_64 random{static_cast<std::uint64_t>(seed)};
+                constexpr std::optional<double> fixed[] = {std::nullopt, 0.0, 1.0, 0.5};
+                simulated.fixed_random = fixed[seed % 4];
+                std::uint64_t count = 0;
+                simulated.service = [&](milliseconds now, const history& request) {
+                    response next =
+                        response_of(now < 1h ? row.respond(random(), count++, request) : request.pushed.kind);
+                    if (now < 1h && random() % 4 == 0)
+                        next.latency = milliseconds{1 + random() % 20'000};
+                    return next;
+                };
+                const std::uint64_t between = seed % 3 == 0 ? 60'000 : 2'000; // milliseconds
+                for (milliseconds when{0}; when < 2h; when += milliseconds{1 + random() % between})
+                    simulated.pushes.push_back({when});
+                for (std::size_t i = 1; i <= 3; ++i)
+                    simulated.pushes[i * simulated.pushes.size() / 8].kind = response_kind::unavailable;
+                simulated.run(8h);
+                for (const history& request : simulated.requests) {
+                    if (request.pushed.kind != response_kind::success)
+                        continue;
+                    CHECK((request.ended >= 0ms && request.outcome != pl::request_outcome::expired));
+                    if (request.ended > 1h)
+                        worst =
+                            std::max(worst, request.ended - std::max<milliseconds>(1h, request.pushed.when));
+                }
+            }
+            std::printf(" %.0f s |", in_seconds(worst));
+            CAPTURE(row.name);
+            CHECK(worst <= row.limit);
+        }
+        std::puts("");
     }
 }
