@@ -34,7 +34,7 @@ struct queue_options {
     std::size_t max_requests = 10'000;        ///< waiting and in flight
     std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
     std::size_t max_in_flight = 16;           ///< 0 counts as 1
-    bool drop_oldest = false; ///< a full queue drops the oldest waiting requests, not the new request
+    bool drop_oldest = false;                 ///< a full queue drops the oldest waiting requests
     retry_policy retry = background_retry_policy();
 };
 
@@ -89,28 +89,25 @@ struct outbox_stats {
 /// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
 /// holds up the others:
 ///
-/// - A service failure (`error::is_service_failure`) delays its own request by a random time of up to 2 s, 4
-/// s,
-///   8 s ... `max_delay`, at least 100 ms, plus `Retry-After`. Every other response is healthy, also a 400.
+/// - A service failure (`error::is_service_failure`) delays its own request by a random time. The limit of
+///   that time doubles from `initial_delay` to `max_delay`; the time is at least 100 ms. `Retry-After` is
+///   added. Every other response is healthy, also a 400.
 /// - Requests are sent by due time. The number in flight grows from 1 to `max_in_flight` with each full
-/// window
-///   of healthy responses.
-/// - Five service failures in a row open the circuit breaker. So does one 429 or `Retry-After`. So does one
-///   401, 403, TLS failure or invalid config until a response was healthy. A request that fails again while
-///   others succeed does not count.
+///   window of healthy responses.
+/// - Five service failures in a row open the circuit breaker; with more requests in flight, up to twelve. So
+///   does one 429 or `Retry-After`. So does one 401, 403, TLS failure or invalid config, until a response was
+///   healthy. A request that fails again while others succeed does not count.
 /// - While the breaker is open, one probe at a time is sent, after random waits that double. A healthy
-/// response
-///   to a probe closes the breaker.
+///   response to a probe closes the breaker.
 /// - A request ends as `rejected` after a final refusal (HTTP 400, 404, 409, 422, `success: false`), and
-/// after
-///   a third 401 or 403 if others succeeded meanwhile.
+///   after a third 401 or 403 if others succeeded meanwhile.
 /// - A request ends as `expired` only after a failed attempt, so an outage, a pause or a closed laptop loses
 ///   nothing.
 /// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
 ///   early.
 ///
 /// Cost with N requests: `push`, `take`, `complete`, `cancel` and `next_due` O(log N), `push` amortised over
-/// the requests that it drops; `drain` and `discard` O(N).
+/// the requests that it drops; `retry_now` O(1); `drain` and `discard` O(N).
 ///
 /// Used as `outbox`. A template, so that a header-only program compiles only the members that it uses.
 template <class ClockT>
@@ -301,7 +298,8 @@ private:
         untried_.emplace(number, queue_entry{.request = std::move(request), .created = created, .due = due});
     }
 
-    /// Adds a failure to the history of its request, and tells the breaker unless the request is at fault.
+    /// Adds a failure to the history of its request, and reports it to the breaker unless the request is at
+    /// fault. Failures while the breaker is open do not put a request at fault, because they are expected.
     void record_failure(request_number number, queue_entry& entry, const error& cause, bool is_probe,
                         time_point now) {
         failure_history& history = *entry.history;
@@ -394,7 +392,7 @@ public:
     }
 
     /// Queues a request from a journal under its old number, whatever the limits. The numbers may come in any
-    /// order. Ignores a number that is queued already.
+    /// order. Ignores a number that is queued already. An age counts as 0 to a year.
     void restore(request_number number, prepared_request request, milliseconds age, time_point now) {
         now = monotonic(now);
         if (contains(number))
@@ -505,7 +503,8 @@ public:
     void resume() noexcept { paused_ = false; }
     bool is_paused() const noexcept { return paused_; }
 
-    /// Ends all waits: those of the requests, and that of the circuit breaker, which then sends a probe.
+    /// Ends all waits: those of the requests, and that of the circuit breaker. An open breaker then sends a
+    /// probe, even if another is in flight.
     void retry_now(time_point now) {
         blocked_until_ = monotonic(now);
         released_at_ = blocked_until_;

@@ -207,6 +207,8 @@ TEST_CASE("outbox: drop_oldest drops as many waiting requests as a new one needs
     CHECK(queue.box.stats() == pl::outbox_stats{.pushed = 5, .waiting = 2, .in_flight = 1, .dropped = 2});
     CHECK(queue.push(std::string(7, 'x')) == 6);
     CHECK(queue.box.stats() == pl::outbox_stats{.pushed = 6, .waiting = 1, .in_flight = 1, .dropped = 4});
+    queue.complete(1);
+    CHECK(queue.push(std::string(10, 'x')) == 7);
 }
 
 TEST_CASE("outbox: drop_oldest also drops requests that wait for another attempt, oldest first") {
@@ -676,7 +678,7 @@ TEST_CASE("outbox: Retry-After in a late response prolongs the wait to at most 5
     REQUIRE(queue.take_all() == 4);
     queue.complete(4, unavailable(1s));
     CHECK(queue.due_in() == 2s);
-    queue.complete(5, unavailable(2s));
+    queue.complete(5, unavailable(1s));
     CHECK(queue.due_in() == 2s);
     queue.complete(6, unavailable(3s));
     CHECK(queue.due_in() == 3s);
