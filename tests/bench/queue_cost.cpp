@@ -26,7 +26,7 @@ constexpr std::size_t prefix = alignof(std::max_align_t);
 
 } // namespace
 
-void* operator new(std::size_t size) {
+[[gnu::noinline]] void* operator new(std::size_t size) {
     auto* const memory = static_cast<unsigned char*>(std::malloc(size + prefix));
     if (!memory)
         std::abort();
@@ -35,7 +35,7 @@ void* operator new(std::size_t size) {
     return memory + prefix;
 }
 
-void operator delete(void* memory) noexcept {
+[[gnu::noinline]] void operator delete(void* memory) noexcept {
     if (!memory)
         return;
     auto* const begin = static_cast<unsigned char*>(memory) - prefix;
