@@ -18,6 +18,8 @@
 #include <utility>
 #include <vector>
 
+#include <time.h>
+
 namespace {
 
 std::size_t allocated = 0; // bytes that the program has requested and not freed
@@ -49,18 +51,20 @@ namespace {
 
 namespace pl = promptlayer;
 using namespace std::chrono_literals;
-using clock_type = std::chrono::steady_clock;
 
 constexpr pl::outbox::time_point start{1h};
 const std::string body(300, 'x');
 
-/// One row of the table. Each scenario runs three times. A row has the least of its figures, because any
-/// other program on the machine adds to them.
-struct row {
-    std::string name;
-    double mean, slow, longest; // nanoseconds; `slow`: at least 99.99% of the calls are faster
-};
-std::vector<row> rows;
+/// Returns the time that this thread has run, in nanoseconds, so that other programs are not measured.
+std::int64_t thread_time() {
+#if defined(CLOCK_THREAD_CPUTIME_ID)
+    timespec time{};
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+    return std::int64_t{time.tv_sec} * 1'000'000'000 + time.tv_nsec;
+#else
+    return std::chrono::nanoseconds{std::chrono::steady_clock::now().time_since_epoch()}.count();
+#endif
+}
 
 class meter {
     std::vector<std::uint32_t> samples_{};
@@ -70,28 +74,29 @@ public:
 
     template <class CallT>
     void time(CallT&& call) {
-        const auto begin = clock_type::now();
+        const auto begin = thread_time();
         call();
-        samples_.push_back(static_cast<std::uint32_t>((clock_type::now() - begin).count()));
+        samples_.push_back(static_cast<std::uint32_t>(thread_time() - begin));
     }
 
-    void record(const char* queue, std::size_t queued, const char* what) {
-        std::sort(samples_.begin(), samples_.end());
+    double mean() const {
         double sum = 0;
         for (const std::uint32_t sample : samples_)
             sum += sample;
+        return sum / static_cast<double>(samples_.size());
+    }
+
+    void print(const char* queue, std::size_t queued, const char* what) {
+        static const double overhead = [] {
+            meter empty{100'000};
+            for (int i = 0; i < 100'000; ++i)
+                empty.time([] {});
+            return empty.mean();
+        }();
+        std::sort(samples_.begin(), samples_.end());
         const std::size_t count = samples_.size();
-        const std::string name = std::string{queue} + " | " + std::to_string(queued) + " | " + what;
-        const row latest{name, sum / static_cast<double>(count),
-                         static_cast<double>(samples_[count - 1 - count / 10'000]),
-                         static_cast<double>(samples_.back())};
-        const auto same =
-            std::find_if(rows.begin(), rows.end(), [&](const row& row) { return row.name == name; });
-        if (same == rows.end())
-            return rows.push_back(latest);
-        same->mean = std::min(same->mean, latest.mean);
-        same->slow = std::min(same->slow, latest.slow);
-        same->longest = std::min(same->longest, latest.longest);
+        std::printf("| %s | %zu | %s | %.0f ns | %.1f us | %.1f us |\n", queue, queued, what,
+                    mean() - overhead, samples_[count - 1 - count / 10'000] / 1e3, samples_.back() / 1e3);
     }
 };
 
@@ -125,11 +130,11 @@ void run_untried(std::size_t queued) {
     }
     for (std::size_t i = 0; i < count; ++i)
         cancel.time([&] { box.cancel(count + random() % (queued - count)); });
-    push.record(name, queued, "push");
-    next_due.record(name, queued, "next_due");
-    take.record(name, queued, "take");
-    complete.record(name, queued, "complete");
-    cancel.record(name, queued, "cancel");
+    push.print(name, queued, "push");
+    next_due.print(name, queued, "next_due");
+    take.print(name, queued, "take");
+    complete.print(name, queued, "complete");
+    cancel.print(name, queued, "cancel");
 }
 
 /// Times the calls while all requests wait for another attempt and fall due at once.
@@ -170,13 +175,13 @@ void run_tried(std::size_t queued) {
         probe.time([&] { due = box.take(now); });
         box.complete(due->number, limited, now);
     }
-    next_due.record(name, queued, "next_due");
-    take.record(name, queued, "take");
-    complete.record(name, queued, "complete, delivered");
-    fail.record(name, queued, "complete, failed");
-    cancel.record(name, queued, "cancel");
-    retry_now.record(name, queued, "retry_now");
-    probe.record(name, queued, "take, a probe");
+    next_due.print(name, queued, "next_due");
+    take.print(name, queued, "take");
+    complete.print(name, queued, "complete, delivered");
+    fail.print(name, queued, "complete, failed");
+    cancel.print(name, queued, "cancel");
+    retry_now.print(name, queued, "retry_now");
+    probe.print(name, queued, "take, a probe");
 }
 
 /// Times pushes to a full queue that drops the oldest, with 10,000 requests in flight in front.
@@ -204,8 +209,8 @@ void run_dropping(std::size_t queued) {
         if (!dropped)
             std::abort();
     }
-    push.record(name, queued, "push");
-    take_finished.record(name, queued, "take_finished");
+    push.print(name, queued, "push");
+    take_finished.print(name, queued, "take_finished");
 }
 
 void print_memory(std::size_t queued) {
@@ -231,15 +236,11 @@ void print_memory(std::size_t queued) {
 } // namespace
 
 int main() {
-    for (const std::size_t queued : {1'000U, 10'000U, 100'000U, 1'000'000U})
-        for (int i = 0; i < 3; ++i) {
-            run_untried(queued);
-            run_tried(queued);
-            run_dropping(queued);
-        }
     std::puts("| queue | requests | call | mean | 99.99% | longest |\n|---|---|---|---|---|---|");
-    for (const row& row : rows)
-        std::printf("| %s | %.0f ns | %.1f us | %.1f us |\n", row.name.c_str(), row.mean, row.slow / 1e3,
-                    row.longest / 1e3);
+    for (const std::size_t queued : {1'000U, 10'000U, 100'000U, 1'000'000U}) {
+        run_untried(queued);
+        run_tried(queued);
+        run_dropping(queued);
+    }
     print_memory(100'000);
 }

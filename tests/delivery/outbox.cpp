@@ -1024,6 +1024,16 @@ TEST_CASE("outbox: drain closes the outbox, and restore still queues") {
     CHECK_FALSE(queue.box.push({}, queue.now));
     queue.box.restore(9, {}, 0ms, queue.now);
     CHECK(queue.send() == 9);
+
+    outbox_fixture other;
+    other.push();
+    other.send(status_error(500));
+    CHECK(other.box.drain().size() == 1);
+    other.now += 1h;
+    other.box.restore(9, {}, 0ms, other.now);
+    CHECK(other.send(status_error(429)) == 9);
+    other.now += 1h;
+    CHECK(other.send() == 9);
 }
 
 // ---- pause, retry_now, reconfigure
