@@ -536,7 +536,6 @@ public:
         untried_.merge(in_flight_);
         waits_.clear();
         by_attempts_.clear();
-        in_flight_bytes_ = 0;
         probe_ = 0;
         std::vector<finished_request> undelivered;
         undelivered.reserve(untried_.size());
