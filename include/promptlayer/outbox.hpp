@@ -11,16 +11,19 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
+#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <iterator>
+#include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -31,7 +34,7 @@ struct queue_options {
     std::size_t max_requests = 10'000;        ///< waiting and in flight
     std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
     std::size_t max_in_flight = 16;           ///< 0 counts as 1
-    bool drop_oldest = false; ///< a full queue drops the oldest waiting requests, not the new request
+    bool drop_oldest = false;                 ///< a full queue drops the oldest waiting requests
     retry_policy retry = background_retry_policy();
 };
 
@@ -86,28 +89,25 @@ struct outbox_stats {
 /// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
 /// holds up the others:
 ///
-/// - A service failure (`error::is_service_failure`) delays its own request by a random time of up to 2 s, 4
-/// s,
-///   8 s ... `max_delay`, at least 100 ms, plus `Retry-After`. Every other response is healthy, also a 400.
+/// - A service failure (`error::is_service_failure`) delays its own request by a random time. The limit of
+///   that time doubles from `initial_delay` to `max_delay`; the time is at least 100 ms. `Retry-After` is
+///   added. Every other response is healthy, also a 400.
 /// - Requests are sent by due time. The number in flight grows from 1 to `max_in_flight` with each full
-/// window
-///   of healthy responses.
-/// - Five service failures in a row open the circuit breaker. So does one 429 or `Retry-After`. So does one
-///   401, 403, TLS failure or invalid config until a response was healthy. A request that fails again while
-///   others succeed does not count.
+///   window of healthy responses.
+/// - Five service failures in a row open the circuit breaker; with more requests in flight, up to twelve. So
+///   does one 429 or `Retry-After`. So does one 401, 403, TLS failure or invalid config, until a response was
+///   healthy. A request that fails again while others succeed does not count.
 /// - While the breaker is open, one probe at a time is sent, after random waits that double. A healthy
-/// response
-///   to a probe closes the breaker.
+///   response to a probe closes the breaker.
 /// - A request ends as `rejected` after a final refusal (HTTP 400, 404, 409, 422, `success: false`), and
-/// after
-///   a third 401 or 403 if others succeeded meanwhile.
+///   after a third 401 or 403 if others succeeded meanwhile.
 /// - A request ends as `expired` only after a failed attempt, so an outage, a pause or a closed laptop loses
 ///   nothing.
 /// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
 ///   early.
 ///
 /// Cost with N requests: `push`, `take`, `complete`, `cancel` and `next_due` O(log N), `push` amortised over
-/// the requests that it drops; `drain` and `discard` O(N).
+/// the requests that it drops; `retry_now` O(1); `drain` and `discard` O(N).
 ///
 /// Used as `outbox`. A template, so that a header-only program compiles only the members that it uses.
 template <class ClockT>
@@ -121,10 +121,11 @@ private:
     /// What failed attempts of a request have shown.
     struct failure_history {
         error last{};
-        std::uint32_t refusals = 0; // 401 and 403, with the present config
-        std::uint64_t config_number = 0;
+        std::uint32_t refusals = 0; // 401 and 403, with the config of `config_number`
+        std::uint32_t config_number = 0;
         std::uint64_t healthy_at_first_refusal = 0; // value of `healthy_count_` then
-        std::uint64_t healthy_at_last_failure = 0;
+        /// Value of `healthy_count_` at the last failure while the circuit breaker was closed
+        std::uint64_t healthy_at_last_failure = std::numeric_limits<std::uint64_t>::max();
         bool is_at_fault = false; // the request failed again although another succeeded
     };
 
@@ -133,44 +134,48 @@ private:
         time_point created{};
         time_point due{};
         std::uint32_t attempts = 0;
+        std::uint32_t config_number = 0;  // of the last attempt
+        std::uint32_t release_number = 0; // value of `release_count_` when its wait began
         bool is_discarded = false;
-        std::uint64_t config_number = 0; // of the last attempt
         std::unique_ptr<failure_history> history{};
     };
 
     using entry_map = std::map<request_number, queue_entry>;
-    using due_set = std::set<std::pair<time_point, request_number>>;
+    using wait_key = std::tuple<std::uint32_t, time_point, request_number>;
 
     queue_options options_;
     std::function<double()> random_;
     detail::circuit_breaker breaker_{options_.retry, options_.max_in_flight};
-    entry_map untried_{};   // waiting; by number, and so by due time
-    entry_map tried_{};     // waiting after an attempt
-    entry_map in_flight_{}; // sent, without a result
-    due_set delayed_{};     // of `tried_`
-    due_set released_{};    // of `tried_`, due since `retry_now`
+    entry_map untried_{};        // waiting; by number, and so by due time
+    entry_map tried_{};          // waiting after an attempt
+    entry_map in_flight_{};      // sent, without a result
+    std::set<wait_key> waits_{}; // of `tried_`; those that `retry_now` has ended come first
     std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
-    std::deque<finished_request> finished_{};                          // dropped or cancelled, not taken yet
+    std::list<finished_request> finished_{};                           // dropped or cancelled, not taken yet
     std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
     request_number last_number_ = 0;
     request_number probe_ = 0; // in flight while the breaker is open; 0 if there is none
     outbox_stats stats_{};
     std::uint64_t healthy_count_ = 0;
-    std::uint64_t config_number_ = 0;              // number of calls of `reconfigure`
+    std::uint32_t config_number_ = 0;              // number of calls of `reconfigure`
+    std::uint32_t release_count_ = 0;              // number of calls of `retry_now`
+    time_point released_at_ = time_point::min();   // the last of them
     time_point blocked_until_ = time_point::min(); // no probe before
     bool paused_ = false;
     bool closed_ = false;
-    std::optional<time_point> last_now_{};
+    time_point last_now_ = time_point::min();
     typename ClockT::duration clock_offset_{}; // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
 
-    /// Returns the caller's time, corrected so that it never decreases.
+    /// Returns the caller's time, corrected so that it never decreases. Clamps it so that no sum overflows.
     time_point monotonic(time_point now) {
-        if (last_now_ && now < *last_now_)
-            clock_offset_ += *last_now_ - now;
+        constexpr auto limit = ClockT::duration::max() / 2;
+        now = std::clamp(now, time_point{-limit / 4}, time_point{limit});
+        if (now < last_now_)
+            clock_offset_ += std::min(last_now_ - now, limit / 2 - clock_offset_);
         last_now_ = now;
         return now + clock_offset_;
     }
@@ -178,6 +183,10 @@ private:
     std::size_t count() const noexcept { return untried_.size() + tried_.size() + in_flight_.size(); }
 
     bool is_waiting_empty() const noexcept { return untried_.empty() && tried_.empty(); }
+
+    bool contains(request_number number) const {
+        return untried_.contains(number) || tried_.contains(number) || in_flight_.contains(number);
+    }
 
     request_number oldest_waiting() const {
         if (untried_.empty() || (!tried_.empty() && tried_.begin()->first < untried_.begin()->first))
@@ -211,7 +220,7 @@ private:
         ++count_of(outcome);
         finished_request finished{.number = node.key(), .outcome = outcome, .attempts = entry.attempts};
         finished.request = std::move(entry.request);
-        if (entry.history && outcome != request_outcome::delivered)
+        if (entry.history)
             finished.error = std::move(entry.history->last);
         return finished;
     }
@@ -223,8 +232,7 @@ private:
         auto node = tried_.extract(number);
         if (node) {
             const queue_entry& entry = node.mapped();
-            if (delayed_.erase({entry.due, number}) == 0)
-                released_.erase({entry.due, number});
+            waits_.erase({entry.release_number, entry.due, number});
             by_attempts_.erase({entry.attempts, number});
         }
         return node;
@@ -237,9 +245,9 @@ private:
 
     /// Returns a random number from `first` to `last`.
     request_number random_between(request_number first, request_number last) {
-        const double scaled = detail::within_unit(random_()) * static_cast<double>(last - first + 1);
-        const auto offset = static_cast<request_number>(scaled);
-        return offset > last - first ? last : first + offset;
+        const auto range = static_cast<double>(last - first);
+        const double offset = detail::within_unit(random_()) * (range + 1);
+        return offset < range ? first + static_cast<request_number>(offset) : last;
     }
 
     /// Returns a random request of those with the fewest attempts; so a bad request is not probed for ever.
@@ -254,20 +262,18 @@ private:
 
     /// Returns the waiting request with the earliest due time, which may be in the future.
     std::pair<time_point, request_number> earliest() const {
-        if (!released_.empty())
-            return *released_.begin();
-        if (untried_.empty())
-            return *delayed_.begin();
-        const std::pair first{untried_.begin()->second.due, untried_.begin()->first};
-        return delayed_.empty() || first < *delayed_.begin() ? first : *delayed_.begin();
+        std::pair<time_point, request_number> first{time_point::max(), 0};
+        if (!untried_.empty())
+            first = {untried_.begin()->second.due, untried_.begin()->first};
+        if (waits_.empty())
+            return first;
+        const auto [release_number, due, number] = *waits_.begin();
+        return std::min(first,
+                        {release_number == release_count_ ? due : std::min(due, released_at_), number});
     }
 
     /// Returns when the next request may be sent, as far as that depends on time.
-    time_point earliest_time(time_point now) const {
-        if (breaker_.is_open())
-            return blocked_until_;
-        return released_.empty() ? earliest().first : now;
-    }
+    time_point earliest_time() const { return breaker_.is_open() ? blocked_until_ : earliest().first; }
 
     bool fits(std::size_t size, std::size_t requests, std::size_t bytes) const noexcept {
         return requests < options_.max_requests && size <= options_.max_bytes &&
@@ -287,30 +293,17 @@ private:
     }
 
     void insert(request_number number, prepared_request&& request, time_point created, time_point due) {
-        const std::size_t count_before = untried_.size();
-        queue_entry& entry = untried_.try_emplace(untried_.end(), number)->second;
-        if (untried_.size() == count_before)
-            return;
-        entry.request = std::move(request);
-        entry.created = created;
-        entry.due = due;
-        bytes_ += size_of(entry.request);
+        bytes_ += size_of(request);
         ++stats_.pushed;
+        untried_.emplace_hint(untried_.end(), number,
+                              queue_entry{.request = std::move(request), .created = created, .due = due});
     }
 
-    void block_until(time_point time) noexcept {
-        blocked_until_ = time > blocked_until_ ? time : blocked_until_;
-    }
-
-    /// Adds a failure to the history of its request, and tells the breaker unless the request is at fault.
-    void record_failure(queue_entry& entry, const error& cause, bool is_probe, time_point now) {
-        if (!entry.history)
-            entry.history = std::make_unique<failure_history>();
-        else if (healthy_count_ > entry.history->healthy_at_last_failure)
-            entry.history->is_at_fault = true;
+    /// Adds a failure to the history of its request, and reports it to the breaker unless the request is at
+    /// fault. Failures while the breaker is open do not put a request at fault, because they are expected.
+    void record_failure(request_number number, queue_entry& entry, const error& cause, bool is_probe,
+                        time_point now) {
         failure_history& history = *entry.history;
-        history.last = cause;
-        history.healthy_at_last_failure = healthy_count_;
         if (cause.status == 401 || cause.status == 403) {
             if (history.refusals == 0 || history.config_number != entry.config_number) {
                 history.refusals = 0;
@@ -320,13 +313,20 @@ private:
             ++history.refusals;
         }
         const milliseconds retry_after = detail::capped_retry_after(options_.retry, cause);
-        if (is_probe)
-            blocked_until_ = now + breaker_.open(cause, retry_after, random_);
-        else if (breaker_.is_open() && retry_after > milliseconds{0})
-            block_until(now + std::min(retry_after, detail::circuit_breaker::max_single_retry_after));
-        else if (!breaker_.is_open() && !history.is_at_fault && entry.config_number == config_number_)
-            if (const auto wait = breaker_.record_failure(cause, retry_after, random_))
-                blocked_until_ = now + *wait;
+        std::optional<milliseconds> wait;
+        if (!breaker_.is_open()) {
+            history.is_at_fault = history.is_at_fault || healthy_count_ > history.healthy_at_last_failure;
+            history.healthy_at_last_failure = healthy_count_;
+            if (!history.is_at_fault && entry.config_number == config_number_)
+                wait = breaker_.record_failure(number, cause, retry_after, random_);
+        } else if (is_probe) {
+            wait = breaker_.record_failure(number, cause, retry_after, random_);
+        } else if (retry_after > milliseconds{0}) { // of a request sent before the breaker opened
+            const auto limit = detail::circuit_breaker::max_single_retry_after;
+            blocked_until_ = std::max(blocked_until_, now + std::min(retry_after, limit));
+        }
+        if (wait)
+            blocked_until_ = now + *wait;
     }
 
     /// Returns how a request ends whose attempt failed, if it must not wait for another.
@@ -360,6 +360,8 @@ public:
     /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
     explicit basic_outbox(queue_options options = {}, std::function<double()> random = {})
         : options_(options), random_(random ? std::move(random) : detail::random_source()) {}
+    basic_outbox(basic_outbox&&) = default;
+    basic_outbox& operator=(basic_outbox&&) = default;
 
     /// Queues a request from `prepare` and returns its number, or `queue_full`, or `closed` after `close`.
     /// Requests that `drop_oldest` removes for it are returned by `take_finished`. They are dropped only if
@@ -391,9 +393,12 @@ public:
     }
 
     /// Queues a request from a journal under its old number, whatever the limits. The numbers may come in any
-    /// order. Ignores a number that is queued already.
+    /// order. Ignores a number that is queued already. An age counts as 0 to a year.
     void restore(request_number number, prepared_request request, milliseconds age, time_point now) {
         now = monotonic(now);
+        if (contains(number))
+            return;
+        age = std::clamp(age, milliseconds{0}, detail::longest_wait);
         insert(number, std::move(request), now - age, now);
         last_number_ = std::max(last_number_, number);
     }
@@ -401,7 +406,7 @@ public:
     /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
     [[nodiscard]] std::optional<due_request> take(time_point now) {
         now = monotonic(now);
-        const auto due = may_send() ? earliest_time(now) : time_point::max();
+        const auto due = may_send() ? earliest_time() : time_point::max();
         if (due > now)
             return std::nullopt;
         const request_number number = breaker_.is_open() ? probe_ = choose_probe() : earliest().second;
@@ -435,20 +440,21 @@ public:
             finished.error = std::move(cause);
             return finished;
         }
+        if (!entry.history)
+            entry.history = std::make_unique<failure_history>();
+        const error& failed = entry.history->last = *std::move(cause);
         if (!is_cancelled)
-            record_failure(entry, *cause, is_probe, now);
+            record_failure(number, entry, failed, is_probe, now);
         else if (is_probe)
-            blocked_until_ = now + breaker_.wait_again(random_);
+            blocked_until_ = now + breaker_.next_wait(milliseconds{0}, random_);
         const milliseconds wait = std::max(detail::backoff(options_.retry, entry.attempts, random_()),
                                            detail::circuit_breaker::min_wait) +
-                                  detail::capped_retry_after(options_.retry, *cause);
-        if (const auto outcome = end_after(entry, *cause, wait, now)) {
-            auto finished = finish(std::move(node), *outcome);
-            finished.error = std::move(cause);
-            return finished;
-        }
+                                  detail::capped_retry_after(options_.retry, failed);
+        if (const auto outcome = end_after(entry, failed, wait, now))
+            return finish(std::move(node), *outcome);
         entry.due = now + wait;
-        delayed_.insert({entry.due, number});
+        entry.release_number = release_count_;
+        waits_.insert({release_count_, entry.due, number});
         by_attempts_.insert({entry.attempts, number});
         tried_.insert(std::move(node));
         return std::nullopt;
@@ -466,7 +472,7 @@ public:
         now = monotonic(now);
         if (!may_send())
             return std::nullopt;
-        return earliest_time(now) - clock_offset_;
+        return earliest_time() - clock_offset_;
     }
 
     /// Removes a waiting request; `take_finished` returns it. Returns false if it is in flight or has ended.
@@ -504,13 +510,13 @@ public:
     void resume() noexcept { paused_ = false; }
     bool is_paused() const noexcept { return paused_; }
 
-    /// Ends all waits: those of the requests, and that of the circuit breaker, which then sends a probe.
+    /// Ends all waits: those of the requests, and that of the circuit breaker. An open breaker then sends a
+    /// probe, even if another is in flight.
     void retry_now(time_point now) {
         blocked_until_ = monotonic(now);
+        released_at_ = blocked_until_;
+        ++release_count_;
         probe_ = 0; // it may wait on a dead connection
-        if (released_.size() < delayed_.size())
-            released_.swap(delayed_);
-        released_.merge(delayed_);
     }
 
     /// Ends the wait of the circuit breaker, because the key or the config has been replaced. Requests that
@@ -535,10 +541,8 @@ public:
         close();
         untried_.merge(tried_);
         untried_.merge(in_flight_);
-        delayed_.clear();
-        released_.clear();
+        waits_.clear();
         by_attempts_.clear();
-        in_flight_bytes_ = 0;
         probe_ = 0;
         std::vector<finished_request> undelivered;
         undelivered.reserve(untried_.size());

@@ -118,10 +118,8 @@ PROMPTLAYER_DECL std::chrono::milliseconds capped_retry_after(const retry_policy
                                                               const error& cause) noexcept {
     using std::chrono::milliseconds;
     const milliseconds cap = std::clamp(policy.max_retry_after, milliseconds{0}, longest_wait);
-    const auto asked = cause.retry_after.value_or(std::chrono::seconds{0});
-    return asked > std::chrono::duration_cast<std::chrono::seconds>(cap)
-               ? cap
-               : std::max<milliseconds>(asked, milliseconds{0});
+    const auto asked = std::max(cause.retry_after.value_or(std::chrono::seconds{0}), std::chrono::seconds{0});
+    return asked > std::chrono::duration_cast<std::chrono::seconds>(cap) ? cap : asked;
 }
 
 PROMPTLAYER_DECL bool may_wait(const retry_policy& policy, std::chrono::milliseconds age,

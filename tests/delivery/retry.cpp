@@ -104,7 +104,8 @@ TEST_CASE("retry: a request that may have arrived is retried unless the policy f
 }
 
 TEST_CASE("retry: Retry-After is the minimum wait, up to an hour, plus the random part") {
-    const auto wait = [](std::chrono::seconds asked, double random, pl::retry_policy policy = {}) {
+    const auto wait = [](std::chrono::seconds asked, double random,
+                         pl::retry_policy policy = pl::background_retry_policy()) {
         return pl::retry_wait(policy, status_error(429, pl::errc::rate_limited, asked), 1, random, 0ms);
     };
     CHECK(wait(0s, 0) == 0s);
@@ -114,6 +115,7 @@ TEST_CASE("retry: Retry-After is the minimum wait, up to an hour, plus the rando
     CHECK(wait(3601s, 1) == 3602s);
     CHECK(wait(std::chrono::seconds::max(), 0) == 3600s);
     CHECK(wait(-5s, 0) == 0s);
+    CHECK(wait(std::chrono::seconds::min(), 0) == 0s);
     CHECK(wait(1s, 0, {.max_retry_after = 1500ms}) == 1s);
     CHECK(wait(2s, 0, {.max_retry_after = 1500ms}) == 1500ms);
 }
@@ -128,7 +130,7 @@ TEST_CASE("retry: no attempt starts after max_age") {
     CHECK_FALSE(wait(milliseconds::max()));
     CHECK(wait(-1h) == 2s);
     CHECK(wait(milliseconds::min()) == 2s);
-    CHECK(pl::retry_wait({}, status_error(503), 1, 1, milliseconds::max()) == 2s);
+    CHECK(pl::retry_wait({.max_age = std::nullopt}, status_error(503), 1, 1, milliseconds::max()) == 2s);
     CHECK(pl::background_retry_policy().max_age == 24h);
 }
 
@@ -136,11 +138,15 @@ TEST_CASE("retry: absurd values in a policy are clamped") {
     CHECK(max_delay(3, {.initial_delay = -5s}) == 0ms);
     CHECK(max_delay(3, {.max_delay = -5s}) == 0ms);
     CHECK(max_delay(1, {.initial_delay = 60s}) == 30s);
-    const pl::retry_policy forever{
-        .max_attempts = 0, .max_delay = milliseconds::max(), .max_retry_after = milliseconds::max()};
+    const pl::retry_policy forever{.max_attempts = 0,
+                                   .max_delay = milliseconds::max(),
+                                   .max_retry_after = milliseconds::max(),
+                                   .max_age = std::nullopt};
     CHECK(max_delay(100, forever) == 365 * 24h);
     CHECK(pl::retry_wait(forever, status_error(503, pl::errc::server_error, std::chrono::seconds::max()), 100,
                          1, 0ms) == 2 * 365 * 24h);
+    CHECK(max_delay(1, {.initial_delay = milliseconds::max()}) == 30s);
+    CHECK(pl::retry_wait({.max_age = milliseconds::max()}, status_error(503), 1, 1, 0ms) == 2s);
     CHECK_FALSE(pl::retry_wait({.max_age = -1s}, status_error(503), 1, 0, 0ms));
     CHECK(max_delay(0) == 2s);
 }
@@ -238,6 +244,23 @@ TEST_CASE("retrying_transport: age includes the attempts and the waits") {
     CHECK(time.sleeps == std::vector<milliseconds>{2s, 4s}); // 8 s more would exceed max_age
 }
 
+TEST_CASE("retrying_transport: a caller waits for at most two minutes by default") {
+    virtual_time time;
+    auto transport = time.retrying({}, 0);
+    transport.transport().respond({429, {{"Retry-After", "120"}}, ""});
+    CHECK(transport.send({})->status == 200);
+    CHECK(time.sleeps == std::vector<milliseconds>{120s});
+    for (const char* const asked : {"121", "86400"}) {
+        transport.transport().respond({429, {{"Retry-After", asked}}, ""});
+        CHECK(transport.send({})->status == 429);
+    }
+    CHECK(time.sleeps.size() == 1);
+    for (int i = 0; i < 3; ++i)
+        transport.transport().respond({429, {{"Retry-After", "50"}}, ""});
+    CHECK(transport.send({})->status == 429);
+    CHECK(time.sleeps.size() == 3); // a third wait would end after 150 s
+}
+
 TEST_CASE("retrying_transport: maybe_delivered is not retried if the policy forbids it") {
     virtual_time time;
     auto transport = time.retrying({.retry_maybe_delivered = false});
@@ -262,7 +285,7 @@ TEST_CASE("retrying_transport: cancel reaches the transport") {
 
 TEST_CASE("retrying_transport: cancel ends the wait between attempts and spares later requests") {
     pl::retrying_transport transport{pl::testing::recording_transport{},
-                                     {.initial_delay = 24h, .max_delay = 24h},
+                                     {.initial_delay = 24h, .max_delay = 24h, .max_age = std::nullopt},
                                      {.random = [] { return 1.0; }}};
     transport.cancel(); // has no effect because nothing is in flight
     transport.transport().respond(status_response(503));

@@ -3,6 +3,7 @@
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/error.hpp>
+#include <promptlayer/prepared_request.hpp>
 #include <promptlayer/retry.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
@@ -23,18 +24,23 @@ namespace detail {
 class circuit_breaker {
     using milliseconds = std::chrono::milliseconds;
 
-    const milliseconds initial_delay_, max_delay_;
-    const std::size_t max_window_;
+    /// The failures since the last healthy response.
+    struct failure_run {
+        std::size_t count = 0;
+        request_number last = 0;
+        bool of_several = false; // requests
+    };
+
+    milliseconds initial_delay_, max_delay_;
+    std::size_t max_window_;
     std::size_t window_ = 1;
-    std::size_t healthy_count_ = 0;        // healthy responses since the window last grew
-    std::size_t failure_count_ = 0;        // in a row
+    std::size_t healthy_count_ = 0; // healthy responses since the window last grew
+    failure_run failures_{};
     milliseconds delay_{0}, delay_429_{0}; // the last delay before a probe; the one after a 429 is separate
     milliseconds current_delay_{0};        // one of the two
     bool has_opened_ = false;
     bool is_proven_ = false; // there was a healthy response since the start or since `reconfigure`
     std::optional<error> cause_{};
-
-    milliseconds wait(milliseconds retry_after, const std::function<double()>& random) const;
 
 public:
     static constexpr milliseconds min_wait{100};
@@ -56,17 +62,16 @@ public:
     /// was sent before the last `reconfigure`.
     void record_success(bool is_probe, bool is_current);
 
-    /// Counts a failure while the breaker is closed. Returns the wait before the probe if the breaker opens.
-    std::optional<milliseconds> record_failure(const error& cause, milliseconds retry_after,
+    /// Counts a failure of a request while the breaker is closed, or of the probe. Returns the wait before
+    /// the next probe if the breaker is open now. The wait doubles each time. The delay after a 429 doubles
+    /// on its own, because the service works and only asks for fewer requests.
+    std::optional<milliseconds> record_failure(request_number number, const error& cause,
+                                               milliseconds retry_after,
                                                const std::function<double()>& random);
 
-    /// Opens the breaker or, after a failure of the probe, keeps it open. Returns the wait before the next
-    /// probe, which doubles each time. The delay after a 429 doubles on its own: the service works, but asks
-    /// for fewer requests.
-    milliseconds open(const error& cause, milliseconds retry_after, const std::function<double()>& random);
-
-    /// Returns the wait before the next probe if the probe was cancelled.
-    milliseconds wait_again(const std::function<double()>& random) const;
+    /// Returns the wait before the next probe: random, so that the clients of one service do not probe at the
+    /// same moment, and at least `retry_after`.
+    milliseconds next_wait(milliseconds retry_after, const std::function<double()>& random) const;
 
     /// Forgets that the key and the config were proven.
     void reconfigure() noexcept;
@@ -76,33 +81,10 @@ public:
 
 PROMPTLAYER_DECL circuit_breaker::circuit_breaker(const retry_policy& policy, std::size_t max_in_flight)
     : initial_delay_(std::clamp(policy.initial_delay, min_wait, longest_wait)),
-      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)),
-      max_window_(std::max<std::size_t>(max_in_flight, 1)) {}
-
-/// Adds jitter, so that the clients of one service do not probe at the same moment.
-PROMPTLAYER_DECL std::chrono::milliseconds
-circuit_breaker::wait(milliseconds retry_after, const std::function<double()>& random) const {
-    const auto times = [](milliseconds duration, double factor) {
-        return milliseconds{static_cast<milliseconds::rep>(factor * static_cast<double>(duration.count()))};
-    };
-    const milliseconds jittered = std::max(times(current_delay_, 0.6 + within_unit(random())), min_wait);
-    return std::max(jittered, retry_after + times(retry_after, within_unit(random()) / 4));
-}
-
-PROMPTLAYER_DECL std::chrono::milliseconds circuit_breaker::open(const error& cause, milliseconds retry_after,
-                                                                 const std::function<double()>& random) {
-    const bool is_429 = cause.status == 429;
-    const milliseconds first = is_429 ? milliseconds{5'000} : initial_delay_;
-    const milliseconds limit = is_429 ? max_delay_ / 2 : max_delay_;
-    milliseconds& delay = is_429 ? delay_429_ : delay_;
-    current_delay_ = delay = std::min(limit, std::max(first, 2 * delay));
-    cause_ = cause;
-    has_opened_ = true;
-    return wait(std::min(retry_after, max_delay_), random);
-}
+      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)), max_window_(max_in_flight) {}
 
 PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_current) {
-    failure_count_ = 0;
+    failures_ = {};
     is_proven_ = is_proven_ || is_current;
     if (!is_open()) {
         ++healthy_count_;
@@ -114,33 +96,44 @@ PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_cur
         cause_.reset();
         delay_ = delay_429_ = milliseconds{0};
         window_ = 1;
-        healthy_count_ = 0;
     }
 }
 
 PROMPTLAYER_DECL std::optional<std::chrono::milliseconds>
-circuit_breaker::record_failure(const error& cause, milliseconds retry_after,
+circuit_breaker::record_failure(request_number number, const error& cause, milliseconds retry_after,
                                 const std::function<double()>& random) {
-    ++failure_count_;
+    failures_.of_several = failures_.of_several || (failures_.count != 0 && failures_.last != number);
+    failures_.last = number;
+    ++failures_.count;
+    const bool is_429 = cause.status == 429;
     const bool is_of_config = cause.status == 401 || cause.status == 403 || cause.failure == failure::tls ||
                               cause.code == errc::invalid_config;
-    if (failure_count_ < 5 && cause.status != 429 && retry_after == milliseconds{0} &&
+    const std::size_t limit_of_run = std::min<std::size_t>(5 + window_ / 2, 12);
+    if (!is_open() && failures_.count < limit_of_run && !is_429 && retry_after == milliseconds{0} &&
         (!is_of_config || is_proven_))
         return std::nullopt;
-    if (failure_count_ == 1)
-        retry_after = std::min(retry_after, max_single_retry_after);
-    failure_count_ = 0;
-    return open(cause, retry_after, random);
+    const milliseconds first = is_429 ? milliseconds{5'000} : initial_delay_;
+    const milliseconds limit = is_429 ? max_delay_ / 2 : max_delay_;
+    milliseconds& delay = is_429 ? delay_429_ : delay_;
+    current_delay_ = delay = std::min(limit, std::max(first, 2 * delay));
+    cause_ = cause;
+    has_opened_ = true;
+    return next_wait(std::min(retry_after, failures_.of_several ? max_delay_ : max_single_retry_after),
+                     random);
 }
 
 PROMPTLAYER_DECL std::chrono::milliseconds
-circuit_breaker::wait_again(const std::function<double()>& random) const {
-    return wait(milliseconds{0}, random);
+circuit_breaker::next_wait(milliseconds retry_after, const std::function<double()>& random) const {
+    const auto times = [](milliseconds duration, double factor) {
+        return milliseconds{static_cast<milliseconds::rep>(factor * static_cast<double>(duration.count()))};
+    };
+    const milliseconds wait = std::max(times(current_delay_, 0.6 + within_unit(random())), min_wait);
+    return std::max(wait, retry_after + times(retry_after, within_unit(random()) / 4));
 }
 
 PROMPTLAYER_DECL void circuit_breaker::reconfigure() noexcept {
     is_proven_ = false;
-    failure_count_ = 0;
+    failures_ = {};
 }
 
 #endif
