@@ -313,17 +313,19 @@ extern "C" {
 #error "promptlayer: define PROMPTLAYER_SOURCE before the library is included for the first time"
 #endif
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <deque>
 #include <exception>
 #include <functional>
 #include <iosfwd>
 #include <iterator>
+#include <limits>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -337,7 +339,6 @@ extern "C" {
 #include <variant>
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
-#include <algorithm>
 #include <bit>
 #include <boost/json/basic_parser_impl.hpp>
 #include <boost/json/monotonic_resource.hpp>
@@ -347,7 +348,7 @@ extern "C" {
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
+#include <deque>
 #include <system_error>
 #endif
 
@@ -4451,10 +4452,8 @@ PROMPTLAYER_DECL std::chrono::milliseconds capped_retry_after(const retry_policy
                                                               const error& cause) noexcept {
     using std::chrono::milliseconds;
     const milliseconds cap = std::clamp(policy.max_retry_after, milliseconds{0}, longest_wait);
-    const auto asked = cause.retry_after.value_or(std::chrono::seconds{0});
-    return asked > std::chrono::duration_cast<std::chrono::seconds>(cap)
-               ? cap
-               : std::max<milliseconds>(asked, milliseconds{0});
+    const auto asked = std::max(cause.retry_after.value_or(std::chrono::seconds{0}), std::chrono::seconds{0});
+    return asked > std::chrono::duration_cast<std::chrono::seconds>(cap) ? cap : asked;
 }
 
 PROMPTLAYER_DECL bool may_wait(const retry_policy& policy, std::chrono::milliseconds age,
@@ -4701,18 +4700,23 @@ namespace detail {
 class circuit_breaker {
     using milliseconds = std::chrono::milliseconds;
 
-    const milliseconds initial_delay_, max_delay_;
-    const std::size_t max_window_;
+    /// The failures since the last healthy response.
+    struct failure_run {
+        std::size_t count = 0;
+        request_number last = 0;
+        bool of_several = false; // requests
+    };
+
+    milliseconds initial_delay_, max_delay_;
+    std::size_t max_window_;
     std::size_t window_ = 1;
-    std::size_t healthy_count_ = 0;        // healthy responses since the window last grew
-    std::size_t failure_count_ = 0;        // in a row
+    std::size_t healthy_count_ = 0; // healthy responses since the window last grew
+    failure_run failures_{};
     milliseconds delay_{0}, delay_429_{0}; // the last delay before a probe; the one after a 429 is separate
     milliseconds current_delay_{0};        // one of the two
     bool has_opened_ = false;
     bool is_proven_ = false; // there was a healthy response since the start or since `reconfigure`
     std::optional<error> cause_{};
-
-    milliseconds wait(milliseconds retry_after, const std::function<double()>& random) const;
 
 public:
     static constexpr milliseconds min_wait{100};
@@ -4734,17 +4738,16 @@ public:
     /// was sent before the last `reconfigure`.
     void record_success(bool is_probe, bool is_current);
 
-    /// Counts a failure while the breaker is closed. Returns the wait before the probe if the breaker opens.
-    std::optional<milliseconds> record_failure(const error& cause, milliseconds retry_after,
+    /// Counts a failure of a request while the breaker is closed, or of the probe. Returns the wait before
+    /// the next probe if the breaker is open now. The wait doubles each time. The delay after a 429 doubles
+    /// on its own, because the service works and only asks for fewer requests.
+    std::optional<milliseconds> record_failure(request_number number, const error& cause,
+                                               milliseconds retry_after,
                                                const std::function<double()>& random);
 
-    /// Opens the breaker or, after a failure of the probe, keeps it open. Returns the wait before the next
-    /// probe, which doubles each time. The delay after a 429 doubles on its own: the service works, but asks
-    /// for fewer requests.
-    milliseconds open(const error& cause, milliseconds retry_after, const std::function<double()>& random);
-
-    /// Returns the wait before the next probe if the probe was cancelled.
-    milliseconds wait_again(const std::function<double()>& random) const;
+    /// Returns the wait before the next probe: random, so that the clients of one service do not probe at the
+    /// same moment, and at least `retry_after`.
+    milliseconds next_wait(milliseconds retry_after, const std::function<double()>& random) const;
 
     /// Forgets that the key and the config were proven.
     void reconfigure() noexcept;
@@ -4754,33 +4757,10 @@ public:
 
 PROMPTLAYER_DECL circuit_breaker::circuit_breaker(const retry_policy& policy, std::size_t max_in_flight)
     : initial_delay_(std::clamp(policy.initial_delay, min_wait, longest_wait)),
-      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)),
-      max_window_(std::max<std::size_t>(max_in_flight, 1)) {}
-
-/// Adds jitter, so that the clients of one service do not probe at the same moment.
-PROMPTLAYER_DECL std::chrono::milliseconds
-circuit_breaker::wait(milliseconds retry_after, const std::function<double()>& random) const {
-    const auto times = [](milliseconds duration, double factor) {
-        return milliseconds{static_cast<milliseconds::rep>(factor * static_cast<double>(duration.count()))};
-    };
-    const milliseconds jittered = std::max(times(current_delay_, 0.6 + within_unit(random())), min_wait);
-    return std::max(jittered, retry_after + times(retry_after, within_unit(random()) / 4));
-}
-
-PROMPTLAYER_DECL std::chrono::milliseconds circuit_breaker::open(const error& cause, milliseconds retry_after,
-                                                                 const std::function<double()>& random) {
-    const bool is_429 = cause.status == 429;
-    const milliseconds first = is_429 ? milliseconds{5'000} : initial_delay_;
-    const milliseconds limit = is_429 ? max_delay_ / 2 : max_delay_;
-    milliseconds& delay = is_429 ? delay_429_ : delay_;
-    current_delay_ = delay = std::min(limit, std::max(first, 2 * delay));
-    cause_ = cause;
-    has_opened_ = true;
-    return wait(std::min(retry_after, max_delay_), random);
-}
+      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)), max_window_(max_in_flight) {}
 
 PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_current) {
-    failure_count_ = 0;
+    failures_ = {};
     is_proven_ = is_proven_ || is_current;
     if (!is_open()) {
         ++healthy_count_;
@@ -4792,33 +4772,44 @@ PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_cur
         cause_.reset();
         delay_ = delay_429_ = milliseconds{0};
         window_ = 1;
-        healthy_count_ = 0;
     }
 }
 
 PROMPTLAYER_DECL std::optional<std::chrono::milliseconds>
-circuit_breaker::record_failure(const error& cause, milliseconds retry_after,
+circuit_breaker::record_failure(request_number number, const error& cause, milliseconds retry_after,
                                 const std::function<double()>& random) {
-    ++failure_count_;
+    failures_.of_several = failures_.of_several || (failures_.count != 0 && failures_.last != number);
+    failures_.last = number;
+    ++failures_.count;
+    const bool is_429 = cause.status == 429;
     const bool is_of_config = cause.status == 401 || cause.status == 403 || cause.failure == failure::tls ||
                               cause.code == errc::invalid_config;
-    if (failure_count_ < 5 && cause.status != 429 && retry_after == milliseconds{0} &&
+    const std::size_t limit_of_run = std::min<std::size_t>(5 + window_ / 2, 12);
+    if (!is_open() && failures_.count < limit_of_run && !is_429 && retry_after == milliseconds{0} &&
         (!is_of_config || is_proven_))
         return std::nullopt;
-    if (failure_count_ == 1)
-        retry_after = std::min(retry_after, max_single_retry_after);
-    failure_count_ = 0;
-    return open(cause, retry_after, random);
+    const milliseconds first = is_429 ? milliseconds{5'000} : initial_delay_;
+    const milliseconds limit = is_429 ? max_delay_ / 2 : max_delay_;
+    milliseconds& delay = is_429 ? delay_429_ : delay_;
+    current_delay_ = delay = std::min(limit, std::max(first, 2 * delay));
+    cause_ = cause;
+    has_opened_ = true;
+    return next_wait(std::min(retry_after, failures_.of_several ? max_delay_ : max_single_retry_after),
+                     random);
 }
 
 PROMPTLAYER_DECL std::chrono::milliseconds
-circuit_breaker::wait_again(const std::function<double()>& random) const {
-    return wait(milliseconds{0}, random);
+circuit_breaker::next_wait(milliseconds retry_after, const std::function<double()>& random) const {
+    const auto times = [](milliseconds duration, double factor) {
+        return milliseconds{static_cast<milliseconds::rep>(factor * static_cast<double>(duration.count()))};
+    };
+    const milliseconds wait = std::max(times(current_delay_, 0.6 + within_unit(random())), min_wait);
+    return std::max(wait, retry_after + times(retry_after, within_unit(random()) / 4));
 }
 
 PROMPTLAYER_DECL void circuit_breaker::reconfigure() noexcept {
     is_proven_ = false;
-    failure_count_ = 0;
+    failures_ = {};
 }
 
 #endif
@@ -4838,7 +4829,7 @@ struct queue_options {
     std::size_t max_requests = 10'000;        ///< waiting and in flight
     std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
     std::size_t max_in_flight = 16;           ///< 0 counts as 1
-    bool drop_oldest = false; ///< a full queue drops the oldest waiting requests, not the new request
+    bool drop_oldest = false;                 ///< a full queue drops the oldest waiting requests
     retry_policy retry = background_retry_policy();
 };
 
@@ -4893,28 +4884,25 @@ struct outbox_stats {
 /// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
 /// holds up the others:
 ///
-/// - A service failure (`error::is_service_failure`) delays its own request by a random time of up to 2 s, 4
-/// s,
-///   8 s ... `max_delay`, at least 100 ms, plus `Retry-After`. Every other response is healthy, also a 400.
+/// - A service failure (`error::is_service_failure`) delays its own request by a random time. The limit of
+///   that time doubles from `initial_delay` to `max_delay`; the time is at least 100 ms. `Retry-After` is
+///   added. Every other response is healthy, also a 400.
 /// - Requests are sent by due time. The number in flight grows from 1 to `max_in_flight` with each full
-/// window
-///   of healthy responses.
-/// - Five service failures in a row open the circuit breaker. So does one 429 or `Retry-After`. So does one
-///   401, 403, TLS failure or invalid config until a response was healthy. A request that fails again while
-///   others succeed does not count.
+///   window of healthy responses.
+/// - Five service failures in a row open the circuit breaker; with more requests in flight, up to twelve. So
+///   does one 429 or `Retry-After`. So does one 401, 403, TLS failure or invalid config, until a response was
+///   healthy. A request that fails again while others succeed does not count.
 /// - While the breaker is open, one probe at a time is sent, after random waits that double. A healthy
-/// response
-///   to a probe closes the breaker.
+///   response to a probe closes the breaker.
 /// - A request ends as `rejected` after a final refusal (HTTP 400, 404, 409, 422, `success: false`), and
-/// after
-///   a third 401 or 403 if others succeeded meanwhile.
+///   after a third 401 or 403 if others succeeded meanwhile.
 /// - A request ends as `expired` only after a failed attempt, so an outage, a pause or a closed laptop loses
 ///   nothing.
 /// - Time is an argument. A clock that jumps back counts as stopped. A clock that jumps forward ends waits
 ///   early.
 ///
 /// Cost with N requests: `push`, `take`, `complete`, `cancel` and `next_due` O(log N), `push` amortised over
-/// the requests that it drops; `drain` and `discard` O(N).
+/// the requests that it drops; `retry_now` O(1); `drain` and `discard` O(N).
 ///
 /// Used as `outbox`. A template, so that a header-only program compiles only the members that it uses.
 template <class ClockT>
@@ -4928,10 +4916,11 @@ private:
     /// What failed attempts of a request have shown.
     struct failure_history {
         error last{};
-        std::uint32_t refusals = 0; // 401 and 403, with the present config
-        std::uint64_t config_number = 0;
+        std::uint32_t refusals = 0; // 401 and 403, with the config of `config_number`
+        std::uint32_t config_number = 0;
         std::uint64_t healthy_at_first_refusal = 0; // value of `healthy_count_` then
-        std::uint64_t healthy_at_last_failure = 0;
+        /// Value of `healthy_count_` at the last failure while the circuit breaker was closed
+        std::uint64_t healthy_at_last_failure = std::numeric_limits<std::uint64_t>::max();
         bool is_at_fault = false; // the request failed again although another succeeded
     };
 
@@ -4940,44 +4929,48 @@ private:
         time_point created{};
         time_point due{};
         std::uint32_t attempts = 0;
+        std::uint32_t config_number = 0;  // of the last attempt
+        std::uint32_t release_number = 0; // value of `release_count_` when its wait began
         bool is_discarded = false;
-        std::uint64_t config_number = 0; // of the last attempt
         std::unique_ptr<failure_history> history{};
     };
 
     using entry_map = std::map<request_number, queue_entry>;
-    using due_set = std::set<std::pair<time_point, request_number>>;
+    using wait_key = std::tuple<std::uint32_t, time_point, request_number>;
 
     queue_options options_;
     std::function<double()> random_;
     detail::circuit_breaker breaker_{options_.retry, options_.max_in_flight};
-    entry_map untried_{};   // waiting; by number, and so by due time
-    entry_map tried_{};     // waiting after an attempt
-    entry_map in_flight_{}; // sent, without a result
-    due_set delayed_{};     // of `tried_`
-    due_set released_{};    // of `tried_`, due since `retry_now`
+    entry_map untried_{};        // waiting; by number, and so by due time
+    entry_map tried_{};          // waiting after an attempt
+    entry_map in_flight_{};      // sent, without a result
+    std::set<wait_key> waits_{}; // of `tried_`; those that `retry_now` has ended come first
     std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
-    std::deque<finished_request> finished_{};                          // dropped or cancelled, not taken yet
+    std::list<finished_request> finished_{};                           // dropped or cancelled, not taken yet
     std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
     request_number last_number_ = 0;
     request_number probe_ = 0; // in flight while the breaker is open; 0 if there is none
     outbox_stats stats_{};
     std::uint64_t healthy_count_ = 0;
-    std::uint64_t config_number_ = 0;              // number of calls of `reconfigure`
+    std::uint32_t config_number_ = 0;              // number of calls of `reconfigure`
+    std::uint32_t release_count_ = 0;              // number of calls of `retry_now`
+    time_point released_at_ = time_point::min();   // the last of them
     time_point blocked_until_ = time_point::min(); // no probe before
     bool paused_ = false;
     bool closed_ = false;
-    std::optional<time_point> last_now_{};
+    time_point last_now_ = time_point::min();
     typename ClockT::duration clock_offset_{}; // sum of the clock's jumps back
 
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
 
-    /// Returns the caller's time, corrected so that it never decreases.
+    /// Returns the caller's time, corrected so that it never decreases. Clamps it so that no sum overflows.
     time_point monotonic(time_point now) {
-        if (last_now_ && now < *last_now_)
-            clock_offset_ += *last_now_ - now;
+        constexpr auto limit = ClockT::duration::max() / 2;
+        now = std::clamp(now, time_point{-limit / 4}, time_point{limit});
+        if (now < last_now_)
+            clock_offset_ += std::min(last_now_ - now, limit / 2 - clock_offset_);
         last_now_ = now;
         return now + clock_offset_;
     }
@@ -4985,6 +4978,10 @@ private:
     std::size_t count() const noexcept { return untried_.size() + tried_.size() + in_flight_.size(); }
 
     bool is_waiting_empty() const noexcept { return untried_.empty() && tried_.empty(); }
+
+    bool contains(request_number number) const {
+        return untried_.contains(number) || tried_.contains(number) || in_flight_.contains(number);
+    }
 
     request_number oldest_waiting() const {
         if (untried_.empty() || (!tried_.empty() && tried_.begin()->first < untried_.begin()->first))
@@ -5018,7 +5015,7 @@ private:
         ++count_of(outcome);
         finished_request finished{.number = node.key(), .outcome = outcome, .attempts = entry.attempts};
         finished.request = std::move(entry.request);
-        if (entry.history && outcome != request_outcome::delivered)
+        if (entry.history)
             finished.error = std::move(entry.history->last);
         return finished;
     }
@@ -5030,8 +5027,7 @@ private:
         auto node = tried_.extract(number);
         if (node) {
             const queue_entry& entry = node.mapped();
-            if (delayed_.erase({entry.due, number}) == 0)
-                released_.erase({entry.due, number});
+            waits_.erase({entry.release_number, entry.due, number});
             by_attempts_.erase({entry.attempts, number});
         }
         return node;
@@ -5044,9 +5040,9 @@ private:
 
     /// Returns a random number from `first` to `last`.
     request_number random_between(request_number first, request_number last) {
-        const double scaled = detail::within_unit(random_()) * static_cast<double>(last - first + 1);
-        const auto offset = static_cast<request_number>(scaled);
-        return offset > last - first ? last : first + offset;
+        const auto range = static_cast<double>(last - first);
+        const double offset = detail::within_unit(random_()) * (range + 1);
+        return offset < range ? first + static_cast<request_number>(offset) : last;
     }
 
     /// Returns a random request of those with the fewest attempts; so a bad request is not probed for ever.
@@ -5061,20 +5057,18 @@ private:
 
     /// Returns the waiting request with the earliest due time, which may be in the future.
     std::pair<time_point, request_number> earliest() const {
-        if (!released_.empty())
-            return *released_.begin();
-        if (untried_.empty())
-            return *delayed_.begin();
-        const std::pair first{untried_.begin()->second.due, untried_.begin()->first};
-        return delayed_.empty() || first < *delayed_.begin() ? first : *delayed_.begin();
+        std::pair<time_point, request_number> first{time_point::max(), 0};
+        if (!untried_.empty())
+            first = {untried_.begin()->second.due, untried_.begin()->first};
+        if (waits_.empty())
+            return first;
+        const auto [release_number, due, number] = *waits_.begin();
+        return std::min(first,
+                        {release_number == release_count_ ? due : std::min(due, released_at_), number});
     }
 
     /// Returns when the next request may be sent, as far as that depends on time.
-    time_point earliest_time(time_point now) const {
-        if (breaker_.is_open())
-            return blocked_until_;
-        return released_.empty() ? earliest().first : now;
-    }
+    time_point earliest_time() const { return breaker_.is_open() ? blocked_until_ : earliest().first; }
 
     bool fits(std::size_t size, std::size_t requests, std::size_t bytes) const noexcept {
         return requests < options_.max_requests && size <= options_.max_bytes &&
@@ -5094,30 +5088,17 @@ private:
     }
 
     void insert(request_number number, prepared_request&& request, time_point created, time_point due) {
-        const std::size_t count_before = untried_.size();
-        queue_entry& entry = untried_.try_emplace(untried_.end(), number)->second;
-        if (untried_.size() == count_before)
-            return;
-        entry.request = std::move(request);
-        entry.created = created;
-        entry.due = due;
-        bytes_ += size_of(entry.request);
+        bytes_ += size_of(request);
         ++stats_.pushed;
+        untried_.emplace_hint(untried_.end(), number,
+                              queue_entry{.request = std::move(request), .created = created, .due = due});
     }
 
-    void block_until(time_point time) noexcept {
-        blocked_until_ = time > blocked_until_ ? time : blocked_until_;
-    }
-
-    /// Adds a failure to the history of its request, and tells the breaker unless the request is at fault.
-    void record_failure(queue_entry& entry, const error& cause, bool is_probe, time_point now) {
-        if (!entry.history)
-            entry.history = std::make_unique<failure_history>();
-        else if (healthy_count_ > entry.history->healthy_at_last_failure)
-            entry.history->is_at_fault = true;
+    /// Adds a failure to the history of its request, and reports it to the breaker unless the request is at
+    /// fault. Failures while the breaker is open do not put a request at fault, because they are expected.
+    void record_failure(request_number number, queue_entry& entry, const error& cause, bool is_probe,
+                        time_point now) {
         failure_history& history = *entry.history;
-        history.last = cause;
-        history.healthy_at_last_failure = healthy_count_;
         if (cause.status == 401 || cause.status == 403) {
             if (history.refusals == 0 || history.config_number != entry.config_number) {
                 history.refusals = 0;
@@ -5127,13 +5108,20 @@ private:
             ++history.refusals;
         }
         const milliseconds retry_after = detail::capped_retry_after(options_.retry, cause);
-        if (is_probe)
-            blocked_until_ = now + breaker_.open(cause, retry_after, random_);
-        else if (breaker_.is_open() && retry_after > milliseconds{0})
-            block_until(now + std::min(retry_after, detail::circuit_breaker::max_single_retry_after));
-        else if (!breaker_.is_open() && !history.is_at_fault && entry.config_number == config_number_)
-            if (const auto wait = breaker_.record_failure(cause, retry_after, random_))
-                blocked_until_ = now + *wait;
+        std::optional<milliseconds> wait;
+        if (!breaker_.is_open()) {
+            history.is_at_fault = history.is_at_fault || healthy_count_ > history.healthy_at_last_failure;
+            history.healthy_at_last_failure = healthy_count_;
+            if (!history.is_at_fault && entry.config_number == config_number_)
+                wait = breaker_.record_failure(number, cause, retry_after, random_);
+        } else if (is_probe) {
+            wait = breaker_.record_failure(number, cause, retry_after, random_);
+        } else if (retry_after > milliseconds{0}) { // of a request sent before the breaker opened
+            const auto limit = detail::circuit_breaker::max_single_retry_after;
+            blocked_until_ = std::max(blocked_until_, now + std::min(retry_after, limit));
+        }
+        if (wait)
+            blocked_until_ = now + *wait;
     }
 
     /// Returns how a request ends whose attempt failed, if it must not wait for another.
@@ -5167,6 +5155,8 @@ public:
     /// `random` returns uniform numbers from 0 to 1. If it is empty, the outbox uses a generator of its own.
     explicit basic_outbox(queue_options options = {}, std::function<double()> random = {})
         : options_(options), random_(random ? std::move(random) : detail::random_source()) {}
+    basic_outbox(basic_outbox&&) = default;
+    basic_outbox& operator=(basic_outbox&&) = default;
 
     /// Queues a request from `prepare` and returns its number, or `queue_full`, or `closed` after `close`.
     /// Requests that `drop_oldest` removes for it are returned by `take_finished`. They are dropped only if
@@ -5198,9 +5188,12 @@ public:
     }
 
     /// Queues a request from a journal under its old number, whatever the limits. The numbers may come in any
-    /// order. Ignores a number that is queued already.
+    /// order. Ignores a number that is queued already. An age counts as 0 to a year.
     void restore(request_number number, prepared_request request, milliseconds age, time_point now) {
         now = monotonic(now);
+        if (contains(number))
+            return;
+        age = std::clamp(age, milliseconds{0}, detail::longest_wait);
         insert(number, std::move(request), now - age, now);
         last_number_ = std::max(last_number_, number);
     }
@@ -5208,7 +5201,7 @@ public:
     /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
     [[nodiscard]] std::optional<due_request> take(time_point now) {
         now = monotonic(now);
-        const auto due = may_send() ? earliest_time(now) : time_point::max();
+        const auto due = may_send() ? earliest_time() : time_point::max();
         if (due > now)
             return std::nullopt;
         const request_number number = breaker_.is_open() ? probe_ = choose_probe() : earliest().second;
@@ -5242,20 +5235,21 @@ public:
             finished.error = std::move(cause);
             return finished;
         }
+        if (!entry.history)
+            entry.history = std::make_unique<failure_history>();
+        const error& failed = entry.history->last = *std::move(cause);
         if (!is_cancelled)
-            record_failure(entry, *cause, is_probe, now);
+            record_failure(number, entry, failed, is_probe, now);
         else if (is_probe)
-            blocked_until_ = now + breaker_.wait_again(random_);
+            blocked_until_ = now + breaker_.next_wait(milliseconds{0}, random_);
         const milliseconds wait = std::max(detail::backoff(options_.retry, entry.attempts, random_()),
                                            detail::circuit_breaker::min_wait) +
-                                  detail::capped_retry_after(options_.retry, *cause);
-        if (const auto outcome = end_after(entry, *cause, wait, now)) {
-            auto finished = finish(std::move(node), *outcome);
-            finished.error = std::move(cause);
-            return finished;
-        }
+                                  detail::capped_retry_after(options_.retry, failed);
+        if (const auto outcome = end_after(entry, failed, wait, now))
+            return finish(std::move(node), *outcome);
         entry.due = now + wait;
-        delayed_.insert({entry.due, number});
+        entry.release_number = release_count_;
+        waits_.insert({release_count_, entry.due, number});
         by_attempts_.insert({entry.attempts, number});
         tried_.insert(std::move(node));
         return std::nullopt;
@@ -5273,7 +5267,7 @@ public:
         now = monotonic(now);
         if (!may_send())
             return std::nullopt;
-        return earliest_time(now) - clock_offset_;
+        return earliest_time() - clock_offset_;
     }
 
     /// Removes a waiting request; `take_finished` returns it. Returns false if it is in flight or has ended.
@@ -5311,13 +5305,13 @@ public:
     void resume() noexcept { paused_ = false; }
     bool is_paused() const noexcept { return paused_; }
 
-    /// Ends all waits: those of the requests, and that of the circuit breaker, which then sends a probe.
+    /// Ends all waits: those of the requests, and that of the circuit breaker. An open breaker then sends a
+    /// probe, even if another is in flight.
     void retry_now(time_point now) {
         blocked_until_ = monotonic(now);
+        released_at_ = blocked_until_;
+        ++release_count_;
         probe_ = 0; // it may wait on a dead connection
-        if (released_.size() < delayed_.size())
-            released_.swap(delayed_);
-        released_.merge(delayed_);
     }
 
     /// Ends the wait of the circuit breaker, because the key or the config has been replaced. Requests that
@@ -5342,10 +5336,8 @@ public:
         close();
         untried_.merge(tried_);
         untried_.merge(in_flight_);
-        delayed_.clear();
-        released_.clear();
+        waits_.clear();
         by_attempts_.clear();
-        in_flight_bytes_ = 0;
         probe_ = 0;
         std::vector<finished_request> undelivered;
         undelivered.reserve(untried_.size());
@@ -5463,10 +5455,15 @@ constexpr transport_functions functions_of() {
         functions.send = send_noexcept<T>;
     if constexpr (requires(T & transport) { transport.poll(); })
         functions.poll = [](void* object) { ignore_exceptions([&] { static_cast<T*>(object)->poll(); }); };
-    if constexpr (requires(T & transport, std::chrono::milliseconds wait) { transport.poll(wait); })
+    if constexpr (requires(T & transport, std::chrono::milliseconds wait) { transport.poll(wait); }) {
         functions.poll_for = [](void* object, std::chrono::milliseconds wait) {
             ignore_exceptions([&] { static_cast<T*>(object)->poll(wait); });
         };
+        if (!functions.poll)
+            functions.poll = [](void* object) {
+                ignore_exceptions([&] { static_cast<T*>(object)->poll(std::chrono::milliseconds{0}); });
+            };
+    }
     if constexpr (requires(T & transport) { transport.wakeup(); })
         functions.wakeup = [](void* object) {
             ignore_exceptions([&] { static_cast<T*>(object)->wakeup(); });
@@ -5526,52 +5523,14 @@ any_transport own_transport(std::reference_wrapper<T> transport) {
 
 #endif
 
-#ifndef PROMPTLAYER_DETAIL_FORK_HPP
-#define PROMPTLAYER_DETAIL_FORK_HPP
-
-#if defined(PROMPTLAYER_DEFINITIONS) && !defined(_WIN32)
-#if defined(PROMPTLAYER_NO_THREADS)
-#include <unistd.h>
-#else
-#include <atomic>
-
-#include <pthread.h>
-#endif
-#endif
-
-namespace promptlayer::inline PROMPTLAYER_ABI {
-namespace detail {
-
-/// Returns a number that is another one in a child of `fork`. Costs a nanosecond, unlike `getpid`; with
-/// PROMPTLAYER_NO_THREADS it is `getpid`, because there may be no pthread library.
-PROMPTLAYER_DECL long process_number() noexcept;
-
-#if defined(PROMPTLAYER_DEFINITIONS)
-
-#if defined(_WIN32)
-PROMPTLAYER_DECL long process_number() noexcept { return 0; }
-#elif defined(PROMPTLAYER_NO_THREADS)
-PROMPTLAYER_DECL long process_number() noexcept { return static_cast<long>(::getpid()); }
-#else
-PROMPTLAYER_DECL long process_number() noexcept {
-    static std::atomic<long> forks{0};
-    static const int registered =
-        ::pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1, std::memory_order_relaxed); });
-    static_cast<void>(registered);
-    return forks.load(std::memory_order_relaxed);
-}
-#endif
-
-#endif
-
-} // namespace detail
-} // namespace promptlayer::inline PROMPTLAYER_ABI
-
-#endif
-
 #ifndef PROMPTLAYER_TRACKER_HPP
 #define PROMPTLAYER_TRACKER_HPP
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+#if !defined(_WIN32) && !defined(__EMSCRIPTEN__)
+#include <pthread.h>
+#endif
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -5642,6 +5601,17 @@ class delivery_engine;
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
+/// Returns how often this process and its ancestors have forked since the first call. Much faster than
+/// `getpid`.
+inline unsigned fork_count() noexcept {
+    static std::atomic<unsigned> count{0};
+#if !defined(_WIN32) && !defined(__EMSCRIPTEN__) // these have no fork
+    static const int registered = ::pthread_atfork(nullptr, nullptr, [] { ++count; });
+    static_cast<void>(registered);
+#endif
+    return count;
+}
+
 /// An attempt in flight.
 template <class ClockT>
 struct running_attempt {
@@ -5682,15 +5652,19 @@ class delivery_engine {
     const tracker_options options_;
     const std::function<time_point()> clock_; // empty: the time is that of `advance_to`
     const std::function<void()> wake_;        // makes the driver call `step`; may be empty
-    const long process_ = process_number();
+    const unsigned fork_count_ = fork_count();
     any_transport transport_; // only the driver uses it, except for `wakeup` and `cancel`
     std::shared_ptr<completions_type> completions_ = std::make_shared<completions_type>();
+
+    detail::mutex journal_mutex_{}; // for all functions of the journal except `add`
 
     mutable detail::mutex mutex_{}; // of all members below
     basic_outbox<ClockT> outbox_;
     std::shared_ptr<const encoder> encoder_;
-    std::vector<endpoint> endpoints_{{track_prompt::path, judge_outcome<track_prompt>}};
-    std::vector<finished_request> interrupted_{}; // by a crash, and not to be sent twice; not reported yet
+    std::map<std::string_view, outcome_judge> judges_{}; // by path
+    std::vector<finished_request> interrupted_{};        // by a crash, and not to be sent twice; not reported
+    std::size_t interrupted_count_ = 0;                  // counted as cancelled by the outbox
+    std::uint64_t reported_count_ = 0;                   // requests whose callback has returned
     time_point now_{};
     time_point close_deadline_ = time_point::max();
     bool wake_on_push_ = false;
@@ -5702,9 +5676,16 @@ class delivery_engine {
             wake_();
     }
 
+    template <class ActionT>
+    void with_journal(ActionT action) {
+        if (!options_.journal)
+            return;
+        const lock guard{journal_mutex_};
+        ignore_exceptions([&] { action(*options_.journal); });
+    }
+
     void remove_from_journal(request_number number) {
-        if (options_.journal)
-            ignore_exceptions([&] { options_.journal->remove(number); });
+        with_journal([&](journal& journal) { journal.remove(number); });
     }
 
     void report(const finished_request& finished) {
@@ -5715,6 +5696,8 @@ class delivery_engine {
             notify(options_.on_failed, finished);
             remove_from_journal(finished.number);
         }
+        const lock guard{mutex_};
+        ++reported_count_;
     }
 
     void complete(const attempt_type& attempt, transport_result outcome, std::optional<error> failed) {
@@ -5737,19 +5720,19 @@ class delivery_engine {
                 outage = outbox_.outage_cause();
         }
         notify(options_.on_attempt, report_of_attempt);
+        if (outage)
+            notify(options_.on_outage, *outage);
+        if (was_open && !is_open)
+            notify(options_.on_recovery);
         if (finished) {
             if (outcome)
                 finished->response = *std::move(outcome);
             report(*finished);
         }
-        if (outage)
-            notify(options_.on_outage, *outage);
-        if (was_open && !is_open)
-            notify(options_.on_recovery);
     }
 
-    /// Takes in the outcomes that have arrived. Returns whether there were any.
-    bool collect() {
+    /// Takes in the outcomes that have arrived.
+    void collect() {
         std::vector<typename completions_type::item> items;
         {
             const lock guard{completions_->mutex};
@@ -5759,7 +5742,6 @@ class delivery_engine {
             auto failed = attempt.judge(*attempt.codec, outcome);
             complete(attempt, std::move(outcome), std::move(failed));
         }
-        return !items.empty();
     }
 
     std::optional<finished_request> take_finished() {
@@ -5771,15 +5753,12 @@ class delivery_engine {
         return next;
     }
 
-    /// Reports requests that were dropped or cancelled. Returns whether there may be more.
-    bool report_finished(std::size_t max_count) {
-        for (; max_count > 0; --max_count) {
-            const auto finished = take_finished();
-            if (!finished)
-                return false;
+    /// Reports one request that was dropped or cancelled. Returns false if there is none.
+    bool report_finished() {
+        const auto finished = take_finished();
+        if (finished)
             report(*finished);
-        }
-        return true;
+        return finished.has_value();
     }
 
     /// Starts one request. Returns false if none is due.
@@ -5795,15 +5774,15 @@ class delivery_engine {
             if (!due)
                 return false;
             next.codec = encoder_;
-            next.judge = judge_for(due->request.path);
+            next.judge = judge_of(due->request.path);
             if (close_deadline_ != time_point::max())
                 time_left =
                     std::max(std::chrono::ceil<milliseconds>(close_deadline_ - next.start), milliseconds{1});
         }
         next.number = due->number;
         next.count = due->attempt;
-        if (!due->request.idempotent && options_.journal)
-            ignore_exceptions([&] { options_.journal->begin(next.number); });
+        if (!due->request.idempotent)
+            with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
         if (!http) {
             complete(next, transport_failure{failure::other, {}, false}, std::move(http).error());
@@ -5818,9 +5797,9 @@ class delivery_engine {
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [queue = completions_, next = std::move(next)](transport_result outcome) {
+                       [queue = completions_, next = std::move(next)](transport_result outcome) mutable {
                            const lock guard{queue->mutex};
-                           queue->items.push_back({next, std::move(outcome)});
+                           queue->items.push_back({std::move(next), std::move(outcome)});
                            if (queue->on_arrival)
                                queue->on_arrival();
                        });
@@ -5830,28 +5809,21 @@ class delivery_engine {
 
     /// Returns how to read the response of a path. A journal may hold a path that this program never tracked;
     /// its response is read like that of `track_prompt`.
-    outcome_judge judge_for(std::string_view path) const {
-        const auto known = std::find_if(endpoints_.begin(), endpoints_.end(),
-                                        [&](const endpoint& candidate) { return candidate.path == path; });
-        return known == endpoints_.end() ? endpoints_.front().judge : known->judge;
-    }
-
-    void add_endpoint(const endpoint& added) {
-        for (const endpoint& known : endpoints_)
-            if (known.path == added.path)
-                return;
-        endpoints_.push_back(added);
+    outcome_judge judge_of(std::string_view path) const {
+        const auto known = judges_.find(path);
+        return known == judges_.end() ? judge_outcome<track_prompt> : known->second;
     }
 
     void restore_from_journal() {
         for (journal::entry& entry : options_.journal->pending()) {
-            if (entry.request.idempotent || !entry.begun) {
-                outbox_.restore(entry.number, std::move(entry.request), entry.age, now());
+            const bool is_interrupted = entry.begun && !entry.request.idempotent;
+            outbox_.restore(entry.number, std::move(entry.request),
+                            std::clamp(entry.age, milliseconds{0}, longest_wait), now());
+            if (!is_interrupted || !outbox_.cancel(entry.number))
                 continue;
-            }
-            finished_request finished{
-                .number = entry.number, .outcome = request_outcome::failed, .attempts = 1};
-            finished.request = std::move(entry.request);
+            finished_request finished = *outbox_.take_finished();
+            finished.outcome = request_outcome::failed;
+            finished.attempts = 1;
             finished.error = error{.code = errc::transport,
                                    .message = "the program ended while the request was sent; the service may "
                                               "have processed it, and must not receive it twice",
@@ -5859,6 +5831,21 @@ class delivery_engine {
                                    .maybe_delivered = true};
             interrupted_.push_back(std::move(finished));
         }
+        interrupted_count_ = interrupted_.size();
+    }
+
+    // These need `mutex_`.
+
+    outbox_stats counts() const {
+        outbox_stats counts = outbox_.stats();
+        counts.cancelled -= interrupted_count_;
+        counts.failed += interrupted_count_;
+        return counts;
+    }
+
+    std::size_t unreported_count() const {
+        const outbox_stats counts = outbox_.stats();
+        return static_cast<std::size_t>(counts.pushed - counts.returned - reported_count_);
     }
 
 public:
@@ -5886,7 +5873,7 @@ public:
     }
 
     /// Returns false in a child of `fork`, where the driver does not exist and other threads may hold locks.
-    bool is_in_owner_process() const noexcept { return process_ == process_number(); }
+    bool is_in_owner_process() const noexcept { return fork_count_ == fork_count(); }
 
     const any_transport& transport() const noexcept { return transport_; }
     milliseconds close_timeout() const noexcept { return options_.close_timeout; }
@@ -5919,7 +5906,7 @@ public:
         bool wakes = false;
         {
             const lock guard{mutex_};
-            add_endpoint(target);
+            judges_.try_emplace(target.path, target.judge);
             const auto pushed = queued.number == 0 ? outbox_.push(std::move(request), now())
                                                    : outbox_.push(queued.number, std::move(request), now());
             if (pushed)
@@ -5947,34 +5934,37 @@ public:
     /// do; nullopt if not before something happens.
     std::optional<time_point> step() {
         collect();
-        const bool has_more_reports = report_finished(max_reports);
-        const std::size_t max_starts = std::max<std::size_t>(options_.queue.max_in_flight, 1);
-        std::size_t starts = 0;
-        do {
-            while (starts < max_starts && start_next())
-                ++starts;
-        } while (starts < max_starts && collect()); // a transport may complete within `send`
+        for (std::size_t count = max_reports; count > 0 && report_finished(); --count) {
+        }
+        const std::size_t max_starts = transport_.is_asynchronous() ? options_.queue.max_in_flight : 1;
+        for (std::size_t count = std::max<std::size_t>(max_starts, 1); count > 0 && start_next(); --count) {
+        }
         std::optional<milliseconds> upkeep;
-        if (options_.journal)
-            ignore_exceptions([&] { upkeep = options_.journal->maintain(); });
+        with_journal([&](journal& journal) { upkeep = journal.maintain(); });
         const lock guard{mutex_};
         const time_point now = this->now();
         wake_on_push_ = outbox_.wants_requests() || (options_.journal && !upkeep);
+        if (outbox_.has_finished() || !interrupted_.empty())
+            return now;
         auto next = now < close_deadline_ ? outbox_.next_due(now) : std::nullopt;
         if (upkeep)
             next = std::min(next.value_or(time_point::max()), now + std::min(*upkeep, longest_wait));
-        return has_more_reports || outbox_.has_finished() ? now : next;
+        return next;
     }
 
     /// Takes in what has arrived and reports all that has ended.
     void settle() {
         transport_.call(transport_.functions().poll);
         collect();
-        report_finished(std::numeric_limits<std::size_t>::max());
+        while (report_finished()) {
+        }
     }
 
-    /// Removes all requests that have not ended and returns them in order.
+    /// Cancels the requests in flight if the transport can. Removes all requests that have not ended and
+    /// returns them in order.
     std::vector<finished_request> drain() {
+        if (stats().in_flight != 0)
+            cancel_transport();
         const lock guard{mutex_};
         return outbox_.drain();
     }
@@ -5994,20 +5984,25 @@ public:
         close_deadline_ = std::min(close_deadline_, deadline);
     }
 
-    /// Returns whether nothing is in flight or to be reported, and nothing can be sent before `deadline`.
-    bool is_settled(time_point deadline) {
+    time_point close_deadline() const {
         const lock guard{mutex_};
-        const auto due = outbox_.next_due(now());
-        return outbox_.stats().in_flight == 0 && !outbox_.has_finished() && interrupted_.empty() &&
-               (!due || *due >= deadline);
+        return close_deadline_;
     }
 
-    /// Returns whether nothing is left, and all is reported.
-    bool is_empty() const {
+    /// Returns whether the deadline of `close` has passed, or nothing is left to do before it.
+    bool is_finished() {
         const lock guard{mutex_};
-        const outbox_stats counts = outbox_.stats();
-        return counts.waiting == 0 && counts.in_flight == 0 && !outbox_.has_finished() &&
-               interrupted_.empty();
+        const time_point now = this->now();
+        if (now >= close_deadline_ || close_deadline_ == time_point::max())
+            return now >= close_deadline_;
+        const auto due = outbox_.next_due(now);
+        return unreported_count() == outbox_.stats().waiting && (!due || *due >= close_deadline_);
+    }
+
+    /// Returns the number of requests that have not ended, or whose callback has not returned.
+    std::size_t pending() const {
+        const lock guard{mutex_};
+        return unreported_count();
     }
 
     bool is_paused() const {
@@ -6044,7 +6039,7 @@ public:
 
     outbox_stats stats() const {
         const lock guard{mutex_};
-        return outbox_.stats();
+        return counts();
     }
 
 private:
@@ -6253,6 +6248,11 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 #ifndef PROMPTLAYER_NO_THREADS
 
+namespace detail {
+template <class ClockT>
+class background_engine;
+}
+
 /// Tracks prompts from any thread at the cost of a queue. A thread of its own sends the requests and reports
 /// each result. `outbox` describes the schedule, `basic_tracker` the members that both trackers have.
 ///
@@ -6272,6 +6272,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 template <class ClockT>
 class basic_background_tracker : public basic_tracker<ClockT> {
     basic_background_tracker(config config, detail::any_transport transport, tracker_options options);
+    detail::background_engine<ClockT>& engine() const noexcept;
 
 public:
     /// Starts the thread. Throws `std::system_error` if the thread cannot be created. With an invalid config,
@@ -6284,8 +6285,11 @@ public:
         static_assert(detail::is_transport<std::unwrap_reference_t<T>>());
     }
 
+    /// Calls `close` with `tracker_options::close_timeout` and reports the undelivered requests.
+    ~basic_background_tracker();
+
     /// Waits until every request is reported, or the timeout expires. Returns true if no request is left.
-    /// Returns at once while the tracker is paused, and in a callback.
+    /// Returns at once while the tracker is paused. Returns false at once in a callback.
     bool flush(std::chrono::milliseconds timeout);
 
     /// Stops accepting requests, sends those that are due within `timeout`, and returns the undelivered ones
@@ -6309,29 +6313,25 @@ class background_engine final : public delivery_engine<ClockT> {
     /// How often a transport is polled that cannot wait, or whose wait cannot be ended.
     static constexpr milliseconds poll_interval{5};
 
+    /// The longest wait in a transport: fits into the arguments of system calls.
+    static constexpr milliseconds longest_poll{60'000};
+
     std::mutex mutex_{}; // of all members below; locked before that of the engine
     std::condition_variable condition_{};
     bool is_woken_ = false;     // `step` has something to do
-    bool is_waiting_ = false;   // the thread waits for something to do
     bool in_transport_ = false; // the thread waits in the transport
-    bool is_closing_ = false;
-    bool is_stopped_ = false; // the thread has ended
-    time_point close_deadline_ = time_point::max();
+    bool is_stopped_ = false;   // the thread has ended
     std::thread thread_{};
 
     static milliseconds clamp_timeout(milliseconds timeout) noexcept {
         return std::clamp(timeout, milliseconds{0}, longest_wait);
     }
 
-    bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
-
     void wake_thread() {
-        if (is_own_thread())
-            return; // it calls `step` anyway before it waits
         bool in_transport = false;
         {
             const std::lock_guard guard{mutex_};
-            in_transport = in_transport_ && !is_woken_;
+            in_transport = in_transport_ && !is_woken_ && !is_own_thread();
             is_woken_ = true;
             condition_.notify_all();
         }
@@ -6343,32 +6343,32 @@ class background_engine final : public delivery_engine<ClockT> {
     bool wait(std::optional<time_point> next) {
         const any_transport& transport = this->transport();
         const transport_functions& functions = transport.functions();
-        const bool polls = (functions.poll_for || functions.poll) && this->stats().in_flight != 0;
-        std::unique_lock guard{mutex_};
+        const bool polls = functions.poll && this->stats().in_flight != 0;
         const time_point now = ClockT::now();
-        if (is_closing_ && (now >= close_deadline_ || this->is_settled(close_deadline_)))
+        std::unique_lock guard{mutex_};
+        if (this->pending() == 0)
+            condition_.notify_all(); // `flush` waits for this
+        if (this->is_finished())
             return false;
-        time_point until = std::min(next.value_or(now + longest_wait), close_deadline_);
+        time_point until = std::min(next.value_or(now + longest_wait), this->close_deadline());
         if (polls && (!functions.poll_for || !functions.wakeup))
             until = std::min(until, now + poll_interval);
-        is_waiting_ = !is_woken_;
-        if (this->is_empty())
-            condition_.notify_all(); // `flush` may wait for this
         if (polls && functions.poll_for) {
             const auto duration = is_woken_ ? milliseconds{0} : std::chrono::ceil<milliseconds>(until - now);
             in_transport_ = true;
             guard.unlock();
-            transport.call(functions.poll_for, std::max(duration, milliseconds{0}));
+            transport.call(functions.poll_for, std::clamp(duration, milliseconds{0}, longest_poll));
             guard.lock();
             in_transport_ = false;
         } else {
             condition_.wait_until(guard, until, [&] { return is_woken_; });
+            if (polls) {
+                guard.unlock();
+                transport.call(functions.poll);
+                guard.lock();
+            }
         }
-        is_woken_ = false;
-        is_waiting_ = false;
-        guard.unlock();
-        if (polls && !functions.poll_for)
-            transport.call(functions.poll);
+        is_woken_ = false; // `step` comes next
         return true;
     }
 
@@ -6393,23 +6393,21 @@ public:
         thread_ = std::thread{[this] { work(); }};
     }
 
+    /// Needs `close` before it.
     ~background_engine() override {
-        if (is_own_thread())
-            misuse("promptlayer: a callback has destroyed its tracker\n");
-        const auto undelivered = close(this->close_timeout());
+        this->stop_wakes(); // they read `thread_`
         thread_.join();
-        this->stop_wakes();
-        this->report_returned(undelivered);
     }
+
+    bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
 
     bool flush(milliseconds timeout) {
         if (is_own_thread())
-            return this->is_empty();
+            return false;
         std::unique_lock guard{mutex_};
-        const auto is_done = [&] { return (is_stopped_ || (is_waiting_ && !is_woken_)) && this->is_empty(); };
         condition_.wait_for(guard, clamp_timeout(timeout),
-                            [&] { return is_stopped_ || this->is_paused() || is_done(); });
-        return is_done();
+                            [&] { return is_stopped_ || this->is_paused() || this->pending() == 0; });
+        return this->pending() == 0;
     }
 
     std::vector<finished_request> close(milliseconds timeout) {
@@ -6419,12 +6417,8 @@ public:
         }
         const time_point deadline = ClockT::now() + clamp_timeout(timeout);
         delivery_engine<ClockT>::close(deadline);
-        std::unique_lock guard{mutex_};
-        is_closing_ = true;
-        close_deadline_ = std::min(close_deadline_, deadline);
-        guard.unlock();
         wake_thread();
-        guard.lock();
+        std::unique_lock guard{mutex_};
         condition_.wait_until(guard, deadline, [&] { return is_stopped_; });
         while (!is_stopped_) {
             guard.unlock();
@@ -6434,7 +6428,6 @@ public:
             condition_.wait_for(guard, milliseconds{10}, [&] { return is_stopped_; });
         }
         guard.unlock();
-        this->cancel_transport();
         return this->drain();
     }
 };
@@ -6448,16 +6441,27 @@ basic_background_tracker<ClockT>::basic_background_tracker(config config, detail
                                                                   std::move(options))) {}
 
 template <class ClockT>
+basic_background_tracker<ClockT>::~basic_background_tracker() {
+    if (!this->is_usable())
+        return;
+    if (engine().is_own_thread())
+        detail::misuse("promptlayer: a callback has destroyed its tracker\n");
+    engine().report_returned(engine().close(engine().close_timeout()));
+}
+
+template <class ClockT>
+detail::background_engine<ClockT>& basic_background_tracker<ClockT>::engine() const noexcept {
+    return static_cast<detail::background_engine<ClockT>&>(basic_tracker<ClockT>::engine());
+}
+
+template <class ClockT>
 bool basic_background_tracker<ClockT>::flush(std::chrono::milliseconds timeout) {
-    return this->is_usable() &&
-           static_cast<detail::background_engine<ClockT>&>(this->engine()).flush(timeout);
+    return this->is_usable() && engine().flush(timeout);
 }
 
 template <class ClockT>
 std::vector<finished_request> basic_background_tracker<ClockT>::close(std::chrono::milliseconds timeout) {
-    if (!this->is_usable())
-        return {};
-    return static_cast<detail::background_engine<ClockT>&>(this->engine()).close(timeout);
+    return this->is_usable() ? engine().close(timeout) : std::vector<finished_request>{};
 }
 
 #endif
@@ -6497,6 +6501,8 @@ template <class ClockT>
 class basic_polled_tracker : public basic_tracker<ClockT> {
     using time_point = typename ClockT::time_point;
 
+    struct polling; // sets `is_polling_` while it exists
+
     std::optional<time_point> first_poll_{}; // time counts from the first poll, also that of earlier requests
     bool is_polling_ = false;
 
@@ -6516,16 +6522,16 @@ public:
     ~basic_polled_tracker();
 
     /// Calls `poll()` of the transport, if it has one; reports results; sends the requests that are due, at
-    /// most `queue_options::max_in_flight`. Does not wait. Returns the number of requests that have not
-    /// ended. `now` must be of a steady clock.
+    /// most `queue_options::max_in_flight`. Does not wait, and does a bounded piece of work. Returns the same
+    /// as `pending`. `now` must be of a steady clock.
     std::size_t poll(time_point now);
 
-    /// Returns the number of requests that have not ended.
+    /// Returns the number of requests that have not ended or are not reported.
     std::size_t pending() const;
 
     /// Stops accepting requests, reports what has ended, cancels requests in flight if the transport can, and
     /// returns the undelivered requests in order. One that was in flight may have been delivered. The journal
-    /// keeps them for the next start. Does not wait.
+    /// keeps them for the next start. Does not wait. In a callback, `close` only stops accepting requests.
     [[nodiscard]] std::vector<finished_request> close();
 };
 
@@ -6541,32 +6547,39 @@ basic_polled_tracker<ClockT>::basic_polled_tracker(config config, detail::any_tr
 
 template <class ClockT>
 basic_polled_tracker<ClockT>::~basic_polled_tracker() {
+    if (!this->is_usable())
+        return;
     if (is_polling_)
         detail::misuse("promptlayer: a callback has destroyed its tracker\n");
-    const auto undelivered = close();
-    if (this->is_usable())
-        this->engine().report_returned(undelivered);
+    this->engine().report_returned(close());
 }
 
 template <class ClockT>
+struct basic_polled_tracker<ClockT>::polling {
+    bool& flag;
+    explicit polling(bool& is_polling) : flag(is_polling) { flag = true; }
+    polling(const polling&) = delete;
+    polling& operator=(const polling&) = delete;
+    ~polling() { flag = false; }
+};
+
+template <class ClockT>
 std::size_t basic_polled_tracker<ClockT>::poll(time_point now) {
-    if (this->is_usable() && !std::exchange(is_polling_, true)) {
+    if (this->is_usable() && !is_polling_) {
+        const polling guard{is_polling_};
         if (!first_poll_)
             first_poll_ = now;
         this->engine().advance_to(time_point{now - *first_poll_});
         const detail::any_transport& transport = this->engine().transport();
         transport.call(transport.functions().poll); // outcomes arrive
         this->engine().step();
-        transport.call(transport.functions().poll); // and what was sent leaves in this frame
-        is_polling_ = false;
     }
     return pending();
 }
 
 template <class ClockT>
 std::size_t basic_polled_tracker<ClockT>::pending() const {
-    const outbox_stats counts = this->stats();
-    return counts.waiting + counts.in_flight;
+    return this->is_usable() ? this->engine().pending() : 0;
 }
 
 template <class ClockT>
@@ -6574,13 +6587,11 @@ std::vector<finished_request> basic_polled_tracker<ClockT>::close() {
     if (!this->is_usable())
         return {};
     this->engine().close(time_point::max());
-    if (!std::exchange(is_polling_, true)) {
-        this->engine().settle();
-        is_polling_ = false;
-    }
-    auto undelivered = this->engine().drain();
-    this->engine().cancel_transport();
-    return undelivered;
+    if (is_polling_)
+        return {};
+    const polling guard{is_polling_};
+    this->engine().settle();
+    return this->engine().drain();
 }
 
 #endif

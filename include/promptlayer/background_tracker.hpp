@@ -29,6 +29,11 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 #ifndef PROMPTLAYER_NO_THREADS
 
+namespace detail {
+template <class ClockT>
+class background_engine;
+}
+
 /// Tracks prompts from any thread at the cost of a queue. A thread of its own sends the requests and reports
 /// each result. `outbox` describes the schedule, `basic_tracker` the members that both trackers have.
 ///
@@ -48,6 +53,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 template <class ClockT>
 class basic_background_tracker : public basic_tracker<ClockT> {
     basic_background_tracker(config config, detail::any_transport transport, tracker_options options);
+    detail::background_engine<ClockT>& engine() const noexcept;
 
 public:
     /// Starts the thread. Throws `std::system_error` if the thread cannot be created. With an invalid config,
@@ -60,8 +66,11 @@ public:
         static_assert(detail::is_transport<std::unwrap_reference_t<T>>());
     }
 
+    /// Calls `close` with `tracker_options::close_timeout` and reports the undelivered requests.
+    ~basic_background_tracker();
+
     /// Waits until every request is reported, or the timeout expires. Returns true if no request is left.
-    /// Returns at once while the tracker is paused, and in a callback.
+    /// Returns at once while the tracker is paused. Returns false at once in a callback.
     bool flush(std::chrono::milliseconds timeout);
 
     /// Stops accepting requests, sends those that are due within `timeout`, and returns the undelivered ones
@@ -85,29 +94,25 @@ class background_engine final : public delivery_engine<ClockT> {
     /// How often a transport is polled that cannot wait, or whose wait cannot be ended.
     static constexpr milliseconds poll_interval{5};
 
+    /// The longest wait in a transport: fits into the arguments of system calls.
+    static constexpr milliseconds longest_poll{60'000};
+
     std::mutex mutex_{}; // of all members below; locked before that of the engine
     std::condition_variable condition_{};
     bool is_woken_ = false;     // `step` has something to do
-    bool is_waiting_ = false;   // the thread waits for something to do
     bool in_transport_ = false; // the thread waits in the transport
-    bool is_closing_ = false;
-    bool is_stopped_ = false; // the thread has ended
-    time_point close_deadline_ = time_point::max();
+    bool is_stopped_ = false;   // the thread has ended
     std::thread thread_{};
 
     static milliseconds clamp_timeout(milliseconds timeout) noexcept {
         return std::clamp(timeout, milliseconds{0}, longest_wait);
     }
 
-    bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
-
     void wake_thread() {
-        if (is_own_thread())
-            return; // it calls `step` anyway before it waits
         bool in_transport = false;
         {
             const std::lock_guard guard{mutex_};
-            in_transport = in_transport_ && !is_woken_;
+            in_transport = in_transport_ && !is_woken_ && !is_own_thread();
             is_woken_ = true;
             condition_.notify_all();
         }
@@ -119,32 +124,32 @@ class background_engine final : public delivery_engine<ClockT> {
     bool wait(std::optional<time_point> next) {
         const any_transport& transport = this->transport();
         const transport_functions& functions = transport.functions();
-        const bool polls = (functions.poll_for || functions.poll) && this->stats().in_flight != 0;
-        std::unique_lock guard{mutex_};
+        const bool polls = functions.poll && this->stats().in_flight != 0;
         const time_point now = ClockT::now();
-        if (is_closing_ && (now >= close_deadline_ || this->is_settled(close_deadline_)))
+        std::unique_lock guard{mutex_};
+        if (this->pending() == 0)
+            condition_.notify_all(); // `flush` waits for this
+        if (this->is_finished())
             return false;
-        time_point until = std::min(next.value_or(now + longest_wait), close_deadline_);
+        time_point until = std::min(next.value_or(now + longest_wait), this->close_deadline());
         if (polls && (!functions.poll_for || !functions.wakeup))
             until = std::min(until, now + poll_interval);
-        is_waiting_ = !is_woken_;
-        if (this->is_empty())
-            condition_.notify_all(); // `flush` may wait for this
         if (polls && functions.poll_for) {
             const auto duration = is_woken_ ? milliseconds{0} : std::chrono::ceil<milliseconds>(until - now);
             in_transport_ = true;
             guard.unlock();
-            transport.call(functions.poll_for, std::max(duration, milliseconds{0}));
+            transport.call(functions.poll_for, std::clamp(duration, milliseconds{0}, longest_poll));
             guard.lock();
             in_transport_ = false;
         } else {
             condition_.wait_until(guard, until, [&] { return is_woken_; });
+            if (polls) {
+                guard.unlock();
+                transport.call(functions.poll);
+                guard.lock();
+            }
         }
-        is_woken_ = false;
-        is_waiting_ = false;
-        guard.unlock();
-        if (polls && !functions.poll_for)
-            transport.call(functions.poll);
+        is_woken_ = false; // `step` comes next
         return true;
     }
 
@@ -169,23 +174,21 @@ public:
         thread_ = std::thread{[this] { work(); }};
     }
 
+    /// Needs `close` before it.
     ~background_engine() override {
-        if (is_own_thread())
-            misuse("promptlayer: a callback has destroyed its tracker\n");
-        const auto undelivered = close(this->close_timeout());
+        this->stop_wakes(); // they read `thread_`
         thread_.join();
-        this->stop_wakes();
-        this->report_returned(undelivered);
     }
+
+    bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
 
     bool flush(milliseconds timeout) {
         if (is_own_thread())
-            return this->is_empty();
+            return false;
         std::unique_lock guard{mutex_};
-        const auto is_done = [&] { return (is_stopped_ || (is_waiting_ && !is_woken_)) && this->is_empty(); };
         condition_.wait_for(guard, clamp_timeout(timeout),
-                            [&] { return is_stopped_ || this->is_paused() || is_done(); });
-        return is_done();
+                            [&] { return is_stopped_ || this->is_paused() || this->pending() == 0; });
+        return this->pending() == 0;
     }
 
     std::vector<finished_request> close(milliseconds timeout) {
@@ -195,12 +198,8 @@ public:
         }
         const time_point deadline = ClockT::now() + clamp_timeout(timeout);
         delivery_engine<ClockT>::close(deadline);
-        std::unique_lock guard{mutex_};
-        is_closing_ = true;
-        close_deadline_ = std::min(close_deadline_, deadline);
-        guard.unlock();
         wake_thread();
-        guard.lock();
+        std::unique_lock guard{mutex_};
         condition_.wait_until(guard, deadline, [&] { return is_stopped_; });
         while (!is_stopped_) {
             guard.unlock();
@@ -210,7 +209,6 @@ public:
             condition_.wait_for(guard, milliseconds{10}, [&] { return is_stopped_; });
         }
         guard.unlock();
-        this->cancel_transport();
         return this->drain();
     }
 };
@@ -224,16 +222,27 @@ basic_background_tracker<ClockT>::basic_background_tracker(config config, detail
                                                                   std::move(options))) {}
 
 template <class ClockT>
+basic_background_tracker<ClockT>::~basic_background_tracker() {
+    if (!this->is_usable())
+        return;
+    if (engine().is_own_thread())
+        detail::misuse("promptlayer: a callback has destroyed its tracker\n");
+    engine().report_returned(engine().close(engine().close_timeout()));
+}
+
+template <class ClockT>
+detail::background_engine<ClockT>& basic_background_tracker<ClockT>::engine() const noexcept {
+    return static_cast<detail::background_engine<ClockT>&>(basic_tracker<ClockT>::engine());
+}
+
+template <class ClockT>
 bool basic_background_tracker<ClockT>::flush(std::chrono::milliseconds timeout) {
-    return this->is_usable() &&
-           static_cast<detail::background_engine<ClockT>&>(this->engine()).flush(timeout);
+    return this->is_usable() && engine().flush(timeout);
 }
 
 template <class ClockT>
 std::vector<finished_request> basic_background_tracker<ClockT>::close(std::chrono::milliseconds timeout) {
-    if (!this->is_usable())
-        return {};
-    return static_cast<detail::background_engine<ClockT>&>(this->engine()).close(timeout);
+    return this->is_usable() ? engine().close(timeout) : std::vector<finished_request>{};
 }
 
 #endif

@@ -36,6 +36,8 @@ template <class ClockT>
 class basic_polled_tracker : public basic_tracker<ClockT> {
     using time_point = typename ClockT::time_point;
 
+    struct polling; // sets `is_polling_` while it exists
+
     std::optional<time_point> first_poll_{}; // time counts from the first poll, also that of earlier requests
     bool is_polling_ = false;
 
@@ -55,16 +57,16 @@ public:
     ~basic_polled_tracker();
 
     /// Calls `poll()` of the transport, if it has one; reports results; sends the requests that are due, at
-    /// most `queue_options::max_in_flight`. Does not wait. Returns the number of requests that have not
-    /// ended. `now` must be of a steady clock.
+    /// most `queue_options::max_in_flight`. Does not wait, and does a bounded piece of work. Returns the same
+    /// as `pending`. `now` must be of a steady clock.
     std::size_t poll(time_point now);
 
-    /// Returns the number of requests that have not ended.
+    /// Returns the number of requests that have not ended or are not reported.
     std::size_t pending() const;
 
     /// Stops accepting requests, reports what has ended, cancels requests in flight if the transport can, and
     /// returns the undelivered requests in order. One that was in flight may have been delivered. The journal
-    /// keeps them for the next start. Does not wait.
+    /// keeps them for the next start. Does not wait. In a callback, `close` only stops accepting requests.
     [[nodiscard]] std::vector<finished_request> close();
 };
 
@@ -80,32 +82,39 @@ basic_polled_tracker<ClockT>::basic_polled_tracker(config config, detail::any_tr
 
 template <class ClockT>
 basic_polled_tracker<ClockT>::~basic_polled_tracker() {
+    if (!this->is_usable())
+        return;
     if (is_polling_)
         detail::misuse("promptlayer: a callback has destroyed its tracker\n");
-    const auto undelivered = close();
-    if (this->is_usable())
-        this->engine().report_returned(undelivered);
+    this->engine().report_returned(close());
 }
 
 template <class ClockT>
+struct basic_polled_tracker<ClockT>::polling {
+    bool& flag;
+    explicit polling(bool& is_polling) : flag(is_polling) { flag = true; }
+    polling(const polling&) = delete;
+    polling& operator=(const polling&) = delete;
+    ~polling() { flag = false; }
+};
+
+template <class ClockT>
 std::size_t basic_polled_tracker<ClockT>::poll(time_point now) {
-    if (this->is_usable() && !std::exchange(is_polling_, true)) {
+    if (this->is_usable() && !is_polling_) {
+        const polling guard{is_polling_};
         if (!first_poll_)
             first_poll_ = now;
         this->engine().advance_to(time_point{now - *first_poll_});
         const detail::any_transport& transport = this->engine().transport();
         transport.call(transport.functions().poll); // outcomes arrive
         this->engine().step();
-        transport.call(transport.functions().poll); // and what was sent leaves in this frame
-        is_polling_ = false;
     }
     return pending();
 }
 
 template <class ClockT>
 std::size_t basic_polled_tracker<ClockT>::pending() const {
-    const outbox_stats counts = this->stats();
-    return counts.waiting + counts.in_flight;
+    return this->is_usable() ? this->engine().pending() : 0;
 }
 
 template <class ClockT>
@@ -113,13 +122,11 @@ std::vector<finished_request> basic_polled_tracker<ClockT>::close() {
     if (!this->is_usable())
         return {};
     this->engine().close(time_point::max());
-    if (!std::exchange(is_polling_, true)) {
-        this->engine().settle();
-        is_polling_ = false;
-    }
-    auto undelivered = this->engine().drain();
-    this->engine().cancel_transport();
-    return undelivered;
+    if (is_polling_)
+        return {};
+    const polling guard{is_polling_};
+    this->engine().settle();
+    return this->engine().drain();
 }
 
 #endif

@@ -7,7 +7,6 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/any_transport.hpp>
 #include <promptlayer/detail/exceptions.hpp>
-#include <promptlayer/detail/fork.hpp>
 #include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/error.hpp>
@@ -34,7 +33,10 @@
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
-#include <limits>
+#include <atomic>
+#if !defined(_WIN32) && !defined(__EMSCRIPTEN__)
+#include <pthread.h>
+#endif
 #endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
@@ -106,6 +108,17 @@ class delivery_engine;
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
+/// Returns how often this process and its ancestors have forked since the first call. Much faster than
+/// `getpid`.
+inline unsigned fork_count() noexcept {
+    static std::atomic<unsigned> count{0};
+#if !defined(_WIN32) && !defined(__EMSCRIPTEN__) // these have no fork
+    static const int registered = ::pthread_atfork(nullptr, nullptr, [] { ++count; });
+    static_cast<void>(registered);
+#endif
+    return count;
+}
+
 /// An attempt in flight.
 template <class ClockT>
 struct running_attempt {
@@ -146,15 +159,19 @@ class delivery_engine {
     const tracker_options options_;
     const std::function<time_point()> clock_; // empty: the time is that of `advance_to`
     const std::function<void()> wake_;        // makes the driver call `step`; may be empty
-    const long process_ = process_number();
+    const unsigned fork_count_ = fork_count();
     any_transport transport_; // only the driver uses it, except for `wakeup` and `cancel`
     std::shared_ptr<completions_type> completions_ = std::make_shared<completions_type>();
+
+    detail::mutex journal_mutex_{}; // for all functions of the journal except `add`
 
     mutable detail::mutex mutex_{}; // of all members below
     basic_outbox<ClockT> outbox_;
     std::shared_ptr<const encoder> encoder_;
-    std::vector<endpoint> endpoints_{{track_prompt::path, judge_outcome<track_prompt>}};
-    std::vector<finished_request> interrupted_{}; // by a crash, and not to be sent twice; not reported yet
+    std::map<std::string_view, outcome_judge> judges_{}; // by path
+    std::vector<finished_request> interrupted_{};        // by a crash, and not to be sent twice; not reported
+    std::size_t interrupted_count_ = 0;                  // counted as cancelled by the outbox
+    std::uint64_t reported_count_ = 0;                   // requests whose callback has returned
     time_point now_{};
     time_point close_deadline_ = time_point::max();
     bool wake_on_push_ = false;
@@ -166,9 +183,16 @@ class delivery_engine {
             wake_();
     }
 
+    template <class ActionT>
+    void with_journal(ActionT action) {
+        if (!options_.journal)
+            return;
+        const lock guard{journal_mutex_};
+        ignore_exceptions([&] { action(*options_.journal); });
+    }
+
     void remove_from_journal(request_number number) {
-        if (options_.journal)
-            ignore_exceptions([&] { options_.journal->remove(number); });
+        with_journal([&](journal& journal) { journal.remove(number); });
     }
 
     void report(const finished_request& finished) {
@@ -179,6 +203,8 @@ class delivery_engine {
             notify(options_.on_failed, finished);
             remove_from_journal(finished.number);
         }
+        const lock guard{mutex_};
+        ++reported_count_;
     }
 
     void complete(const attempt_type& attempt, transport_result outcome, std::optional<error> failed) {
@@ -201,19 +227,19 @@ class delivery_engine {
                 outage = outbox_.outage_cause();
         }
         notify(options_.on_attempt, report_of_attempt);
+        if (outage)
+            notify(options_.on_outage, *outage);
+        if (was_open && !is_open)
+            notify(options_.on_recovery);
         if (finished) {
             if (outcome)
                 finished->response = *std::move(outcome);
             report(*finished);
         }
-        if (outage)
-            notify(options_.on_outage, *outage);
-        if (was_open && !is_open)
-            notify(options_.on_recovery);
     }
 
-    /// Takes in the outcomes that have arrived. Returns whether there were any.
-    bool collect() {
+    /// Takes in the outcomes that have arrived.
+    void collect() {
         std::vector<typename completions_type::item> items;
         {
             const lock guard{completions_->mutex};
@@ -223,7 +249,6 @@ class delivery_engine {
             auto failed = attempt.judge(*attempt.codec, outcome);
             complete(attempt, std::move(outcome), std::move(failed));
         }
-        return !items.empty();
     }
 
     std::optional<finished_request> take_finished() {
@@ -235,15 +260,12 @@ class delivery_engine {
         return next;
     }
 
-    /// Reports requests that were dropped or cancelled. Returns whether there may be more.
-    bool report_finished(std::size_t max_count) {
-        for (; max_count > 0; --max_count) {
-            const auto finished = take_finished();
-            if (!finished)
-                return false;
+    /// Reports one request that was dropped or cancelled. Returns false if there is none.
+    bool report_finished() {
+        const auto finished = take_finished();
+        if (finished)
             report(*finished);
-        }
-        return true;
+        return finished.has_value();
     }
 
     /// Starts one request. Returns false if none is due.
@@ -259,15 +281,15 @@ class delivery_engine {
             if (!due)
                 return false;
             next.codec = encoder_;
-            next.judge = judge_for(due->request.path);
+            next.judge = judge_of(due->request.path);
             if (close_deadline_ != time_point::max())
                 time_left =
                     std::max(std::chrono::ceil<milliseconds>(close_deadline_ - next.start), milliseconds{1});
         }
         next.number = due->number;
         next.count = due->attempt;
-        if (!due->request.idempotent && options_.journal)
-            ignore_exceptions([&] { options_.journal->begin(next.number); });
+        if (!due->request.idempotent)
+            with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
         if (!http) {
             complete(next, transport_failure{failure::other, {}, false}, std::move(http).error());
@@ -282,9 +304,9 @@ class delivery_engine {
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [queue = completions_, next = std::move(next)](transport_result outcome) {
+                       [queue = completions_, next = std::move(next)](transport_result outcome) mutable {
                            const lock guard{queue->mutex};
-                           queue->items.push_back({next, std::move(outcome)});
+                           queue->items.push_back({std::move(next), std::move(outcome)});
                            if (queue->on_arrival)
                                queue->on_arrival();
                        });
@@ -294,28 +316,21 @@ class delivery_engine {
 
     /// Returns how to read the response of a path. A journal may hold a path that this program never tracked;
     /// its response is read like that of `track_prompt`.
-    outcome_judge judge_for(std::string_view path) const {
-        const auto known = std::find_if(endpoints_.begin(), endpoints_.end(),
-                                        [&](const endpoint& candidate) { return candidate.path == path; });
-        return known == endpoints_.end() ? endpoints_.front().judge : known->judge;
-    }
-
-    void add_endpoint(const endpoint& added) {
-        for (const endpoint& known : endpoints_)
-            if (known.path == added.path)
-                return;
-        endpoints_.push_back(added);
+    outcome_judge judge_of(std::string_view path) const {
+        const auto known = judges_.find(path);
+        return known == judges_.end() ? judge_outcome<track_prompt> : known->second;
     }
 
     void restore_from_journal() {
         for (journal::entry& entry : options_.journal->pending()) {
-            if (entry.request.idempotent || !entry.begun) {
-                outbox_.restore(entry.number, std::move(entry.request), entry.age, now());
+            const bool is_interrupted = entry.begun && !entry.request.idempotent;
+            outbox_.restore(entry.number, std::move(entry.request),
+                            std::clamp(entry.age, milliseconds{0}, longest_wait), now());
+            if (!is_interrupted || !outbox_.cancel(entry.number))
                 continue;
-            }
-            finished_request finished{
-                .number = entry.number, .outcome = request_outcome::failed, .attempts = 1};
-            finished.request = std::move(entry.request);
+            finished_request finished = *outbox_.take_finished();
+            finished.outcome = request_outcome::failed;
+            finished.attempts = 1;
             finished.error = error{.code = errc::transport,
                                    .message = "the program ended while the request was sent; the service may "
                                               "have processed it, and must not receive it twice",
@@ -323,6 +338,21 @@ class delivery_engine {
                                    .maybe_delivered = true};
             interrupted_.push_back(std::move(finished));
         }
+        interrupted_count_ = interrupted_.size();
+    }
+
+    // These need `mutex_`.
+
+    outbox_stats counts() const {
+        outbox_stats counts = outbox_.stats();
+        counts.cancelled -= interrupted_count_;
+        counts.failed += interrupted_count_;
+        return counts;
+    }
+
+    std::size_t unreported_count() const {
+        const outbox_stats counts = outbox_.stats();
+        return static_cast<std::size_t>(counts.pushed - counts.returned - reported_count_);
     }
 
 public:
@@ -350,7 +380,7 @@ public:
     }
 
     /// Returns false in a child of `fork`, where the driver does not exist and other threads may hold locks.
-    bool is_in_owner_process() const noexcept { return process_ == process_number(); }
+    bool is_in_owner_process() const noexcept { return fork_count_ == fork_count(); }
 
     const any_transport& transport() const noexcept { return transport_; }
     milliseconds close_timeout() const noexcept { return options_.close_timeout; }
@@ -383,7 +413,7 @@ public:
         bool wakes = false;
         {
             const lock guard{mutex_};
-            add_endpoint(target);
+            judges_.try_emplace(target.path, target.judge);
             const auto pushed = queued.number == 0 ? outbox_.push(std::move(request), now())
                                                    : outbox_.push(queued.number, std::move(request), now());
             if (pushed)
@@ -411,34 +441,37 @@ public:
     /// do; nullopt if not before something happens.
     std::optional<time_point> step() {
         collect();
-        const bool has_more_reports = report_finished(max_reports);
-        const std::size_t max_starts = std::max<std::size_t>(options_.queue.max_in_flight, 1);
-        std::size_t starts = 0;
-        do {
-            while (starts < max_starts && start_next())
-                ++starts;
-        } while (starts < max_starts && collect()); // a transport may complete within `send`
+        for (std::size_t count = max_reports; count > 0 && report_finished(); --count) {
+        }
+        const std::size_t max_starts = transport_.is_asynchronous() ? options_.queue.max_in_flight : 1;
+        for (std::size_t count = std::max<std::size_t>(max_starts, 1); count > 0 && start_next(); --count) {
+        }
         std::optional<milliseconds> upkeep;
-        if (options_.journal)
-            ignore_exceptions([&] { upkeep = options_.journal->maintain(); });
+        with_journal([&](journal& journal) { upkeep = journal.maintain(); });
         const lock guard{mutex_};
         const time_point now = this->now();
         wake_on_push_ = outbox_.wants_requests() || (options_.journal && !upkeep);
+        if (outbox_.has_finished() || !interrupted_.empty())
+            return now;
         auto next = now < close_deadline_ ? outbox_.next_due(now) : std::nullopt;
         if (upkeep)
             next = std::min(next.value_or(time_point::max()), now + std::min(*upkeep, longest_wait));
-        return has_more_reports || outbox_.has_finished() ? now : next;
+        return next;
     }
 
     /// Takes in what has arrived and reports all that has ended.
     void settle() {
         transport_.call(transport_.functions().poll);
         collect();
-        report_finished(std::numeric_limits<std::size_t>::max());
+        while (report_finished()) {
+        }
     }
 
-    /// Removes all requests that have not ended and returns them in order.
+    /// Cancels the requests in flight if the transport can. Removes all requests that have not ended and
+    /// returns them in order.
     std::vector<finished_request> drain() {
+        if (stats().in_flight != 0)
+            cancel_transport();
         const lock guard{mutex_};
         return outbox_.drain();
     }
@@ -458,20 +491,25 @@ public:
         close_deadline_ = std::min(close_deadline_, deadline);
     }
 
-    /// Returns whether nothing is in flight or to be reported, and nothing can be sent before `deadline`.
-    bool is_settled(time_point deadline) {
+    time_point close_deadline() const {
         const lock guard{mutex_};
-        const auto due = outbox_.next_due(now());
-        return outbox_.stats().in_flight == 0 && !outbox_.has_finished() && interrupted_.empty() &&
-               (!due || *due >= deadline);
+        return close_deadline_;
     }
 
-    /// Returns whether nothing is left, and all is reported.
-    bool is_empty() const {
+    /// Returns whether the deadline of `close` has passed, or nothing is left to do before it.
+    bool is_finished() {
         const lock guard{mutex_};
-        const outbox_stats counts = outbox_.stats();
-        return counts.waiting == 0 && counts.in_flight == 0 && !outbox_.has_finished() &&
-               interrupted_.empty();
+        const time_point now = this->now();
+        if (now >= close_deadline_ || close_deadline_ == time_point::max())
+            return now >= close_deadline_;
+        const auto due = outbox_.next_due(now);
+        return unreported_count() == outbox_.stats().waiting && (!due || *due >= close_deadline_);
+    }
+
+    /// Returns the number of requests that have not ended, or whose callback has not returned.
+    std::size_t pending() const {
+        const lock guard{mutex_};
+        return unreported_count();
     }
 
     bool is_paused() const {
@@ -508,7 +546,7 @@ public:
 
     outbox_stats stats() const {
         const lock guard{mutex_};
-        return outbox_.stats();
+        return counts();
     }
 
 private:

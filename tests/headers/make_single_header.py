@@ -41,7 +41,6 @@ PARTS = [
     "outbox",
     "journal",
     "detail/any_transport",
-    "detail/fork",
     "tracker",
     "background_tracker",
     "polled_tracker",

@@ -47,10 +47,15 @@ constexpr transport_functions functions_of() {
         functions.send = send_noexcept<T>;
     if constexpr (requires(T & transport) { transport.poll(); })
         functions.poll = [](void* object) { ignore_exceptions([&] { static_cast<T*>(object)->poll(); }); };
-    if constexpr (requires(T & transport, std::chrono::milliseconds wait) { transport.poll(wait); })
+    if constexpr (requires(T & transport, std::chrono::milliseconds wait) { transport.poll(wait); }) {
         functions.poll_for = [](void* object, std::chrono::milliseconds wait) {
             ignore_exceptions([&] { static_cast<T*>(object)->poll(wait); });
         };
+        if (!functions.poll)
+            functions.poll = [](void* object) {
+                ignore_exceptions([&] { static_cast<T*>(object)->poll(std::chrono::milliseconds{0}); });
+            };
+    }
     if constexpr (requires(T & transport) { transport.wakeup(); })
         functions.wakeup = [](void* object) {
             ignore_exceptions([&] { static_cast<T*>(object)->wakeup(); });
