@@ -2,167 +2,190 @@
 //
 // usage: backfill FILE
 //
-// - Each line of FILE is the body of one POST /rest/track-prompt. Empty lines are ignored. Lines may be
-//   appended to FILE between two runs; the lines before them must stay as they are.
-// - FILE.progress has a record for each finished line: "12 tracked" or "13 rejected: REASON". A line with a
-//   record is never sent again. To send a rejected line again, fix it and remove its record.
-// - A line that was in flight when the program was killed has no record. The next run sends it a second time,
-//   which changes nothing: the service associates the same prompt with the same request.
+// - Each line of FILE is the body of one POST /rest/track-prompt. Empty lines and lines that begin with # are
+//   ignored. Lines may be appended to FILE between two runs.
+// - FILE.rejects receives each line that is invalid, refused or not delivered in 8 attempts, below a line
+//   with # and the reason. Fix these lines, move them to another file, and run backfill on that file.
+// - FILE.journal holds the lines that are read and have not ended, FILE.position how far FILE is read. If
+//   the program is killed, the requests in flight and the line just read may be sent twice, which changes
+//   nothing. After a loss of power, remove FILE.position to send the whole FILE again.
+// - If the service cannot be used, backfill says so and waits. If the API key is wrong, it stops.
 // - PROMPTLAYER_API_KEY is the API key. PROMPTLAYER_BASE_URL is the address of the service, if it is not
-//   https://api.promptlayer.com. FILE.progress belongs to one service.
+//   https://api.promptlayer.com.
 //
 // exit status:
 //
 // - 0: every line is tracked.
-// - 1: this run rejected a line.
+// - 1: this run added lines to FILE.rejects.
 // - 2: the configuration or a file cannot be used.
-// - 3: stopped by SIGINT, by SIGTERM, or by an error that affects every request, such as a wrong API key.
+// - 3: stopped by SIGINT, by SIGTERM or by a wrong API key. The next run continues.
 
 #include <promptlayer.hpp>
+#include <promptlayer/file_journal.hpp>
 #include <promptlayer/transports/curl_multi.hpp>
 
+#include <atomic>
 #include <chrono>
+#include <condition_variable>
 #include <csignal>
 #include <cstddef>
 #include <cstdint>
 #include <fstream>
+#include <functional>
+#include <iomanip>
+#include <ios>
 #include <iostream>
-#include <map>
-#include <set>
-#include <sstream>
+#include <mutex>
+#include <optional>
 #include <string>
-#include <thread>
+#include <utility>
 
-namespace {
+#if defined(_WIN32)
+#include <io.h>
+#else
+#include <unistd.h>
+#endif
 
-using std::chrono::milliseconds;
-using std::chrono::steady_clock;
+using namespace std::chrono_literals;
 
-constexpr std::size_t max_pending = 32; // lines that are read and not finished; bounds the memory
+std::atomic<int> stop_status{0}; // the exit status with which the program is to stop
+static_assert(std::atomic<int>::is_always_lock_free, "a signal handler uses it");
 
-volatile std::sig_atomic_t stop_requested = 0;
-
-extern "C" void request_stop(int number) {
-    stop_requested = 1;
+extern "C" void stop(int number) {
+    stop_status = 3;
     std::signal(number, SIG_DFL); // the second signal ends the program at once
 }
 
-class progress_file {
-    std::set<std::uint64_t> finished_{};
-    std::ofstream file_{};
+/// Prints the progress, if stderr is a terminal.
+void show_progress(const promptlayer::outbox_stats& stats, std::uint64_t rejected) {
+#if defined(_WIN32)
+    static const bool is_terminal = _isatty(2) != 0;
+#else
+    static const bool is_terminal = isatty(2) != 0;
+#endif
+    static std::chrono::steady_clock::time_point next;
+    const auto now = std::chrono::steady_clock::now();
+    if (!is_terminal || now < next)
+        return;
+    next = now + 100ms;
+    std::cerr << '\r' + std::to_string(stats.delivered) + " tracked, " + std::to_string(rejected) +
+                     " rejected, " + std::to_string(stats.waiting + stats.in_flight) + " queued   ";
+}
 
-public:
-    explicit progress_file(const std::string& path) {
-        std::ifstream earlier{path};
-        for (std::string record; std::getline(earlier, record);) {
-            std::istringstream fields{record};
-            std::uint64_t line = 0;
-            std::string outcome;
-            // A record that a crash has torn is not accepted: "12" may be the beginning of "123 tracked".
-            if (fields >> line >> outcome && (outcome == "tracked" || outcome == "rejected:"))
-                finished_.insert(line);
-        }
-        file_.open(path, std::ios::app);
-        file_ << '\n' << std::flush; // a torn record must not become a part of the next record
-    }
+/// Moves `input` behind the last line that was read. Returns false if that line is no longer there.
+bool restore(std::istream& position, std::istream& input) {
+    std::streamoff start = 0;
+    std::size_t hash = 0;
+    std::string line;
+    if (position >> start >> hash)
+        return std::getline(input.seekg(start), line) && std::hash<std::string>{}(line) == hash;
+    position.clear(); // nothing was read
+    return true;
+}
 
-    bool contains(std::uint64_t line) const { return finished_.contains(line); }
-
-    /// Writes the record before it returns.
-    void add(std::uint64_t line, const std::string& outcome) {
-        file_ << line << ' ' << outcome << '\n' << std::flush;
-    }
-
-    bool failed() const { return file_.fail(); }
-};
-
-} // namespace
+/// Overwrites the same bytes each time, so that a kill leaves this position or the one before.
+bool save(std::ostream& position, std::streamoff start, const std::string& line) {
+    position.seekp(0) << std::setw(20) << start << ' ' << std::setw(20) << std::hash<std::string>{}(line)
+                      << std::endl;
+    return position.good();
+}
 
 int main(int argc, char** argv) {
-    if (argc != 2) {
-        std::cerr << "usage: backfill FILE\n";
+    const auto unusable = [](const auto& what, const char* why) {
+        std::cerr << what << why << '\n';
         return 2;
-    }
-    const promptlayer::config config = promptlayer::config_from_environment();
-    const auto violations = promptlayer::validate(config);
-    for (const promptlayer::violation& violation : violations)
-        std::cerr << violation << '\n'; // api_key: is not given
-    if (!violations.empty())
-        return 2;
-
-    const std::string path = argv[1];
-    std::ifstream input{path};
-    if (input.peek(); input.bad() || !input.is_open()) {
-        std::cerr << path << ": cannot be read\n";
-        return 2;
-    }
-    progress_file progress{path + ".progress"};
-
-    std::map<promptlayer::outbox::id, std::uint64_t> lines; // by the number of the request
-    std::uint64_t tracked = 0, rejected = 0, expired = 0;
-    const auto reject = [&](std::uint64_t line, const promptlayer::error& error) {
-        ++rejected;
-        progress.add(line, "rejected: " + to_string(error)); // one line without control characters
     };
-    promptlayer::polled_tracker tracker{
-        config,
-        promptlayer::curl_multi_transport{},
-        promptlayer::tracker_callbacks{
-            .on_delivered =
-                [&](promptlayer::outbox::id id, const promptlayer::track_response&) {
-                    ++tracked;
-                    progress.add(lines.extract(id).mapped(), "tracked");
-                },
-            .on_failed =
-                [&](const promptlayer::outbox::ended& ended) {
-                    const std::uint64_t line = lines.extract(ended.id).mapped();
-                    if (ended.fate == promptlayer::fate::refused)
-                        reject(line, *ended.why);
-                    else
-                        ++expired; // no record: the next run sends it again
-                },
-        },
-        {.max_bytes = max_pending * promptlayer::default_max_request_bytes}};
+    if (argc != 2)
+        return unusable("usage: backfill FILE", "");
+    const promptlayer::config config = promptlayer::config_from_environment();
+    if (const auto violations = promptlayer::validate(config); !violations.empty())
+        return unusable(violations.front(), ""); // api_key: is not given
+    const std::string path = argv[1];
+    std::ifstream input{path, std::ios::binary};
+    if (input.peek(); input.bad() || !input.is_open())
+        return unusable(path, ": cannot be read");
+    auto journal = promptlayer::file_journal::open(path + ".journal"); // one backfill of FILE at a time
+    if (!journal)
+        return unusable(journal.error(), "");
+    std::ofstream{path + ".position", std::ios::app}; // creates the file
+    std::fstream position{path + ".position", std::ios::in | std::ios::out};
+    if (!position.is_open())
+        return unusable(path, ".position: cannot be written");
+    if (!restore(position, input))
+        return unusable(path, ": was changed; to send all of it again, remove its .position file");
 
-    std::signal(SIGINT, request_stop);
-    std::signal(SIGTERM, request_stop);
-    std::uint64_t line = 0;
-    bool at_end = false;
-    const auto may_continue = [&] { return !stop_requested && !tracker.paused_by() && !progress.failed(); };
-    while (may_continue() && !(at_end && tracker.pending() == 0)) {
-        while (may_continue() && !at_end && tracker.pending() < max_pending) {
-            std::string text;
-            at_end = !std::getline(input, text);
-            if (at_end || progress.contains(++line) || text.find_first_not_of(" \t\r") == text.npos)
-                continue;
-            const auto request = promptlayer::from_json<promptlayer::track_prompt>(text);
-            const auto queued = request ? tracker.track_prompt(*request) : request.error();
-            if (queued)
-                lines.emplace(*queued, line);
-            else
-                reject(line, queued.error());
+    std::mutex mutex; // of the two below and the rejects file
+    std::condition_variable condition;
+    bool has_ended = false; // a request, since it was set to false
+    const auto request_ended = [&] {
+        const std::lock_guard guard{mutex};
+        has_ended = true;
+        condition.notify_one();
+    };
+    std::atomic<std::uint64_t> rejected{0};
+    const auto reject = [&](const std::string& line, const promptlayer::error& error) {
+        const std::lock_guard guard{mutex};
+        ++rejected;
+        const std::string text = "# " + to_string(error) + '\n' + line + '\n'; // an error is one line
+        std::ofstream rejects{path + ".rejects", std::ios::app | std::ios::binary};
+        if (!(rejects << text << std::flush)) // the line must not be lost
+            stop_status = unusable(path, (".rejects: cannot be written\n" + text).c_str());
+    };
+    promptlayer::tracker_options options{
+        .on_delivered = [&](const auto&) { request_ended(); },
+        .on_failed =
+            [&](const promptlayer::finished_request& finished) {
+                reject(finished.request.body, finished.error.value_or(promptlayer::error{}));
+                request_ended();
+            },
+        .on_outage =
+            [](const promptlayer::error& cause) {
+                const bool is_key_wrong = cause.code == promptlayer::errc::unauthorized;
+                std::cerr << '\n' + to_string(cause) + (is_key_wrong ? "\n" : "; waiting for the service\n");
+                if (is_key_wrong)
+                    stop_status = 3; // the journal keeps what is queued
+            },
+        .on_recovery = [] { std::cerr << "the service can be used again\n"; },
+        .queue = {.max_requests = 1'000, .retry = {.max_attempts = 8, .max_age = std::nullopt}},
+        .journal = *std::move(journal),
+    };
+    promptlayer::background_tracker tracker{config, promptlayer::curl_multi_transport{}, std::move(options)};
+
+    std::signal(SIGINT, stop);
+    std::signal(SIGTERM, stop);
+    std::string line;
+    for (std::streamoff start = input.tellg(); stop_status == 0 && std::getline(input, line);
+         start = input.tellg()) {
+        if (line.starts_with('#') || line.find_first_not_of(" \t\r") == line.npos)
+            continue;
+        const auto request = promptlayer::from_json<promptlayer::track_prompt>(line);
+        auto queued = request ? tracker.track_prompt(*request) : request.error();
+        while (!queued && queued.error().code == promptlayer::errc::queue_full && stop_status == 0) {
+            show_progress(tracker.stats(), rejected);
+            std::unique_lock guard{mutex};
+            condition.wait_for(guard, 100ms, [&] { return has_ended; }); // a signal does not end the wait
+            has_ended = false;
+            guard.unlock();
+            queued = tracker.track_prompt(*request);
         }
-        tracker.poll(steady_clock::now());
-        if (tracker.stats().in_flight > 0)
-            tracker.transport().poll(milliseconds{10}); // waits for a response
-        else
-            std::this_thread::sleep_for(milliseconds{10});
+        if (!queued && queued.error().code == promptlayer::errc::queue_full)
+            break; // stopped; the next run reads the line again
+        if (!queued)
+            reject(line, queued.error());
+        else if (queued->journal_error)
+            stop_status = unusable(*queued->journal_error, "");
+        if (stop_status != 2 && !save(position, start, line))
+            stop_status = unusable(path, ".position: cannot be written");
+        show_progress(tracker.stats(), rejected);
     }
-    // Requests in flight may still be recorded. No new ones start.
-    const auto deadline = steady_clock::now() + config.timeout;
-    while (tracker.stats().in_flight > 0 && steady_clock::now() < deadline) {
-        tracker.poll(steady_clock::now(), 0);
-        tracker.transport().poll(milliseconds{10});
-    }
+    while (stop_status == 0 && !tracker.flush(100ms))
+        show_progress(tracker.stats(), rejected);
+    tracker.pause(); // sends nothing more; `close` waits for the responses to what was sent
+    const auto undelivered = tracker.close(config.timeout);
 
-    std::cout << tracked << " tracked, " << rejected << " rejected, " << expired << " expired\n";
-    if (input.bad() || progress.failed()) {
-        std::cerr << path << " or its progress file: an error while reading or writing\n";
-        return 2;
-    }
-    if (tracker.paused_by())
-        std::cerr << *tracker.paused_by() << '\n';
-    if (!at_end || tracker.pending() > 0)
-        return 3;
-    return rejected + expired > 0 ? 1 : 0;
+    std::cout << tracker.stats().delivered << " tracked, " << rejected << " rejected, " << undelivered.size()
+              << " left for the next run\n";
+    if (input.bad())
+        return unusable(path, ": cannot be read");
+    return stop_status != 0 ? stop_status.load() : rejected != 0 ? 1 : 0;
 }

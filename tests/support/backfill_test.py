@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs the example backfill against a service on 127.0.0.1 and checks what it sends and what it records.
+"""Runs the example backfill against a service on 127.0.0.1 and checks what it sends and what it rejects.
 
 usage: backfill_test.py BACKFILL
 """
@@ -8,6 +8,7 @@ import asyncio
 import json
 import os
 import pathlib
+import pty
 import re
 import signal
 import subprocess
@@ -21,6 +22,9 @@ SECRET = "pl_0123456789-this-must-not-be-shown"
 CLEAN = {
     name: value for name, value in os.environ.items() if not re.fullmatch(r"(?i)PROMPTLAYER_.*|\w+_proxy", name)
 }
+OK = (200, {"success": True, "message": "noted"})
+RESET = 0
+MAX_IN_FLIGHT = 16
 PATIENCE = 60  # seconds until something counts as missing that takes milliseconds on an idle machine
 
 failures = 0
@@ -60,15 +64,15 @@ class Connection(asyncio.Protocol):
             body, self.data = rest[: int(length[1])], rest[int(length[1]) :]
             self.service.receive(self, json.loads(body), f"X-API-KEY: {SECRET}".encode() in head)
 
-    def respond(self, status, body, headers=""):
+    def respond(self, status, body):
+        if status == RESET:
+            self.transport.abort()
         text = json.dumps(body)
-        self.transport.write(f"HTTP/1.1 {status} x\r\n{headers}Content-Length: {len(text)}\r\n\r\n{text}".encode())
+        self.transport.write(f"HTTP/1.1 {status} x\r\nContent-Length: {len(text)}\r\n\r\n{text}".encode())
 
 
 class Service:
-    """Responds as `responses` says for a request_id, one attempt after the other, and with success otherwise."""
-
-    OK = (200, {"success": True, "message": "noted"})
+    """Responds as `responses` says for a request_id, and with success otherwise."""
 
     def __init__(self):
         self.loop = asyncio.new_event_loop()
@@ -78,28 +82,27 @@ class Service:
         threading.Thread(target=self.loop.run_forever, daemon=True).start()
 
     def reset(self, responses=None, default=OK, hold_after=None):
-        self.received, self.bodies, self.delayed = [], {}, []
+        self.received, self.bodies, self.held = [], {}, []
         self.has_key = True
-        self.responses, self.default = responses or {}, default
-        self.hold_after = hold_after
+        self.responses, self.default, self.hold_after = responses or {}, default, hold_after
 
     def receive(self, connection, body, has_key):
         number = body["request_id"]
         self.has_key = self.has_key and has_key
         self.received.append(number)
         self.bodies[number] = body
-        response = (self.responses.get(number) or [self.default]).pop(0)
+        response = self.responses.get(number, self.default)
         if self.hold_after is not None and len(self.received) > self.hold_after:
-            self.delayed.append((connection, response))
+            self.held.append((connection, response))
         else:
             connection.respond(*response)
 
     def release(self):
-        """Sends the delayed responses and delays no more."""
+        """Sends the responses that were held, and holds no more."""
 
         def send():
             self.hold_after = None
-            for connection, response in self.delayed:
+            for connection, response in self.held:
                 connection.respond(*response)
 
         self.loop.call_soon_threadsafe(send)
@@ -108,49 +111,36 @@ class Service:
 service = Service()
 work = tempfile.TemporaryDirectory()
 folder = pathlib.Path(work.name)
+every_number = list(range(1, 1001))
 
 
 def body(number):
     return {"prompt_name": "a", "prompt_input_variables": {"x": "\u00e9"}, "request_id": number}
 
 
-def lines_of(numbers):
-    return "".join(json.dumps(body(number)) + "\n" for number in numbers)
-
-
-def write(name, text):
+def write(name, content):
+    """`content` is the text, or the numbers of the lines."""
     path = folder / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    if not isinstance(content, bytes):
+        content = "".join(json.dumps(body(number)) + "\n" for number in content).encode()
+    path.write_bytes(content)
     return path
 
 
-def records_of(path):
-    """The records in the progress file, by the number of the line."""
-    records = {}
-    for record in path.with_name(f"{path.name}.progress").read_text().splitlines():
-        if match := re.fullmatch(r"(\d+) (tracked|rejected: .*)", record):
-            if int(match[1]) in records:
-                sys.exit(f"line {match[1]} has two records")
-            records[int(match[1])] = match[2]
-    return records
+def rejects_of(path):
+    """The pairs of a reason and a line."""
+    lines = path.with_name(f"{path.name}.rejects").read_bytes().decode("utf-8", "replace").splitlines()
+    return list(zip(lines[::2], lines[1::2]))
 
 
-def start(*arguments, key=SECRET):
-    environment = {**CLEAN, "PROMPTLAYER_BASE_URL": service.url}
-    if key is not None:
-        environment["PROMPTLAYER_API_KEY"] = key
-    return subprocess.Popen(
-        [program, *map(str, arguments)],
-        env=environment,
-        cwd=folder,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
+def start(*arguments, key=SECRET, stderr=subprocess.PIPE):
+    environment = {**CLEAN, "PROMPTLAYER_BASE_URL": service.url, "PROMPTLAYER_API_KEY": key}
+    arguments = [program, *map(str, arguments)]
+    return subprocess.Popen(arguments, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=stderr)
 
 
 def finish(behaviour, process, code, expected):
-    output = b"".join(process.communicate(timeout=PATIENCE)).decode()
+    output = b"".join(text or b"" for text in process.communicate(timeout=PATIENCE)).decode()
     holds = process.returncode == code and re.search(expected, output) and SECRET not in output
     check(behaviour, holds and service.has_key, f"{process.returncode}, expected {code}: {output}")
 
@@ -160,113 +150,120 @@ def run(behaviour, code, expected, *arguments, **more):
 
 
 def test_lines():
-    service.reset()
-    path = write(
-        "kinds",
-        json.dumps(body(1)).encode()
-        + b"\r\n\n  \t\n"
-        + b"no JSON\n"
-        + b'{"prompt_name":"","request_id":5,"line\\nbreak":1}\n'
-        + b'{"prompt_name":"a\xff","request_id":6}\n'
-        + json.dumps(body(7)).encode(),  # without an end of line
-    )
-    run("valid lines are tracked and others rejected", 1, "^2 tracked, 3 rejected, 0 expired\n", path)
-    check("  the bodies arrive unchanged", service.bodies == {1: body(1), 7: body(7)}, service.bodies)
-    records = records_of(path)
-    check("  every line that is not empty has one record", sorted(records) == [1, 4, 5, 6, 7], records)
-    check("  a record gives the reason", "prompt_name: at least 1 character, has 0" in records[5], records)
-    run("a second run sends nothing", 0, "^0 tracked, 0 rejected", path)
-    check("  no request arrives", len(service.received) == 2, service.received)
-
+    lines = [
+        json.dumps(body(1)).encode() + b"\r",
+        b"",
+        b" \t",
+        b"# a comment",
+        b"not JSON",
+        b'{"prompt_name":"","request_id":2,"line\\nbreak":1}',
+        b'{"prompt_name":"a\xff","request_id":3}',
+        json.dumps(body(4)).encode(),  # without an end of line
+    ]
+    path = write("kinds", b"\n".join(lines))
+    run("valid lines are tracked and invalid ones rejected", 1, r"^2 tracked, 3 rejected, 0 left", path)
+    check("  the bodies arrive unchanged", service.bodies == {1: body(1), 4: body(4)}, service.bodies)
+    rejects = rejects_of(path)
+    check("  an invalid line is rejected as it is", rejects[0][1] == "not JSON", rejects)
+    check("  with the reason", rejects[1][0].startswith("# prompt_name: at least 1 character, has 0"), rejects)
+    run("a second run sends nothing", 0, "^0 tracked, 0 rejected, 0 left", path)
     with open(path, "ab") as file:
-        file.write(b"\n" + lines_of([8]).encode())
-    run("an appended line is sent alone", 0, "^1 tracked, 0 rejected", path)
-    check("  one request arrives", service.received[2:] == [8], service.received)
+        file.write(b"\n" + json.dumps(body(5)).encode())
+    run("an appended line is sent", 0, "^1 tracked, 0 rejected, 0 left", path)
+    check("  alone", sorted(service.received) == [1, 4, 5], service.received)
 
+    content = path.read_bytes()
+    for what, changed in (("a shorter", content[:-1]), ("another", content[:-2] + b" }")):
+        path.write_bytes(changed)
+        run(f"a file with {what} last line is reported", 2, r"kinds: was changed; .* \.position", path)
 
-def test_responses():
     invalid = {"detail": [{"loc": ["body", "label"], "msg": "no such label", "type": "value_error"}]}
-    service.reset({2: [(400, {"success": False, "message": f"no such prompt {SECRET}"})], 5: [(422, invalid)]})
-    path = write("refused", lines_of(range(1, 8)))
-    run("refused requests are rejected", 1, "^5 tracked, 2 rejected, 0 expired\n", path)
-    records = records_of(path)
-    refusal = "rejected: the service refused the request (HTTP 400): no such prompt [redacted]"
-    check("  the record has the service's reason", records[2] == refusal and "no such label" in records[5], records)
+    service.reset({2: (400, {"success": False, "message": f"no such prompt {SECRET}"}), 5: (422, invalid)})
+    path = write("refused", range(1, 8))
+    run("refused lines are rejected", 1, "^5 tracked, 2 rejected, 0 left", path)
+    reasons = "".join(reason for reason, _ in rejects_of(path))
+    check("  with the reason", "no such prompt [redacted]" in reasons and "no such label" in reasons, reasons)
+    service.reset()
+    run("a file of rejects can be sent", 0, "^2 tracked, 0 rejected", f"{path}.rejects")
+    check("  with the same bodies", service.bodies == {2: body(2), 5: body(5)}, service.bodies)
 
-    service.reset({3: [(503, {}), service.OK]})
-    run("a 503 is retried", 0, "^5 tracked, 0 rejected, 0 expired\n", write("retried", lines_of(range(1, 6))))
-    check("  once", sorted(service.received) == [1, 2, 3, 3, 4, 5], service.received)
+
+def test_service_failures():
+    service.reset({500: (RESET, {})})
+    path = write("reset", every_number)
+    process = start(path)
+    begin = time.monotonic()
+    wait_for("999 lines arrive", lambda: len(set(service.received)) == 1000)
+    print(f"      999 lines beside one that is always reset: {time.monotonic() - begin:.1f} s")
+    process.send_signal(signal.SIGINT)
+    finish("a line that is always reset delays no other", process, 3, "999 tracked, 0 rejected, 1 left")
+    service.reset()
+    run("  the next run sends it", 0, "^1 tracked, 0 rejected, 0 left", path)
+    check("  alone", service.received == [500], service.received)
 
     service.reset(default=(401, {"message": f"bad key {SECRET}"}))
-    path = write("unauthorized", lines_of(range(1, 101)))
+    path = write("unauthorized", range(1, 101))
     run("a wrong key stops the run", 3, r"^0 tracked, 0 rejected(?s:.*)\(HTTP 401\)", path)
-    check("  no line is recorded", len(service.received) <= 8 and not records_of(path), service.received)
+    check("  at once", len(service.received) <= 2, service.received)
     service.reset()
-    run("  the next run tracks every line", 0, "^100 tracked, 0 rejected", path)
+    run("  the next run tracks every line", 0, "^100 tracked, 0 rejected, 0 left", path)
 
 
 def test_stop_and_resume():
-    every_number = list(range(1, 1001))
     for number in (signal.SIGINT, signal.SIGTERM):
         name = signal.Signals(number).name
         service.reset(hold_after=500)
-        path = write(name, lines_of(every_number))
+        path = write(name, every_number)
         process = start(path)
-        wait_for("4 requests in flight", lambda: len(service.delayed) == 4)
-        descriptors = pathlib.Path(f"/proc/{process.pid}/fdinfo")
-        for descriptor in descriptors.iterdir() if descriptors.exists() else ():
-            target = pathlib.Path(f"/proc/{process.pid}/fd/{descriptor.name}")
-            if target.exists() and target.resolve() == path.resolve():
-                position = int(re.search(r"pos:\s*(\d+)", descriptor.read_text())[1])
-                size = path.stat().st_size
-                check("lines are read as they are sent", position < size, f"{position} of {size}")
+        wait_for("a request is held", lambda: service.held)
         process.send_signal(number)
         service.release()
-        finish(f"{name} stops the run", process, 3, "^504 tracked, 0 rejected")
-        check("  every request that was sent is recorded", sorted(records_of(path)) == sorted(service.received))
-        run("  the next run sends the rest", 0, "^496 tracked, 0 rejected", path)
+        finish(f"{name} stops the run", process, 3, r"^\d+ tracked, 0 rejected")
+        run("  the next run sends the rest", 0, r"^\d+ tracked, 0 rejected, 0 left", path)
         check("  no line is sent twice", sorted(service.received) == every_number, len(service.received))
 
-    path = write("killed", lines_of(every_number))
     service.reset()
-    recorded = set()
-    for attempt in range(1, 4):
+    path = write("killed", every_number)
+    for _ in range(3):
         before = len(service.received)
         process = start(path)
         wait_for("200 requests", lambda: len(service.received) >= before + 200 or process.poll() is not None)
         process.kill()
         process.communicate(timeout=PATIENCE)
-        check(f"SIGKILL {attempt}: no recorded line is sent again", not recorded & set(service.received[before:]))
-        recorded = set(records_of(path))
-        with open(f"{path}.progress", "a") as torn:
-            torn.write("999" if attempt == 1 else "999 trac")
-    before = len(service.received)
-    run("the run after a crash", 0, f"^{1000 - len(recorded)} tracked, 0 rejected", path)
-    check("  sends every line without a record", sorted([*recorded, *service.received[before:]]) == every_number)
+    run("the run after three SIGKILLs", 0, r"^\d+ tracked, 0 rejected, 0 left", path)
+    check("  has sent every line", sorted(set(service.received)) == every_number)
+    twice = len(service.received) - len(every_number)
+    check("  only those in flight and the last one read twice", twice <= 3 * (MAX_IN_FLIGHT + 1), twice)
 
 
-def test_files_and_configuration():
+def test_terminal_and_files():
     service.reset()
-    path = write("one", lines_of([1]))
-    for behaviour, expected, arguments, more in (
-        ("no FILE is a usage error", "^usage: backfill FILE\n$", [], {}),
-        ("two FILEs are a usage error", "^usage: backfill FILE\n$", [path, path], {}),
-        ("a missing FILE is reported", "nowhere: cannot be read\n$", [folder / "nowhere"], {}),
-        ("a folder as FILE is reported", ": cannot be read\n$", [folder], {}),
-        ("a missing key is reported", "^api_key: is not given\n$", [path], {"key": None}),
-        ("an invalid key is reported", "^api_key: must be visible ASCII\n$", [path], {"key": f"{SECRET}\r\n"}),
+    ours, theirs = pty.openpty()
+    run("a run at a terminal", 0, "^20 tracked", write("terminal", range(1, 21)), stderr=theirs)
+    os.close(theirs)
+    shown = os.read(ours, 4096).decode()
+    check("  shows its progress", re.match(r"\r0 tracked, 0 rejected, \d+ queued", shown), shown)
+    run("a run without a terminal shows no progress", 0, "^20 tracked, [^\r]*$", write("pipe", range(1, 21)))
+
+    path = write("one", [1])
+    for behaviour, expected, arguments, key in (
+        ("no FILE is a usage error", "^usage: backfill FILE\n$", [], SECRET),
+        ("a missing FILE is reported", "nowhere: cannot be read\n$", [folder / "nowhere"], SECRET),
+        ("a folder as FILE is reported", ": cannot be read\n$", [folder], SECRET),
+        ("a missing key is reported", "^api_key: is not given\n$", [path], ""),
     ):
-        run(behaviour, 2, expected, *arguments, **more)
-    (folder / "one.progress").mkdir()
-    run("a progress file that cannot be written is reported", 2, "progress file", path)
-    check("  no request is sent", not service.received)
-    run("an empty FILE is complete", 0, "^0 tracked, 0 rejected, 0 expired\n$", write("empty", ""))
+        run(behaviour, 2, expected, *arguments, key=key)
+    for extension in ("journal", "position", "rejects"):
+        path = write(extension, b"not JSON\n")
+        (folder / f"{extension}.{extension}").mkdir()
+        run(f"a {extension} file that cannot be written is reported", 2, "(journal|cannot be written)", path)
+    run("an empty FILE is complete", 0, "^0 tracked, 0 rejected, 0 left", write("empty", b""))
 
 
 test_lines()
-test_responses()
+test_service_failures()
 test_stop_and_resume()
-test_files_and_configuration()
+test_terminal_and_files()
 leaks = [file for file in folder.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
 check("no file holds the key", not leaks, leaks)
 work.cleanup()
