@@ -146,7 +146,8 @@ TEST_CASE("curl_multi: connections follow max_in_flight unless a number is given
         const scripted_server server{echo};
         curl_multi_transport transport{nullptr, limit};
         transport.max_in_flight(24);
-        for (const std::size_t count : {24, 1, 1, 24}) { // libcurl would close idle ones after few requests
+        for (const std::size_t count :
+             {24u, 1u, 1u, 24u}) { // libcurl would close idle ones after few requests
             std::vector<transport_result> outcomes;
             for (std::size_t i = 0; i < count; ++i)
                 transport.send(request_to(server), into(outcomes));
@@ -344,9 +345,10 @@ TEST_CASE("curl_multi: wakeup without a wait of poll ends the next wait and no o
     const auto start = steady_clock::now();
     transport.poll(long_enough);
     CHECK(steady_clock::now() - start < long_enough / 2);
-    const auto woken = steady_clock::now();
-    transport.poll(100ms);
-    CHECK(steady_clock::now() - woken >= 100ms);
+    int polls = 0; // few, because libcurl may have a timer
+    for (const auto end = steady_clock::now() + 100ms; steady_clock::now() < end; ++polls)
+        transport.poll(100ms);
+    CHECK(polls < 10);
     CHECK(outcomes.empty());
 }
 

@@ -211,8 +211,9 @@ public:
 /// Where a frame must not take that long, let `configure` do one of these:
 ///
 /// - `curl_easy_setopt(easy, CURLOPT_CAINFO, nullptr)`: OpenSSL then looks up the one CA that it needs in the
-///   directory (`CURLOPT_CAPATH`) that libcurl was built with, and `poll` takes 1 ms. Debian and Alpine have
-///   such a directory, with a hash of each CA as a name. `curl_version_info` tells its path, or null.
+///   directory (`CURLOPT_CAPATH`) that libcurl was built with, and `poll` takes 1 ms. Debian has such
+///   a directory, with a hash of each CA as a name. `curl_version_info` tells its path, or null. Without
+///   these names, no server is trusted.
 /// - `curl_easy_setopt(easy, CURLOPT_CAINFO, path)` with a small file of your own: 1 ms.
 /// - `curl_easy_setopt(easy, CURLOPT_CAPATH, nullptr)`: libcurl 7.87 or later then loads the file once in 24
 ///   hours, for the first connection. Open that before the loop begins, or on another thread, and then move
