@@ -964,6 +964,7 @@ class file_journal final : public journal {
             retry_at_ = now() + retry_delay;
         }
         phase_ = phase::idle;
+        buffer_ = {};
         guard.unlock();
         if (!succeeded) {
             std::error_code ec;
