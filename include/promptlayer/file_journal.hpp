@@ -570,8 +570,8 @@ class file_journal final : public journal {
     file_journal(std::filesystem::path path, file_journal_settings settings)
         : path_(std::move(path)), settings_(std::move(settings)) {}
 
-    file& journal_() noexcept { return files_[current_]; }
-    file& copy_() noexcept { return files_[1 - current_]; }
+    file& current_file() noexcept { return files_[current_]; }
+    file& copy_file() noexcept { return files_[1 - current_]; }
 
     std::filesystem::path sibling_path(const char* suffix) const {
         std::filesystem::path path = path_;
@@ -646,14 +646,14 @@ class file_journal final : public journal {
             return failed("this is not a file; use the path of a file");
         path_ = std::filesystem::absolute(path_, ec);
         for (int attempts = 0; attempts < 100; ++attempts) {
-            if (!journal_().open(path_, file::use::existing_or_new))
+            if (!current_file().open(path_, file::use::existing_or_new))
                 return failed(describe(errno));
-            if (!journal_().size())
+            if (!current_file().size())
                 return failed("this is not a file; use the path of a file");
-            if (!journal_().lock())
+            if (!current_file().lock())
                 return failed(describe(errno));
             path_ = std::filesystem::canonical(path_, ec);
-            if (!ec && journal_().is_at(path_))
+            if (!ec && current_file().is_at(path_))
                 return {};
             // The tracker that had locked the file has replaced it meanwhile.
             if (ec && ec != std::errc::no_such_file_or_directory)
@@ -740,8 +740,8 @@ class file_journal final : public journal {
         copy_path_ = sibling_path(".new");
         replaced_path_ = sibling_path(".replaced");
         folder_ = path_.parent_path();
-        const std::uint64_t file_size = journal_().size().value_or(0);
-        detail::journal_reader reader{journal_()};
+        const std::uint64_t file_size = current_file().size().value_or(0);
+        detail::journal_reader reader{current_file()};
         const std::string header = record::header();
         const std::string start{reader.at(0, header.size()).substr(0, header.size())};
         bool all_zero = file_size <= settings_.max_bytes; // a loss of power may leave zeros
@@ -762,8 +762,8 @@ class file_journal final : public journal {
             return failed(describe(errno));
         std::error_code ec;
         std::filesystem::remove(copy_path_, ec); // of a process that ended during compaction
-        if ((is_new && !journal_().write(0, header)) || (size_ < file_size && !journal_().truncate(size_)) ||
-            (is_new && !journal_().sync()))
+        if ((is_new && !current_file().write(0, header)) ||
+            (size_ < file_size && !current_file().truncate(size_)) || (is_new && !current_file().sync()))
             return failed(describe(errno));
         if (is_new)
             static_cast<void>(file::sync_folder(folder_)); // some file systems cannot
@@ -774,10 +774,10 @@ class file_journal final : public journal {
     void write_state(std::uint64_t key, const record_location& location) {
         const char byte = static_cast<char>(location.state);
         const std::uint64_t offset = location.offset[current_] + record::state_at;
-        if (!journal_().write(offset, {&byte, 1}))
+        if (!current_file().write(offset, {&byte, 1}))
             unwritten_.emplace_back(offset, location.state);
         if (phase_ != phase::idle && key < next_copied_ &&
-            !copy_().write(location.offset[1 - current_] + record::state_at, {&byte, 1}))
+            !copy_file().write(location.offset[1 - current_] + record::state_at, {&byte, 1}))
             copy_failed_ = true;
         if (key == next_copied_)
             partly_copied_ = 0; // copied again with the new state, or not at all
@@ -787,7 +787,7 @@ class file_journal final : public journal {
     void write_states() {
         while (!unwritten_.empty()) {
             const char byte = static_cast<char>(unwritten_.back().second);
-            if (!journal_().write(unwritten_.back().first, {&byte, 1}))
+            if (!current_file().write(unwritten_.back().first, {&byte, 1}))
                 return;
             unwritten_.pop_back();
         }
@@ -797,7 +797,7 @@ class file_journal final : public journal {
     /// of the waiting threads syncs for all that wait.
     int commit([[maybe_unused]] detail::journal_lock& guard) {
 #ifdef PROMPTLAYER_NO_THREADS
-        return journal_().sync() ? 0 : errno;
+        return current_file().sync() ? 0 : errno;
 #else
         const std::shared_ptr<sync_result> round = round_;
         while (!*round) {
@@ -807,7 +807,7 @@ class file_journal final : public journal {
             }
             round_ = std::make_shared<sync_result>(); // for what is written from now on
             syncing_ = true;
-            const file& current = journal_();
+            const file& current = current_file();
             guard.unlock();
             const int result = current.sync() ? 0 : errno;
             guard.lock();
@@ -838,7 +838,7 @@ class file_journal final : public journal {
         const std::uint64_t end = locations_.empty() ? record::header_size
                                                      : locations_.rbegin()->second.offset[current_] +
                                                            locations_.rbegin()->second.size;
-        if (end == size_ || !journal_().truncate(end))
+        if (end == size_ || !current_file().truncate(end))
             return;
         size_ = end;
         std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
@@ -858,8 +858,8 @@ class file_journal final : public journal {
         buffer_.resize(slice_size);
         std::error_code ec;
         std::filesystem::remove(copy_path_, ec);
-        copy_failed_ = !copy_().open(copy_path_, file::use::new_only) || !copy_().lock() ||
-                       !copy_().write(0, record::header());
+        copy_failed_ = !copy_file().open(copy_path_, file::use::new_only) || !copy_file().lock() ||
+                       !copy_file().write(0, record::header());
     }
 
     bool is_copied() const { return locations_.empty() || locations_.rbegin()->first < next_copied_; }
@@ -881,7 +881,7 @@ class file_journal final : public journal {
                 end = record_end;
             }
         const auto size = static_cast<std::size_t>(end - start);
-        if (journal_().read(start, buffer_.data(), size) != size) {
+        if (current_file().read(start, buffer_.data(), size) != size) {
             copy_failed_ = true;
             return;
         }
@@ -890,7 +890,7 @@ class file_journal final : public journal {
             record_location& location = next->second;
             if (partly_copied_ == 0)
                 buffer_[record::state_at] = static_cast<char>(location.state);
-            copy_failed_ = !copy_().write(copy_size_ + partly_copied_, {buffer_.data(), size});
+            copy_failed_ = !copy_file().write(copy_size_ + partly_copied_, {buffer_.data(), size});
             partly_copied_ += size;
             if (partly_copied_ == location.size) {
                 location.offset[other] = copy_size_;
@@ -911,7 +911,7 @@ class file_journal final : public journal {
             used += count;
             next_copied_ = next->first + 1;
         }
-        copy_failed_ = !copy_().write(copy_size_, {buffer_.data(), used});
+        copy_failed_ = !copy_file().write(copy_size_, {buffer_.data(), used});
         copy_size_ += used;
     }
 
@@ -919,12 +919,12 @@ class file_journal final : public journal {
     bool publish() {
 #if defined(_WIN32)
         std::error_code ec;
-        copy_().close(); // Windows renames neither an open file, nor a file to the name of an open file
-        journal_().close();
+        copy_file().close(); // Windows renames neither an open file, nor a file to the name of an open file
+        current_file().close();
         std::filesystem::rename(copy_path_, path_, ec);
-        return (ec ? journal_() : copy_()).open(path_, file::use::existing) && !ec;
+        return (ec ? current_file() : copy_file()).open(path_, file::use::existing) && !ec;
 #else
-        if (journal_().is_at(path_))
+        if (current_file().is_at(path_))
             return ::rename(copy_path_.c_str(), path_.c_str()) == 0;
         if (file other; other.open(path_, file::use::existing))
             return other.size() && other.lock() && other.is_at(path_) && // no tracker uses the file
@@ -941,7 +941,7 @@ class file_journal final : public journal {
         detail::journal_lock guard{mutex_};
         const auto sync_copy = [&] {
             guard.unlock();
-            copy_failed_ = !copy_().sync() || copy_failed_;
+            copy_failed_ = !copy_file().sync() || copy_failed_;
             guard.lock();
             while (!copy_failed_ && !is_copied()) // what was added meanwhile
                 copy_slice();
@@ -964,21 +964,23 @@ class file_journal final : public journal {
             retry_at_ = now() + retry_delay;
         }
         phase_ = phase::idle;
+        buffer_ = {};
         guard.unlock();
         if (!succeeded) {
             std::error_code ec;
             std::filesystem::remove(copy_path_, ec);
-        } else if (file::sync_folder(folder_) && copy_().is_linked()) {
-            static_cast<void>(copy_().truncate(record::header_size)); // another name must not send all again
+        } else if (file::sync_folder(folder_) && copy_file().is_linked()) {
+            static_cast<void>(
+                copy_file().truncate(record::header_size)); // another name must not send all again
         }
-        copy_().close();
+        copy_file().close();
         guard.lock();
         end_syncing();
     }
 
     /// Syncs the journal after `sync_after`. Runs on the worker.
     void sync_journal() noexcept {
-        if (journal_().sync())
+        if (current_file().sync())
             return;
         const detail::lock guard{mutex_};
         const wall_time time = now();
@@ -1002,7 +1004,7 @@ public:
         if (phase_ != phase::idle)
             std::filesystem::remove(copy_path_, ec);
         if (settings_.sync_after && unsynced_since_)
-            static_cast<void>(journal_().sync());
+            static_cast<void>(current_file().sync());
     }
 
     /// Opens a journal, or creates one in an existing folder. Reads the whole file; needs memory for the
@@ -1052,15 +1054,15 @@ public:
         if (size_ > settings_.max_bytes || text.size() > settings_.max_bytes - size_)
             return add_failed("the journal is full; it may have " + std::to_string(settings_.max_bytes) +
                               " bytes (max_bytes)");
-        if (!journal_().write(size_, text)) {
+        if (!current_file().write(size_, text)) {
             const int cause = errno;
             static_cast<void>(
-                journal_().truncate(size_)); // if not: the next record or `open` removes the rest
+                current_file().truncate(size_)); // if not: the next record or `open` removes the rest
             return add_failed(describe(cause));
         }
         insert({{size_, size_}, text.size(), number, record::state::added});
         size_ += text.size();
-        if (!journal_().is_at(path_)) {
+        if (!current_file().is_at(path_)) {
             rewrite_ = true;
             return add_failed("the file was removed or replaced while it was open, and is made anew");
         }

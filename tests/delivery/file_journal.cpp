@@ -499,6 +499,7 @@ TEST_CASE("journal: records larger than its buffers are kept") {
     std::string body;
     for (int i = 0; body.size() < 3'000'000; ++i)
         body += std::to_string(i);
+    bool begun = false;
     {
         const auto journal = open_journal(folder);
         REQUIRE(journal->add(1, prepared(std::string(14'000'000, 'x'))));
@@ -522,7 +523,9 @@ TEST_CASE("journal: records larger than its buffers are kept") {
             REQUIRE(journal->add(3, prepared(body + "3")));
             REQUIRE(journal->add(4, prepared("d")));
             maintain(*journal);
+            CHECK(journal->bytes() < 6'100'000);
             journal->remove(6);
+            begun = true;
         }
     }
     const auto journal = open_journal(folder);
@@ -530,6 +533,7 @@ TEST_CASE("journal: records larger than its buffers are kept") {
     const auto pending = journal->pending();
     REQUIRE(pending.size() == 3);
     CHECK(pending[0].request.body == body);
+    CHECK(pending[0].begun == begun);
     CHECK(pending[1].request.body == body + "3");
     CHECK(pending[2].request.body == "d");
 }
@@ -1017,6 +1021,21 @@ TEST_CASE("journal: what was removed on a full disk is not pending once there is
         }
     }
     CHECK(pending_in(folder) == "1 1, 200 200");
+}
+
+TEST_CASE("journal: a begin that cannot be written is in the next copy") {
+    const temporary_folder folder;
+    {
+        const auto journal = open_journal(folder);
+        REQUIRE(journal->add(1, prepared("a")));
+        need_compaction(*journal);
+        write_fault.fail(EIO, 2); // also when `maintain` tries again
+        journal->begin(1);
+        maintain(*journal);
+        CHECK(write_fault.count == 0);
+        CHECK(journal->bytes() < 200);
+    }
+    CHECK(open_journal(folder)->pending()[0].begun);
 }
 
 TEST_CASE("journal: a compaction without disk space keeps the file and is retried after a second") {
