@@ -207,7 +207,7 @@ struct model {
         failed_in_a_row.insert(number);
         const bool is_key_or_config =
             is_refusal(cause) || cause.failure == pl::failure::tls || cause.code == pl::errc::invalid_config;
-        const bool opens = failures_in_a_row >= std::min<std::size_t>(5 + window / 2, 12) ||
+        const bool opens = failures_in_a_row >= std::min<std::size_t>(5 + window / 4, 12) ||
                            cause.status == 429 || retry_after(cause) > 0ms || (is_key_or_config && !proven);
         if (!open && !opens)
             return;

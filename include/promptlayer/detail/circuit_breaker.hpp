@@ -108,8 +108,9 @@ circuit_breaker::record_failure(request_number number, const error& cause, milli
     const bool is_429 = cause.status == 429;
     const bool is_of_config = cause.status == 401 || cause.status == 403 || cause.failure == failure::tls ||
                               cause.code == errc::invalid_config;
-    const std::size_t limit_of_run = std::min<std::size_t>(5 + window_ / 2, 12);
-    if (!is_open() && failures_.count < limit_of_run && !is_429 && retry_after == milliseconds{0} &&
+    // The more requests are in flight, the more often some fail in a row by chance.
+    const std::size_t max_failures = std::min<std::size_t>(5 + window_ / 4, 12);
+    if (!is_open() && failures_.count < max_failures && !is_429 && retry_after == milliseconds{0} &&
         (!is_of_config || is_proven_))
         return std::nullopt;
     const milliseconds first = is_429 ? milliseconds{5'000} : initial_delay_;
