@@ -108,15 +108,17 @@ class background_engine final : public delivery_engine<ClockT> {
         return std::clamp(timeout, milliseconds{0}, longest_wait);
     }
 
+    /// Makes the thread call `step`, also if it calls this itself: a transport may complete a request within
+    /// `poll` and wait then.
     void wake_thread() {
-        bool in_transport = false;
+        bool ends_poll = false;
         {
             const std::lock_guard guard{mutex_};
-            in_transport = in_transport_ && !is_woken_ && !is_own_thread();
+            ends_poll = in_transport_ && !is_woken_;
             is_woken_ = true;
             condition_.notify_all();
         }
-        if (in_transport)
+        if (ends_poll)
             this->transport().call(this->transport().functions().wakeup);
     }
 
@@ -176,7 +178,7 @@ public:
 
     /// Needs `close` before it.
     ~background_engine() override {
-        this->stop_wakes(); // they read `thread_`
+        this->stop_wakes();
         thread_.join();
     }
 

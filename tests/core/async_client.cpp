@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -73,6 +74,21 @@ TEST_CASE("an invalid request or config is reported before the call returns") {
     CHECK(outcomes[1].error().code == errc::invalid_config);
     CHECK(client.transport().requests().empty());
     CHECK(unusable.transport().requests().empty());
+}
+
+TEST_CASE("an asynchronous call has its own timeout, else that of the config") {
+    pl::client client{{.api_key = "pl_key", .timeout = std::chrono::seconds{7}}, recording_async_transport{}};
+    std::vector<outcome> outcomes;
+    client.track_prompt(valid_request(), append_to(outcomes), {.timeout = std::chrono::milliseconds{1}});
+    client.call(valid_request(), append_to(outcomes));
+    CHECK(outcomes.empty());
+    client.call(valid_request(), append_to(outcomes), {.timeout = std::chrono::milliseconds{0}});
+    REQUIRE(outcomes.size() == 1);
+    CHECK(outcomes[0].error().code == errc::invalid_request);
+    const auto sent = client.transport().requests();
+    REQUIRE(sent.size() == 2);
+    CHECK(sent[0].timeout == std::chrono::milliseconds{1});
+    CHECK(sent[1].timeout == std::chrono::seconds{7});
 }
 
 TEST_CASE("a handler may be move-only and is destroyed once it has been called") {

@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <chrono>
 #include <functional>
 #include <sstream>
 #include <stdexcept>
@@ -80,6 +81,21 @@ TEST_CASE("every call reports an invalid config and sends nothing") {
         CHECK(outcome.error().violations[1].path == "base_url");
     }
     CHECK(client.transport().requests().empty());
+}
+
+TEST_CASE("a call has its own timeout, else that of the config") {
+    pl::client client{{.api_key = "pl_key", .timeout = std::chrono::seconds{7}}, recording_transport{}};
+    CHECK(client.track_prompt(valid_request(), {.timeout = std::chrono::milliseconds{1}}));
+    CHECK(client.call(valid_request(), {.timeout = std::chrono::hours{1}}));
+    CHECK(client.call(valid_request()));
+    for (const int invalid : {0, -1})
+        CHECK(client.call(valid_request(), {.timeout = std::chrono::milliseconds{invalid}}).error().code ==
+              errc::invalid_request);
+    const auto sent = client.transport().requests();
+    REQUIRE(sent.size() == 3);
+    CHECK(sent[0].timeout == std::chrono::milliseconds{1});
+    CHECK(sent[1].timeout == std::chrono::hours{1});
+    CHECK(sent[2].timeout == std::chrono::seconds{7});
 }
 
 TEST_CASE("a client applies the config's limit on the size of a request") {

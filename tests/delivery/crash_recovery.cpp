@@ -1,12 +1,12 @@
 // Kills a tracking process at 200 random moments and counts the requests that reach the service. Each request
-// that was reported as queued must arrive. Each kill may duplicate only the request in flight.
+// that was reported as queued must arrive. Each kill may duplicate only the requests in flight.
 //
 // usage: crash_recovery [SEED]
 
 #include <promptlayer.hpp>
 #include <promptlayer/file_journal.hpp>
 #include <promptlayer/testing/scripted_server.hpp>
-#include <promptlayer/transports/curl.hpp>
+#include <promptlayer/transports/curl_multi.hpp>
 
 #include <algorithm>
 #include <chrono>
@@ -20,6 +20,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <spawn.h>
@@ -34,6 +35,7 @@ using namespace std::chrono_literals;
 using promptlayer::testing::scripted_response;
 
 constexpr int kills = 200;
+constexpr int max_in_flight = 16;
 
 /// Tracks requests from number `first` on until the process is killed, and writes the number of each queued
 /// request to standard output. If `first` is 0, it only sends the requests that are pending in `journal`.
@@ -43,19 +45,18 @@ int track(const char* base_url, const char* journal, std::int64_t first) {
         std::cerr << journal_file.error() << '\n';
         return 1;
     }
-    promptlayer::background_settings limits;
-    limits.outbox.retry.initial_delay = 1ms;
-    limits.outbox.retry.max_delay = 5ms;
-    promptlayer::background_tracker tracker{{.api_key = "key", .base_url = base_url},
-                                            promptlayer::curl_transport{},
-                                            {},
-                                            limits,
-                                            *std::move(journal_file)};
+    promptlayer::tracker_options options;
+    options.queue.max_in_flight = max_in_flight;
+    options.queue.retry.initial_delay = 1ms;
+    options.queue.retry.max_delay = 5ms;
+    options.journal = *std::move(journal_file);
+    promptlayer::background_tracker tracker{
+        {.api_key = "key", .base_url = base_url}, promptlayer::curl_multi_transport{}, std::move(options)};
     if (first == 0)
         return tracker.flush(60s) ? 0 : 1;
     for (std::int64_t id = first;; ++id) {
-        if (!tracker.track_prompt({.prompt_name = "kill", .request_id = id}) ||
-            ::write(STDOUT_FILENO, &id, sizeof id) != sizeof id)
+        const auto queued = tracker.track_prompt({.prompt_name = "kill", .request_id = id});
+        if (!queued || queued->journal_error || ::write(STDOUT_FILENO, &id, sizeof id) != sizeof id)
             return 1;
         while (tracker.stats().waiting > 100)
             std::this_thread::sleep_for(1ms);
@@ -172,10 +173,12 @@ int run(const char* program, unsigned seed) {
     const int duplicates = service.duplicates();
     const auto lost =
         std::count_if(reported.begin(), reported.end(), [&](std::int64_t id) { return !service.has(id); });
-    passed = passed && lost == 0 && duplicates <= kills && !reported.empty() &&
-             std::filesystem::file_size(journal) == 0;
+    auto journal_file = promptlayer::file_journal::open(journal);
+    passed = passed && lost == 0 && duplicates <= kills * max_in_flight && !reported.empty() &&
+             journal_file && (*journal_file)->pending().empty();
     std::cout << kills << " kills, seed " << seed << ": " << reported.size() << " reported queued, " << lost
-              << " lost, " << duplicates << " delivered twice, of " << kills << " in flight\n";
+              << " lost, " << duplicates << " delivered twice, of up to " << kills * max_in_flight
+              << " in flight\n";
     std::filesystem::remove_all(folder);
     return passed ? 0 : 1;
 }

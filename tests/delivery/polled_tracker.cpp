@@ -356,7 +356,8 @@ TEST_CASE("polled tracker: discard forgets all requests, also in the journal, a 
     CHECK(fixture.tracker->pending() == 10'001);
     fixture.answer(503); // not sent again
     std::size_t polls = 0;
-    for (std::size_t before = 0; fixture.tracker->pending() != 0; before = fixture.reports.size()) {
+    while (fixture.tracker->pending() != 0) {
+        const std::size_t before = fixture.reports.size();
         fixture.frame();
         CHECK(fixture.reports.size() - before <= 100);
         REQUIRE(++polls < 1'000);

@@ -107,7 +107,8 @@ any_transport own_transport(T transport) {
 
 template <class T>
 any_transport own_transport(std::reference_wrapper<T> transport) {
-    return {std::addressof(transport.get()), [](void*) {}, functions_of<T>()};
+    return {const_cast<std::remove_const_t<T>*>(std::addressof(transport.get())), [](void*) {},
+            functions_of<T>()};
 }
 
 } // namespace detail

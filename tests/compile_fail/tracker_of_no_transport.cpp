@@ -1,0 +1,10 @@
+// expect: promptlayer: this type is not a Transport: it has neither a public member function `transport_result send(const http_request&)` nor `void send(http_request, completion)`
+#include <promptlayer.hpp>
+
+void track() {
+#if defined(FIXED)
+    promptlayer::background_tracker tracker{{}, promptlayer::testing::recording_transport{}};
+#else
+    promptlayer::background_tracker tracker{{}, 7};
+#endif
+}
