@@ -77,10 +77,8 @@ int main(int argc, char** argv) {
     constexpr const char* journal_path = "game_loop.journal";
     std::remove(journal_path); // a game keeps it, to send what the last session did not
     auto journal = promptlayer::file_journal::open(journal_path);
-    if (!journal) {
-        std::cerr << journal.error() << '\n'; // a game goes on without a journal
-        return 1;
-    }
+    if (!journal)
+        std::cerr << journal.error() << '\n'; // the game goes on without it
     promptlayer::tracker_options options{
         .on_failed =
             [](const promptlayer::finished_request& finished) {
@@ -89,7 +87,7 @@ int main(int argc, char** argv) {
             },
         .on_outage = [](const promptlayer::error& cause) { std::cout << "outage: " << cause << '\n'; },
         .on_recovery = [] { std::cout << "recovery\n"; },
-        .journal = *std::move(journal),
+        .journal = journal ? *std::move(journal) : nullptr,
     };
     // Shorter delays than the defaults, because this program ends after some seconds.
     options.queue.retry.initial_delay = 50ms;
