@@ -4784,8 +4784,9 @@ circuit_breaker::record_failure(request_number number, const error& cause, milli
     const bool is_429 = cause.status == 429;
     const bool is_of_config = cause.status == 401 || cause.status == 403 || cause.failure == failure::tls ||
                               cause.code == errc::invalid_config;
-    const std::size_t limit_of_run = std::min<std::size_t>(5 + window_ / 2, 12);
-    if (!is_open() && failures_.count < limit_of_run && !is_429 && retry_after == milliseconds{0} &&
+    // The more requests are in flight, the more often some fail in a row by chance.
+    const std::size_t max_failures = std::min<std::size_t>(5 + window_ / 4, 12);
+    if (!is_open() && failures_.count < max_failures && !is_429 && retry_after == milliseconds{0} &&
         (!is_of_config || is_proven_))
         return std::nullopt;
     const milliseconds first = is_429 ? milliseconds{5'000} : initial_delay_;
@@ -5515,7 +5516,8 @@ any_transport own_transport(T transport) {
 
 template <class T>
 any_transport own_transport(std::reference_wrapper<T> transport) {
-    return {std::addressof(transport.get()), [](void*) {}, functions_of<T>()};
+    return {const_cast<std::remove_const_t<T>*>(std::addressof(transport.get())), [](void*) {},
+            functions_of<T>()};
 }
 
 } // namespace detail
@@ -6327,15 +6329,17 @@ class background_engine final : public delivery_engine<ClockT> {
         return std::clamp(timeout, milliseconds{0}, longest_wait);
     }
 
+    /// Makes the thread call `step`, also if it calls this itself: a transport may complete a request within
+    /// `poll` and wait then.
     void wake_thread() {
-        bool in_transport = false;
+        bool ends_poll = false;
         {
             const std::lock_guard guard{mutex_};
-            in_transport = in_transport_ && !is_woken_ && !is_own_thread();
+            ends_poll = in_transport_ && !is_woken_;
             is_woken_ = true;
             condition_.notify_all();
         }
-        if (in_transport)
+        if (ends_poll)
             this->transport().call(this->transport().functions().wakeup);
     }
 
@@ -6395,7 +6399,7 @@ public:
 
     /// Needs `close` before it.
     ~background_engine() override {
-        this->stop_wakes(); // they read `thread_`
+        this->stop_wakes();
         thread_.join();
     }
 
