@@ -4155,17 +4155,17 @@ PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const
 
 /// One asynchronous request. Calls the handler exactly once.
 template <class HandlerT>
-class pending_request {
+class pending_send {
     std::optional<HandlerT> handler_;
     std::atomic_flag is_finished_{};
     std::atomic<bool> handler_threw_{false};
 
 public:
-    explicit pending_request(HandlerT handler) : handler_(std::move(handler)) {}
-    pending_request(const pending_request&) = delete;
-    pending_request& operator=(const pending_request&) = delete;
+    explicit pending_send(HandlerT handler) : handler_(std::move(handler)) {}
+    pending_send(const pending_send&) = delete;
+    pending_send& operator=(const pending_send&) = delete;
 
-    ~pending_request() {
+    ~pending_send() {
         guard_exceptions(
             [&] {
                 finish(transport_failure{failure::cancelled, "the transport dropped the request"});
@@ -4195,7 +4195,7 @@ public:
 /// Sends a request without waiting. Calls `handler(transport_result)` exactly once.
 template <class T, class HandlerT>
 void send_async(T& transport, http_request request, HandlerT handler) {
-    const auto pending = std::make_shared<pending_request<HandlerT>>(std::move(handler));
+    const auto pending = std::make_shared<pending_send<HandlerT>>(std::move(handler));
     guard_exceptions(
         [&] {
             transport.send(std::move(request),
