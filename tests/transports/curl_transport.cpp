@@ -535,7 +535,7 @@ TEST_CASE("curl: a background tracker closes in time while the server hangs") {
     const auto undelivered = tracker.close(50ms);
     CHECK(std::chrono::steady_clock::now() - start < 5s); // of a timeout of 30 s
     CHECK(undelivered.size() == 3);
-    CHECK(tracker.stats().handed_back == 3);
+    CHECK(tracker.stats().returned == 3);
 }
 
 TEST_CASE("curl: the configure function is called for each request and overrides options") {
