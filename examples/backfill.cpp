@@ -3,7 +3,8 @@
 // usage: backfill FILE
 //
 // - Each line of FILE is the body of one POST /rest/track-prompt. Empty lines and lines that begin with # are
-//   ignored. Lines may be appended to FILE between two runs.
+//   ignored. Lines may be appended to FILE between two runs. If the line that was read last has changed or
+//   moved, backfill says so and sends nothing.
 // - FILE.rejects receives each line that is invalid, refused or not delivered in 8 attempts, below a line
 //   with # and the reason. Fix these lines, move them to another file, and run backfill on that file.
 // - FILE.journal holds the lines that are read and have not ended, FILE.position how far FILE is read. If
@@ -48,8 +49,7 @@
 
 using namespace std::chrono_literals;
 
-std::atomic<int> stop_status{0}; // the exit status with which the program is to stop
-static_assert(std::atomic<int>::is_always_lock_free, "a signal handler uses it");
+std::atomic<int> stop_status{0}; // not 0: the program is to stop with this exit status
 
 extern "C" void stop(int number) {
     stop_status = 3;
@@ -85,9 +85,8 @@ bool restore(std::istream& position, std::istream& input) {
 
 /// Overwrites the same bytes each time, so that a kill leaves this position or the one before.
 bool save(std::ostream& position, std::streamoff start, const std::string& line) {
-    position.seekp(0) << std::setw(20) << start << ' ' << std::setw(20) << std::hash<std::string>{}(line)
-                      << std::endl;
-    return position.good();
+    const std::size_t hash = std::hash<std::string>{}(line);
+    return bool{position.seekp(0) << std::setw(20) << start << ' ' << std::setw(20) << hash << std::endl};
 }
 
 int main(int argc, char** argv) {
@@ -109,8 +108,6 @@ int main(int argc, char** argv) {
         return unusable(journal.error(), "");
     std::ofstream{path + ".position", std::ios::app}; // creates the file
     std::fstream position{path + ".position", std::ios::in | std::ios::out};
-    if (!position.is_open())
-        return unusable(path, ".position: cannot be written");
     if (!restore(position, input))
         return unusable(path, ": was changed; to send all of it again, remove its .position file");
 
@@ -168,8 +165,8 @@ int main(int argc, char** argv) {
             guard.unlock();
             queued = tracker.track_prompt(*request);
         }
-        if (!queued && queued.error().code == promptlayer::errc::queue_full)
-            break; // stopped; the next run reads the line again
+        if (!queued && stop_status != 0)
+            break; // the next run reads the line again
         if (!queued)
             reject(line, queued.error());
         else if (queued->journal_error)

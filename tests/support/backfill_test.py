@@ -98,11 +98,11 @@ class Service:
             connection.respond(*response)
 
     def release(self):
-        """Sends the responses that were held, and holds no more."""
+        """Sends the responses that are held."""
 
         def send():
-            self.hold_after = None
-            for connection, response in self.held:
+            while self.held:
+                connection, response = self.held.pop()
                 connection.respond(*response)
 
         self.loop.call_soon_threadsafe(send)
@@ -194,7 +194,7 @@ def test_service_failures():
     process = start(path)
     begin = time.monotonic()
     wait_for("999 lines arrive", lambda: len(set(service.received)) == 1000)
-    print(f"      999 lines beside one that is always reset: {time.monotonic() - begin:.1f} s")
+    print(f"      999 lines beside a line that is always reset: {time.monotonic() - begin:.1f} s")
     process.send_signal(signal.SIGINT)
     finish("a line that is always reset delays no other", process, 3, "999 tracked, 0 rejected, 1 left")
     service.reset()
@@ -217,10 +217,13 @@ def test_stop_and_resume():
         process = start(path)
         wait_for("a request is held", lambda: service.held)
         process.send_signal(number)
-        service.release()
+        while process.poll() is None:  # each round lets a few requests end, so the run stops in the middle
+            service.release()
+            time.sleep(0.05)
+        service.hold_after = None
         finish(f"{name} stops the run", process, 3, r"^\d+ tracked, 0 rejected")
         run("  the next run sends the rest", 0, r"^\d+ tracked, 0 rejected, 0 left", path)
-        check("  no line is sent twice", sorted(service.received) == every_number, len(service.received))
+        check("  every line is sent once", sorted(service.received) == every_number, len(service.received))
 
     service.reset()
     path = write("killed", every_number)
