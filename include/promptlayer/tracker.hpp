@@ -414,13 +414,14 @@ public:
         {
             const lock guard{mutex_};
             judges_.try_emplace(target.path, target.judge);
+            const bool had_finished = outbox_.has_finished();
             const auto pushed = queued.number == 0 ? outbox_.push(std::move(request), now())
                                                    : outbox_.push(queued.number, std::move(request), now());
             if (pushed)
                 queued.number = *pushed;
             else
                 refused = pushed.error();
-            wakes = std::exchange(wake_on_push_, false);
+            wakes = std::exchange(wake_on_push_, false) || (outbox_.has_finished() && !had_finished);
         }
         if (refused) { // other threads have filled the queue meanwhile
             remove_from_journal(queued.number);
