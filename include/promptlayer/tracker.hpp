@@ -324,8 +324,7 @@ class delivery_engine {
     void restore_from_journal() {
         for (journal::entry& entry : options_.journal->pending()) {
             const bool is_interrupted = entry.begun && !entry.request.idempotent;
-            outbox_.restore(entry.number, std::move(entry.request),
-                            std::clamp(entry.age, milliseconds{0}, longest_wait), now());
+            outbox_.restore(entry.number, std::move(entry.request), entry.age, now());
             if (!is_interrupted || !outbox_.cancel(entry.number))
                 continue;
             finished_request finished = *outbox_.take_finished();

@@ -676,6 +676,17 @@ TEST_CASE("polled tracker: a request found begun after a crash fails and says wh
     CHECK(fixture.tracker->stats() == pl::outbox_stats{.pushed = 3, .delivered = 2, .failed = 1});
 }
 
+TEST_CASE("polled tracker: an idempotent request found begun after a crash is sent again") {
+    tracker_fixture fixture;
+    REQUIRE(fixture.tracker->track_prompt(valid_request()));
+    fixture.tracker.reset();
+    fixture.kept->entries.at(1).begun = true;
+    fixture.start();
+    fixture.frame();
+    CHECK(fixture.answer(200) == 0);
+    CHECK(fixture.tracker->stats() == pl::outbox_stats{.pushed = 1, .delivered = 1});
+}
+
 TEST_CASE("polled tracker: a completion after the tracker's end is harmless") {
     std::vector<pl::completion> completions;
     {
