@@ -405,6 +405,24 @@ TEST_CASE("background tracker: a request dropped for a newer one is reported dur
     CHECK(transport.state->sent == 1);
 }
 
+TEST_CASE("background tracker: the journal works between two requests of a synchronous transport") {
+    const auto counts = std::make_shared<shared_state>();
+    std::vector<int> steps;
+    auto transport = pl::transport_from([&](const pl::http_request&) -> pl::transport_result {
+        counts->await_open();
+        steps.push_back(counts->change([](shared_state& s) { return s.steps; }));
+        return status_response(200);
+    });
+    pl::background_tracker tracker{
+        with_key(), transport, {.journal = std::make_unique<counting_journal>(counts)}};
+    for (int i = 0; i < 5; ++i)
+        REQUIRE(tracker.track_prompt(valid_request()));
+    counts->open();
+    CHECK(tracker.flush(long_enough));
+    REQUIRE(steps.size() == 5);
+    CHECK(std::adjacent_find(steps.begin(), steps.end(), std::greater_equal<>{}) == steps.end());
+}
+
 TEST_CASE("background tracker: tracking never waits for the network and reports a full queue") {
     gated_transport transport;
     pl::background_tracker tracker{with_key(), transport, {.queue = {.max_requests = 2}}};

@@ -354,7 +354,8 @@ TEST_CASE("polled tracker: discard forgets all requests, also in the journal, a 
     CHECK(fixture.frame() == 10'001);
     fixture.tracker->discard();
     CHECK(fixture.tracker->pending() == 10'001);
-    fixture.answer(503); // not sent again
+    fixture.transport.respond(status_response(503)); // not sent again
+    fixture.transport.complete_all();
     std::size_t polls = 0;
     while (fixture.tracker->pending() != 0) {
         const std::size_t before = fixture.reports.size();
