@@ -108,8 +108,8 @@ class background_engine final : public delivery_engine<ClockT> {
         return std::clamp(timeout, milliseconds{0}, longest_wait);
     }
 
-    /// Makes the thread call `step`, also if it calls this itself: a transport may complete a request within
-    /// `poll` and wait then.
+    /// Makes the thread call `step`. Ends its wait in the transport even if the thread itself calls this:
+    /// `poll` may complete a request and wait then.
     void wake_thread() {
         bool ends_poll = false;
         {

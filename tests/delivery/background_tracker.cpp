@@ -383,6 +383,46 @@ TEST_CASE("background tracker: requests that are queued during an outage do not 
     CHECK(transport.state->await_sent(2));
 }
 
+TEST_CASE("background tracker: a request dropped for a newer one is reported during an outage too") {
+    shared_state events;
+    manual_transport transport;
+    auto queue = patient_queue();
+    queue.max_requests = 2;
+    queue.drop_oldest = true;
+    auto options = reporting(events, queue);
+    options.close_timeout = 0ms;
+    pl::background_tracker tracker{with_key(), transport, std::move(options)};
+    REQUIRE(tracker.track_prompt(valid_request()));
+    REQUIRE(transport.state->await_sent(1));
+    transport.respond(401);
+    REQUIRE(events.await_lines(1));
+    REQUIRE(tracker.track_prompt(valid_request()));
+    for (std::size_t i = 0; i < 10; ++i) {
+        REQUIRE(tracker.track_prompt(valid_request()));
+        CHECK(events.await_lines(i + 2));
+    }
+    CHECK(tracker.stats().dropped == 10);
+    CHECK(transport.state->sent == 1);
+}
+
+TEST_CASE("background tracker: the journal works between two requests of a synchronous transport") {
+    const auto counts = std::make_shared<shared_state>();
+    std::vector<int> steps;
+    auto transport = pl::transport_from([&](const pl::http_request&) -> pl::transport_result {
+        counts->await_open();
+        steps.push_back(counts->change([](shared_state& s) { return s.steps; }));
+        return status_response(200);
+    });
+    pl::background_tracker tracker{
+        with_key(), transport, {.journal = std::make_unique<counting_journal>(counts)}};
+    for (int i = 0; i < 5; ++i)
+        REQUIRE(tracker.track_prompt(valid_request()));
+    counts->open();
+    CHECK(tracker.flush(long_enough));
+    REQUIRE(steps.size() == 5);
+    CHECK(std::adjacent_find(steps.begin(), steps.end(), std::greater_equal<>{}) == steps.end());
+}
+
 TEST_CASE("background tracker: tracking never waits for the network and reports a full queue") {
     gated_transport transport;
     pl::background_tracker tracker{with_key(), transport, {.queue = {.max_requests = 2}}};

@@ -354,7 +354,8 @@ TEST_CASE("polled tracker: discard forgets all requests, also in the journal, a 
     CHECK(fixture.frame() == 10'001);
     fixture.tracker->discard();
     CHECK(fixture.tracker->pending() == 10'001);
-    fixture.answer(503); // not sent again
+    fixture.transport.respond(status_response(503)); // not sent again
+    fixture.transport.complete_all();
     std::size_t polls = 0;
     while (fixture.tracker->pending() != 0) {
         const std::size_t before = fixture.reports.size();
@@ -674,6 +675,17 @@ TEST_CASE("polled tracker: a request found begun after a crash fails and says wh
     CHECK(fixture.answer(200) == 0);
     CHECK(fixture.sent() == 3); // one was sent before
     CHECK(fixture.tracker->stats() == pl::outbox_stats{.pushed = 3, .delivered = 2, .failed = 1});
+}
+
+TEST_CASE("polled tracker: an idempotent request found begun after a crash is sent again") {
+    tracker_fixture fixture;
+    REQUIRE(fixture.tracker->track_prompt(valid_request()));
+    fixture.tracker.reset();
+    fixture.kept->entries.at(1).begun = true;
+    fixture.start();
+    fixture.frame();
+    CHECK(fixture.answer(200) == 0);
+    CHECK(fixture.tracker->stats() == pl::outbox_stats{.pushed = 1, .delivered = 1});
 }
 
 TEST_CASE("polled tracker: a completion after the tracker's end is harmless") {
