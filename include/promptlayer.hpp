@@ -5819,8 +5819,7 @@ class delivery_engine {
     void restore_from_journal() {
         for (journal::entry& entry : options_.journal->pending()) {
             const bool is_interrupted = entry.begun && !entry.request.idempotent;
-            outbox_.restore(entry.number, std::move(entry.request),
-                            std::clamp(entry.age, milliseconds{0}, longest_wait), now());
+            outbox_.restore(entry.number, std::move(entry.request), entry.age, now());
             if (!is_interrupted || !outbox_.cancel(entry.number))
                 continue;
             finished_request finished = *outbox_.take_finished();
@@ -5909,13 +5908,14 @@ public:
         {
             const lock guard{mutex_};
             judges_.try_emplace(target.path, target.judge);
+            const bool had_finished = outbox_.has_finished();
             const auto pushed = queued.number == 0 ? outbox_.push(std::move(request), now())
                                                    : outbox_.push(queued.number, std::move(request), now());
             if (pushed)
                 queued.number = *pushed;
             else
                 refused = pushed.error();
-            wakes = std::exchange(wake_on_push_, false);
+            wakes = std::exchange(wake_on_push_, false) || (outbox_.has_finished() && !had_finished);
         }
         if (refused) { // other threads have filled the queue meanwhile
             remove_from_journal(queued.number);
@@ -6329,8 +6329,8 @@ class background_engine final : public delivery_engine<ClockT> {
         return std::clamp(timeout, milliseconds{0}, longest_wait);
     }
 
-    /// Makes the thread call `step`, also if it calls this itself: a transport may complete a request within
-    /// `poll` and wait then.
+    /// Makes the thread call `step`. Ends its wait in the transport even if the thread itself calls this:
+    /// `poll` may complete a request and wait then.
     void wake_thread() {
         bool ends_poll = false;
         {
