@@ -44,9 +44,9 @@ class background_engine;
 /// - Callbacks run on the tracker's thread, one at a time, without a lock; those for undelivered requests run
 ///   in the destructor. They may call any member, but `flush` and `close` do not wait there. They must not
 ///   destroy the tracker.
-/// - Closing takes at most its timeout. A request that begins while the tracker closes has only the time that
-/// is
-///   left. A synchronous transport without `cancel()` holds `close` until the request in flight has ended.
+/// - Closing takes at most its timeout and the time of a callback. A request that begins while the tracker
+///   closes has only the time that is left. A synchronous transport without `cancel()` holds `close` until
+///   the request in flight has ended.
 /// - A static tracker is closed after `main`. Objects that its callbacks use must still exist then.
 ///
 /// Used as `background_tracker`. A template, so that a header-only program compiles it only if it is used.

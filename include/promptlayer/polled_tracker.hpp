@@ -25,11 +25,9 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 /// happens in `poll`. `outbox` describes the schedule, `basic_tracker` the members that both trackers have.
 ///
 /// - Threads: one at a time calls `poll`, `close` and the destructor; any thread may call the other members.
-/// The
-///   transport may complete on any thread.
+///   The transport may complete on any thread.
 /// - Callbacks: `poll`, `close` and the destructor call them. They may call any member; within one, `poll`
-/// does
-///   nothing. They must not destroy the tracker.
+///   does nothing. They must not destroy the tracker.
 ///
 /// Used as `polled_tracker`. A template, so that a header-only program compiles it only if it is used.
 template <class ClockT>
