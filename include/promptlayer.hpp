@@ -6265,9 +6265,9 @@ class background_engine;
 /// - Callbacks run on the tracker's thread, one at a time, without a lock; those for undelivered requests run
 ///   in the destructor. They may call any member, but `flush` and `close` do not wait there. They must not
 ///   destroy the tracker.
-/// - Closing takes at most its timeout. A request that begins while the tracker closes has only the time that
-/// is
-///   left. A synchronous transport without `cancel()` holds `close` until the request in flight has ended.
+/// - Closing takes at most its timeout and the time of a callback. A request that begins while the tracker
+///   closes has only the time that is left. A synchronous transport without `cancel()` holds `close` until
+///   the request in flight has ended.
 /// - A static tracker is closed after `main`. Objects that its callbacks use must still exist then.
 ///
 /// Used as `background_tracker`. A template, so that a header-only program compiles it only if it is used.
@@ -6494,11 +6494,9 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 /// happens in `poll`. `outbox` describes the schedule, `basic_tracker` the members that both trackers have.
 ///
 /// - Threads: one at a time calls `poll`, `close` and the destructor; any thread may call the other members.
-/// The
-///   transport may complete on any thread.
+///   The transport may complete on any thread.
 /// - Callbacks: `poll`, `close` and the destructor call them. They may call any member; within one, `poll`
-/// does
-///   nothing. They must not destroy the tracker.
+///   does nothing. They must not destroy the tracker.
 ///
 /// Used as `polled_tracker`. A template, so that a header-only program compiles it only if it is used.
 template <class ClockT>
