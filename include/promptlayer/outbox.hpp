@@ -11,7 +11,6 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -24,6 +23,7 @@
 #include <optional>
 #include <set>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -166,6 +166,16 @@ private:
     time_point last_now_ = time_point::min();
     typename ClockT::duration clock_offset_{}; // sum of the clock's jumps back
 
+    // These spare a separately compiled program <algorithm>.
+    template <class T>
+    static T smaller(T a, std::type_identity_t<T> b) noexcept {
+        return b < a ? b : a;
+    }
+    template <class T>
+    static T larger(T a, std::type_identity_t<T> b) noexcept {
+        return a < b ? b : a;
+    }
+
     static std::size_t size_of(const prepared_request& request) noexcept {
         return request.path.size() + request.body.size();
     }
@@ -173,9 +183,9 @@ private:
     /// Returns the caller's time, corrected so that it never decreases. Clamps it so that no sum overflows.
     time_point monotonic(time_point now) {
         constexpr auto limit = ClockT::duration::max() / 2;
-        now = std::clamp(now, time_point{-limit / 4}, time_point{limit});
+        now = smaller(larger(now, time_point{-limit / 4}), time_point{limit});
         if (now < last_now_)
-            clock_offset_ += std::min(last_now_ - now, limit / 2 - clock_offset_);
+            clock_offset_ += smaller(last_now_ - now, limit / 2 - clock_offset_);
         last_now_ = now;
         return now + clock_offset_;
     }
@@ -268,8 +278,7 @@ private:
         if (waits_.empty())
             return first;
         const auto [release_number, due, number] = *waits_.begin();
-        return std::min(first,
-                        {release_number == release_count_ ? due : std::min(due, released_at_), number});
+        return smaller(first, {release_number == release_count_ ? due : smaller(due, released_at_), number});
     }
 
     /// Returns when the next request may be sent, as far as that depends on time.
@@ -323,7 +332,7 @@ private:
             wait = breaker_.record_failure(number, cause, retry_after, random_);
         } else if (retry_after > milliseconds{0}) { // of a request sent before the breaker opened
             const auto limit = detail::circuit_breaker::max_single_retry_after;
-            blocked_until_ = std::max(blocked_until_, now + std::min(retry_after, limit));
+            blocked_until_ = larger(blocked_until_, now + smaller(retry_after, limit));
         }
         if (wait)
             blocked_until_ = now + *wait;
@@ -398,9 +407,9 @@ public:
         now = monotonic(now);
         if (contains(number))
             return;
-        age = std::clamp(age, milliseconds{0}, detail::longest_wait);
+        age = smaller(larger(age, milliseconds{0}), detail::longest_wait);
         insert(number, std::move(request), now - age, now);
-        last_number_ = std::max(last_number_, number);
+        last_number_ = larger(last_number_, number);
     }
 
     /// Returns the next due request and marks it in flight; nullopt if no request is due or may be sent.
@@ -447,8 +456,8 @@ public:
             record_failure(number, entry, failed, is_probe, now);
         else if (is_probe)
             blocked_until_ = now + breaker_.next_wait(milliseconds{0}, random_);
-        const milliseconds wait = std::max(detail::backoff(options_.retry, entry.attempts, random_()),
-                                           detail::circuit_breaker::min_wait) +
+        const milliseconds wait = larger(detail::backoff(options_.retry, entry.attempts, random_()),
+                                         detail::circuit_breaker::min_wait) +
                                   detail::capped_retry_after(options_.retry, failed);
         if (const auto outcome = end_after(entry, failed, wait, now))
             return finish(std::move(node), *outcome);
