@@ -11,7 +11,6 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -173,7 +172,7 @@ private:
     /// Returns the caller's time, corrected so that it never decreases. Clamps it so that no sum overflows.
     time_point monotonic(time_point now) {
         constexpr auto limit = ClockT::duration::max() / 2;
-        now = std::clamp(now, time_point{-limit / 4}, time_point{limit});
+        now = std::max(time_point{-limit / 4}, std::min(now, time_point{limit}));
         if (now < last_now_)
             clock_offset_ += std::min(last_now_ - now, limit / 2 - clock_offset_);
         last_now_ = now;
@@ -398,7 +397,7 @@ public:
         now = monotonic(now);
         if (contains(number))
             return;
-        age = std::clamp(age, milliseconds{0}, detail::longest_wait);
+        age = std::max(milliseconds{0}, std::min(age, detail::longest_wait));
         insert(number, std::move(request), now - age, now);
         last_number_ = std::max(last_number_, number);
     }
