@@ -119,6 +119,18 @@ inline unsigned fork_count() noexcept {
     return count;
 }
 
+/// What is known of the response of a path that this program has not tracked: whether it refuses.
+struct unknown_reply {
+    std::optional<bool> success{};
+
+    using schema = promptlayer::schema<field<"success", &unknown_reply::success>>;
+};
+
+/// A request from a journal whose path this program has not tracked.
+struct unknown_request {
+    using reply = unknown_reply;
+};
+
 /// An attempt in flight.
 template <class ClockT>
 struct running_attempt {
@@ -168,10 +180,10 @@ class delivery_engine {
     mutable detail::mutex mutex_{}; // of all members below
     basic_outbox<ClockT> outbox_;
     std::shared_ptr<const encoder> encoder_;
-    std::map<std::string_view, outcome_judge> judges_{}; // by path
-    std::vector<finished_request> interrupted_{};        // by a crash, and not to be sent twice; not reported
-    std::size_t interrupted_count_ = 0;                  // counted as cancelled by the outbox
-    std::uint64_t reported_count_ = 0;                   // requests whose callback has returned
+    std::map<std::string_view, outcome_judge> judges_{{track_prompt::path, judge_outcome<track_prompt>}};
+    std::vector<finished_request> interrupted_{}; // by a crash, and not to be sent twice; not reported
+    std::size_t interrupted_count_ = 0;           // counted as cancelled by the outbox
+    std::uint64_t reported_count_ = 0;            // requests whose callback has returned
     time_point now_{};
     time_point close_deadline_ = time_point::max();
     bool wake_on_push_ = false;
@@ -314,11 +326,11 @@ class delivery_engine {
         return true;
     }
 
-    /// Returns how to read the response of a path. A journal may hold a path that this program never tracked;
-    /// its response is read like that of `track_prompt`.
+    /// Returns how to read the response of a path. A journal may hold a path that this program has not
+    /// tracked; its response is a success unless it says `"success": false`.
     outcome_judge judge_of(std::string_view path) const {
         const auto known = judges_.find(path);
-        return known == judges_.end() ? judge_outcome<track_prompt> : known->second;
+        return known == judges_.end() ? judge_outcome<unknown_request> : known->second;
     }
 
     void restore_from_journal() {

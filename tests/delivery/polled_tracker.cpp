@@ -597,6 +597,21 @@ TEST_CASE("polled tracker: restored requests of any order are all sent, and new 
           std::vector<std::string>{"3 delivered", "5 delivered", "7 delivered", "8 delivered"});
 }
 
+TEST_CASE("polled tracker: a restored request is delivered although its reply is not known yet") {
+    tracker_fixture fixture;
+    const char* const path = "/made-up/vote";
+    for (const pl::request_number number : {1u, 2u})
+        fixture.kept->entries[number] = {.number = number, .request = {.path = path, .body = "{}"}};
+    fixture.start();
+    for (const char* const body : {R"({"id":5,"message":{}})", R"({"success":false})"}) {
+        fixture.frame();
+        fixture.transport.respond(pl::http_response{200, {}, body});
+        fixture.transport.complete_all();
+    }
+    CHECK(fixture.frame() == 0);
+    CHECK(fixture.tracker->stats() == pl::outbox_stats{.pushed = 2, .delivered = 1, .rejected = 1});
+}
+
 TEST_CASE("polled tracker: restored requests wait for a valid config") {
     tracker_fixture fixture;
     REQUIRE(fixture.tracker->track_prompt(valid_request()));
