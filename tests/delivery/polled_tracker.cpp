@@ -461,18 +461,20 @@ TEST_CASE("polled tracker: the destructor reports what was answered and returns 
 
 TEST_CASE("polled tracker: a callback of the destructor may call any member") {
     pl::testing::recording_async_transport transport;
-    std::optional<pl::polled_tracker> tracker;
+    std::optional<pl::polled_tracker> owner;
+    pl::polled_tracker* tracker = nullptr; // `owner` is empty when it destroys the tracker
     std::size_t calls = 0;
-    tracker.emplace(pl::config{.api_key = "pl_key"}, std::ref(transport),
-                    pl::tracker_options{.on_failed = [&](const pl::finished_request&) {
-                        ++calls;
-                        CHECK(tracker->poll({}) == 0);
-                        CHECK(tracker->stats().returned == 1);
-                        CHECK(tracker->close().empty());
-                        CHECK(tracker->track_prompt(valid_request()).error().code == pl::errc::closed);
-                    }});
+    tracker =
+        &owner.emplace(pl::config{.api_key = "pl_key"}, std::ref(transport),
+                       pl::tracker_options{.on_failed = [&](const pl::finished_request&) {
+                           ++calls;
+                           CHECK(tracker->poll({}) == 0);
+                           CHECK(tracker->stats().returned == 1);
+                           CHECK(tracker->close().empty());
+                           CHECK(tracker->track_prompt(valid_request()).error().code == pl::errc::closed);
+                       }});
     REQUIRE(tracker->track_prompt(valid_request()));
-    tracker.reset();
+    owner.reset();
     CHECK(calls == 1);
 }
 
