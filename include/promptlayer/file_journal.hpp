@@ -774,7 +774,7 @@ class file_journal final : public journal {
     void write_state(std::uint64_t key, const record_location& location) {
         const char byte = static_cast<char>(location.state);
         const std::uint64_t offset = location.offset[current_] + record::state_at;
-        if (!current_file().write(offset, {&byte, 1}))
+        if (!unwritten_.empty() || !current_file().write(offset, {&byte, 1}))
             unwritten_.emplace_back(offset, location.state);
         if (phase_ != phase::idle && key < next_copied_ &&
             !copy_file().write(location.offset[1 - current_] + record::state_at, {&byte, 1}))
@@ -783,14 +783,15 @@ class file_journal final : public journal {
             partly_copied_ = 0; // copied again with the new state, or not at all
     }
 
-    /// Tries again to write states.
+    /// Tries again to write states, in order: a request may have several.
     void write_states() {
-        while (!unwritten_.empty()) {
-            const char byte = static_cast<char>(unwritten_.back().second);
-            if (!current_file().write(unwritten_.back().first, {&byte, 1}))
-                return;
-            unwritten_.pop_back();
+        auto next = unwritten_.begin();
+        for (; next != unwritten_.end(); ++next) {
+            const char byte = static_cast<char>(next->second);
+            if (!current_file().write(next->first, {&byte, 1}))
+                break;
         }
+        unwritten_.erase(unwritten_.begin(), next);
     }
 
     /// Waits until everything that has been written is on the disk, and returns 0 or an error of `errno`. One
