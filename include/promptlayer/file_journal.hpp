@@ -783,6 +783,24 @@ class file_journal final : public journal {
             partly_copied_ = 0; // copied again with the new state, or not at all
     }
 
+    void change_state(request_number number, record::state state) {
+        if (!in_owner_process())
+            return;
+        detail::journal_lock guard{mutex_};
+        write_states();
+        const auto key = keys_.find(number);
+        if (key == keys_.end())
+            return;
+        record_location& location = locations_.find(key->second)->second;
+        if (std::exchange(location.state, state) == state)
+            return;
+        write_state(key->second, location);
+        if (sync_every_write())
+            static_cast<void>(commit(guard));
+        else
+            unsynced_since_ = unsynced_since_.value_or(now());
+    }
+
     /// Tries again to write states, in order: a request may have several.
     void write_states() {
         auto next = unwritten_.begin();
@@ -1074,23 +1092,8 @@ public:
         return {};
     }
 
-    void begin(request_number number) override {
-        if (!in_owner_process())
-            return;
-        detail::journal_lock guard{mutex_};
-        write_states();
-        const auto key = keys_.find(number);
-        if (key == keys_.end())
-            return;
-        record_location& location = locations_.find(key->second)->second;
-        if (std::exchange(location.state, record::state::begun) == record::state::begun)
-            return;
-        write_state(key->second, location);
-        if (sync_every_write())
-            static_cast<void>(commit(guard));
-        else
-            unsynced_since_ = unsynced_since_.value_or(now());
-    }
+    void begin(request_number number) override { change_state(number, record::state::begun); }
+    void undo_begin(request_number number) override { change_state(number, record::state::added); }
 
     void remove(request_number number) override {
         if (!in_owner_process())

@@ -139,6 +139,7 @@ struct running_attempt {
     typename ClockT::time_point start{};
     std::shared_ptr<const encoder> codec{};
     outcome_judge judge = nullptr;
+    bool is_begun = false; // in the journal
 };
 
 /// Outcomes of asynchronous requests, from any thread. Exists as long as a completion does.
@@ -225,6 +226,7 @@ class delivery_engine {
             report_of_attempt.status = outcome->status;
         else
             report_of_attempt.failure = outcome.error().kind;
+        const bool may_have_arrived = !failed || failed->maybe_delivered;
         std::optional<finished_request> finished;
         std::optional<error> outage;
         bool was_open = false, is_open = false;
@@ -238,6 +240,8 @@ class delivery_engine {
             if (is_open && !was_open)
                 outage = outbox_.outage_cause();
         }
+        if (attempt.is_begun && !may_have_arrived && !finished)
+            with_journal([&](journal& journal) { journal.undo_begin(attempt.number); });
         notify(options_.on_attempt, report_of_attempt);
         if (outage)
             notify(options_.on_outage, *outage);
@@ -300,7 +304,8 @@ class delivery_engine {
         }
         next.number = due->number;
         next.count = due->attempt;
-        if (!due->request.idempotent)
+        next.is_begun = !due->request.idempotent;
+        if (next.is_begun)
             with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
         if (!http) {
