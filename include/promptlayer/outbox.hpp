@@ -86,7 +86,7 @@ struct outbox_stats {
 ///
 /// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
 /// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
-/// holds up the others:
+/// delays the others:
 ///
 /// - A service failure (`error::is_service_failure`) delays its own request by a random time. The limit of
 ///   that time doubles from `initial_delay` to `max_delay`; the time is at least 100 ms. `Retry-After` is

@@ -126,7 +126,7 @@ struct unknown_reply {
     using schema = promptlayer::schema<field<"success", &unknown_reply::success>>;
 };
 
-/// A request from a journal whose path this program has not tracked.
+/// A request from a journal, with a path that this program has not tracked.
 struct unknown_request {
     using reply = unknown_reply;
 };
