@@ -73,9 +73,9 @@ public:
     /// Returns at once while the tracker is paused. Returns false at once in a callback.
     bool flush(std::chrono::milliseconds timeout);
 
-    /// Stops accepting requests, sends the requests that are due within `timeout`, and returns the undelivered
-    /// requests in order. These stay in the journal for the next start; a request that was in flight may have
-    /// been delivered. In a callback, `close` only stops accepting requests.
+    /// Stops accepting requests, sends the requests that are due within `timeout`, and returns the
+    /// undelivered requests in order. These stay in the journal for the next start; a request that was in
+    /// flight may have been delivered. In a callback, `close` only stops accepting requests.
     [[nodiscard]] std::vector<finished_request> close(std::chrono::milliseconds timeout);
 };
 
