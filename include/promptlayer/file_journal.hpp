@@ -54,6 +54,12 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
+/// Converts the size of something in memory. The mask instead of a cast raises no warning, whether
+/// std::size_t has 32 or 64 bits.
+constexpr std::size_t to_size(std::uint64_t size) noexcept {
+    return size & std::numeric_limits<std::size_t>::max();
+}
+
 #if !defined(_WIN32)
 /// The files that journals of this process have locked, because `flock` always succeeds on some systems. The
 /// process belongs to the key, because a child of `fork` gets a copy. The instance is never destroyed,
@@ -378,13 +384,13 @@ public:
             offset_ = offset;
             size_ = count.value_or(0);
         }
-        return std::string_view{buffer_.data(), size_}.substr(static_cast<std::size_t>(offset - offset_));
+        return std::string_view{buffer_.data(), size_}.substr(detail::to_size(offset - offset_));
     }
 
     /// Calls `use` for the parts of a range, in order.
     void each_part(std::uint64_t offset, std::uint64_t size, const auto& use) noexcept {
         while (size > 0) {
-            const std::string_view part = at(offset, size).substr(0, static_cast<std::size_t>(size));
+            const std::string_view part = at(offset, size).substr(0, detail::to_size(size));
             if (part.empty())
                 return;
             use(part);
@@ -714,7 +720,7 @@ class file_journal final : public journal {
         entry restored{.number = head.number, .begun = head.current == record::state::begun};
         restored.request.idempotent = head.idempotent;
         const auto read = [&](std::uint64_t from, std::uint64_t size, std::string& to) {
-            to.reserve(static_cast<std::size_t>(size));
+            to.reserve(detail::to_size(size));
             reader.each_part(from, size, [&](std::string_view part) { to.append(part); });
         };
         read(content, head.path_size, restored.request.path);
@@ -899,7 +905,7 @@ class file_journal final : public journal {
                     break;
                 end = record_end;
             }
-        const auto size = static_cast<std::size_t>(end - start);
+        const auto size = detail::to_size(end - start);
         if (current_file().read(start, buffer_.data(), size) != size) {
             copy_failed_ = true;
             return;
@@ -921,8 +927,8 @@ class file_journal final : public journal {
         std::size_t used = 0;
         for (; next != last; ++next) {
             record_location& location = next->second;
-            const auto from = static_cast<std::size_t>(location.offset[current_] - start);
-            const auto count = static_cast<std::size_t>(location.size);
+            const auto from = detail::to_size(location.offset[current_] - start);
+            const auto count = detail::to_size(location.size);
             if (from != used)
                 std::memmove(&buffer_[used], &buffer_[from], count);
             buffer_[used + record::state_at] = static_cast<char>(location.state);
@@ -1066,7 +1072,7 @@ public:
                               .created = to_milliseconds(time),
                               .content_crc = detail::crc32(request.body, detail::crc32(request.path))};
         std::string text = addition.head();
-        text.reserve(static_cast<std::size_t>(addition.size()));
+        text.reserve(detail::to_size(addition.size()));
         text.append(request.path).append(request.body);
 
         detail::journal_lock guard{mutex_};

@@ -345,14 +345,11 @@ private:
     }
 
     static request_outcome final_outcome(const error& cause) noexcept {
-        switch (cause.code) {
-        case errc::bad_request:
-        case errc::not_found:
-        case errc::conflict:
-        case errc::unprocessable:
-        case errc::rejected: return request_outcome::rejected;
-        default: return request_outcome::failed;
-        }
+        for (const errc code :
+             {errc::bad_request, errc::not_found, errc::conflict, errc::unprocessable, errc::rejected})
+            if (cause.code == code)
+                return request_outcome::rejected;
+        return request_outcome::failed;
     }
 
 public:

@@ -24,6 +24,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -321,9 +322,9 @@ class delivery_engine {
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [queue = completions_, next = std::move(next)](transport_result outcome) mutable {
+                       [queue = completions_, attempt = std::move(next)](transport_result outcome) mutable {
                            const lock guard{queue->mutex};
-                           queue->items.push_back({std::move(next), std::move(outcome)});
+                           queue->items.push_back({std::move(attempt), std::move(outcome)});
                            if (queue->on_arrival)
                                queue->on_arrival();
                        });
@@ -368,7 +369,8 @@ class delivery_engine {
 
     std::size_t unreported_count() const {
         const outbox_stats counts = outbox_.stats();
-        return static_cast<std::size_t>(counts.pushed - counts.returned - reported_count_);
+        // The mask instead of a cast raises no warning, whether std::size_t has 32 or 64 bits.
+        return (counts.pushed - counts.returned - reported_count_) & std::numeric_limits<std::size_t>::max();
     }
 
 public:
