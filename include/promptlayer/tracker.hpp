@@ -588,6 +588,9 @@ private:
 ///
 /// After `fork`, only the process that constructed a tracker delivers. In the child every call that returns a
 /// `result` returns `closed`, every other call does nothing, and the destructor releases nothing.
+///
+/// Trackers may share a transport by `std::ref` if it is thread-safe. The end of one tracker then cancels
+/// also the requests of the others, for which that is a failed attempt.
 template <class ClockT>
 class basic_tracker {
     struct release_engine {
