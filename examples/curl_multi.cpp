@@ -13,7 +13,7 @@
 #include <thread>
 
 /// Keeps a new https connection from loading all CAs of the system within `poll`, for tens of milliseconds.
-/// If libcurl knows a directory of CAs, the one that is needed is looked up there.
+/// If libcurl knows a directory of CAs, the CA that is needed is looked up there.
 void look_up_cas(CURL* easy) {
     const curl_version_info_data* const libcurl = curl_version_info(CURLVERSION_NOW);
     if (libcurl->age >= CURLVERSION_SEVENTH && libcurl->capath)

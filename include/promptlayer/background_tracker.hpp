@@ -43,7 +43,8 @@ class background_engine;
 ///   transport, except for its `wakeup()` and `cancel()`.
 /// - Callbacks run on the tracker's thread, one at a time, without a lock; those for undelivered requests run
 ///   in the destructor. They may call any member, but `flush` and `close` do not wait there. They must not
-///   destroy the tracker.
+///   destroy the tracker. A `std::unique_ptr` or `std::optional` is already empty while it destroys the
+///   tracker; callbacks then need a pointer to it.
 /// - Closing takes at most its timeout and the time of a callback. A request that begins while the tracker
 ///   closes has only the time that is left. A synchronous transport without `cancel()` holds `close` until
 ///   the request in flight has ended.
@@ -73,9 +74,9 @@ public:
     /// Returns at once while the tracker is paused. Returns false at once in a callback.
     bool flush(std::chrono::milliseconds timeout);
 
-    /// Stops accepting requests, sends those that are due within `timeout`, and returns the undelivered ones
-    /// in order. These stay in the journal for the next start; one that was in flight may have been
-    /// delivered. In a callback, `close` only stops accepting requests.
+    /// Stops accepting requests, sends the requests that are due within `timeout`, and returns the
+    /// undelivered requests in order. These stay in the journal for the next start; a request that was in
+    /// flight may have been delivered. In a callback, `close` only stops accepting requests.
     [[nodiscard]] std::vector<finished_request> close(std::chrono::milliseconds timeout);
 };
 

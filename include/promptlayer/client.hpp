@@ -188,12 +188,12 @@ public:
         http.timeout = options.timeout.value_or(http.timeout);
         detail::send_async(
             transport_, std::move(http),
-            [codec = encoder_, handler = std::move(handler)](const transport_result& outcome) mutable {
+            [codec = encoder_, handle = std::move(handler)](const transport_result& outcome) mutable {
                 reply received = detail::make_empty<reply>();
                 if (auto failed = detail::decode_outcome(*codec, outcome, detail::info<reply>(), &received))
-                    handler(result<reply>{*std::move(failed)});
+                    handle(result<reply>{*std::move(failed)});
                 else
-                    handler(result<reply>{std::move(received)});
+                    handle(result<reply>{std::move(received)});
             });
     }
 

@@ -54,6 +54,12 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
+/// Converts the size of something in memory. The mask instead of a cast raises no warning, whether
+/// std::size_t has 32 or 64 bits.
+constexpr std::size_t to_size(std::uint64_t size) noexcept {
+    return size & std::numeric_limits<std::size_t>::max();
+}
+
 #if !defined(_WIN32)
 /// The files that journals of this process have locked, because `flock` always succeeds on some systems. The
 /// process belongs to the key, because a child of `fork` gets a copy. The instance is never destroyed,
@@ -378,13 +384,13 @@ public:
             offset_ = offset;
             size_ = count.value_or(0);
         }
-        return std::string_view{buffer_.data(), size_}.substr(static_cast<std::size_t>(offset - offset_));
+        return std::string_view{buffer_.data(), size_}.substr(detail::to_size(offset - offset_));
     }
 
     /// Calls `use` for the parts of a range, in order.
     void each_part(std::uint64_t offset, std::uint64_t size, const auto& use) noexcept {
         while (size > 0) {
-            const std::string_view part = at(offset, size).substr(0, static_cast<std::size_t>(size));
+            const std::string_view part = at(offset, size).substr(0, detail::to_size(size));
             if (part.empty())
                 return;
             use(part);
@@ -714,7 +720,7 @@ class file_journal final : public journal {
         entry restored{.number = head.number, .begun = head.current == record::state::begun};
         restored.request.idempotent = head.idempotent;
         const auto read = [&](std::uint64_t from, std::uint64_t size, std::string& to) {
-            to.reserve(static_cast<std::size_t>(size));
+            to.reserve(detail::to_size(size));
             reader.each_part(from, size, [&](std::string_view part) { to.append(part); });
         };
         read(content, head.path_size, restored.request.path);
@@ -774,7 +780,7 @@ class file_journal final : public journal {
     void write_state(std::uint64_t key, const record_location& location) {
         const char byte = static_cast<char>(location.state);
         const std::uint64_t offset = location.offset[current_] + record::state_at;
-        if (!current_file().write(offset, {&byte, 1}))
+        if (!unwritten_.empty() || !current_file().write(offset, {&byte, 1}))
             unwritten_.emplace_back(offset, location.state);
         if (phase_ != phase::idle && key < next_copied_ &&
             !copy_file().write(location.offset[1 - current_] + record::state_at, {&byte, 1}))
@@ -783,14 +789,33 @@ class file_journal final : public journal {
             partly_copied_ = 0; // copied again with the new state, or not at all
     }
 
-    /// Tries again to write states.
+    void change_state(request_number number, record::state state) {
+        if (!in_owner_process())
+            return;
+        detail::journal_lock guard{mutex_};
+        write_states();
+        const auto key = keys_.find(number);
+        if (key == keys_.end())
+            return;
+        record_location& location = locations_.find(key->second)->second;
+        if (std::exchange(location.state, state) == state)
+            return;
+        write_state(key->second, location);
+        if (sync_every_write())
+            static_cast<void>(commit(guard));
+        else
+            unsynced_since_ = unsynced_since_.value_or(now());
+    }
+
+    /// Tries again to write states, in order: a request may have several.
     void write_states() {
-        while (!unwritten_.empty()) {
-            const char byte = static_cast<char>(unwritten_.back().second);
-            if (!current_file().write(unwritten_.back().first, {&byte, 1}))
-                return;
-            unwritten_.pop_back();
+        auto next = unwritten_.begin();
+        for (; next != unwritten_.end(); ++next) {
+            const char byte = static_cast<char>(next->second);
+            if (!current_file().write(next->first, {&byte, 1}))
+                break;
         }
+        unwritten_.erase(unwritten_.begin(), next);
     }
 
     /// Waits until everything that has been written is on the disk, and returns 0 or an error of `errno`. One
@@ -880,7 +905,7 @@ class file_journal final : public journal {
                     break;
                 end = record_end;
             }
-        const auto size = static_cast<std::size_t>(end - start);
+        const auto size = detail::to_size(end - start);
         if (current_file().read(start, buffer_.data(), size) != size) {
             copy_failed_ = true;
             return;
@@ -902,8 +927,8 @@ class file_journal final : public journal {
         std::size_t used = 0;
         for (; next != last; ++next) {
             record_location& location = next->second;
-            const auto from = static_cast<std::size_t>(location.offset[current_] - start);
-            const auto count = static_cast<std::size_t>(location.size);
+            const auto from = detail::to_size(location.offset[current_] - start);
+            const auto count = detail::to_size(location.size);
             if (from != used)
                 std::memmove(&buffer_[used], &buffer_[from], count);
             buffer_[used + record::state_at] = static_cast<char>(location.state);
@@ -1047,7 +1072,7 @@ public:
                               .created = to_milliseconds(time),
                               .content_crc = detail::crc32(request.body, detail::crc32(request.path))};
         std::string text = addition.head();
-        text.reserve(static_cast<std::size_t>(addition.size()));
+        text.reserve(detail::to_size(addition.size()));
         text.append(request.path).append(request.body);
 
         detail::journal_lock guard{mutex_};
@@ -1073,23 +1098,8 @@ public:
         return {};
     }
 
-    void begin(request_number number) override {
-        if (!in_owner_process())
-            return;
-        detail::journal_lock guard{mutex_};
-        write_states();
-        const auto key = keys_.find(number);
-        if (key == keys_.end())
-            return;
-        record_location& location = locations_.find(key->second)->second;
-        if (std::exchange(location.state, record::state::begun) == record::state::begun)
-            return;
-        write_state(key->second, location);
-        if (sync_every_write())
-            static_cast<void>(commit(guard));
-        else
-            unsynced_since_ = unsynced_since_.value_or(now());
-    }
+    void begin(request_number number) override { change_state(number, record::state::begun); }
+    void undo_begin(request_number number) override { change_state(number, record::state::added); }
 
     void remove(request_number number) override {
         if (!in_owner_process())

@@ -44,6 +44,11 @@ public:
     /// each attempt. Ignores a request that could not be added.
     virtual void begin(request_number number) = 0;
 
+    /// Records that an attempt failed before the service could receive the request, which waits for the next
+    /// attempt. Called after `begin`. A journal without this function reports such a request after a restart
+    /// as begun, and the tracker then does not send it.
+    virtual void undo_begin(request_number) {}
+
     /// Removes a request that has ended. A delivered request is removed before its callback is called, any
     /// other request after that. Ignores a request that could not be added.
     virtual void remove(request_number number) = 0;

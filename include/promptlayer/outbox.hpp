@@ -87,7 +87,7 @@ struct outbox_stats {
 ///
 /// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
 /// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
-/// holds up the others:
+/// delays the others:
 ///
 /// - A service failure (`error::is_service_failure`) delays its own request by a random time. The limit of
 ///   that time doubles from `initial_delay` to `max_delay`; the time is at least 100 ms. `Retry-After` is
@@ -355,14 +355,11 @@ private:
     }
 
     static request_outcome final_outcome(const error& cause) noexcept {
-        switch (cause.code) {
-        case errc::bad_request:
-        case errc::not_found:
-        case errc::conflict:
-        case errc::unprocessable:
-        case errc::rejected: return request_outcome::rejected;
-        default: return request_outcome::failed;
-        }
+        for (const errc code :
+             {errc::bad_request, errc::not_found, errc::conflict, errc::unprocessable, errc::rejected})
+            if (cause.code == code)
+                return request_outcome::rejected;
+        return request_outcome::failed;
     }
 
 public:

@@ -63,8 +63,9 @@ public:
     std::size_t pending() const;
 
     /// Stops accepting requests, reports what has ended, cancels requests in flight if the transport can, and
-    /// returns the undelivered requests in order. One that was in flight may have been delivered. The journal
-    /// keeps them for the next start. Does not wait. In a callback, `close` only stops accepting requests.
+    /// returns the undelivered requests in order. A request that was in flight may have been delivered. The
+    /// journal keeps all of them for the next start. Does not wait. In a callback, `close` only stops
+    /// accepting requests.
     [[nodiscard]] std::vector<finished_request> close();
 };
 

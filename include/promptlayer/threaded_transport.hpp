@@ -63,6 +63,9 @@ class transport_threads {
 
 public:
     explicit transport_threads(std::vector<thread_transport> transports);
+    transport_threads(transport_threads&&) noexcept = default;
+    transport_threads& operator=(transport_threads&&) noexcept = default;
+    ~transport_threads();
 
     void send(http_request request, completion done);
     void cancel() noexcept;
@@ -242,6 +245,12 @@ PROMPTLAYER_DECL void transport_threads::release_state::operator()(state* releas
 PROMPTLAYER_DECL transport_threads::transport_threads(std::vector<thread_transport> transports)
     : state_(new state{std::move(transports)}) {
     state_->start();
+}
+
+PROMPTLAYER_DECL transport_threads::~transport_threads() {
+    if (state_)
+        release_state{}(state_.get()); // not by `state_`, which completions on the threads still use
+    static_cast<void>(state_.release());
 }
 
 PROMPTLAYER_DECL void transport_threads::send(http_request request, completion done) {

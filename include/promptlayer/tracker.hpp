@@ -24,6 +24,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -119,6 +120,18 @@ inline unsigned fork_count() noexcept {
     return count;
 }
 
+/// What is known of the response of a path that this program has not tracked: whether it refuses.
+struct unknown_reply {
+    std::optional<bool> success{};
+
+    using schema = promptlayer::schema<field<"success", &unknown_reply::success>>;
+};
+
+/// A request from a journal, with a path that this program has not tracked.
+struct unknown_request {
+    using reply = unknown_reply;
+};
+
 /// An attempt in flight.
 template <class ClockT>
 struct running_attempt {
@@ -127,6 +140,7 @@ struct running_attempt {
     typename ClockT::time_point start{};
     std::shared_ptr<const encoder> codec{};
     outcome_judge judge = nullptr;
+    bool is_begun = false; // in the journal
 };
 
 /// Outcomes of asynchronous requests, from any thread. Exists as long as a completion does.
@@ -168,10 +182,10 @@ class delivery_engine {
     mutable detail::mutex mutex_{}; // of all members below
     basic_outbox<ClockT> outbox_;
     std::shared_ptr<const encoder> encoder_;
-    std::map<std::string_view, outcome_judge> judges_{}; // by path
-    std::vector<finished_request> interrupted_{};        // by a crash, and not to be sent twice; not reported
-    std::size_t interrupted_count_ = 0;                  // counted as cancelled by the outbox
-    std::uint64_t reported_count_ = 0;                   // requests whose callback has returned
+    std::map<std::string_view, outcome_judge> judges_{{track_prompt::path, judge_outcome<track_prompt>}};
+    std::vector<finished_request> interrupted_{}; // by a crash, and not to be sent twice; not reported
+    std::size_t interrupted_count_ = 0;           // counted as cancelled by the outbox
+    std::uint64_t reported_count_ = 0;            // requests whose callback has returned
     time_point now_{};
     time_point close_deadline_ = time_point::max();
     bool wake_on_push_ = false;
@@ -213,6 +227,7 @@ class delivery_engine {
             report_of_attempt.status = outcome->status;
         else
             report_of_attempt.failure = outcome.error().kind;
+        const bool may_have_arrived = !failed || failed->maybe_delivered;
         std::optional<finished_request> finished;
         std::optional<error> outage;
         bool was_open = false, is_open = false;
@@ -226,6 +241,8 @@ class delivery_engine {
             if (is_open && !was_open)
                 outage = outbox_.outage_cause();
         }
+        if (attempt.is_begun && !may_have_arrived && !finished)
+            with_journal([&](journal& journal) { journal.undo_begin(attempt.number); });
         notify(options_.on_attempt, report_of_attempt);
         if (outage)
             notify(options_.on_outage, *outage);
@@ -288,7 +305,8 @@ class delivery_engine {
         }
         next.number = due->number;
         next.count = due->attempt;
-        if (!due->request.idempotent)
+        next.is_begun = !due->request.idempotent;
+        if (next.is_begun)
             with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
         if (!http) {
@@ -304,9 +322,9 @@ class delivery_engine {
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [queue = completions_, next = std::move(next)](transport_result outcome) mutable {
+                       [queue = completions_, attempt = std::move(next)](transport_result outcome) mutable {
                            const lock guard{queue->mutex};
-                           queue->items.push_back({std::move(next), std::move(outcome)});
+                           queue->items.push_back({std::move(attempt), std::move(outcome)});
                            if (queue->on_arrival)
                                queue->on_arrival();
                        });
@@ -314,11 +332,11 @@ class delivery_engine {
         return true;
     }
 
-    /// Returns how to read the response of a path. A journal may hold a path that this program never tracked;
-    /// its response is read like that of `track_prompt`.
+    /// Returns how to read the response of a path. A journal may hold a path that this program has not
+    /// tracked; its response is a success unless it says `"success": false`.
     outcome_judge judge_of(std::string_view path) const {
         const auto known = judges_.find(path);
-        return known == judges_.end() ? judge_outcome<track_prompt> : known->second;
+        return known == judges_.end() ? judge_outcome<unknown_request> : known->second;
     }
 
     void restore_from_journal() {
@@ -351,7 +369,8 @@ class delivery_engine {
 
     std::size_t unreported_count() const {
         const outbox_stats counts = outbox_.stats();
-        return static_cast<std::size_t>(counts.pushed - counts.returned - reported_count_);
+        // The mask instead of a cast raises no warning, whether std::size_t has 32 or 64 bits.
+        return (counts.pushed - counts.returned - reported_count_) & std::numeric_limits<std::size_t>::max();
     }
 
 public:
@@ -569,6 +588,9 @@ private:
 ///
 /// After `fork`, only the process that constructed a tracker delivers. In the child every call that returns a
 /// `result` returns `closed`, every other call does nothing, and the destructor releases nothing.
+///
+/// Trackers may share a transport by `std::ref` if it is thread-safe. The end of one tracker then cancels
+/// also the requests of the others, for which that is a failed attempt.
 template <class ClockT>
 class basic_tracker {
     struct release_engine {

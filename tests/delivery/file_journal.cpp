@@ -279,8 +279,11 @@ TEST_CASE("journal: it keeps whether a request may be sent twice and whether it 
         REQUIRE(journal->add(1, once));
         REQUIRE(journal->add(2, once));
         REQUIRE(journal->add(3, prepared("c")));
+        journal->begin(1);
+        journal->undo_begin(1);
         journal->begin(2);
         journal->begin(9);
+        journal->undo_begin(9);
         REQUIRE(journal->add(4, prepared(std::string(200'000, 'x'))));
         journal->remove(4);
     }

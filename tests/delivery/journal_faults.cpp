@@ -327,4 +327,22 @@ TEST_CASE("journal: no fault at any system call loses, invents or repeats a requ
         }
     fs::remove_all(folder_path);
 }
+
+TEST_CASE("journal: states that could not be written are written later, the last one last") {
+    for (const int failures : {1, 2, 3}) {
+        journal_path = fs::temp_directory_path() / ("promptlayer-states-" + std::to_string(::getpid()));
+        auto journal = pl::file_journal::open(journal_path).value();
+        for (const pl::request_number number : {1u, 2u})
+            REQUIRE(journal->add(number, {.path = "/p", .body = "{}", .idempotent = false}));
+        disk under{.injected = effect::fail_for_a_while, .remaining = failures - 15};
+        active = &under;
+        journal->begin(1);
+        journal->remove(1);
+        active = nullptr;
+        journal->maintain();
+        journal.reset();
+        CHECK(pl::file_journal::open(journal_path).value()->pending().size() == 1);
+        fs::remove(journal_path);
+    }
+}
 #endif

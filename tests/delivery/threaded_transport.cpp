@@ -9,9 +9,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -299,6 +301,24 @@ TEST_CASE("threaded transport: the destructor cancels what a completion sends me
     CHECK(log.outcomes.size() == 1);
     CHECK(log.count(failure::cancelled) == 1);
     CHECK(state->arrived == 1);
+}
+
+TEST_CASE("threaded transport: completions on its threads send while it is destroyed") {
+    for (int i = 0; i < 100; ++i) {
+        std::atomic<int> sent{0};
+        std::function<void()> send; // outlives the transport
+        threaded_transport transport{2, [] { return immovable_transport{}; }};
+        send = [&] {
+            ++sent;
+            transport.send(request(), [&](const pl::transport_result& outcome) {
+                if (outcome)
+                    send();
+            });
+        };
+        send();
+        while (sent < 20)
+            std::this_thread::yield();
+    }
 }
 
 TEST_CASE("threaded transport: a request that waits longer than its timeout is not sent") {

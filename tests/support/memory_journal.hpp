@@ -40,6 +40,11 @@ public:
         if (const auto kept = storage_->entries.find(number); kept != storage_->entries.end())
             kept->second.begun = true;
     }
+    void undo_begin(promptlayer::request_number number) override {
+        const std::lock_guard guard{storage_->mutex};
+        if (const auto kept = storage_->entries.find(number); kept != storage_->entries.end())
+            kept->second.begun = false;
+    }
     void remove(promptlayer::request_number number) override {
         const std::lock_guard guard{storage_->mutex};
         storage_->entries.erase(number);

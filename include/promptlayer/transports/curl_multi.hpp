@@ -100,6 +100,8 @@ class curl_requests {
         wait = std::min(wait, std::chrono::ceil<milliseconds>(deadlines_.begin()->first - clock::now()));
         if (due >= 0)
             wait = std::min(wait, milliseconds{due});
+        for (curl_waitfd& entry : sockets_)
+            entry.revents = 0; // libcurl leaves them as they are if nothing happens
         const auto wait_with = wait > milliseconds{0} ? &curl_multi_poll : &curl_multi_wait;
         wait_with(connections_.probe, sockets_.data(), static_cast<unsigned>(sockets_.size()),
                   static_cast<int>(std::max(milliseconds{0}, wait).count()), nullptr);
