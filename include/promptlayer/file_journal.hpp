@@ -504,8 +504,9 @@ struct file_journal_settings {
 ///   the pending requests. A file in its place is renamed to `NAME.replaced`.
 /// - In a child of `fork`, `add` returns an error and the other functions do nothing. The child shares the
 ///   lock until it ends or executes another program.
-/// - `maintain` never waits for the disk, except with `PROMPTLAYER_NO_THREADS`: a thread of the journal,
-///   which starts when it is first needed, calls `fsync`.
+/// - A thread of the journal, which starts when it is first needed, calls `fsync` and `ftruncate`. So
+///   `maintain` does not wait for these calls, except with `PROMPTLAYER_NO_THREADS`. Writes go to the cache
+///   of the system, which may delay a write by some milliseconds while the disk is busy.
 class file_journal final : public journal {
     using file = detail::journal_file;
     using record = detail::journal_record;
@@ -833,21 +834,32 @@ class file_journal final : public journal {
 #endif
     }
 
-    /// Cuts removed requests off the end of the file, which also works on a full disk.
-    void cut_tail() {
-        const std::uint64_t end = locations_.empty() ? record::header_size
-                                                     : locations_.rbegin()->second.offset[current_] +
-                                                           locations_.rbegin()->second.size;
-        if (end == size_ || !current_file().truncate(end))
-            return;
-        size_ = end;
-        std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
+    /// Returns where the last pending request ends in the journal.
+    std::uint64_t live_end() const {
+        if (locations_.empty())
+            return record::header_size;
+        const record_location& last = locations_.rbegin()->second;
+        return last.offset[current_] + last.size;
+    }
+
+    /// Cuts removed requests off the end of the file, which also works on a full disk. Runs on the worker,
+    /// because `ftruncate` may wait for the disk.
+    void cut_tail() noexcept {
+        detail::journal_lock guard{mutex_};
+        begin_syncing(guard);
+        if (const std::uint64_t end = live_end(); current_file().truncate(end)) {
+            size_ = end;
+            std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
+        } else {
+            rewrite_ = true;
+        }
+        end_syncing();
     }
 
     bool needs_compaction() const {
         const std::uint64_t half_removed = 2 * live_bytes_ + compaction_threshold;
         const std::uint64_t near_limit = std::max(live_bytes_ + live_bytes_ / 8, settings_.max_bytes / 2);
-        return rewrite_ || size_ > std::min(half_removed, near_limit) + record::header_size;
+        return rewrite_ || live_end() > std::min(half_removed, near_limit) + record::header_size;
     }
 
     void begin_copy() {
@@ -1121,15 +1133,11 @@ public:
             call_within(retry_delay);
         if (busy)
             call_within(worker_delay);
-        if (phase_ == phase::idle && !busy) {
-            if (!syncing_) // `ftruncate` may wait for `fsync`
-                cut_tail();
-            if (needs_compaction()) {
-                if (!retry_at_ || time >= *retry_at_ || time + retry_delay < *retry_at_) // or set back
-                    begin_copy();
-                else
-                    call_within(std::chrono::ceil<milliseconds>(*retry_at_ - time));
-            }
+        if (phase_ == phase::idle && !busy && needs_compaction()) {
+            if (!retry_at_ || time >= *retry_at_ || time + retry_delay < *retry_at_) // or set back
+                begin_copy();
+            else
+                call_within(std::chrono::ceil<milliseconds>(*retry_at_ - time));
         }
         if (phase_ == phase::copying) {
             copy_slice();
@@ -1149,6 +1157,8 @@ public:
                 call_within(*settings_.sync_after - passed);
             }
         }
+        if (phase_ == phase::idle && !busy && !job && !rewrite_ && live_end() < size_)
+            job = [this] { cut_tail(); };
         guard.unlock();
         if (job) {
             worker_->start(std::move(job));

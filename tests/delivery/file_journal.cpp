@@ -60,6 +60,7 @@ struct fault {
 
 static fault open_fault, read_fault, write_fault, truncate_fault, rename_fault, sync_fault;
 static std::atomic<int> syncs{0};
+static thread_local int truncations = 0; // calls on this thread
 static std::atomic<std::uint64_t> bytes_read{0};
 static std::function<void()> before_sync{}, after_open{};
 static std::atomic<bool> all_locks_succeed{false};
@@ -87,6 +88,7 @@ extern "C" ssize_t pwrite(int descriptor, const void* from, std::size_t size, of
 }
 
 extern "C" int ftruncate(int descriptor, off_t size) noexcept {
+    ++truncations;
     return truncate_fault.takes_effect() ? -1 : static_cast<int>(::syscall(SYS_ftruncate, descriptor, size));
 }
 
@@ -714,7 +716,8 @@ TEST_CASE("journal: maintain returns the time until its next call, even if the c
         journal->remove(1);
     }
     const auto journal = open_journal(folder, with(1s));
-    CHECK_FALSE(journal->maintain());
+    CHECK(journal->maintain() == 10ms); // cuts the removed request off
+    CHECK_FALSE(maintain(*journal));
     REQUIRE(journal->add(1, prepared("a")));
     CHECK(journal->maintain() == 1s);
     now += 400ms;
@@ -1120,6 +1123,33 @@ TEST_CASE("journal: requests added during the sync of a compaction are acknowled
         CHECK(journal->bytes() < 300);
     }
     CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
+}
+
+#ifndef PROMPTLAYER_NO_THREADS
+TEST_CASE("journal: maintain does not truncate the file itself, because that may wait for the disk") {
+    const temporary_folder folder;
+    const auto journal = open_journal(folder);
+    REQUIRE(journal->add(1, prepared("a")));
+    journal->remove(1);
+    const int before = truncations;
+    maintain(*journal);
+    CHECK(fs::file_size(folder.file()) == empty);
+    CHECK(truncations == before);
+}
+#endif
+
+TEST_CASE("journal: a file that cannot be truncated is made anew") {
+    const temporary_folder folder;
+    const auto journal = open_journal(folder);
+    REQUIRE(journal->add(1, prepared("a")));
+    REQUIRE(journal->add(2, prepared("b")));
+    journal->remove(2);
+    truncate_fault.fail(EIO, 9);
+    maintain(*journal);
+    CHECK(truncate_fault.count == 7); // the journal once, and the replaced file
+    truncate_fault.count = 0;
+    CHECK(journal->bytes() < 100);
+    CHECK(fs::file_size(folder.file()) == journal->bytes());
 }
 
 TEST_CASE("journal: the disk is synced for each request, after a delay, or never") {
