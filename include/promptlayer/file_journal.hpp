@@ -597,6 +597,7 @@ class file_journal final : public journal {
         case EROFS: return "the file system is read-only; use another path";
         case ENOENT:
         case ENOTDIR: return "the folder does not exist; create it first";
+        case ENXIO:
         case EISDIR: return "this is not a file; use the path of a file";
         case ENOSPC: return "the disk is full; make room";
 #if defined(EDQUOT)
@@ -958,6 +959,7 @@ class file_journal final : public journal {
             while (!copy_failed_ && !is_copied()) // what was added meanwhile
                 copy_slice();
         };
+        static_cast<void>(copy_file().truncate(copy_size_)); // cuts off a part of a removed record
         if (!copy_failed_)
             sync_copy();
         begin_syncing(guard); // so that what is acknowledged is in the synced part of the copy
