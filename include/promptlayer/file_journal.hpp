@@ -501,7 +501,8 @@ struct file_journal_settings {
 ///   take up more than half of the file and 64 KiB, or earlier as the file nears `max_bytes`. Removed
 ///   requests at the end of the file are cut off.
 /// - If someone removes or replaces the file, each `add` returns an error until the file is made anew with
-///   the pending requests. A file in its place is renamed to `NAME.replaced`.
+///   the pending requests. A file in its place is renamed to `NAME.replaced`, unless such a file
+///   exists already. Then `add` returns errors until someone moves that file away.
 /// - In a child of `fork`, `add` returns an error and the other functions do nothing. The child shares the
 ///   lock until it ends or executes another program.
 /// - A thread of the journal, which starts when it is first needed, calls `fsync` and `ftruncate`. So
@@ -1066,8 +1067,7 @@ public:
 
         detail::journal_lock guard{mutex_};
         if (size_ > settings_.max_bytes || text.size() > settings_.max_bytes - size_)
-            return add_failed("the journal is full; it may have " + std::to_string(settings_.max_bytes) +
-                              " bytes (max_bytes)");
+            return add_failed("the journal is full; its max_bytes is " + std::to_string(settings_.max_bytes));
         if (!current_file().write(size_, text)) {
             const int cause = errno;
             static_cast<void>(
@@ -1078,7 +1078,8 @@ public:
         size_ += text.size();
         if (!current_file().is_at(path_)) {
             rewrite_ = true;
-            return add_failed("the file was removed or replaced while it was open, and is made anew");
+            return add_failed("someone removed or replaced the file; it is made anew, unless a file "
+                              "NAME.replaced exists: move that away");
         }
         if (!sync_every_write())
             unsynced_since_ = unsynced_since_.value_or(time);

@@ -87,7 +87,7 @@ struct outbox_stats {
 ///
 /// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
 /// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
-/// holds up the others:
+/// delays the others:
 ///
 /// - A service failure (`error::is_service_failure`) delays its own request by a random time. The limit of
 ///   that time doubles from `initial_delay` to `max_delay`; the time is at least 100 ms. `Retry-After` is
@@ -149,7 +149,7 @@ private:
     entry_map untried_{};        // waiting; by number, and so by due time
     entry_map tried_{};          // waiting after an attempt
     entry_map in_flight_{};      // sent, without a result
-    std::set<wait_key> waits_{}; // of `tried_`; those that `retry_now` has ended come first
+    std::set<wait_key> waits_{}; // of `tried_`; waits that `retry_now` has ended come first
     std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
     std::list<finished_request> finished_{};                           // dropped or cancelled, not taken yet
     std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
@@ -329,7 +329,7 @@ private:
             blocked_until_ = now + *wait;
     }
 
-    /// Returns how a request ends whose attempt failed, if it must not wait for another.
+    /// Returns the outcome of a request after a failed attempt; nullopt if it waits for another attempt.
     std::optional<request_outcome> end_after(const queue_entry& entry, const error& cause, milliseconds wait,
                                              time_point now) const {
         const retry_policy& policy = options_.retry;
