@@ -553,7 +553,8 @@ class file_journal final : public journal {
     std::size_t damaged_records_ = 0;
 
     phase phase_ = phase::idle;
-    bool rewrite_ = false; // a compaction is needed because the file or its content may be lost
+    bool cut_failed_ = false; // `ftruncate` failed since the last compaction
+    bool rewrite_ = false;    // a compaction is needed because the file or its content may be lost
     std::optional<wall_time> retry_at_{}; // no compaction before
     bool copy_failed_ = false;
     std::uint64_t next_copied_ = 0;   // the key of the next record to copy; the records before are copied
@@ -849,11 +850,14 @@ class file_journal final : public journal {
     void cut_tail() noexcept {
         detail::journal_lock guard{mutex_};
         begin_syncing(guard);
-        if (const std::uint64_t end = live_end(); current_file().truncate(end)) {
-            size_ = end;
-            std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
-        } else {
-            rewrite_ = true;
+        const std::uint64_t end = live_end();
+        if (end < size_) {
+            cut_failed_ = !current_file().truncate(end);
+            rewrite_ = rewrite_ || cut_failed_;
+            if (!cut_failed_) {
+                size_ = end;
+                std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
+            }
         }
         end_syncing();
     }
@@ -973,7 +977,7 @@ class file_journal final : public journal {
             size_ = copy_size_;
             unwritten_.clear();
             retry_at_.reset();
-            rewrite_ = false;
+            rewrite_ = cut_failed_ = false;
         } else {
             unsynced_since_ = unsynced_since ? unsynced_since : unsynced_since_;
             retry_at_ = now() + retry_delay;
@@ -995,6 +999,7 @@ class file_journal final : public journal {
 
     /// Syncs the journal after `sync_after`. Runs on the worker.
     void sync_journal() noexcept {
+        cut_tail();
         if (current_file().sync())
             return;
         const detail::lock guard{mutex_};
@@ -1160,7 +1165,7 @@ public:
                 call_within(*settings_.sync_after - passed);
             }
         }
-        if (phase_ == phase::idle && !busy && !job && !rewrite_ && live_end() < size_)
+        if (phase_ == phase::idle && !busy && !job && !cut_failed_ && live_end() < size_)
             job = [this] { cut_tail(); };
         guard.unlock();
         if (job) {

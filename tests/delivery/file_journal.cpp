@@ -893,7 +893,7 @@ TEST_CASE("journal: a removed file is an error of add, and is made anew with wha
         fs::remove(folder.file());
         const auto added = journal->add(3, prepared("c"));
         REQUIRE_FALSE(added);
-        CHECK(contains(added.error().message, "the file was removed or replaced while it was open"));
+        CHECK(contains(added.error().message, "someone removed or replaced the file"));
         journal->remove(1);
         {
             const auto other = open_journal(folder); // of another tracker: it is not replaced
@@ -1153,6 +1153,27 @@ TEST_CASE("journal: maintain does not truncate the file itself, because that may
     CHECK(truncations == before);
 }
 #endif
+
+TEST_CASE("journal: removed requests are cut off also if maintain always syncs or cannot compact") {
+    const temporary_folder folder;
+    std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
+    const auto journal = open_journal(folder, {.sync_after = 1ms, .now = [&] { return now; }});
+    for (const bool compaction_fails : {false, true}) {
+        if (compaction_fails) {
+            sync_fault.fail(EIO);
+            open_fault.fail(EMFILE, 1'000'000);
+        }
+        for (pl::request_number number = 1; number <= 200; ++number) {
+            REQUIRE(journal->add(number, prepared(std::string(1'000, 'x'))));
+            journal->remove(number);
+            now += 7ms;
+            while (journal->maintain() == 10ms) // wait for the worker
+                std::this_thread::yield();
+            CHECK(journal->bytes() < 10'000);
+        }
+    }
+    open_fault.count = 0;
+}
 
 TEST_CASE("journal: a file that cannot be truncated is made anew") {
     const temporary_folder folder;
