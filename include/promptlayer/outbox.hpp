@@ -381,7 +381,8 @@ public:
         return ++last_number_;
     }
 
-    /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`.
+    /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`. A
+    /// number must be pushed only once.
     result<request_number> push(request_number number, prepared_request&& request, time_point now) {
         now = monotonic(now);
         if (auto reason = refusal(request))
