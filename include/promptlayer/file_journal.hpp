@@ -507,11 +507,13 @@ struct file_journal_settings {
 ///   take up more than half of the file and 64 KiB, or earlier as the file nears `max_bytes`. Removed
 ///   requests at the end of the file are cut off.
 /// - If someone removes or replaces the file, each `add` returns an error until the file is made anew with
-///   the pending requests. A file in its place is renamed to `NAME.replaced`.
+///   the pending requests. A file in its place is renamed to `NAME.replaced`, unless such a file
+///   exists already. Then `add` returns errors until someone moves that file away.
 /// - In a child of `fork`, `add` returns an error and the other functions do nothing. The child shares the
 ///   lock until it ends or executes another program.
-/// - `maintain` never waits for the disk, except with `PROMPTLAYER_NO_THREADS`: a thread of the journal,
-///   which starts when it is first needed, calls `fsync`.
+/// - A thread of the journal, which starts when it is first needed, calls `fsync` and `ftruncate`. So
+///   `maintain` does not wait for these calls, except with `PROMPTLAYER_NO_THREADS`. Writes go to the cache
+///   of the system, which may delay a write by some milliseconds while the disk is busy.
 class file_journal final : public journal {
     using file = detail::journal_file;
     using record = detail::journal_record;
@@ -557,7 +559,8 @@ class file_journal final : public journal {
     std::size_t damaged_records_ = 0;
 
     phase phase_ = phase::idle;
-    bool rewrite_ = false; // a compaction is needed because the file or its content may be lost
+    bool cut_failed_ = false; // `ftruncate` failed since the last compaction
+    bool rewrite_ = false;    // a compaction is needed because the file or its content may be lost
     std::optional<wall_time> retry_at_{}; // no compaction before
     bool copy_failed_ = false;
     std::uint64_t next_copied_ = 0;   // the key of the next record to copy; the records before are copied
@@ -602,6 +605,7 @@ class file_journal final : public journal {
         case EROFS: return "the file system is read-only; use another path";
         case ENOENT:
         case ENOTDIR: return "the folder does not exist; create it first";
+        case ENXIO:
         case EISDIR: return "this is not a file; use the path of a file";
         case ENOSPC: return "the disk is full; make room";
 #if defined(EDQUOT)
@@ -858,21 +862,35 @@ class file_journal final : public journal {
 #endif
     }
 
-    /// Cuts removed requests off the end of the file, which also works on a full disk.
-    void cut_tail() {
-        const std::uint64_t end = locations_.empty() ? record::header_size
-                                                     : locations_.rbegin()->second.offset[current_] +
-                                                           locations_.rbegin()->second.size;
-        if (end == size_ || !current_file().truncate(end))
-            return;
-        size_ = end;
-        std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
+    /// Returns where the last pending request ends in the journal.
+    std::uint64_t live_end() const {
+        if (locations_.empty())
+            return record::header_size;
+        const record_location& last = locations_.rbegin()->second;
+        return last.offset[current_] + last.size;
+    }
+
+    /// Cuts removed requests off the end of the file, which also works on a full disk. Runs on the worker,
+    /// because `ftruncate` may wait for the disk.
+    void cut_tail() noexcept {
+        detail::journal_lock guard{mutex_};
+        begin_syncing(guard);
+        const std::uint64_t end = live_end();
+        if (end < size_) {
+            cut_failed_ = !current_file().truncate(end);
+            rewrite_ = rewrite_ || cut_failed_;
+            if (!cut_failed_) {
+                size_ = end;
+                std::erase_if(unwritten_, [&](const state_change& change) { return change.first >= end; });
+            }
+        }
+        end_syncing();
     }
 
     bool needs_compaction() const {
         const std::uint64_t half_removed = 2 * live_bytes_ + compaction_threshold;
         const std::uint64_t near_limit = std::max(live_bytes_ + live_bytes_ / 8, settings_.max_bytes / 2);
-        return rewrite_ || size_ > std::min(half_removed, near_limit) + record::header_size;
+        return rewrite_ || live_end() > std::min(half_removed, near_limit) + record::header_size;
     }
 
     void begin_copy() {
@@ -971,6 +989,7 @@ class file_journal final : public journal {
             while (!copy_failed_ && !is_copied()) // what was added meanwhile
                 copy_slice();
         };
+        static_cast<void>(copy_file().truncate(copy_size_)); // cuts off a part of a removed record
         if (!copy_failed_)
             sync_copy();
         begin_syncing(guard); // so that what is acknowledged is in the synced part of the copy
@@ -983,7 +1002,7 @@ class file_journal final : public journal {
             size_ = copy_size_;
             unwritten_.clear();
             retry_at_.reset();
-            rewrite_ = false;
+            rewrite_ = cut_failed_ = false;
         } else {
             unsynced_since_ = unsynced_since ? unsynced_since : unsynced_since_;
             retry_at_ = now() + retry_delay;
@@ -1005,6 +1024,7 @@ class file_journal final : public journal {
 
     /// Syncs the journal after `sync_after`. Runs on the worker.
     void sync_journal() noexcept {
+        cut_tail();
         if (current_file().sync())
             return;
         const detail::lock guard{mutex_};
@@ -1077,8 +1097,7 @@ public:
 
         detail::journal_lock guard{mutex_};
         if (size_ > settings_.max_bytes || text.size() > settings_.max_bytes - size_)
-            return add_failed("the journal is full; it may have " + std::to_string(settings_.max_bytes) +
-                              " bytes (max_bytes)");
+            return add_failed("the journal is full; its max_bytes is " + std::to_string(settings_.max_bytes));
         if (!current_file().write(size_, text)) {
             const int cause = errno;
             static_cast<void>(
@@ -1089,7 +1108,8 @@ public:
         size_ += text.size();
         if (!current_file().is_at(path_)) {
             rewrite_ = true;
-            return add_failed("the file was removed or replaced while it was open, and is made anew");
+            return add_failed("someone removed or replaced the file; it is made anew, unless a file "
+                              "NAME.replaced exists: move that away");
         }
         if (!sync_every_write())
             unsynced_since_ = unsynced_since_.value_or(time);
@@ -1131,15 +1151,11 @@ public:
             call_within(retry_delay);
         if (busy)
             call_within(worker_delay);
-        if (phase_ == phase::idle && !busy) {
-            if (!syncing_) // `ftruncate` may wait for `fsync`
-                cut_tail();
-            if (needs_compaction()) {
-                if (!retry_at_ || time >= *retry_at_ || time + retry_delay < *retry_at_) // or set back
-                    begin_copy();
-                else
-                    call_within(std::chrono::ceil<milliseconds>(*retry_at_ - time));
-            }
+        if (phase_ == phase::idle && !busy && needs_compaction()) {
+            if (!retry_at_ || time >= *retry_at_ || time + retry_delay < *retry_at_) // or set back
+                begin_copy();
+            else
+                call_within(std::chrono::ceil<milliseconds>(*retry_at_ - time));
         }
         if (phase_ == phase::copying) {
             copy_slice();
@@ -1159,6 +1175,8 @@ public:
                 call_within(*settings_.sync_after - passed);
             }
         }
+        if (phase_ == phase::idle && !busy && !job && !cut_failed_ && live_end() < size_)
+            job = [this] { cut_tail(); };
         guard.unlock();
         if (job) {
             worker_->start(std::move(job));

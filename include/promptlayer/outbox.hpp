@@ -149,7 +149,7 @@ private:
     entry_map untried_{};        // waiting; by number, and so by due time
     entry_map tried_{};          // waiting after an attempt
     entry_map in_flight_{};      // sent, without a result
-    std::set<wait_key> waits_{}; // of `tried_`; those that `retry_now` has ended come first
+    std::set<wait_key> waits_{}; // of `tried_`; waits that `retry_now` has ended come first
     std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
     std::list<finished_request> finished_{};                           // dropped or cancelled, not taken yet
     std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
@@ -338,7 +338,7 @@ private:
             blocked_until_ = now + *wait;
     }
 
-    /// Returns how a request ends whose attempt failed, if it must not wait for another.
+    /// Returns the outcome of a request after a failed attempt; nullopt if it waits for another attempt.
     std::optional<request_outcome> end_after(const queue_entry& entry, const error& cause, milliseconds wait,
                                              time_point now) const {
         const retry_policy& policy = options_.retry;
@@ -387,7 +387,8 @@ public:
         return ++last_number_;
     }
 
-    /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`.
+    /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`. A
+    /// number must be pushed only once.
     result<request_number> push(request_number number, prepared_request&& request, time_point now) {
         now = monotonic(now);
         if (auto reason = refusal(request))

@@ -365,15 +365,15 @@ outage_figures run_outage(response_kind kind, std::size_t queued, std::size_t ma
 
 } // namespace
 
-TEST_CASE("breaker: one bad request among 1,000 holds up the others for at most 25 s") {
+TEST_CASE("breaker: one bad request among 1,000 delays the others by at most 25 s") {
     check_bad_requests(1, bad_kinds, all_positions, 65s, 25s);
 }
 
-TEST_CASE("breaker: ten bad requests among 1,000 hold up the others for at most 160 s") {
+TEST_CASE("breaker: ten bad requests among 1,000 delay the others by at most 160 s") {
     check_bad_requests(10, bad_kinds, all_positions, 160s, 160s);
 }
 
-TEST_CASE("breaker: fifty bad requests in front of 1,000 hold up the others for at most 60 s") {
+TEST_CASE("breaker: fifty bad requests in front of 1,000 delay the others by at most 60 s") {
     check_bad_requests(50, {response_kind::failed}, {position::head}, 100s, 60s);
 }
 
@@ -649,8 +649,8 @@ TEST_CASE("breaker: after an hour of any responses, a healthy service gets every
         adversary respond;
         milliseconds limit; // from the end of the hour
     };
-    // A request waits for up to 5 min itself, and the breaker up to 8 min for the probe that closes it,
-    // unless the probe is one of the three bad requests.
+    // A request waits for up to 5 min itself. The breaker waits for up to 8 min for the probe that closes it,
+    // or longer if the probe is one of the three bad requests.
     const row rows[] = {
         {"any response",
          [](std::uint64_t random, std::uint64_t, const history&) {

@@ -60,6 +60,7 @@ struct fault {
 
 static fault open_fault, read_fault, write_fault, truncate_fault, rename_fault, sync_fault;
 static std::atomic<int> syncs{0};
+static thread_local int truncations = 0; // calls on this thread
 static std::atomic<std::uint64_t> bytes_read{0};
 static std::function<void()> before_sync{}, after_open{};
 static std::atomic<bool> all_locks_succeed{false};
@@ -87,6 +88,7 @@ extern "C" ssize_t pwrite(int descriptor, const void* from, std::size_t size, of
 }
 
 extern "C" int ftruncate(int descriptor, off_t size) noexcept {
+    ++truncations;
     return truncate_fault.takes_effect() ? -1 : static_cast<int>(::syscall(SYS_ftruncate, descriptor, size));
 }
 
@@ -541,6 +543,22 @@ TEST_CASE("journal: records larger than its buffers are kept") {
     CHECK(pending[2].request.body == "d");
 }
 
+TEST_CASE("journal: a large request that is removed while it is copied leaves nothing in the file") {
+    const temporary_folder folder;
+    const auto journal = open_journal(folder);
+    REQUIRE(journal->add(1, prepared(std::string(3'000'000, 'a'))));
+    REQUIRE(journal->add(2, prepared(std::string(1'000'000, 'b'))));
+    REQUIRE(journal->add(3, prepared("c")));
+    journal->remove(1);
+    std::error_code ec;
+    while (fs::file_size(folder.path / "journal.new", ec) < 300'000 || ec)
+        journal->maintain();
+    journal->remove(2);
+    maintain(*journal);
+    CHECK(journal->bytes() < 100);
+    CHECK(fs::file_size(folder.file()) == journal->bytes());
+}
+
 TEST_CASE("journal: compaction bounds a growing file and keeps pending requests") {
     const temporary_folder folder;
     {
@@ -640,7 +658,7 @@ TEST_CASE("journal: the file stays within its limit; a request that does not fit
     while ((added = journal->add(++number, prepared("abc"))))
         REQUIRE(number < 100);
     CHECK(added.error().code == pl::errc::journal_failed);
-    CHECK(contains(added.error().message, "the journal is full; it may have 1000 bytes (max_bytes)"));
+    CHECK(contains(added.error().message, "the journal is full; its max_bytes is 1000"));
     CHECK(number > 10);
     journal->remove(number); // this one was not added
     for (pl::request_number other = 1; other < number; ++other)
@@ -717,7 +735,8 @@ TEST_CASE("journal: maintain returns the time until its next call, even if the c
         journal->remove(1);
     }
     const auto journal = open_journal(folder, with(1s));
-    CHECK_FALSE(journal->maintain());
+    CHECK(journal->maintain() == 10ms); // cuts the removed request off
+    CHECK_FALSE(maintain(*journal));
     REQUIRE(journal->add(1, prepared("a")));
     CHECK(journal->maintain() == 1s);
     now += 400ms;
@@ -877,7 +896,7 @@ TEST_CASE("journal: a removed file is an error of add, and is made anew with wha
         fs::remove(folder.file());
         const auto added = journal->add(3, prepared("c"));
         REQUIRE_FALSE(added);
-        CHECK(contains(added.error().message, "the file was removed or replaced while it was open"));
+        CHECK(contains(added.error().message, "someone removed or replaced the file"));
         journal->remove(1);
         {
             const auto other = open_journal(folder); // of another tracker: it is not replaced
@@ -1123,6 +1142,54 @@ TEST_CASE("journal: requests added during the sync of a compaction are acknowled
         CHECK(journal->bytes() < 300);
     }
     CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
+}
+
+#ifndef PROMPTLAYER_NO_THREADS
+TEST_CASE("journal: maintain does not truncate the file itself, because that may wait for the disk") {
+    const temporary_folder folder;
+    const auto journal = open_journal(folder);
+    REQUIRE(journal->add(1, prepared("a")));
+    journal->remove(1);
+    const int before = truncations;
+    maintain(*journal);
+    CHECK(fs::file_size(folder.file()) == empty);
+    CHECK(truncations == before);
+}
+#endif
+
+TEST_CASE("journal: removed requests are cut off also if maintain always syncs or cannot compact") {
+    const temporary_folder folder;
+    std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
+    const auto journal = open_journal(folder, {.sync_after = 1ms, .now = [&] { return now; }});
+    for (const bool compaction_fails : {false, true}) {
+        if (compaction_fails) {
+            sync_fault.fail(EIO);
+            open_fault.fail(EMFILE, 1'000'000);
+        }
+        for (pl::request_number number = 1; number <= 200; ++number) {
+            REQUIRE(journal->add(number, prepared(std::string(1'000, 'x'))));
+            journal->remove(number);
+            now += 7ms;
+            while (journal->maintain() == 10ms) // wait for the worker
+                std::this_thread::yield();
+            CHECK(journal->bytes() < 10'000);
+        }
+    }
+    open_fault.count = 0;
+}
+
+TEST_CASE("journal: a file that cannot be truncated is made anew") {
+    const temporary_folder folder;
+    const auto journal = open_journal(folder);
+    REQUIRE(journal->add(1, prepared("a")));
+    REQUIRE(journal->add(2, prepared("b")));
+    journal->remove(2);
+    truncate_fault.fail(EIO, 9);
+    maintain(*journal);
+    CHECK(truncate_fault.count == 7);
+    truncate_fault.count = 0;
+    CHECK(journal->bytes() < 100);
+    CHECK(fs::file_size(folder.file()) == journal->bytes());
 }
 
 TEST_CASE("journal: the disk is synced for each request, after a delay, or never") {

@@ -198,7 +198,7 @@ struct knowledge {
 
 std::string body_of(pl::request_number number) {
     std::string body = std::to_string(number) + ' ';
-    body.resize(number % 4 == 0 ? 60'000 : 200, static_cast<char>('a' + number % 26));
+    body.resize(number % 4 == 0 ? 20'000 : 200, static_cast<char>('a' + number % 26));
     return body;
 }
 
