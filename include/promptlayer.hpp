@@ -3225,9 +3225,8 @@ using completion = std::function<void(transport_result)>;
 //   the response has begun. Later requests are not affected.
 // - `poll()`: continues the requests in flight and calls completions; does not wait.
 // - `poll(std::chrono::milliseconds)`: the same, but waits at most that long until there is something to do.
-//   It may return earlier.
-// - `wakeup()`, for any thread: ends the present wait of `poll`. If `poll` does not wait now, it ends the
-// next
+//   It may return earlier; a background tracker then calls it again at once.
+// - `wakeup()`, for any thread: ends the present wait of `poll`. If `poll` does not wait now, ends the next
 //   wait, whether or not a request is in flight.
 // - `max_in_flight(std::size_t)`: receives the largest number of requests in flight at once, to open and
 //   keep as many connections. The library calls it once, before the first `send`.
@@ -4272,12 +4271,12 @@ public:
         http.timeout = options.timeout.value_or(http.timeout);
         detail::send_async(
             transport_, std::move(http),
-            [codec = encoder_, handler = std::move(handler)](const transport_result& outcome) mutable {
+            [codec = encoder_, handle = std::move(handler)](const transport_result& outcome) mutable {
                 reply received = detail::make_empty<reply>();
                 if (auto failed = detail::decode_outcome(*codec, outcome, detail::info<reply>(), &received))
-                    handler(result<reply>{*std::move(failed)});
+                    handle(result<reply>{*std::move(failed)});
                 else
-                    handler(result<reply>{std::move(received)});
+                    handle(result<reply>{std::move(received)});
             });
     }
 
@@ -4883,7 +4882,7 @@ struct outbox_stats {
 ///
 /// The caller pushes requests, takes the due requests, sends them and reports each result. The outbox never
 /// contains the API key. One thread at a time may use it. It judges the service, not a request, so no request
-/// holds up the others:
+/// delays the others:
 ///
 /// - A service failure (`error::is_service_failure`) delays its own request by a random time. The limit of
 ///   that time doubles from `initial_delay` to `max_delay`; the time is at least 100 ms. `Retry-After` is
@@ -4945,7 +4944,7 @@ private:
     entry_map untried_{};        // waiting; by number, and so by due time
     entry_map tried_{};          // waiting after an attempt
     entry_map in_flight_{};      // sent, without a result
-    std::set<wait_key> waits_{}; // of `tried_`; those that `retry_now` has ended come first
+    std::set<wait_key> waits_{}; // of `tried_`; waits that `retry_now` has ended come first
     std::set<std::pair<std::uint32_t, request_number>> by_attempts_{}; // of `tried_`
     std::list<finished_request> finished_{};                           // dropped or cancelled, not taken yet
     std::size_t bytes_ = 0, in_flight_bytes_ = 0, finished_bytes_ = 0;
@@ -5134,7 +5133,7 @@ private:
             blocked_until_ = now + *wait;
     }
 
-    /// Returns how a request ends whose attempt failed, if it must not wait for another.
+    /// Returns the outcome of a request after a failed attempt; nullopt if it waits for another attempt.
     std::optional<request_outcome> end_after(const queue_entry& entry, const error& cause, milliseconds wait,
                                              time_point now) const {
         const retry_policy& policy = options_.retry;
@@ -5151,14 +5150,11 @@ private:
     }
 
     static request_outcome final_outcome(const error& cause) noexcept {
-        switch (cause.code) {
-        case errc::bad_request:
-        case errc::not_found:
-        case errc::conflict:
-        case errc::unprocessable:
-        case errc::rejected: return request_outcome::rejected;
-        default: return request_outcome::failed;
-        }
+        for (const errc code :
+             {errc::bad_request, errc::not_found, errc::conflict, errc::unprocessable, errc::rejected})
+            if (cause.code == code)
+                return request_outcome::rejected;
+        return request_outcome::failed;
     }
 
 public:
@@ -5186,7 +5182,8 @@ public:
         return ++last_number_;
     }
 
-    /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`.
+    /// Queues a request under a number from `reserve`, and returns the number or the same errors as `push`. A
+    /// number must be pushed only once.
     result<request_number> push(request_number number, prepared_request&& request, time_point now) {
         now = monotonic(now);
         if (auto reason = refusal(request))
@@ -5417,6 +5414,11 @@ public:
     /// each attempt. Ignores a request that could not be added.
     virtual void begin(request_number number) = 0;
 
+    /// Records that an attempt failed before the service could receive the request, which waits for the next
+    /// attempt. Called after `begin`. A journal without this function reports such a request after a restart
+    /// as begun, and the tracker then does not send it.
+    virtual void undo_begin(request_number) {}
+
     /// Removes a request that has ended. A delivered request is removed before its callback is called, any
     /// other request after that. Ignores a request that could not be added.
     virtual void remove(request_number number) = 0;
@@ -5623,6 +5625,18 @@ inline unsigned fork_count() noexcept {
     return count;
 }
 
+/// What is known of the response of a path that this program has not tracked: whether it refuses.
+struct unknown_reply {
+    std::optional<bool> success{};
+
+    using schema = promptlayer::schema<field<"success", &unknown_reply::success>>;
+};
+
+/// A request from a journal, with a path that this program has not tracked.
+struct unknown_request {
+    using reply = unknown_reply;
+};
+
 /// An attempt in flight.
 template <class ClockT>
 struct running_attempt {
@@ -5631,6 +5645,7 @@ struct running_attempt {
     typename ClockT::time_point start{};
     std::shared_ptr<const encoder> codec{};
     outcome_judge judge = nullptr;
+    bool is_begun = false; // in the journal
 };
 
 /// Outcomes of asynchronous requests, from any thread. Exists as long as a completion does.
@@ -5672,10 +5687,10 @@ class delivery_engine {
     mutable detail::mutex mutex_{}; // of all members below
     basic_outbox<ClockT> outbox_;
     std::shared_ptr<const encoder> encoder_;
-    std::map<std::string_view, outcome_judge> judges_{}; // by path
-    std::vector<finished_request> interrupted_{};        // by a crash, and not to be sent twice; not reported
-    std::size_t interrupted_count_ = 0;                  // counted as cancelled by the outbox
-    std::uint64_t reported_count_ = 0;                   // requests whose callback has returned
+    std::map<std::string_view, outcome_judge> judges_{{track_prompt::path, judge_outcome<track_prompt>}};
+    std::vector<finished_request> interrupted_{}; // by a crash, and not to be sent twice; not reported
+    std::size_t interrupted_count_ = 0;           // counted as cancelled by the outbox
+    std::uint64_t reported_count_ = 0;            // requests whose callback has returned
     time_point now_{};
     time_point close_deadline_ = time_point::max();
     bool wake_on_push_ = false;
@@ -5717,6 +5732,7 @@ class delivery_engine {
             report_of_attempt.status = outcome->status;
         else
             report_of_attempt.failure = outcome.error().kind;
+        const bool may_have_arrived = !failed || failed->maybe_delivered;
         std::optional<finished_request> finished;
         std::optional<error> outage;
         bool was_open = false, is_open = false;
@@ -5730,6 +5746,8 @@ class delivery_engine {
             if (is_open && !was_open)
                 outage = outbox_.outage_cause();
         }
+        if (attempt.is_begun && !may_have_arrived && !finished)
+            with_journal([&](journal& journal) { journal.undo_begin(attempt.number); });
         notify(options_.on_attempt, report_of_attempt);
         if (outage)
             notify(options_.on_outage, *outage);
@@ -5792,7 +5810,8 @@ class delivery_engine {
         }
         next.number = due->number;
         next.count = due->attempt;
-        if (!due->request.idempotent)
+        next.is_begun = !due->request.idempotent;
+        if (next.is_begun)
             with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
         if (!http) {
@@ -5808,9 +5827,9 @@ class delivery_engine {
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [queue = completions_, next = std::move(next)](transport_result outcome) mutable {
+                       [queue = completions_, attempt = std::move(next)](transport_result outcome) mutable {
                            const lock guard{queue->mutex};
-                           queue->items.push_back({std::move(next), std::move(outcome)});
+                           queue->items.push_back({std::move(attempt), std::move(outcome)});
                            if (queue->on_arrival)
                                queue->on_arrival();
                        });
@@ -5818,11 +5837,11 @@ class delivery_engine {
         return true;
     }
 
-    /// Returns how to read the response of a path. A journal may hold a path that this program never tracked;
-    /// its response is read like that of `track_prompt`.
+    /// Returns how to read the response of a path. A journal may hold a path that this program has not
+    /// tracked; its response is a success unless it says `"success": false`.
     outcome_judge judge_of(std::string_view path) const {
         const auto known = judges_.find(path);
-        return known == judges_.end() ? judge_outcome<track_prompt> : known->second;
+        return known == judges_.end() ? judge_outcome<unknown_request> : known->second;
     }
 
     void restore_from_journal() {
@@ -5855,7 +5874,8 @@ class delivery_engine {
 
     std::size_t unreported_count() const {
         const outbox_stats counts = outbox_.stats();
-        return static_cast<std::size_t>(counts.pushed - counts.returned - reported_count_);
+        // The mask instead of a cast raises no warning, whether std::size_t has 32 or 64 bits.
+        return (counts.pushed - counts.returned - reported_count_) & std::numeric_limits<std::size_t>::max();
     }
 
 public:
@@ -6073,6 +6093,9 @@ private:
 ///
 /// After `fork`, only the process that constructed a tracker delivers. In the child every call that returns a
 /// `result` returns `closed`, every other call does nothing, and the destructor releases nothing.
+///
+/// Trackers may share a transport by `std::ref` if it is thread-safe. The end of one tracker then cancels
+/// also the requests of the others, for which that is a failed attempt.
 template <class ClockT>
 class basic_tracker {
     struct release_engine {
@@ -6273,7 +6296,8 @@ class background_engine;
 ///   transport, except for its `wakeup()` and `cancel()`.
 /// - Callbacks run on the tracker's thread, one at a time, without a lock; those for undelivered requests run
 ///   in the destructor. They may call any member, but `flush` and `close` do not wait there. They must not
-///   destroy the tracker.
+///   destroy the tracker. A `std::unique_ptr` or `std::optional` is already empty while it destroys the
+///   tracker; callbacks then need a pointer to it.
 /// - Closing takes at most its timeout and the time of a callback. A request that begins while the tracker
 ///   closes has only the time that is left. A synchronous transport without `cancel()` holds `close` until
 ///   the request in flight has ended.
@@ -6303,9 +6327,9 @@ public:
     /// Returns at once while the tracker is paused. Returns false at once in a callback.
     bool flush(std::chrono::milliseconds timeout);
 
-    /// Stops accepting requests, sends those that are due within `timeout`, and returns the undelivered ones
-    /// in order. These stay in the journal for the next start; one that was in flight may have been
-    /// delivered. In a callback, `close` only stops accepting requests.
+    /// Stops accepting requests, sends the requests that are due within `timeout`, and returns the
+    /// undelivered requests in order. These stay in the journal for the next start; a request that was in
+    /// flight may have been delivered. In a callback, `close` only stops accepting requests.
     [[nodiscard]] std::vector<finished_request> close(std::chrono::milliseconds timeout);
 };
 
@@ -6541,8 +6565,9 @@ public:
     std::size_t pending() const;
 
     /// Stops accepting requests, reports what has ended, cancels requests in flight if the transport can, and
-    /// returns the undelivered requests in order. One that was in flight may have been delivered. The journal
-    /// keeps them for the next start. Does not wait. In a callback, `close` only stops accepting requests.
+    /// returns the undelivered requests in order. A request that was in flight may have been delivered. The
+    /// journal keeps all of them for the next start. Does not wait. In a callback, `close` only stops
+    /// accepting requests.
     [[nodiscard]] std::vector<finished_request> close();
 };
 
@@ -6671,6 +6696,9 @@ class transport_threads {
 
 public:
     explicit transport_threads(std::vector<thread_transport> transports);
+    transport_threads(transport_threads&&) noexcept = default;
+    transport_threads& operator=(transport_threads&&) noexcept = default;
+    ~transport_threads();
 
     void send(http_request request, completion done);
     void cancel() noexcept;
@@ -6850,6 +6878,12 @@ PROMPTLAYER_DECL void transport_threads::release_state::operator()(state* releas
 PROMPTLAYER_DECL transport_threads::transport_threads(std::vector<thread_transport> transports)
     : state_(new state{std::move(transports)}) {
     state_->start();
+}
+
+PROMPTLAYER_DECL transport_threads::~transport_threads() {
+    if (state_)
+        release_state{}(state_.get()); // not by `state_`, which completions on the threads still use
+    static_cast<void>(state_.release());
 }
 
 PROMPTLAYER_DECL void transport_threads::send(http_request request, completion done) {
