@@ -1,4 +1,4 @@
-// expect: promptlayer: polled_tracker takes an AsyncTransport; background_tracker or threaded_transport take a synchronous Transport
+// expect: promptlayer: polled_tracker takes an AsyncTransport; background_tracker or
 #include <promptlayer.hpp>
 
 void track() {

@@ -1,4 +1,4 @@
-// expect: promptlayer: this type is not a Transport: it has neither a public member function `transport_result send(const http_request&)` nor `void send(http_request, completion)`
+// expect: promptlayer: this type is not a Transport: it has neither a public member function
 #include <promptlayer.hpp>
 
 void track() {
