@@ -98,26 +98,26 @@ class background_engine final : public delivery_engine<ClockT> {
     /// The longest wait in a transport: fits into the arguments of system calls.
     static constexpr milliseconds longest_poll{60'000};
 
-    std::mutex mutex_{}; // of all members below; locked before that of the engine
-    std::condition_variable condition_{};
-    bool is_woken_ = false;     // `step` has something to do
-    bool in_transport_ = false; // the thread waits in the transport
-    bool is_stopped_ = false;   // the thread has ended
+    std::mutex mutex_{};                // of all members below; locked before that of the engine
+    std::condition_variable woken_{};   // the thread waits for it
+    std::condition_variable settled_{}; // `flush` and `close` wait for it
+    bool is_woken_ = false;             // `step` has something to do
+    bool in_transport_ = false;         // the thread waits in the transport
+    bool is_stopped_ = false;           // the thread has ended
     std::thread thread_{};
 
     static milliseconds clamp_timeout(milliseconds timeout) noexcept {
         return std::clamp(timeout, milliseconds{0}, longest_wait);
     }
 
-    /// Makes the thread call `step`. Ends its wait in the transport even if the thread itself calls this:
-    /// `poll` may complete a request and wait then.
+    /// Makes the thread call `step`. A completion that the transport calls within `poll` needs no wake-up.
     void wake_thread() {
         bool ends_poll = false;
         {
             const std::lock_guard guard{mutex_};
-            ends_poll = in_transport_ && !is_woken_;
+            ends_poll = in_transport_ && !is_woken_ && !is_own_thread();
             is_woken_ = true;
-            condition_.notify_all();
+            woken_.notify_one();
         }
         if (ends_poll)
             this->transport().call(this->transport().functions().wakeup);
@@ -130,8 +130,8 @@ class background_engine final : public delivery_engine<ClockT> {
         const bool polls = functions.poll && this->stats().in_flight != 0;
         const time_point now = ClockT::now();
         std::unique_lock guard{mutex_};
-        if (this->pending() == 0)
-            condition_.notify_all(); // `flush` waits for this
+        if (this->pending() == 0 || this->is_paused())
+            settled_.notify_all();
         if (this->is_finished())
             return false;
         time_point until = std::min(next.value_or(now + longest_wait), this->close_deadline());
@@ -145,7 +145,7 @@ class background_engine final : public delivery_engine<ClockT> {
             guard.lock();
             in_transport_ = false;
         } else {
-            condition_.wait_until(guard, until, [&] { return is_woken_; });
+            woken_.wait_until(guard, until, [&] { return is_woken_; });
             if (polls) {
                 guard.unlock();
                 transport.call(functions.poll);
@@ -165,7 +165,7 @@ class background_engine final : public delivery_engine<ClockT> {
         this->settle();
         const std::lock_guard guard{mutex_};
         is_stopped_ = true;
-        condition_.notify_all();
+        settled_.notify_all();
     }
 
 public:
@@ -189,8 +189,8 @@ public:
         if (is_own_thread())
             return false;
         std::unique_lock guard{mutex_};
-        condition_.wait_for(guard, clamp_timeout(timeout),
-                            [&] { return is_stopped_ || this->is_paused() || this->pending() == 0; });
+        settled_.wait_for(guard, clamp_timeout(timeout),
+                          [&] { return is_stopped_ || this->is_paused() || this->pending() == 0; });
         return this->pending() == 0;
     }
 
@@ -203,13 +203,13 @@ public:
         delivery_engine<ClockT>::close(deadline);
         wake_thread();
         std::unique_lock guard{mutex_};
-        condition_.wait_until(guard, deadline, [&] { return is_stopped_; });
+        settled_.wait_until(guard, deadline, [&] { return is_stopped_; });
         while (!is_stopped_) {
             guard.unlock();
             if (!this->transport().is_asynchronous())
                 this->cancel_transport(); // repeated, because a request may just begin
             guard.lock();
-            condition_.wait_for(guard, milliseconds{10}, [&] { return is_stopped_; });
+            settled_.wait_for(guard, milliseconds{10}, [&] { return is_stopped_; });
         }
         guard.unlock();
         return this->drain();

@@ -107,6 +107,7 @@ std::size_t basic_polled_tracker<ClockT>::poll(time_point now) {
         const detail::any_transport& transport = this->engine().transport();
         transport.call(transport.functions().poll); // outcomes arrive
         this->engine().step();
+        transport.call(transport.functions().poll); // what was sent leaves in this frame
     }
     return pending();
 }

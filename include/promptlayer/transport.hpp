@@ -82,7 +82,8 @@ using completion = std::function<void(transport_result)>;
 //   the response has begun. Later requests are not affected.
 // - `poll()`: continues the requests in flight and calls completions; does not wait.
 // - `poll(std::chrono::milliseconds)`: the same, but waits at most that long until there is something to do.
-//   It may return earlier; a background tracker then calls it again at once.
+//   It returns once it has called a completion. It may return earlier; a background tracker then calls it
+//   again at once.
 // - `wakeup()`, for any thread: ends the present wait of `poll`. If `poll` does not wait now, ends the next
 //   wait, whether or not a request is in flight.
 // - `max_in_flight(std::size_t)`: receives the largest number of requests in flight at once, to open and

@@ -302,23 +302,6 @@ TEST_CASE("background tracker: the thread waits in the transport, and a new requ
     CHECK(state.change([](shared_state& s) { return s.polls; }) < 20);
 }
 
-TEST_CASE("background tracker: a transport may complete a request in poll and wait then") {
-    struct completing_transport : waiting_transport {
-        void poll(milliseconds wait) {
-            waiting_transport::poll();
-            waiting_transport::poll(wait);
-        }
-        using waiting_transport::poll;
-    } transport;
-    shared_state& state = *transport.state;
-    pl::background_tracker tracker{with_key(), transport};
-    REQUIRE(tracker.track_prompt(valid_request()));
-    REQUIRE(state.await([](shared_state& s) { return s.sent == 1 && s.is_in_poll; }));
-    state.open();
-    transport.wakeup(); // the next poll completes the request, then waits
-    CHECK(tracker.flush(long_enough));
-}
-
 TEST_CASE("background tracker: a transport with poll alone is polled while a request is in flight") {
     polled_transport transport;
     shared_state& state = *transport.state;
