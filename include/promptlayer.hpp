@@ -5691,7 +5691,7 @@ class delivery_engine {
     std::map<std::string_view, outcome_judge> judges_{{track_prompt::path, judge_outcome<track_prompt>}};
     std::vector<finished_request> interrupted_{}; // by a crash, and not to be sent twice; not reported
     std::size_t interrupted_count_ = 0;           // counted as cancelled by the outbox
-    std::uint64_t reported_count_ = 0;            // requests whose callback has returned
+    std::uint64_t reported_count_ = 0;            // requests of which the callback has returned
     time_point now_{};
     time_point close_deadline_ = time_point::max();
     bool wake_on_push_ = false;
@@ -6031,7 +6031,7 @@ public:
         return unreported_count() == outbox_.stats().waiting && (!due || *due >= close_deadline_);
     }
 
-    /// Returns the number of requests that have not ended, or whose callback has not returned.
+    /// Returns the number of requests that have not ended or are not reported yet.
     std::size_t pending() const {
         const lock guard{mutex_};
         return unreported_count();

@@ -105,7 +105,7 @@ pl::tracker_options reporting(shared_state& state, pl::queue_options queue = {})
             .random = [] { return 1.0; }};
 }
 
-/// Returns options of a queue whose failed requests wait for an hour.
+/// Returns options of a queue in which failed requests wait for an hour.
 pl::queue_options patient_queue() {
     pl::queue_options queue;
     queue.retry.initial_delay = queue.retry.max_delay = 1h;
@@ -243,7 +243,7 @@ TEST_CASE("background tracker: a synchronous transport has one request in flight
     CHECK(transport.state->most_running == 1);
 }
 
-TEST_CASE("background tracker: an asynchronous transport has as many in flight as allowed, and is told it") {
+TEST_CASE("background tracker: max_in_flight requests are in flight over an asynchronous transport") {
     struct told_transport : manual_transport {
         void max_in_flight(std::size_t count) {
             state->change([&](shared_state& s) { s.lines.push_back(std::to_string(count)); });
@@ -315,7 +315,7 @@ TEST_CASE("background tracker: a transport with poll alone is polled while a req
     CHECK_FALSE(state.await([&](shared_state& s) { return s.polls > polls; }, short_while));
 }
 
-TEST_CASE("background tracker: a transport whose wait nothing can end is polled repeatedly") {
+TEST_CASE("background tracker: a transport without wakeup is polled repeatedly") {
     struct deaf_transport : polled_transport {
         using polled_transport::poll;
         void poll(milliseconds wait) {
@@ -458,7 +458,7 @@ TEST_CASE("background tracker: a failed request is retried and its final error i
     CHECK(tracker.stats().rejected == 1);
 }
 
-TEST_CASE("background tracker: a wrong key is told once, and reconfigure delivers what waits") {
+TEST_CASE("background tracker: a wrong key is reported once, and reconfigure delivers what waits") {
     shared_state events;
     std::atomic<int> sent{0};
     auto transport = pl::transport_from([&](const pl::http_request& request) -> pl::transport_result {
@@ -503,7 +503,7 @@ TEST_CASE("background tracker: flush returns false at once if the tracker is or 
     transport.state->open();
 }
 
-TEST_CASE("background tracker: flush waits until the last callback has returned, and not in a callback") {
+TEST_CASE("background tracker: flush waits for the last callback, and not in a callback") {
     shared_state events;
     std::optional<pl::background_tracker> tracker;
     std::atomic<bool> flushed{true};
@@ -642,7 +642,7 @@ TEST_CASE("background tracker: two threads may close, and the shorter timeout co
     CHECK(returned == 3);
 }
 
-TEST_CASE("background tracker: the destructor reports undelivered requests, and the journal keeps them") {
+TEST_CASE("background tracker: the destructor reports undelivered requests; the journal keeps them") {
     shared_state events;
     const auto kept = std::make_shared<memory_journal::storage>();
     cancellable_transport transport;

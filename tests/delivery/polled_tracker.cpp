@@ -278,7 +278,7 @@ TEST_CASE("polled tracker: dropped requests that are not reported yet count agai
     CHECK(fixture.tracker->track_prompt(valid_request()));
 }
 
-TEST_CASE("polled tracker: an outage and its end are reported once, and reconfigure sends a probe at once") {
+TEST_CASE("polled tracker: an outage and its end are reported once; reconfigure sends a probe") {
     tracker_fixture fixture;
     for (int i = 0; i < 3; ++i)
         REQUIRE(fixture.tracker->track_prompt(valid_request(i)));
@@ -382,7 +382,7 @@ TEST_CASE("polled tracker: a poll sends as many requests as may be in flight") {
     CHECK(none.transport.pending() == 1);
 }
 
-TEST_CASE("polled tracker: the transport is told max_in_flight once, before the first request") {
+TEST_CASE("polled tracker: the transport receives max_in_flight once, before the first request") {
     struct told_transport {
         std::vector<std::string> calls{};
         void max_in_flight(std::size_t count) { calls.push_back(std::to_string(count)); }
@@ -440,7 +440,7 @@ TEST_CASE("polled tracker: close reports what was answered, and returns and canc
     CHECK(tracker.stats() == pl::outbox_stats{.pushed = 4, .delivered = 2, .returned = 2});
 }
 
-TEST_CASE("polled tracker: the destructor reports what was answered and returns the rest to the journal") {
+TEST_CASE("polled tracker: the destructor reports what has ended; the journal keeps the rest") {
     tracker_fixture fixture{{.max_in_flight = 2}};
     for (int i = 1; i <= 3; ++i)
         REQUIRE(fixture.tracker->track_prompt(valid_request(i)));
@@ -514,7 +514,7 @@ TEST_CASE("polled tracker: a callback may call any member, and a poll within it 
     CHECK(fixture.kept->entries.empty());
 }
 
-TEST_CASE("polled tracker: a delivered request leaves the journal before its callback, any other after it") {
+TEST_CASE("polled tracker: a delivered request leaves the journal before its callback") {
     tracker_fixture fixture;
     std::vector<std::size_t> kept_in_callback;
     auto options = fixture.reporting();
@@ -532,7 +532,7 @@ TEST_CASE("polled tracker: a delivered request leaves the journal before its cal
     CHECK(fixture.kept->entries.empty());
 }
 
-TEST_CASE("polled tracker: a request that the journal cannot record is sent, and the caller is told") {
+TEST_CASE("polled tracker: a request that the journal cannot record is sent, with journal_error") {
     struct full_journal : memory_journal {
         using memory_journal::memory_journal;
         pl::result<void> add(pl::request_number, const pl::prepared_request&) override {
@@ -630,7 +630,7 @@ TEST_CASE("polled tracker: restored requests wait for a valid config") {
     CHECK(fixture.reports == std::vector<std::string>{"recovery", "1 delivered"});
 }
 
-TEST_CASE("polled tracker: a request that is not idempotent is begun in the journal before each attempt") {
+TEST_CASE("polled tracker: the journal begins a request that is not idempotent before each attempt") {
     tracker_fixture fixture;
     REQUIRE(fixture.tracker->track(log_entry{.text = "a"}));
     REQUIRE(fixture.tracker->track_prompt(valid_request()));

@@ -232,7 +232,7 @@ TEST_CASE("threaded transport: cancel ends queued requests and those in flight, 
     CHECK(later.wait_for(1).front().has_value());
 }
 
-TEST_CASE("threaded transport: a request whose transport has no cancel runs to its end") {
+TEST_CASE("threaded transport: without cancel of its transport, a request runs to its end") {
     const auto state = std::make_shared<gate>();
     outcome_log running, queued;
     auto transport = uncancellable(1, state);
@@ -289,7 +289,7 @@ TEST_CASE("threaded transport: the destructor waits for a request that cannot be
     CHECK(running.outcomes.front().has_value());
 }
 
-TEST_CASE("threaded transport: the destructor cancels what a completion sends meanwhile") {
+TEST_CASE("threaded transport: the destructor cancels requests that a completion sends") {
     const auto state = std::make_shared<gate>();
     outcome_log log;
     {

@@ -240,7 +240,7 @@ TEST_CASE("tracker stress: each request over a transport that completes within s
     stress(pl::transport_from([](pl::http_request, pl::completion done) { done(next_outcome()); }));
 }
 
-TEST_CASE("tracker stress: a tracker may end at the moment in which another thread completes its requests") {
+TEST_CASE("tracker stress: a tracker may end while another thread completes its requests") {
     completing_transport transport;
     for (int i = 0; i < 300; ++i) {
         pl::background_tracker tracker{
