@@ -118,6 +118,8 @@ class background_engine final : public delivery_engine<ClockT> {
             ends_poll = in_transport_ && !is_woken_ && !is_own_thread();
             is_woken_ = true;
             woken_.notify_one();
+            if (this->is_paused())
+                settled_.notify_all(); // `flush` ends now, even if the thread is in a long `send`
         }
         if (ends_poll)
             this->transport().call(this->transport().functions().wakeup);

@@ -118,9 +118,8 @@ public:
         if (::_wsopen_s(&descriptor_, path.c_str(), _O_RDWR | create | _O_BINARY | _O_NOINHERIT, _SH_DENYRW,
                         _S_IREAD | _S_IWRITE) == 0)
             return true;
-        unsigned long cause = 0;
         constexpr unsigned long sharing_violation = 32;
-        if (::_get_doserrno(&cause) == 0 && cause == sharing_violation)
+        if (_doserrno == sharing_violation)
             errno = EWOULDBLOCK;
         return false;
     }
@@ -615,6 +614,8 @@ class file_journal final : public journal {
         case EPERM: {
             std::error_code ec;
             const auto status = std::filesystem::status(path_, ec);
+            if (is_directory(status)) // Windows does not say so
+                return describe(EISDIR);
             const bool writable =
                 (status.permissions() & std::filesystem::perms::owner_write) != std::filesystem::perms::none;
             return exists(status) && !writable
@@ -893,14 +894,20 @@ class file_journal final : public journal {
         return rewrite_ || live_end() > std::min(half_removed, near_limit) + record::header_size;
     }
 
+    /// Windows removes no file that is open.
+    void remove_copy() noexcept {
+        copy_file().close();
+        std::error_code ec;
+        std::filesystem::remove(copy_path_, ec);
+    }
+
     void begin_copy() {
         phase_ = phase::copying;
         next_copied_ = 0;
         partly_copied_ = 0;
         copy_size_ = record::header_size;
         buffer_.resize(slice_size);
-        std::error_code ec;
-        std::filesystem::remove(copy_path_, ec);
+        remove_copy();
         copy_failed_ = !copy_file().open(copy_path_, file::use::new_only) || !copy_file().lock() ||
                        !copy_file().write(0, record::header());
     }
@@ -1011,8 +1018,7 @@ class file_journal final : public journal {
         buffer_ = {};
         guard.unlock();
         if (!succeeded) {
-            std::error_code ec;
-            std::filesystem::remove(copy_path_, ec);
+            remove_copy();
         } else if (file::sync_folder(folder_) && copy_file().is_linked()) {
             static_cast<void>(
                 copy_file().truncate(record::header_size)); // another name must not send all again
@@ -1045,9 +1051,8 @@ public:
         }
         worker_->stop();
         write_states();
-        std::error_code ec;
         if (phase_ != phase::idle)
-            std::filesystem::remove(copy_path_, ec);
+            remove_copy();
         if (settings_.sync_after && unsynced_since_)
             static_cast<void>(current_file().sync());
     }

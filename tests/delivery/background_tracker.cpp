@@ -474,7 +474,6 @@ TEST_CASE("background tracker: a wrong key is reported once, and reconfigure del
     CHECK(tracker.reconfigure({}).error().code == pl::errc::invalid_config);
     CHECK(sent == 1);
     CHECK(tracker.reconfigure(with_key("pl_right")));
-    tracker.retry_now();
     CHECK(tracker.flush(long_enough));
     CHECK_FALSE(tracker.outage_cause());
     const auto lines = events.all_lines();
