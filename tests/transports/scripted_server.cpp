@@ -196,10 +196,17 @@ TEST_CASE("scripted server: a client can tell the endings of a connection apart"
           std::pair{head + "Connection: close\r\n\r\n0123456789", false});
     CHECK(seen(respond_with(200, ending::close_unannounced)) == std::pair{head + "\r\n0123456789", false});
     CHECK(seen(respond_with(200, ending::close_midway)) == std::pair{head + "\r\n01234", false});
-    CHECK(seen(respond_with(200, ending::reset_before_response)) == std::pair{std::string{}, true});
-    const auto [all, reset] = seen(respond_with(200, ending::reset_midway));
-    CHECK((head + "\r\n01234").starts_with(all)); // a reset may overtake what was sent before it
-    CHECK(reset);
+#if defined(_WIN32)
+    constexpr bool may_look_orderly = true; // Wine sometimes reports a reset as an orderly end
+#else
+    constexpr bool may_look_orderly = false;
+#endif
+    const auto [nothing, is_reset_before] = seen(respond_with(200, ending::reset_before_response));
+    CHECK(nothing.empty());
+    CHECK((is_reset_before || may_look_orderly));
+    const auto [part, is_reset_midway] = seen(respond_with(200, ending::reset_midway));
+    CHECK((head + "\r\n01234").starts_with(part)); // a reset may overtake what was sent before it
+    CHECK((is_reset_midway || may_look_orderly));
     CHECK(server.connections() == 5);
 }
 
