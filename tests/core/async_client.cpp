@@ -77,8 +77,8 @@ TEST_CASE("an invalid request or config is reported before the call returns") {
 }
 
 TEST_CASE("an asynchronous call has its own timeout, else that of the config") {
-    pl::client client{{.api_key = "pl_key", .timeout = std::chrono::seconds{7}}, recording_async_transport{}};
     std::vector<outcome> outcomes;
+    pl::client client{{.api_key = "pl_key", .timeout = std::chrono::seconds{7}}, recording_async_transport{}};
     client.track_prompt(valid_request(), append_to(outcomes), {.timeout = std::chrono::milliseconds{1}});
     client.call(valid_request(), append_to(outcomes));
     CHECK(outcomes.empty());
