@@ -5384,6 +5384,17 @@ extern template class basic_outbox<std::chrono::steady_clock>;
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
+namespace detail {
+
+/// Converts the size of something in memory. A template, so that no compiler warns of the cast, whether
+/// std::size_t has 32 or 64 bits.
+template <class NumberT>
+constexpr std::size_t to_size(NumberT size) noexcept {
+    return static_cast<std::size_t>(size);
+}
+
+} // namespace detail
+
 /// Keeps the requests of a tracker until they have ended, so that a crash does not lose them. `file_journal`
 /// is the implementation in a file.
 ///
@@ -5875,8 +5886,7 @@ class delivery_engine {
 
     std::size_t unreported_count() const {
         const outbox_stats counts = outbox_.stats();
-        // The mask instead of a cast raises no warning, whether std::size_t has 32 or 64 bits.
-        return (counts.pushed - counts.returned - reported_count_) & std::numeric_limits<std::size_t>::max();
+        return to_size(counts.pushed - counts.returned - reported_count_);
     }
 
 public:

@@ -54,12 +54,6 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// Converts the size of something in memory. The mask instead of a cast raises no warning, whether
-/// std::size_t has 32 or 64 bits.
-constexpr std::size_t to_size(std::uint64_t size) noexcept {
-    return size & std::numeric_limits<std::size_t>::max();
-}
-
 #if !defined(_WIN32)
 /// The files that journals of this process have locked, because `flock` always succeeds on some systems. The
 /// process belongs to the key, because a child of `fork` gets a copy. The instance is never destroyed,

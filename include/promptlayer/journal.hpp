@@ -8,10 +8,22 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <optional>
 #include <vector>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
+
+namespace detail {
+
+/// Converts the size of something in memory. A template, so that no compiler warns of the cast, whether
+/// std::size_t has 32 or 64 bits.
+template <class NumberT>
+constexpr std::size_t to_size(NumberT size) noexcept {
+    return static_cast<std::size_t>(size);
+}
+
+} // namespace detail
 
 /// Keeps the requests of a tracker until they have ended, so that a crash does not lose them. `file_journal`
 /// is the implementation in a file.

@@ -24,7 +24,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
-#include <limits>
 #include <map>
 #include <memory>
 #include <optional>
@@ -369,8 +368,7 @@ class delivery_engine {
 
     std::size_t unreported_count() const {
         const outbox_stats counts = outbox_.stats();
-        // The mask instead of a cast raises no warning, whether std::size_t has 32 or 64 bits.
-        return (counts.pushed - counts.returned - reported_count_) & std::numeric_limits<std::size_t>::max();
+        return to_size(counts.pushed - counts.returned - reported_count_);
     }
 
 public:

@@ -712,7 +712,7 @@ TEST_CASE("outbox: every request is probed before one is probed again, whatever 
     for (int i = 1; i < 9; ++i) {
         queue.now += *queue.due_in();
         queue.random = i % 3 / 2.0;
-        ++probes[queue.take()];
+        ++probes[static_cast<std::size_t>(queue.take())];
         queue.random = 1; // the own waits are the longest
         const auto lowest = static_cast<pl::request_number>(
             std::find_if(probes.begin() + 1, probes.end(), [&](int count) { return count != 0; }) -

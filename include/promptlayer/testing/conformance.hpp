@@ -919,7 +919,7 @@ class conformance {
     }
 
     void slow_response(std::string bytes, milliseconds delay) const {
-        bytes.resize(static_cast<std::size_t>(beyond_timeout() / delay), 'x');
+        bytes.resize(static_cast<std::size_t>(beyond_timeout() / delay) + 1, 'x');
         scripted_response slow = raw(std::move(bytes));
         slow.byte_delay = delay;
         const scripted_server server{always(std::move(slow))};
