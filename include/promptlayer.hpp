@@ -4802,7 +4802,8 @@ circuit_breaker::record_failure(request_number number, const error& cause, milli
 PROMPTLAYER_DECL std::chrono::milliseconds
 circuit_breaker::next_wait(milliseconds retry_after, const std::function<double()>& random) const {
     const auto times = [](milliseconds duration, double factor) {
-        return milliseconds{static_cast<milliseconds::rep>(factor * static_cast<double>(duration.count()))};
+        const double product = factor * static_cast<double>(duration.count());
+        return milliseconds{static_cast<milliseconds::rep>(product + 0.5)}; // the same with any precision
     };
     const milliseconds wait = std::max(times(current_delay_, 0.6 + within_unit(random())), min_wait);
     return std::max(wait, retry_after + times(retry_after, within_unit(random()) / 4));
