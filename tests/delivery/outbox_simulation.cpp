@@ -40,6 +40,10 @@ void expect(bool condition, const char* what) {
 milliseconds times(double factor, milliseconds duration) {
     return milliseconds{static_cast<milliseconds::rep>(factor * static_cast<double>(duration.count()))};
 }
+static milliseconds rounded_times(double factor, milliseconds duration) {
+    const double product = factor * static_cast<double>(duration.count());
+    return milliseconds{static_cast<milliseconds::rep>(product + 0.5)};
+}
 
 bool is_refusal(const pl::error& cause) { return cause.status == 401 || cause.status == 403; }
 
@@ -198,8 +202,8 @@ struct model {
         return std::max(times(random, range), 100ms) + retry_after(cause);
     }
     void wait_for_probe(milliseconds asked) {
-        const milliseconds wait = std::max(times(0.6 + random, last_delay), 100ms);
-        probe_at = time + std::max(wait, asked + times(random / 4, asked));
+        const milliseconds wait = std::max(rounded_times(0.6 + random, last_delay), 100ms);
+        probe_at = time + std::max(wait, asked + rounded_times(random / 4, asked));
     }
     /// Handles a failure that counts.
     void count_failure(request_number number, const pl::error& cause) {
