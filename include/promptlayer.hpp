@@ -4389,7 +4389,7 @@ retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempt
 namespace detail {
 
 /// Longer waits count as this, so that no sum of times overflows.
-inline constexpr std::chrono::milliseconds longest_wait = std::chrono::hours{24 * 365};
+inline constexpr std::chrono::milliseconds max_wait = std::chrono::hours{24 * 365};
 
 /// Returns the random part of the wait after an attempt: from 0 to `initial_delay`, twice that, and so on up
 /// to `max_delay`.
@@ -4440,7 +4440,7 @@ PROMPTLAYER_DECL std::chrono::milliseconds backoff(const retry_policy& policy, s
                                                    double random) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds zero{0};
-    const milliseconds max_delay = std::clamp(policy.max_delay, zero, longest_wait);
+    const milliseconds max_delay = std::clamp(policy.max_delay, zero, max_wait);
     milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
     for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
         range = range > max_delay / 2 ? max_delay : 2 * range;
@@ -4451,7 +4451,7 @@ PROMPTLAYER_DECL std::chrono::milliseconds backoff(const retry_policy& policy, s
 PROMPTLAYER_DECL std::chrono::milliseconds capped_retry_after(const retry_policy& policy,
                                                               const error& cause) noexcept {
     using std::chrono::milliseconds;
-    const milliseconds cap = std::clamp(policy.max_retry_after, milliseconds{0}, longest_wait);
+    const milliseconds cap = std::clamp(policy.max_retry_after, milliseconds{0}, max_wait);
     const auto asked = std::max(cause.retry_after.value_or(std::chrono::seconds{0}), std::chrono::seconds{0});
     return asked > std::chrono::duration_cast<std::chrono::seconds>(cap) ? cap : asked;
 }
@@ -4756,8 +4756,8 @@ public:
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL circuit_breaker::circuit_breaker(const retry_policy& policy, std::size_t max_in_flight)
-    : initial_delay_(std::clamp(policy.initial_delay, min_wait, longest_wait)),
-      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)), max_window_(max_in_flight) {}
+    : initial_delay_(std::clamp(policy.initial_delay, min_wait, max_wait)),
+      max_delay_(std::clamp(policy.max_delay, min_wait, max_wait)), max_window_(max_in_flight) {}
 
 PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_current) {
     failures_ = {};
@@ -5202,7 +5202,7 @@ public:
         now = monotonic(now);
         if (contains(number))
             return;
-        age = smaller(larger(age, milliseconds{0}), detail::longest_wait);
+        age = smaller(larger(age, milliseconds{0}), detail::max_wait);
         insert(number, std::move(request), now - age, now);
         last_number_ = larger(last_number_, number);
     }
@@ -5991,7 +5991,7 @@ public:
             return now;
         auto next = now < close_deadline_ ? outbox_.next_due(now) : std::nullopt;
         if (upkeep)
-            next = std::min(next.value_or(time_point::max()), now + std::min(*upkeep, longest_wait));
+            next = std::min(next.value_or(time_point::max()), now + std::min(*upkeep, max_wait));
         return next;
     }
 
@@ -6357,11 +6357,11 @@ class background_engine final : public delivery_engine<ClockT> {
     using time_point = typename ClockT::time_point;
     using milliseconds = std::chrono::milliseconds;
 
-    /// How often a transport is polled that cannot wait, or whose wait cannot be ended.
+    /// How often a transport is polled that cannot wait, or has no `wakeup()`.
     static constexpr milliseconds poll_interval{5};
 
     /// The longest wait in a transport: fits into the arguments of system calls.
-    static constexpr milliseconds longest_poll{60'000};
+    static constexpr milliseconds max_poll{60'000};
 
     std::mutex mutex_{};                // of all members below; locked before that of the engine
     std::condition_variable woken_{};   // the thread waits for it
@@ -6372,7 +6372,7 @@ class background_engine final : public delivery_engine<ClockT> {
     std::thread thread_{};
 
     static milliseconds clamp_timeout(milliseconds timeout) noexcept {
-        return std::clamp(timeout, milliseconds{0}, longest_wait);
+        return std::clamp(timeout, milliseconds{0}, max_wait);
     }
 
     /// Makes the thread call `step`. A completion that the transport calls within `poll` needs no wake-up.
@@ -6401,14 +6401,14 @@ class background_engine final : public delivery_engine<ClockT> {
             settled_.notify_all();
         if (this->is_finished())
             return false;
-        time_point until = std::min(next.value_or(now + longest_wait), this->close_deadline());
+        time_point until = std::min(next.value_or(now + max_wait), this->close_deadline());
         if (polls && (!functions.poll_for || !functions.wakeup))
             until = std::min(until, now + poll_interval);
         if (polls && functions.poll_for) {
             const auto duration = is_woken_ ? milliseconds{0} : std::chrono::ceil<milliseconds>(until - now);
             in_transport_ = true;
             guard.unlock();
-            transport.call(functions.poll_for, std::clamp(duration, milliseconds{0}, longest_poll));
+            transport.call(functions.poll_for, std::clamp(duration, milliseconds{0}, max_poll));
             guard.lock();
             in_transport_ = false;
         } else {

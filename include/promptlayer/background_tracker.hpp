@@ -92,11 +92,11 @@ class background_engine final : public delivery_engine<ClockT> {
     using time_point = typename ClockT::time_point;
     using milliseconds = std::chrono::milliseconds;
 
-    /// How often a transport is polled that cannot wait, or whose wait cannot be ended.
+    /// How often a transport is polled that cannot wait, or has no `wakeup()`.
     static constexpr milliseconds poll_interval{5};
 
     /// The longest wait in a transport: fits into the arguments of system calls.
-    static constexpr milliseconds longest_poll{60'000};
+    static constexpr milliseconds max_poll{60'000};
 
     std::mutex mutex_{};                // of all members below; locked before that of the engine
     std::condition_variable woken_{};   // the thread waits for it
@@ -107,7 +107,7 @@ class background_engine final : public delivery_engine<ClockT> {
     std::thread thread_{};
 
     static milliseconds clamp_timeout(milliseconds timeout) noexcept {
-        return std::clamp(timeout, milliseconds{0}, longest_wait);
+        return std::clamp(timeout, milliseconds{0}, max_wait);
     }
 
     /// Makes the thread call `step`. A completion that the transport calls within `poll` needs no wake-up.
@@ -136,14 +136,14 @@ class background_engine final : public delivery_engine<ClockT> {
             settled_.notify_all();
         if (this->is_finished())
             return false;
-        time_point until = std::min(next.value_or(now + longest_wait), this->close_deadline());
+        time_point until = std::min(next.value_or(now + max_wait), this->close_deadline());
         if (polls && (!functions.poll_for || !functions.wakeup))
             until = std::min(until, now + poll_interval);
         if (polls && functions.poll_for) {
             const auto duration = is_woken_ ? milliseconds{0} : std::chrono::ceil<milliseconds>(until - now);
             in_transport_ = true;
             guard.unlock();
-            transport.call(functions.poll_for, std::clamp(duration, milliseconds{0}, longest_poll));
+            transport.call(functions.poll_for, std::clamp(duration, milliseconds{0}, max_poll));
             guard.lock();
             in_transport_ = false;
         } else {

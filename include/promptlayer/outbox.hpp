@@ -405,7 +405,7 @@ public:
         now = monotonic(now);
         if (contains(number))
             return;
-        age = smaller(larger(age, milliseconds{0}), detail::longest_wait);
+        age = smaller(larger(age, milliseconds{0}), detail::max_wait);
         insert(number, std::move(request), now - age, now);
         last_number_ = larger(last_number_, number);
     }

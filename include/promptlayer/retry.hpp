@@ -55,7 +55,7 @@ retry_wait(const retry_policy& policy, const error& cause, std::uint32_t attempt
 namespace detail {
 
 /// Longer waits count as this, so that no sum of times overflows.
-inline constexpr std::chrono::milliseconds longest_wait = std::chrono::hours{24 * 365};
+inline constexpr std::chrono::milliseconds max_wait = std::chrono::hours{24 * 365};
 
 /// Returns the random part of the wait after an attempt: from 0 to `initial_delay`, twice that, and so on up
 /// to `max_delay`.
@@ -106,7 +106,7 @@ PROMPTLAYER_DECL std::chrono::milliseconds backoff(const retry_policy& policy, s
                                                    double random) noexcept {
     using std::chrono::milliseconds;
     constexpr milliseconds zero{0};
-    const milliseconds max_delay = std::clamp(policy.max_delay, zero, longest_wait);
+    const milliseconds max_delay = std::clamp(policy.max_delay, zero, max_wait);
     milliseconds range = std::clamp(policy.initial_delay, zero, max_delay);
     for (std::uint32_t n = 1; n < attempts && range > zero && range < max_delay; ++n)
         range = range > max_delay / 2 ? max_delay : 2 * range;
@@ -117,7 +117,7 @@ PROMPTLAYER_DECL std::chrono::milliseconds backoff(const retry_policy& policy, s
 PROMPTLAYER_DECL std::chrono::milliseconds capped_retry_after(const retry_policy& policy,
                                                               const error& cause) noexcept {
     using std::chrono::milliseconds;
-    const milliseconds cap = std::clamp(policy.max_retry_after, milliseconds{0}, longest_wait);
+    const milliseconds cap = std::clamp(policy.max_retry_after, milliseconds{0}, max_wait);
     const auto asked = std::max(cause.retry_after.value_or(std::chrono::seconds{0}), std::chrono::seconds{0});
     return asked > std::chrono::duration_cast<std::chrono::seconds>(cap) ? cap : asked;
 }

@@ -472,7 +472,7 @@ public:
             return now;
         auto next = now < close_deadline_ ? outbox_.next_due(now) : std::nullopt;
         if (upkeep)
-            next = std::min(next.value_or(time_point::max()), now + std::min(*upkeep, longest_wait));
+            next = std::min(next.value_or(time_point::max()), now + std::min(*upkeep, max_wait));
         return next;
     }
 

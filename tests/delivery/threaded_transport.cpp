@@ -305,19 +305,23 @@ TEST_CASE("threaded transport: the destructor cancels requests that a completion
 
 TEST_CASE("threaded transport: completions on its threads send while it is destroyed") {
     for (int i = 0; i < 100; ++i) {
-        std::atomic<int> sent{0};
+        std::atomic<int> sent{0}, completed{0};
         std::function<void()> send; // outlives the transport
-        threaded_transport transport{2, [] { return immovable_transport{}; }};
-        send = [&] {
-            ++sent;
-            transport.send(request(), [&](const pl::transport_result& outcome) {
-                if (outcome)
-                    send();
-            });
-        };
-        send();
-        while (sent < 20)
-            std::this_thread::yield();
+        {
+            threaded_transport transport{2, [] { return immovable_transport{}; }};
+            send = [&] {
+                ++sent;
+                transport.send(request(), [&](const pl::transport_result& outcome) {
+                    ++completed;
+                    if (outcome)
+                        send();
+                });
+            };
+            send();
+            while (sent < 20)
+                std::this_thread::yield();
+        }
+        CHECK(completed == sent);
     }
 }
 

@@ -80,8 +80,8 @@ public:
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL circuit_breaker::circuit_breaker(const retry_policy& policy, std::size_t max_in_flight)
-    : initial_delay_(std::clamp(policy.initial_delay, min_wait, longest_wait)),
-      max_delay_(std::clamp(policy.max_delay, min_wait, longest_wait)), max_window_(max_in_flight) {}
+    : initial_delay_(std::clamp(policy.initial_delay, min_wait, max_wait)),
+      max_delay_(std::clamp(policy.max_delay, min_wait, max_wait)), max_window_(max_in_flight) {}
 
 PROMPTLAYER_DECL void circuit_breaker::record_success(bool is_probe, bool is_current) {
     failures_ = {};
