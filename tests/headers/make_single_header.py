@@ -13,6 +13,7 @@ PARTS = [
     "result",
     "error",
     "detail/text",
+    "detail/json_text",
     "detail/redaction",
     "detail/model",
     "schema",
