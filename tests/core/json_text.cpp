@@ -170,6 +170,7 @@ TEST_CASE("check_json_object reports the offset of what is malformed") {
         {R"({"a":"b\udc00"})", 7},
         {R"({"a":"b\udfff\ud800"})", 7},
         {R"({"a":"b\ud800\ud800"})", 7},
+        {R"({"a":"b\udc00\udc00"})", 7},
         {R"({"a":"b\ud800\ue000"})", 7},
         {R"({"a":"b\ud800\n"})", 7},
         {R"({"a":"b\ud800\udc0"})", 7},

@@ -14,6 +14,7 @@ PARTS = [
     "error",
     "detail/text",
     "detail/json_text",
+    "detail/number",
     "detail/redaction",
     "detail/model",
     "schema",
