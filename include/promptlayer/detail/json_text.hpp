@@ -37,9 +37,9 @@ struct json_text_reader {
 
     constexpr bool at(char first, char last) const noexcept { return p != end && *p >= first && *p <= last; }
 
-    constexpr bool take(std::string_view word) noexcept {
-        const bool is_next = std::string_view{p, static_cast<std::size_t>(end - p)}.starts_with(word);
-        p += is_next ? word.size() : 0;
+    constexpr bool take(std::string_view token) noexcept {
+        const bool is_next = std::string_view{p, static_cast<std::size_t>(end - p)}.starts_with(token);
+        p += is_next ? token.size() : 0;
         return is_next;
     }
 

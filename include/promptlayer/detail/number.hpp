@@ -47,15 +47,15 @@ PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_
 PROMPTLAYER_DECL double read_number(std::string_view number) noexcept {
     // `text` becomes an integer with an exponent: without a point, `strtod` does not depend on the locale.
     // `from_chars` is missing from libc++, and libstdc++'s rounds some numbers wrongly on x87.
-    constexpr std::int64_t huge = 1'000'000'000'000'000; // more than any text has digits
+    constexpr std::int64_t limit = 1'000'000'000'000'000; // more than any text has digits
     std::int64_t exponent = 0;
     const std::size_t mantissa_size = std::min(number.find_first_of("eE"), number.size());
     if (mantissa_size != number.size()) {
         const char* first = number.data() + mantissa_size + 1;
         first += *first == '+' ? 1 : 0;
         if (std::from_chars(first, number.data() + number.size(), exponent).ec != std::errc{})
-            exponent = *first == '-' ? -huge : huge;
-        exponent = std::clamp(exponent, -huge, huge);
+            exponent = *first == '-' ? -limit : limit;
+        exponent = std::clamp(exponent, -limit, limit);
     }
 
     // The middle between two doubles has at most 768 significant digits. Digits that do not fit `text` only
