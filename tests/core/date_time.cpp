@@ -20,6 +20,7 @@ static_assert(is_date_time("2024-02-29T23:59:59+05:30"));
 static_assert(is_date_time("1990-12-31T15:59:60.5-08:00"));
 static_assert(!is_date_time("2023-02-29T00:00:00Z"));
 static_assert(!is_date_time(""));
+static_assert(!is_date_time("2024-01-15T10:30:00.5"));
 
 clock_type::time_point at(std::int64_t seconds, std::int64_t milliseconds = 0) {
     return clock_type::time_point{} + std::chrono::seconds{seconds} + std::chrono::milliseconds{milliseconds};
