@@ -14,7 +14,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
 #include <type_traits>
 
@@ -56,13 +55,21 @@ struct typed_reference {
     }
 };
 
+/// Checks that a string is UTF-8.
+template <class ReportT>
+constexpr bool check_utf8(const text_scan& scanned, const location& where, ReportT& report) {
+    if (!scanned.valid_utf8)
+        report.add(where.is_name ? rule::name_utf8 : rule::utf8, where, 0, scanned.invalid_at);
+    return scanned.valid_utf8;
+}
+
 /// Checks that a string is UTF-8, and the rules on it.
 template <class ReportT>
-constexpr void check_text(std::span<const field_rule> rules, std::string_view text, const text_scan& scanned,
+constexpr void check_text(const field_info& field, std::string_view text, const text_scan& scanned,
                           const location& where, ReportT& report) {
-    if (!scanned.valid_utf8)
-        return report.add(where.is_name ? rule::name_utf8 : rule::utf8, where, 0, scanned.invalid_at);
-    for (const field_rule& limit : rules) {
+    if (!check_utf8(scanned, where, report))
+        return;
+    for (const field_rule& limit : field.rules) {
         if (!limit.accepts_length(scanned.code_points))
             report.add(limit.rule, where, limit.limit, scanned.code_points);
         else if (limit.rule == rule::one_of && !limit.lists(text))
@@ -185,7 +192,7 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
             const text_scan scanned_name = scan(name);
             where.name = &name;
             where.is_name = true;
-            check_text(field.rules, name, scanned_name, where, report);
+            check_text(field, name, scanned_name, where, report);
             where.is_name = false;
             out.put_text(name, scanned_name);
             out.put(":");
@@ -194,7 +201,10 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
         }
         ++count;
         const text_scan scanned = scan(text);
-        check_text(is_map ? std::span<const field_rule>{} : field.rules, text, scanned, where, report);
+        if (is_map)
+            check_utf8(scanned, where, report);
+        else
+            check_text(field, text, scanned, where, report);
         out.put_text(text, scanned);
     });
     out.put(is_map ? "}" : "]");
@@ -261,7 +271,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
             break;
         case member_kind::string: {
             const text_scan scanned = scan(value.text);
-            check_text(field.rules, value.text, scanned, {field.name()}, report);
+            check_text(field, value.text, scanned, {field.name()}, report);
             out.put_text(value.text, scanned);
             break;
         }
