@@ -3816,24 +3816,25 @@ PROMPTLAYER_DECL std::string date_time(std::chrono::system_clock::time_point tim
 
 PROMPTLAYER_DECL std::string date_time(std::chrono::system_clock::time_point time) {
     using namespace std::chrono;
-    constexpr sys_days first = year{0} / January / 1, last = year{9999} / December / 31;
-    const auto rounded = std::clamp<sys_time<milliseconds>>(floor<milliseconds>(time), first,
-                                                            last + days{1} - milliseconds{1});
-    const auto day = floor<days>(rounded);
-    const year_month_day date{day};
-    const hh_mm_ss clock{rounded - day};
+    constexpr std::int64_t day_ms = 86'400'000;
+    constexpr std::int64_t first = -719'528 * day_ms,
+                           last = 2'932'897 * day_ms - 1; // of the years 0 and 9999
+    const std::int64_t since_first =
+        std::clamp<std::int64_t>(floor<milliseconds>(time.time_since_epoch()).count(), first, last) - first;
+    const year_month_day date{sys_days{days{first / day_ms + since_first / day_ms}}};
+    const std::int64_t ms = since_first % day_ms;
     std::string text = "0000-00-00T00:00:00.000Z";
-    const auto write = [&](std::size_t end, auto number) {
+    const auto write = [&](std::size_t end, std::int64_t number) {
         for (; number != 0; number /= 10)
             text[--end] = static_cast<char>('0' + number % 10);
     };
     write(4, static_cast<int>(date.year()));
     write(7, static_cast<unsigned>(date.month()));
     write(10, static_cast<unsigned>(date.day()));
-    write(13, clock.hours().count());
-    write(16, clock.minutes().count());
-    write(19, clock.seconds().count());
-    write(23, clock.subseconds().count());
+    write(13, ms / 3'600'000);
+    write(16, ms / 60'000 % 60);
+    write(19, ms / 1000 % 60);
+    write(23, ms % 1000);
     return text;
 }
 
