@@ -138,6 +138,7 @@ class curl_requests {
     }
 
     void limit_connections(long count) noexcept {
+        connections_.max_idle_handles = static_cast<std::size_t>(count);
         curl_multi_setopt(connections_.multi, CURLMOPT_MAX_HOST_CONNECTIONS, count);
         curl_multi_setopt(connections_.multi, CURLMOPT_MAXCONNECTS, count); // libcurl closes idle ones beyond
     }
@@ -157,7 +158,7 @@ public:
 
     void send(http_request request, completion done) {
         fail_if_cancelled();
-        curl_easy easy = connections_.new_handle();
+        curl_easy easy = curl_exchange::take_handle(connections_);
         CURL* const key = easy.get();
         running_request& entry =
             running_.try_emplace(key, connections_, std::move(easy), std::move(request), std::move(done))
