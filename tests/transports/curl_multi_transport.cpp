@@ -495,6 +495,23 @@ TEST_CASE("curl_multi: a transport may be moved with requests in flight") {
     CHECK(dropped.empty());
 }
 
+TEST_CASE("curl_multi: any number of requests move from a connection that ends to another") {
+    loopback_service server;
+    curl_multi_transport transport{nullptr, 2};
+    std::vector<transport_result> outcomes;
+    for (int i = 0; i < 10; ++i) { // libcurl gives up after five attempts with a handle
+        for (int n = 0; n < 2; ++n)
+            transport.send(request_to(server), into(outcomes));
+        finish(transport);
+        server.respond(only(ending::reset_before_response));
+        transport.send(request_to(server), into(outcomes));
+        finish(transport);
+    }
+    CHECK(outcomes.size() == 30);
+    for (const transport_result& outcome : outcomes)
+        CHECK((outcome && outcome->status == 200));
+}
+
 TEST_CASE("curl_multi: the timeout of a request includes its wait for a connection") {
     const scripted_server server{echo};
     curl_multi_transport transport{nullptr, 1};
