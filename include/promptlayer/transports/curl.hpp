@@ -76,7 +76,7 @@ struct curl_connections {
     CURLSH* sessions = nullptr; // of TLS; without it each handle would keep its own
     const bool one_at_a_time;   // no two requests are in flight at once, and all use HTTP/1.x
     std::map<long, curl_socket_t> pooled_sockets{}; // of HTTP/1.x, by local port; some are closed
-    std::vector<curl_easy> idle_handles{};          // of requests that were answered
+    std::vector<curl_easy> idle_handles[2]{};       // of answered requests: of `http`, of `https`
     std::size_t max_idle_handles = 1;
     std::string last_url{};
     curl_parsed_url parsed_url{}; // `last_url`; null if libcurl rejects it
@@ -94,7 +94,8 @@ struct curl_connections {
     curl_connections(const curl_connections&) = delete;
     curl_connections& operator=(const curl_connections&) = delete;
     ~curl_connections() {
-        idle_handles.clear(); // refer to `sessions`
+        for (auto& handles : idle_handles)
+            handles.clear(); // they refer to `sessions`
         curl_multi_cleanup(multi);
         curl_multi_cleanup(probe);
         curl_share_cleanup(sessions);
@@ -139,6 +140,7 @@ class curl_exchange {
     curl_connections& connections_;
     curl_easy easy_; // null if there is none
     const http_request& request_;
+    const bool secure_ = is_secure(request_);
     curl_parsed_url url_{};
     std::string lines_{};                 // of the headers, each with a NUL at its end
     std::vector<curl_slist> line_list_{}; // refers to `lines_`
@@ -160,7 +162,9 @@ class curl_exchange {
         curl_easy_getinfo(easy_.get(), name, &value);
         return value;
     }
-    bool secure() const noexcept { return ascii_lower(request_.url[4]) == 's'; }
+    static bool is_secure(const http_request& request) noexcept {
+        return request.url.size() > 4 && ascii_lower(request.url[4]) == 's';
+    }
     bool http_1() const noexcept { return info(CURLINFO_HTTP_VERSION) < CURL_HTTP_VERSION_2_0; }
     bool switches_protocol() const noexcept { return headers_done_ && response_.status == 101; }
     bool expects_body() const noexcept { return has_body(request_.method, response_.status); }
@@ -184,7 +188,8 @@ class curl_exchange {
             in_headers_ = true;
             may_have_chunks_ = line.starts_with("HTTP/1.1");
             headers.clear(); // of an informational response
-            const bool maybe_http_2 = secure() && !connections_.one_at_a_time;
+            headers.reserve(16);
+            const bool maybe_http_2 = secure_ && !connections_.one_at_a_time;
             valid = valid && (is_status_line(line) || (maybe_http_2 && !line.starts_with("HTTP/1")));
         } else if (line.empty()) {
             in_headers_ = false;
@@ -245,13 +250,22 @@ class curl_exchange {
         return code == CURLE_SSL_CONNECT_ERROR && error == std::errc::connection_reset;
     }
 
-    /// Sets the options that are the same for all requests.
-    static CURLcode set_common_options(CURL* easy, const curl_connections& connections) noexcept {
+    /// Sets the options that are the same for all requests to URLs of a scheme.
+    static CURLcode set_common_options(CURL* easy, const curl_connections& connections,
+                                       bool secure) noexcept {
         CURLcode code = CURLE_OK;
         const auto set = [&](CURLoption option, auto value) {
             if (code == CURLE_OK)
                 code = curl_easy_setopt(easy, option, value);
         };
+#if LIBCURL_VERSION_NUM >= 0x075500
+        set(CURLOPT_PROTOCOLS_STR, secure ? "https" : "http");
+#else
+        set(CURLOPT_PROTOCOLS, secure ? long{CURLPROTO_HTTPS} : long{CURLPROTO_HTTP});
+#endif
+        // A connection that is being made may turn out to be HTTP/2 and serve several requests. Without TLS
+        // that is known only after the first response, which is too late.
+        set(CURLOPT_PIPEWAIT, secure ? 1L : 0L);
         set(CURLOPT_FOLLOWLOCATION, 0L);
         set(CURLOPT_SSL_VERIFYPEER, 1L);
         set(CURLOPT_SSL_VERIFYHOST, 2L);
@@ -275,10 +289,12 @@ class curl_exchange {
         // next is folded, it frees that header twice. With this option `take_body` sees a header before.
         if (curl_version_info(CURLVERSION_NOW)->version_num < 0x080100)
             set(CURLOPT_HEADER, 1L);
-        // No header goes to or comes from the proxy of an `https` URL. Results are ignored: a libcurl that is
-        // built without proxies does not know these options.
+        // No header goes to or comes from the proxy of an `https` URL. No proxy sees the API key of an `http`
+        // URL. Results are ignored: a libcurl that is built without proxies does not know these options.
         curl_easy_setopt(easy, CURLOPT_HEADEROPT, long{CURLHEADER_SEPARATE});
         curl_easy_setopt(easy, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
+        if (!secure)
+            curl_easy_setopt(easy, CURLOPT_PROXY, "");
         return code;
     }
 
@@ -292,14 +308,6 @@ class curl_exchange {
         set(CURLOPT_ERRORBUFFER, message_);
         set(CURLOPT_URL, request_.url.c_str()); // else libcurl would put it together from `url_`
         set(CURLOPT_CURLU, url_.get());
-#if LIBCURL_VERSION_NUM >= 0x075500
-        set(CURLOPT_PROTOCOLS_STR, secure() ? "https" : "http");
-#else
-        set(CURLOPT_PROTOCOLS, secure() ? long{CURLPROTO_HTTPS} : long{CURLPROTO_HTTP});
-#endif
-        // A connection that is being made may turn out to be HTTP/2 and serve several requests. Without TLS
-        // that is known only after the first response, which is too late.
-        set(CURLOPT_PIPEWAIT, secure() ? 1L : 0L);
         const long timeout = std::chrono::duration<long, std::milli>{clamp_timeout(request_.timeout)}.count();
         set(CURLOPT_TIMEOUT_MS, timeout);
         set(CURLOPT_CONNECTTIMEOUT_MS, timeout);
@@ -315,10 +323,8 @@ class curl_exchange {
             set(CURLOPT_POSTFIELDS, request_.body.data());
         } else
             set(CURLOPT_HTTPGET, 1L);
-        set(CURLOPT_CUSTOMREQUEST, request_.method.c_str());
+        set(CURLOPT_CUSTOMREQUEST, request_.method == "POST" ? nullptr : request_.method.c_str());
         set(CURLOPT_HTTPHEADER, list_headers());
-        // No proxy sees the API key of an `http` URL. libcurl may be built without proxies.
-        curl_easy_setopt(easy_.get(), CURLOPT_PROXY, secure() ? nullptr : "");
         return code;
     }
 
@@ -349,7 +355,7 @@ class curl_exchange {
 
     /// Keeps the handle for another request.
     void give_back() {
-        auto& idle = connections_.idle_handles;
+        auto& idle = connections_.idle_handles[secure_];
         if (!begun_ || !reusable_ || idle.size() >= connections_.max_idle_handles)
             return;
         curl_multi_remove_handle(connections_.multi, easy_.get());
@@ -374,14 +380,15 @@ class curl_exchange {
 
 public:
     /// Returns a handle for one request, or null.
-    static curl_easy take_handle(curl_connections& connections) noexcept {
-        if (auto& idle = connections.idle_handles; !idle.empty()) {
+    static curl_easy take_handle(curl_connections& connections, const http_request& request) noexcept {
+        const bool secure = is_secure(request);
+        if (auto& idle = connections.idle_handles[secure]; !idle.empty()) {
             curl_easy handle = std::move(idle.back());
             idle.pop_back();
             return handle;
         }
         curl_easy handle{connections.multi ? curl_easy_init() : nullptr};
-        if (handle && set_common_options(handle.get(), connections) != CURLE_OK)
+        if (handle && set_common_options(handle.get(), connections, secure) != CURLE_OK)
             handle.reset();
         return handle;
     }
@@ -458,10 +465,10 @@ public:
             return failed(failure::reset, "the connection ended within the headers");
         if (chunks_ && !chunks_->is_complete() && !over_limit_)
             return failed(failure::reset, "the connection ended within the chunks");
-        if (code == CURLE_OK && secure() && http_1() && expects_body() &&
+        if (code == CURLE_OK && secure_ && http_1() && expects_body() &&
             is_close_delimited(response_.headers))
             return failed(failure::reset, "over https a body without a length may have been cut");
-        if (code == CURLE_OK && secure() && connections_.one_at_a_time)
+        if (code == CURLE_OK && secure_ && connections_.one_at_a_time)
             drop_if_unasked();
         if (code == CURLE_OK)
             give_back();
@@ -515,8 +522,8 @@ public:
     transport_result send(const http_request& request) {
         if (!connections_)
             return detail::not_sent(failure::other, "the transport was moved from");
-        detail::curl_exchange exchange{*connections_, detail::curl_exchange::take_handle(*connections_),
-                                       request};
+        detail::curl_exchange exchange{*connections_,
+                                       detail::curl_exchange::take_handle(*connections_, request), request};
         connections_->cancelled = false;
         if (auto error = exchange.start(configure_))
             return *std::move(error);

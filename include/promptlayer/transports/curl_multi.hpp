@@ -158,7 +158,7 @@ public:
 
     void send(http_request request, completion done) {
         fail_if_cancelled();
-        curl_easy easy = curl_exchange::take_handle(connections_);
+        curl_easy easy = curl_exchange::take_handle(connections_, request);
         CURL* const key = easy.get();
         running_request& entry =
             running_.try_emplace(key, connections_, std::move(easy), std::move(request), std::move(done))
