@@ -233,9 +233,9 @@ class curl_multi_transport {
 public:
     curl_multi_transport() : curl_multi_transport(nullptr) {}
 
-    /// `configure` is called within `send`, after the options of this class are set. It can set a proxy, a CA
-    /// file and so on. It must not change URL, method, headers, body, codings and callbacks, and must not
-    /// call the transport.
+    /// `configure` is called within `send`, with a new handle that has the options of this class. It can set
+    /// a proxy, a CA file and so on. It must not change URL, method, headers, body, codings and callbacks,
+    /// and must not call the transport. Without it, handles are used again, which saves a microsecond.
     explicit curl_multi_transport(std::function<void(CURL*)> configure, int max_connections_to_a_host = 0)
         : requests_(
               std::make_unique<detail::curl_requests>(std::move(configure), max_connections_to_a_host)) {}
