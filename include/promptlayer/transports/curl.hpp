@@ -344,7 +344,7 @@ class curl_exchange {
         };
         for (const header& h : request_.headers) { // libcurl omits "Name:" and sends "Name:" for "Name;"
             const bool empty = trim(h.value).empty();
-            add(h.name, empty ? ";" : ": ", empty ? "" : h.value);
+            add(h.name, empty ? ";" : ": ", empty ? std::string_view{} : h.value);
         }
         for (const std::string_view name : defaults) {
             if (!find_header(request_.headers, name))
