@@ -134,7 +134,7 @@ struct curl_connections {
 
 /// One request and its response. Refers to the connections and the request, which must outlive it.
 class curl_exchange {
-    static constexpr bool keeps_no_handle = LIBCURL_VERSION_NUM < 0x075000; // `begun_` is unknown
+    static constexpr bool tells_begin = LIBCURL_VERSION_NUM >= 0x075000; // calls `before_request`
     static constexpr std::size_t max_header_bytes = 256 * 1024; // with informational responses and trailers
 
     curl_connections& connections_;
@@ -151,7 +151,7 @@ class curl_exchange {
     bool headers_done_ = false;          // the headers of the final response; trailers may follow
     bool over_limit_ = false;            // the body has one byte more than allowed
     bool may_have_chunks_ = false;       // the response is of HTTP/1.1
-    bool begun_ = false;                 // there was a connection; known with libcurl 7.80 or later
+    bool begun_ = !tells_begin;          // libcurl had a connection for the request
     bool reusable_ = false;              // the handle can serve another request
     bool stale_ = false;                 // the pooled connection was stale, and the request was not sent
     const char* abort_reason_ = nullptr; // why this class stopped the transfer
@@ -188,7 +188,6 @@ class curl_exchange {
             in_headers_ = true;
             may_have_chunks_ = line.starts_with("HTTP/1.1");
             headers.clear(); // of an informational response
-            headers.reserve(16);
             const bool maybe_http_2 = secure_ && !connections_.one_at_a_time;
             valid = valid && (is_status_line(line) || (maybe_http_2 && !line.starts_with("HTTP/1")));
         } else if (line.empty()) {
@@ -356,7 +355,7 @@ class curl_exchange {
     /// Keeps the handle for another request.
     void give_back() {
         auto& idle = connections_.idle_handles[secure_];
-        if (!begun_ || !reusable_ || idle.size() >= connections_.max_idle_handles)
+        if (!reusable_ || idle.size() >= connections_.max_idle_handles)
             return;
         curl_multi_remove_handle(connections_.multi, easy_.get());
         curl_easy_setopt(easy_.get(), CURLOPT_ERRORBUFFER, nullptr);
@@ -411,7 +410,7 @@ public:
             return not_sent(failure::other, "libcurl cannot be initialised");
         if (const CURLcode code = prepare(); code != CURLE_OK)
             return not_sent(curl_failure(code), curl_easy_strerror(code));
-        reusable_ = !configure && request_.method != "HEAD";
+        reusable_ = tells_begin && !configure && request_.method != "HEAD";
         if (configure && !call_noexcept([&] { configure(easy_.get()); }))
             return not_sent(failure::other, "the function that configures the transport threw");
         if (const CURLMcode code = curl_multi_add_handle(connections_.multi, easy_.get()); code != CURLM_OK)
@@ -435,7 +434,7 @@ public:
         curl_off_t start_time = 0;                           // new versions always set it at the end
         curl_easy_getinfo(easy_.get(), CURLINFO_PRETRANSFER_TIME_T, &start_time);
         // Both may be of an earlier request on this handle, if this one has not begun.
-        const bool maybe_delivered = (begun_ || keeps_no_handle) && bytes_sent != 0 && start_time != 0;
+        const bool maybe_delivered = begun_ && bytes_sent != 0 && start_time != 0;
         if (kind == failure::reset && !maybe_delivered)
             kind = failure::connect;
         return {kind, std::move(message), maybe_delivered};
