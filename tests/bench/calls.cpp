@@ -28,6 +28,7 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -39,6 +40,12 @@ namespace pl = promptlayer;
 constexpr std::size_t slice = 208; // calls; a multiple of `in_flight`
 constexpr std::size_t in_flight = 16;
 constexpr std::size_t memory_calls = 10'000;
+
+#ifdef __clang__
+constexpr const char* compiler = __VERSION__;
+#else
+constexpr const char* compiler = "GCC " __VERSION__;
+#endif
 
 const pl::track_prompt prompt{
     .prompt_name = "support-response",
@@ -335,9 +342,9 @@ int main(int argc, char** argv) {
         }
     }
 
-    std::printf("%s, core %d, " __VERSION__ ", %s; medians of %zu slices of %zu calls\n\n"
+    std::printf("%s, core %d, %s, %s; medians of %zu slices of %zu calls\n\n"
                 "| what | calls a second | of libcurl | CPU a call | of libcurl |\n|---|---|---|---|---|\n",
-                cpu_name().c_str(), core, curl_version(), rounds, slice);
+                cpu_name().c_str(), core, compiler, curl_version(), rounds, slice);
     for (const row& measured : rows)
         print(measured, rows[measured.baseline]);
     std::printf(
