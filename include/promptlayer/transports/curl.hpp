@@ -286,8 +286,8 @@ class curl_exchange {
         set(CURLOPT_WRITEFUNCTION, &receive<&curl_exchange::take_body>);
         // libcurl before 8.1 keeps a pointer to the last header of a response. If the first header of the
         // next is folded, it frees that header twice. With this option `take_body` gets a header first.
-        if (curl_version_info(CURLVERSION_NOW)->version_num < 0x080100)
-            set(CURLOPT_HEADER, 1L);
+        static const bool frees_twice = curl_version_info(CURLVERSION_NOW)->version_num < 0x080100;
+        set(CURLOPT_HEADER, frees_twice ? 1L : 0L);
         // No header goes to or comes from the proxy of an `https` URL. No proxy sees the API key of an `http`
         // URL. Results are ignored: a libcurl that is built without proxies does not know these options.
         curl_easy_setopt(easy, CURLOPT_HEADEROPT, long{CURLHEADER_SEPARATE});
