@@ -390,15 +390,18 @@ TEST_CASE("curl_multi: cancel before poll sends nothing and does not affect late
     finish(transport);
     CHECK(outcomes.at(0).has_value());
 
+    transport.send(request_to(server, "second"), into(outcomes)); // its handle is used again
+    finish(transport);
+
     transport.send(request_to(server, "cancelled"), into(outcomes));
     transport.cancel();
-    CHECK(outcomes.size() == 1);
+    CHECK(outcomes.size() == 2);
     transport.send(request_to(server, "later"), into(outcomes));
     finish(transport);
-    REQUIRE(outcomes.size() == 3);
+    REQUIRE(outcomes.size() == 4);
     CHECK(count(outcomes, failure::cancelled, false) == 1);
-    CHECK(outcomes[2].value().body == "later");
-    CHECK(server.requests().size() == 2);
+    CHECK(outcomes[3].value().body == "later");
+    CHECK(server.requests().size() == 3);
 }
 
 TEST_CASE("curl_multi: cancel from another thread at any moment leaves a transport that works") {
@@ -490,6 +493,23 @@ TEST_CASE("curl_multi: a transport may be moved with requests in flight") {
     finish(third);
     CHECK(outcomes.at(0).value().body == "moved");
     CHECK(dropped.empty());
+}
+
+TEST_CASE("curl_multi: any number of requests move from a connection that ends to another") {
+    loopback_service server;
+    curl_multi_transport transport{nullptr, 2};
+    std::vector<transport_result> outcomes;
+    for (int i = 0; i < 10; ++i) { // libcurl gives up after five attempts with a handle
+        for (int n = 0; n < 2; ++n)
+            transport.send(request_to(server), into(outcomes));
+        finish(transport);
+        server.respond(only(ending::reset_before_response));
+        transport.send(request_to(server), into(outcomes));
+        finish(transport);
+    }
+    CHECK(outcomes.size() == 30);
+    for (const transport_result& outcome : outcomes)
+        CHECK((outcome && outcome->status == 200));
 }
 
 TEST_CASE("curl_multi: the timeout of a request includes its wait for a connection") {

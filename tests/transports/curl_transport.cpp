@@ -259,8 +259,10 @@ TEST_CASE("curl: a URL of another scheme than http and https is rejected") {
                                    std::string{"gopher://127.0.0.1/"}, std::string{"httpx://127.0.0.1/"}}) {
         check_failure(transport.send(request_to(url)), failure::other, false);
     }
-    curl_transport redirected{
-        [&](CURL* easy) { curl_easy_setopt(easy, CURLOPT_URL, ("file://" + file.string()).c_str()); }};
+    curl_transport redirected{[&](CURL* easy) {
+        curl_easy_setopt(easy, CURLOPT_CURLU, nullptr);
+        curl_easy_setopt(easy, CURLOPT_URL, ("file://" + file.string()).c_str());
+    }};
     CHECK(failure_of(redirected.send(request_to("https://127.0.0.1/"))).kind == failure::other);
     std::filesystem::remove(file);
 }
@@ -388,6 +390,39 @@ TEST_CASE("curl: a kept connection that ends before a response is replaced") {
     REQUIRE(server.requests().size() == 6);
     for (const http_request& arrived : server.requests())
         CHECK(arrived.body == request.body);
+}
+
+TEST_CASE("curl: any number of kept connections that end are replaced") {
+    loopback_service server;
+    curl_transport transport;
+    for (int i = 0; i < 10; ++i) { // libcurl gives up after five attempts with a handle
+        response_of(transport.send(request_to(server)));
+        response_of(transport.send(request_to(server)));
+        server.respond(only(ending::reset_before_response));
+        CHECK(response_of(transport.send(request_to(server))).status == 200);
+    }
+}
+
+TEST_CASE("curl: a folded first header is failure::other after any number of responses") {
+    loopback_service server;
+    curl_transport transport;
+    for (int responses = 0; responses < 4; ++responses) {
+        for (int i = 0; i < responses; ++i)
+            response_of(transport.send(request_to(server)));
+        server.respond(raw("HTTP/1.1 200 OK\r\n folded: x\r\nContent-Length: 2\r\n\r\nok"));
+        check_failure(transport.send(request_to(server)), failure::other, true);
+    }
+}
+
+TEST_CASE("curl: requests to several servers in turn go to the server of their URL") {
+    const loopback_service first, second;
+    curl_transport transport;
+    for (int i = 0; i < 3; ++i) {
+        response_of(transport.send(request_to(first)));
+        response_of(transport.send(request_to(second)));
+    }
+    CHECK(first.requests().size() == 3);
+    CHECK(second.requests().size() == 3);
 }
 
 #if LIBCURL_VERSION_NUM >= 0x075000
@@ -550,6 +585,20 @@ TEST_CASE("curl: the configure function is called for each request and overrides
     CHECK(calls == 2);
     REQUIRE(server.requests().size() == 2);
     CHECK(*find_header(server.requests()[1].headers, "User-Agent") == "configured/1");
+}
+
+TEST_CASE("curl: an option that the configure function sets once does not affect later requests") {
+    const loopback_service server;
+    int calls = 0;
+    curl_transport transport{[&](CURL* easy) {
+        if (++calls == 2)
+            curl_easy_setopt(easy, CURLOPT_USERAGENT, "configured/1");
+    }};
+    for (int i = 0; i < 3; ++i)
+        response_of(transport.send(request_to(server)));
+    REQUIRE(server.requests().size() == 3);
+    CHECK(find_header(server.requests()[1].headers, "User-Agent"));
+    CHECK_FALSE(find_header(server.requests()[2].headers, "User-Agent"));
 }
 
 TEST_CASE("curl: transports on several threads are independent") {
