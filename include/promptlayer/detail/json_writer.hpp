@@ -87,22 +87,27 @@ public:
         out_.clear();
     }
 
+    void put(char c) { put(std::string_view{&c, 1}); }
+
     void put(std::string_view json) {
         bytes += json.size();
         if (bytes <= max_bytes_)
             append(json);
     }
 
-    void put_text(std::string_view text, const text_scan& scanned) {
+    /// Writes a string in quotes, and scans it.
+    text_scan put_text(std::string_view text) {
+        const text_scan scanned = scan(text);
         bytes += scanned.json_bytes + 2;
         if (bytes > max_bytes_ || !scanned.valid_utf8)
-            return;
+            return scanned;
         append("\"");
         if (scanned.json_bytes == text.size())
             append(text);
         else
             append_escaped(text, scanned.json_bytes);
         append("\"");
+        return scanned;
     }
 
     void flush() {

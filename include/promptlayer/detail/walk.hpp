@@ -116,9 +116,12 @@ private:
 /// Counts the bytes of JSON.
 struct size_counter {
     std::size_t bytes = 0;
+    constexpr void put(char) noexcept { ++bytes; }
     constexpr void put(std::string_view json) noexcept { bytes += json.size(); }
-    constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
+    constexpr text_scan put_text(std::string_view text) noexcept {
+        const text_scan scanned = scan(text);
         bytes += scanned.json_bytes + 2;
+        return scanned;
     }
 };
 
@@ -140,18 +143,14 @@ constexpr void walk_variables(const field_info& field, const ModelT& model, std:
                               ReportT& report) {
     std::size_t count = 0;
     model.visit_variables(index, [&](std::string_view name, std::string_view text) {
-        const text_scan scanned_name = scan(name);
-        const text_scan scanned = scan(text);
         const location where{field.name(), &name};
-        check_utf8(scanned_name, where, rule::name_utf8, report);
-        check_utf8(scanned, where, rule::utf8, report);
-        out.put(count == 0 ? "{" : ",");
+        out.put(count == 0 ? '{' : ',');
         ++count;
-        out.put_text(name, scanned_name);
-        out.put(":");
-        out.put_text(text, scanned);
+        check_utf8(out.put_text(name), where, rule::name_utf8, report);
+        out.put(':');
+        check_utf8(out.put_text(text), where, rule::utf8, report);
     });
-    out.put("}");
+    out.put('}');
     if (field.has_unique_names || count < 2)
         return;
     name_array names{count};
@@ -183,7 +182,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         const member_value value = model.load(i);
         if (!value.is_given)
             continue;
-        out.put(given == 0 ? "{" : ",");
+        out.put(given == 0 ? '{' : ',');
         given |= std::uint64_t{1} << i;
         out.put(field.key);
         if (field.type == json_type::boolean) {
@@ -192,9 +191,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
             char buffer[20]{};
             out.put(decimal(value.integer, buffer));
         } else if (field.type == json_type::string) {
-            const text_scan scanned = scan(value.text);
-            check_text(field, scanned, report);
-            out.put_text(value.text, scanned);
+            check_text(field, out.put_text(value.text), report);
         } else {
             walk_variables(field, model, i, out, report);
         }
