@@ -29,55 +29,31 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-/// Writes JSON up to `max_bytes`, and counts all of it. Small pieces are gathered in a buffer on the stack.
+/// Writes JSON up to `max_bytes`, and counts all of it. Gathers it in a buffer on the stack.
 class json_writer {
     std::string& out_;
     std::size_t max_bytes_;
-    std::size_t size_ = 0; // of `buffer_`
-    char buffer_[1024];
+    std::size_t flushed_ = 0; // bytes that are no longer in `buffer_`
+    char buffer_[text_escaper::max_escaped_piece + 1024];
 
-    void append(std::string_view json) {
-        if (json.size() > sizeof buffer_ - size_) {
+    /// Returns the end of the buffer, where at least `size` bytes fit.
+    char* reserve(std::size_t size) {
+        if (size > sizeof buffer_ - (bytes - flushed_))
             flush();
-            if (json.size() > sizeof buffer_) {
-                out_.reserve(out_.size() + json.size() + sizeof buffer_); // often all that follows
-                out_.append(json);
-                return;
-            }
-        }
-        if (!json.empty()) // else it may be null
-            std::memcpy(buffer_ + size_, json.data(), json.size());
-        size_ += json.size();
+        return buffer_ + (bytes - flushed_);
     }
 
-    /// Appends text of which JSON needs `size` bytes.
-    void append_escaped(std::string_view text, std::size_t size) {
-        constexpr std::string_view hex = "0123456789abcdef", controls = "btn?fr";
-        const bool fits = size <= sizeof buffer_ - size_;
-        if (!fits)
-            flush();
-        const std::size_t start = out_.size();
-        if (!fits) {
-            out_.reserve(start + size + sizeof buffer_);
-            out_.resize(start + size);
-        }
-        char* out = fits ? buffer_ + size_ : out_.data() + start;
-        size_ += fits ? size : 0;
-        for (const char c : text) {
-            const std::size_t length = json_length(c);
-            if (length == 1) {
-                *out++ = c;
-                continue;
-            }
-            *out++ = '\\';
-            if (length == 2) {
-                const bool is_control = c >= '\b' && c <= '\r';
-                *out++ = is_control ? controls[static_cast<std::size_t>(c - '\b')] : c;
-                continue;
-            }
-            for (const char digit : {'u', '0', '0', hex[static_cast<unsigned char>(c) >> 4], hex[c & 15]})
-                *out++ = digit;
-        }
+    text_scan put_escaped(std::string_view text) {
+        put('"');
+        if (text.size() > sizeof buffer_ && bytes + text.size() < max_bytes_)
+            out_.reserve(bytes + text.size() + sizeof buffer_); // often all that follows
+        text_escaper escaper{text};
+        do {
+            char* const end = reserve(text_escaper::max_escaped_piece);
+            bytes += static_cast<std::size_t>(escaper.write_piece(end) - end);
+        } while (!escaper.is_finished());
+        put('"');
+        return escaper.scan();
     }
 
 public:
@@ -87,32 +63,39 @@ public:
         out_.clear();
     }
 
-    void put(char c) { put(std::string_view{&c, 1}); }
-
-    void put(std::string_view json) {
-        bytes += json.size();
-        if (bytes <= max_bytes_)
-            append(json);
+    void put(char c) {
+        *reserve(1) = c;
+        ++bytes;
     }
 
-    /// Writes a string in quotes, and scans it.
+    void put(std::string_view json) {
+        char* const end = reserve(json.size());
+        bytes += json.size();
+        if (json.size() <= sizeof buffer_) {
+            std::memcpy(end, json.data(), json.size());
+        } else {
+            flushed_ = bytes;
+            if (bytes <= max_bytes_)
+                out_.append(json);
+        }
+    }
+
+    /// Writes a string in quotes.
     text_scan put_text(std::string_view text) {
-        const text_scan scanned = scan(text);
-        bytes += scanned.json_bytes + 2;
-        if (bytes > max_bytes_ || !scanned.valid_utf8)
-            return scanned;
-        append("\"");
-        if (scanned.json_bytes == text.size())
-            append(text);
-        else
-            append_escaped(text, scanned.json_bytes);
-        append("\"");
-        return scanned;
+        if (text.size() > text_escaper::max_piece)
+            return put_escaped(text);
+        char* const end = reserve(text.size() + 2);
+        if (!copy_plain(text, end + 1))
+            return put_escaped(text);
+        end[0] = end[text.size() + 1] = '"';
+        bytes += text.size() + 2;
+        return {.code_points = text.size(), .json_bytes = text.size()};
     }
 
     void flush() {
-        out_.append(buffer_, size_);
-        size_ = 0;
+        if (bytes <= max_bytes_)
+            out_.append(buffer_, bytes - flushed_);
+        flushed_ = bytes;
     }
 };
 
