@@ -206,8 +206,18 @@ TEST_CASE("blocks are scanned and written as bytes are, for every sequence, posi
             }
         }
     }
-    for (std::size_t alignment = 0; alignment < 16; ++alignment)
-        CHECK(agrees(hundred_plain, alignment));
+}
+
+TEST_CASE("a sequence is checked wherever it stands in a long text, also if the text around it is plain") {
+    for (const std::string_view sequence : sequences) {
+        for (std::size_t before = 505; before <= 515; ++before) { // longer texts are written in pieces
+            const std::string text = std::string(before, 'x').append(sequence).append(600, 'y');
+            for (const std::size_t cut : {std::size_t{0}, std::size_t{1}, std::size_t{2}}) {
+                const bool agreed = agrees(std::string{text}.erase(before + sequence.size() - 1, cut));
+                CHECK_MESSAGE(agreed, before << ": " << expected_json(sequence).value_or("invalid"));
+            }
+        }
+    }
 }
 
 TEST_CASE("a text is scanned and written as bytes are, wherever it is cut") {
