@@ -315,12 +315,14 @@ extern "C" {
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
+#include <initializer_list>
 #include <iosfwd>
 #include <iterator>
 #include <limits>
@@ -339,7 +341,6 @@ extern "C" {
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
-#include <bit>
 #include <boost/json/basic_parser_impl.hpp>
 #include <boost/json/monotonic_resource.hpp>
 #include <boost/json/parser.hpp>
@@ -460,29 +461,37 @@ enum class failure {
 
 /// The rule that a `violation` breaks.
 enum class rule {
-    required,       ///< the member is missing
-    type,           ///< the value has another JSON type, or is a fraction in place of an integer
-    range,          ///< the integer does not fit in 64 bits signed
-    min_length,     ///< fewer code points than `limit`
-    max_length,     ///< more code points than `limit`
-    utf8,           ///< the value is not UTF-8; `actual` is the byte offset
-    name_utf8,      ///< the name of a variable is not UTF-8; `actual` is the byte offset
-    unique,         ///< a member or the name of a variable is given more than once
-    at_most_one_of, ///< `actual` members of a group are given, at most `limit` may be
-    unknown_member, ///< the schema has no such member
-    max_bytes,      ///< the body has `actual` bytes, at most `limit` are allowed
-    trailing_text,  ///< text follows the JSON value; `actual` is the byte offset
-    setting,        ///< a member of `config` cannot be used
-    service,        ///< reported by the service
-    omitted,        ///< stands for `actual` further violations
+    required,          ///< the member is missing
+    type,              ///< the value has another JSON type, or is a fraction in place of an integer
+    range,             ///< the integer does not fit in 64 bits signed
+    finite,            ///< the number is infinite, is not a number, or exceeds a double
+    minimum,           ///< the number is less than `limit`
+    maximum,           ///< the number is more than `limit`
+    exclusive_minimum, ///< the number is not more than `limit`
+    min_length,        ///< fewer code points than `limit`
+    max_length,        ///< more code points than `limit`
+    one_of,            ///< the text is not one of those that the schema lists
+    date_time,         ///< the text is not a date and time of RFC 3339
+    json_object,       ///< the text is not one JSON object; `actual` is the byte offset
+    max_depth,         ///< the JSON object nests deeper than `limit`; `actual` is the byte offset
+    utf8,              ///< the value is not UTF-8; `actual` is the byte offset
+    name_utf8,         ///< a name in a map is not UTF-8; `actual` is the byte offset
+    unique,            ///< a member or a name in a map is given more than once
+    at_most_one_of,    ///< `actual` members of a group are given, at most `limit` may be
+    unknown_member,    ///< the schema has no such member
+    max_bytes,         ///< the body has `actual` bytes, at most `limit` are allowed
+    trailing_text,     ///< text follows the JSON value; `actual` is the byte offset
+    setting,           ///< a member of `config` cannot be used
+    service,           ///< reported by the service
+    omitted,           ///< stands for `actual` further violations
 };
 
 /// One broken rule.
 struct violation {
-    std::string path{}; ///< `label`, `prompt_input_variables["user"]`; empty for the request as a whole
+    std::string path{}; ///< `label`, `tags[3]`, `metadata["user"]`; empty for the request as a whole
     promptlayer::rule rule = promptlayer::rule::service;
-    std::uint64_t limit = 0;  ///< the limit that the rule sets, if it sets one
-    std::uint64_t actual = 0; ///< the actual measure, in the unit of `limit`
+    std::int64_t limit = 0;   ///< the limit that the rule sets, if it sets one
+    std::uint64_t actual = 0; ///< the actual length, count or offset; 0 for a rule on a number
     std::string message{};    ///< the rule, its limit and the measure; never the value
 
     friend bool operator==(const violation&, const violation&) = default;
@@ -587,7 +596,7 @@ constexpr const char* message_for(failure kind) noexcept {
 
 /// Returns the text of a violation; empty for a rule if its text needs names of a schema
 /// (detail/violation_collector.hpp) or of the config (config.hpp).
-inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t actual) {
+inline std::string message_for(rule broken, std::int64_t limit, std::uint64_t actual) {
     const auto characters = [&] {
         return std::to_string(limit) + (limit == 1 ? " character" : " characters") + ", has " +
                std::to_string(actual);
@@ -595,8 +604,16 @@ inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t a
     switch (broken) {
     case rule::required: return "is required";
     case rule::range: return "must fit in 64 bits signed";
+    case rule::finite: return "must be finite as a double";
+    case rule::minimum: return "must be at least " + std::to_string(limit);
+    case rule::maximum: return "must be at most " + std::to_string(limit);
+    case rule::exclusive_minimum: return "must be more than " + std::to_string(limit);
     case rule::min_length: return "at least " + characters();
     case rule::max_length: return "at most " + characters();
+    case rule::date_time: return "must be a date and time such as 2024-01-15T10:30:00Z";
+    case rule::json_object: return "must be one JSON object, is not at byte " + std::to_string(actual);
+    case rule::max_depth:
+        return "nests deeper than " + std::to_string(limit) + " at byte " + std::to_string(actual);
     case rule::utf8: return "is not UTF-8 at byte " + std::to_string(actual);
     case rule::name_utf8: return "its name is not UTF-8 at byte " + std::to_string(actual);
     case rule::unique: return "is given more than once";
@@ -606,6 +623,7 @@ inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t a
     case rule::trailing_text: return "text after the JSON value, at byte " + std::to_string(actual);
     case rule::omitted: return "and " + std::to_string(actual) + " more";
     case rule::type:
+    case rule::one_of:
     case rule::at_most_one_of:
     case rule::setting:
     case rule::service: break;
@@ -899,6 +917,358 @@ PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_byt
 
 #endif
 
+#ifndef PROMPTLAYER_DETAIL_JSON_TEXT_HPP
+#define PROMPTLAYER_DETAIL_JSON_TEXT_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+enum class json_text_error { none, malformed, utf8, max_depth };
+
+/// The result of `check_json_object`.
+struct json_text_check {
+    json_text_error error = json_text_error::none; ///< `utf8` only within a string
+    std::size_t offset = 0;                        ///< of the error in bytes; without one, of the end
+};
+
+/// Returns the end of the run of ASCII at `p` that JSON writes without escapes.
+PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) noexcept;
+
+/// Reads JSON text from `p` on. A `take` function moves `p` past what it names and returns true; otherwise it
+/// returns false, and `p` is at the error.
+struct json_text_reader {
+    const char* p;
+    const char* const end;
+    json_text_error error = json_text_error::malformed; ///< if a `take` function returns false
+
+    constexpr explicit json_text_reader(std::string_view text) noexcept
+        : p(text.data()), end(text.data() + text.size()) {}
+
+    constexpr bool at(char first, char last) const noexcept { return p != end && *p >= first && *p <= last; }
+
+    constexpr bool take(std::string_view token) noexcept {
+        const bool is_next = std::string_view{p, static_cast<std::size_t>(end - p)}.starts_with(token);
+        p += is_next ? token.size() : 0;
+        return is_next;
+    }
+
+    constexpr bool take(char c) noexcept {
+        if (!at(c, c))
+            return false;
+        ++p;
+        return true;
+    }
+
+    constexpr void skip_space() noexcept {
+        while (p != end && (*p == ' ' || *p == '\n' || *p == '\r' || *p == '\t'))
+            ++p;
+    }
+
+    constexpr bool take_digits() noexcept {
+        const char* const first = p;
+        while (at('0', '9'))
+            ++p;
+        return p != first;
+    }
+
+    constexpr bool take_number() noexcept {
+        const char* const first = p;
+        take('-');
+        if ((!take('0') && !take_digits()) || (take('.') && !take_digits()))
+            return false;
+        // Boost.JSON rejects an exponent if 32 bits cannot hold it together with the digits that it shifts.
+        const std::int64_t max_exponent = 0x7FFFFFFF - (p - first - 1);
+        if (!take('e') && !take('E'))
+            return true;
+        if (!take('+'))
+            take('-');
+        const char* const digits = p;
+        for (std::int64_t exponent = 0; at('0', '9'); ++p) {
+            exponent = exponent * 10 + (*p - '0');
+            if (exponent > max_exponent)
+                return false;
+        }
+        return p != digits;
+    }
+
+    constexpr bool take_hex(unsigned& unit) noexcept {
+        unit = 0;
+        for (int i = 0; i < 4; ++i, ++p) {
+            constexpr std::string_view digits = "0123456789abcdef";
+            const std::size_t digit = p == end ? digits.npos : digits.find(ascii_lower(*p));
+            if (digit == digits.npos)
+                return false;
+            unit = unit << 4 | static_cast<unsigned>(digit);
+        }
+        return true;
+    }
+
+    /// Takes the rest of an escape, after its backslash. Surrogates must be pairs.
+    constexpr bool take_escape() noexcept {
+        unsigned unit = 0, low = 0;
+        if (take('u'))
+            return take_hex(unit) &&
+                   (unit < 0xD800 || unit > 0xDFFF ||
+                    (unit < 0xDC00 && take("\\u") && take_hex(low) && low >= 0xDC00 && low <= 0xDFFF));
+        return p != end && std::string_view{"\"\\/bfnrt"}.find(*p++) != std::string_view::npos;
+    }
+
+    constexpr bool take_string() noexcept {
+        if (!take('"'))
+            return false;
+        while (!take('"')) {
+            const char* const first = p;
+            if (p == end || static_cast<unsigned char>(*p) < 0x20)
+                return false;
+            if (take('\\')) {
+                if (!take_escape()) {
+                    p = first;
+                    return false;
+                }
+            } else if (const std::size_t length = sequence_length(p, end); length == 0) {
+                error = json_text_error::utf8;
+                return false;
+            } else {
+                p += length;
+                if (length == 1 && !std::is_constant_evaluated())
+                    p = skip_plain_ascii(p, end);
+            }
+        }
+        return true;
+    }
+
+    /// Takes the text before a member's value.
+    constexpr bool take_name(std::string_view& name) noexcept {
+        const char* const first = p;
+        if (!take_string())
+            return false;
+        name = {first + 1, static_cast<std::size_t>(p - first - 2)};
+        skip_space();
+        const bool is_name = take(':');
+        skip_space();
+        return is_name;
+    }
+
+    /// Calls itself for nested values, at most `max_depth` deep.
+    constexpr bool take_value(std::size_t max_depth) noexcept {
+        if (at('"', '"'))
+            return take_string();
+        if (at('-', '-') || at('0', '9'))
+            return take_number();
+        const bool is_object = at('{', '{');
+        if (!is_object && !at('[', '['))
+            return take("true") || take("false") || take("null");
+        if (max_depth == 0) {
+            error = json_text_error::max_depth;
+            return false;
+        }
+        const char close = is_object ? '}' : ']';
+        ++p;
+        skip_space();
+        if (take(close))
+            return true;
+        do {
+            skip_space();
+            std::string_view name;
+            if ((is_object && !take_name(name)) || !take_value(max_depth - 1))
+                return false;
+            skip_space();
+        } while (take(','));
+        return take(close);
+    }
+};
+
+/// Checks that `text` is one JSON object, with white space around it or none, whose objects and arrays nest
+/// at most `max_depth` deep (the object itself counts). Accepts what Boost.JSON's parser accepts: surrogates
+/// must be pairs, an exponent must fit 32 bits, names may repeat. Linear; no allocation; the stack grows by
+/// depth.
+constexpr json_text_check check_json_object(std::string_view text, std::size_t max_depth) noexcept {
+    json_text_reader reader{text};
+    reader.skip_space();
+    const bool is_object = reader.at('{', '{') && reader.take_value(max_depth);
+    if (is_object)
+        reader.skip_space();
+    return {is_object && reader.p == reader.end ? json_text_error::none : reader.error,
+            static_cast<std::size_t>(reader.p - text.data())};
+}
+
+/// Calls `visit(index, name, value)` for each member of an object that `check_json_object` or another parser
+/// accepted: its position from 0, its name as written between the quotes, and the text of its value without
+/// white space around it. The views refer to `object`.
+template <class VisitT>
+constexpr void for_each_json_member(std::string_view object, VisitT&& visit) {
+    json_text_reader reader{object};
+    reader.skip_space();
+    for (std::size_t index = 0; reader.take(index == 0 ? '{' : ','); ++index) {
+        reader.skip_space();
+        std::string_view name;
+        const bool is_member = reader.take_name(name);
+        const char* const value = reader.p;
+        if (!is_member || !reader.take_value(object.size()))
+            return;
+        visit(index, name, std::string_view{value, static_cast<std::size_t>(reader.p - value)});
+        reader.skip_space();
+    }
+}
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) noexcept {
+    while (end - p >= 8 && is_plain_ascii(p))
+        p += 8;
+    while (p != end && static_cast<unsigned char>(*p) < 0x80 && json_length(*p) == 1)
+        ++p;
+    return p;
+}
+
+#endif
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_NUMBER_HPP
+#define PROMPTLAYER_DETAIL_NUMBER_HPP
+
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// Returns false for infinities and NaN, also with `-ffast-math`. Takes a reference because Clang then
+/// assumes that no double is infinite or NaN that is passed or returned by value.
+constexpr bool is_finite(const double& value) noexcept {
+    constexpr std::uint64_t exponent_bits = 0x7FF0'0000'0000'0000;
+    return (std::bit_cast<std::uint64_t>(value) & exponent_bits) != exponent_bits;
+}
+
+/// The size of the longest text that `write_number` returns, such as `-2.2250738585072014e-308`.
+inline constexpr std::size_t max_number_size = 24;
+
+/// Writes the shortest JSON text that `read_number` reads as `value`, which is finite. Returns the text in
+/// `buffer`.
+PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
+
+/// Returns the double next to a number of JSON's grammar, whatever the locale: infinity if the number is too
+/// large, a denormal or 0 if it is tiny. Linear; no allocation.
+PROMPTLAYER_DECL double read_number(std::string_view number) noexcept;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept {
+    const char* const end = std::to_chars(buffer, buffer + max_number_size, value).ptr;
+    return {buffer, static_cast<std::size_t>(end - buffer)};
+}
+
+PROMPTLAYER_DECL double read_number(std::string_view number) noexcept {
+    // `text` becomes an integer with an exponent: without a point, `strtod` does not depend on the locale.
+    // `from_chars` is missing from libc++, and libstdc++'s rounds some numbers wrongly on x87.
+    constexpr std::int64_t limit = 1'000'000'000'000'000; // more than any text has digits
+    std::int64_t exponent = 0;
+    const std::size_t mantissa_size = std::min(number.find_first_of("eE"), number.size());
+    if (mantissa_size != number.size()) {
+        const char* first = number.data() + mantissa_size + 1;
+        first += *first == '+' ? 1 : 0;
+        if (std::from_chars(first, number.data() + number.size(), exponent).ec != std::errc{})
+            exponent = *first == '-' ? -limit : limit;
+        exponent = std::clamp(exponent, -limit, limit);
+    }
+
+    // The middle between two doubles has at most 768 significant digits. Digits that do not fit `text` only
+    // tell whether the number is above such a middle.
+    constexpr std::size_t max_size = 800;
+    char text[max_size + 8] = {'0'}; // and the exponent, with at most 6 characters, and a null character
+    std::size_t size = 1;
+    bool has_point = false;
+    for (const char c : number.substr(0, mantissa_size)) {
+        has_point = has_point || c == '.';
+        if (c == '.' || c == '-')
+            continue;
+        exponent -= has_point ? 1 : 0;
+        if (size == max_size) {
+            ++exponent;
+            if (c != '0')
+                text[max_size - 1] = '1';
+        } else if (size != 1 || c != '0') {
+            text[size++] = c;
+        }
+    }
+
+    // Keeps the exponent short: beyond 10 to the power of 400 every number is infinity, below -400 it is 0.
+    const auto digits = static_cast<std::int64_t>(size);
+    exponent = std::clamp<std::int64_t>(exponent + digits, -400, 400) - digits;
+    text[size] = 'e';
+    std::to_chars(text + size + 1, text + sizeof text - 1, exponent);
+    const double value = std::strtod(text, nullptr);
+    return number.starts_with('-') ? -value : value;
+}
+
+#endif
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_DATE_TIME_TEXT_HPP
+#define PROMPTLAYER_DETAIL_DATE_TIME_TEXT_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// Returns true if `text` has the form `form`: 0 stands for any digit, + for either sign, and letters for
+/// themselves in upper or lower case.
+constexpr bool has_form(std::string_view text, std::string_view form) noexcept {
+    if (text.size() != form.size())
+        return false;
+    for (std::size_t i = 0; i < form.size(); ++i) {
+        const char c = text[i], f = form[i];
+        if (f == '0'   ? c < '0' || c > '9'
+            : f == '+' ? c != '+' && c != '-'
+                       : c != f && (f < 'A' || f > 'Z' || c != f + ('a' - 'A')))
+            return false;
+    }
+    return true;
+}
+
+/// Returns true if `text` is a date-time of RFC 3339, as JSON Schema's format `date-time` has it. A second 60
+/// must be the last one of a day in UTC.
+constexpr bool is_date_time(std::string_view text) noexcept {
+    constexpr std::string_view form = "0000-00-00T00:00:00";
+    if (!has_form(text.substr(0, form.size()), form))
+        return false;
+    std::string_view offset = text.substr(form.size());
+    if (offset.starts_with('.')) {
+        const std::size_t fraction_end = offset.find_first_not_of("0123456789", 1);
+        if (fraction_end == 1 || fraction_end == offset.npos)
+            return false;
+        offset.remove_prefix(fraction_end);
+    }
+    const bool is_utc = has_form(offset, "Z");
+    if (!is_utc && !has_form(offset, "+00:00"))
+        return false;
+
+    const auto number = [](std::string_view from, std::size_t at) {
+        return (from[at] - '0') * 10 + from[at + 1] - '0';
+    };
+    const int century = number(text, 0), year = number(text, 2), month = number(text, 5),
+              day = number(text, 8);
+    const int hour = number(text, 11), minute = number(text, 14), second = number(text, 17);
+    const int offset_hour = is_utc ? 0 : number(offset, 1), offset_minute = is_utc ? 0 : number(offset, 4);
+    const bool is_leap_year = year % 4 == 0 && (year != 0 || century % 4 == 0);
+    const int days = month == 2 ? (is_leap_year ? 29 : 28) : 30 + (month + month / 8) % 2;
+    constexpr int day_minutes = 24 * 60;
+    const int shift = (offset_hour * 60 + offset_minute) * (offset.starts_with('-') ? 1 : -1);
+    const int utc_minute = (hour * 60 + minute + shift + day_minutes) % day_minutes;
+    return month >= 1 && month <= 12 && day >= 1 && day <= days && hour <= 23 && minute <= 59 &&
+           second <= (utc_minute == day_minutes - 1 ? 60 : 59) && offset_hour <= 23 && offset_minute <= 59;
+}
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
 #ifndef PROMPTLAYER_DETAIL_REDACTION_HPP
 #define PROMPTLAYER_DETAIL_REDACTION_HPP
 
@@ -1054,52 +1424,99 @@ PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key) 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// The type of a JSON value. A model has no member of type `null`, `number` or `array`.
+/// The type of a JSON value.
 enum class json_type { null, boolean, integer, number, string, array, object };
 
-/// The value of a member of a model.
+/// The kind of a member of a model.
+enum class member_kind {
+    boolean,
+    integer,
+    number,
+    string,      ///< also an enumeration, by the name that JSON has for it
+    strings,     ///< an array of strings
+    map,         ///< an object of strings
+    json_object, ///< an object as JSON text
+    any,         ///< any value, which is ignored
+};
+
+/// Returns the JSON type of a member; `any` has none.
+constexpr json_type json_type_of(member_kind kind) noexcept {
+    switch (kind) {
+    case member_kind::boolean: return json_type::boolean;
+    case member_kind::integer: return json_type::integer;
+    case member_kind::number: return json_type::number;
+    case member_kind::string: return json_type::string;
+    case member_kind::strings: return json_type::array;
+    case member_kind::map:
+    case member_kind::json_object: return json_type::object;
+    case member_kind::any: break;
+    }
+    return json_type::null;
+}
+
+/// The value of a member of a model. Of an array or map, only whether it is given.
 struct member_value {
-    bool is_given = false;    ///< false for an absent optional and an empty set of variables
+    bool is_given =
+        false; ///< false for an absent optional, and for an empty array or map that is not required
     std::int64_t integer = 0; ///< of an integer; 0 or 1 for a boolean
-    std::string_view text{};  ///< of a string
+    double number = 0;        ///< of a number
+    std::string_view text{};  ///< of a string, an enumeration or a JSON object
 };
 
-/// Receives the variables of a set, one by one.
-struct variable_visitor {
+/// Receives the entries of an array or map, one by one.
+struct entry_visitor {
     void* context;
-    void (*call)(void* context, std::string_view name, std::string_view text);
+    void (*call)(void* context, std::string_view name,
+                 std::string_view text); ///< `name` is empty in an array
 };
 
-/// A limit on the length of a string, in code points.
-struct length_rule {
-    promptlayer::rule rule; ///< `min_length` or `max_length`
-    std::size_t limit;
+/// A rule on the value of a member: a number or a string. The rules of an array are on its items, the rules
+/// of a map on its names.
+struct field_rule {
+    promptlayer::rule rule;
+    std::int64_t limit = 0;
+    std::span<const std::string_view> names{}; ///< of `rule::one_of`
 
-    constexpr bool accepts(std::size_t code_points) const noexcept {
-        return rule == promptlayer::rule::min_length ? code_points >= limit : code_points <= limit;
+    constexpr bool accepts_length(std::size_t code_points) const noexcept {
+        const auto length = static_cast<std::int64_t>(code_points);
+        return rule == promptlayer::rule::min_length   ? length >= limit
+               : rule == promptlayer::rule::max_length ? length <= limit
+                                                       : true;
+    }
+
+    constexpr bool lists(std::string_view text) const noexcept {
+        for (const std::string_view name : names) {
+            if (name == text)
+                return true;
+        }
+        return false;
     }
 };
 
 /// A member of a model as data. The functions access it in a model of unknown type, at run time; they are
-/// null if the member has another type. The last two are also null if the member refers to its text.
+/// null if the member has another kind. The last two are also null if the member refers to its text.
 struct field_info {
     std::string_view key; ///< as JSON writes it: `"label":`
-    json_type type = json_type::null;
+    member_kind kind = member_kind::any;
     bool is_required = false;
-    bool has_unique_names = false; ///< the type of a set of variables holds no name twice
-    std::span<const length_rule> rules{};
+    bool has_unique_names = false; ///< the type of a map holds no name twice
+    std::span<const field_rule> rules{};
     member_value (*load)(const void* model) = nullptr;
-    void (*visit_variables)(const void* model, variable_visitor visitor) = nullptr;
+    void (*visit_entries)(const void* model, entry_visitor visitor) = nullptr;
     void (*store)(void* model, const member_value& value) = nullptr;
-    bool (*insert_variable)(void* model, std::string_view name, std::string_view text) = nullptr;
+    bool (*insert)(void* model, std::string_view name, std::string_view text) = nullptr; ///< an entry
 
     constexpr std::string_view name() const noexcept { return key.substr(1, key.size() - 3); }
+    constexpr bool has_entries() const noexcept {
+        return kind == member_kind::strings || kind == member_kind::map;
+    }
 };
 
 /// A model as data: what its schema declares.
 struct model_info {
     std::span<const field_info> fields{};
     std::span<const std::uint64_t> groups{}; ///< each `at_most_one_of` as a set: bit N stands for field N
+    bool is_reply = false;                   ///< unknown members are ignored, null is read as absent
 };
 
 /// A model of any type, to be read.
@@ -1110,11 +1527,11 @@ struct model_reference {
     member_value load(std::size_t index) const { return info.fields[index].load(object); }
 
     template <class VisitT>
-    void visit_variables(std::size_t index, VisitT&& visit) const {
+    void visit_entries(std::size_t index, VisitT&& visit) const {
         const auto call = [](void* context, std::string_view name, std::string_view text) {
             (*static_cast<VisitT*>(context))(name, text);
         };
-        info.fields[index].visit_variables(object, {&visit, call});
+        info.fields[index].visit_entries(object, {&visit, call});
     }
 };
 
@@ -1143,10 +1560,26 @@ concept int64_convertible =
 template <class T>
 inline constexpr bool always_false = false;
 
-/// A type that a member of type `T` accepts: no null pointer for a string, no number for a bool.
+/// An arithmetic type of which each value is exact as a double.
+template <class T>
+concept exact_as_double = any_of<T, double, float> ||(int64_convertible<T> && sizeof(T) <= 4);
+
+/// A type that a member of type `T` accepts: no null pointer for a string, no number for a bool, no value
+/// that a double would round.
 template <class U, class T>
 concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
-                   (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>);
+                   (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>)&&(
+                       !std::same_as<T, double> || exact_as_double<std::remove_cvref_t<U>>);
+
+/// The type of an element of a range that a list in braces can initialize.
+template <class T>
+struct element_of {};
+
+template <class T>
+requires(!std::convertible_to<T, std::string_view> &&
+         std::constructible_from<T, std::initializer_list<typename T::value_type>>) struct element_of<T> {
+    using type = typename T::value_type;
+};
 
 } // namespace detail
 
@@ -1162,7 +1595,35 @@ public:
     constexpr operator std::int64_t() const noexcept { return value_; }
 };
 
-/// A member that must be given: a request without it does not compile. Converts to `T`.
+/// JSON text of one object, for a member that the service understands and this library does not. It is
+/// checked to be well-formed, and written as it is. Converts from text.
+template <class TextT>
+class basic_json_object {
+    TextT text_{"{}"};
+
+public:
+    using text_type = TextT;
+
+    constexpr basic_json_object() = default;
+    template <detail::value_of<TextT> U>
+    requires(!std::same_as<std::remove_cvref_t<U>, basic_json_object>) constexpr basic_json_object(U&& text)
+        : text_(std::forward<U>(text)) {}
+
+    constexpr const TextT& text() const noexcept { return text_; }
+
+    friend bool operator==(const basic_json_object&, const basic_json_object&) = default;
+};
+
+using json_object = basic_json_object<std::string>;
+using json_object_view = basic_json_object<std::string_view>;
+
+/// A member of a reply that must be there, with any value, null included. The value is not read.
+struct any_value {
+    friend bool operator==(const any_value&, const any_value&) = default;
+};
+
+/// A member that must be given: a request without it does not compile. Converts to `T`. A map or an array is
+/// sent also if it is empty.
 template <class T>
 class required {
     T value_;
@@ -1180,10 +1641,17 @@ public:
     template <detail::value_of<T> U>
     requires(!std::same_as<std::remove_cvref_t<U>, required>) constexpr required(U&& value)
         : value_(std::forward<U>(value)) {}
+    /// Takes the elements of a map or array in braces.
+    template <class RangeT = T>
+    constexpr required(std::initializer_list<typename detail::element_of<RangeT>::type> elements)
+        : value_(elements) {}
 
+    constexpr T& value() noexcept { return value_; }
     constexpr const T& value() const noexcept { return value_; }
     constexpr operator const T&() const noexcept { return value_; }
+    constexpr T& operator*() noexcept { return value_; }
     constexpr const T& operator*() const noexcept { return value_; }
+    constexpr T* operator->() noexcept { return &value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
     // Constexpr only if T can be compared in constant expressions. Some standard libraries cannot
@@ -1264,19 +1732,22 @@ template <class T>
 struct member_traits {
     using type = T;
     static constexpr bool optional = false;
-    static constexpr const T& get(const T& member) noexcept { return member; }
+    static constexpr bool required = false;
+    static constexpr auto& get(auto& member) noexcept { return member; }
     static constexpr T make_empty() { return T{}; }
 };
 
 template <class T>
-struct member_traits<required<T>> : member_traits<T> {
-    static constexpr required<T> make_empty() { return T{}; }
+struct member_traits<promptlayer::required<T>> : member_traits<T> {
+    static constexpr bool required = true;
+    static constexpr auto& get(auto& member) noexcept { return *member; }
+    static constexpr promptlayer::required<T> make_empty() { return T{}; }
 };
 
 template <class OptionalT>
 struct optional_traits : member_traits<typename OptionalT::value_type> {
     static constexpr bool optional = true;
-    static constexpr const auto& get(const OptionalT& member) noexcept { return *member; }
+    static constexpr auto& get(auto& member) noexcept { return *member; }
     static constexpr OptionalT make_empty() noexcept { return std::nullopt; }
 };
 
@@ -1304,6 +1775,15 @@ concept variables = requires(const T& range) {
     requires text_pair<std::remove_cvref_t<decltype(*std::begin(range))>>;
 };
 
+/// A range of strings that are stored in the range: a vector, an array, a span, ...
+template <class T>
+concept strings = requires(const T& range) {
+    requires std::forward_iterator<decltype(std::begin(range))>;
+    { std::begin(range) == std::end(range) } -> std::convertible_to<bool>;
+    requires std::is_lvalue_reference_v<decltype(*std::begin(range))>;
+    requires text<std::remove_cvref_t<decltype(*std::begin(range))>>;
+};
+
 /// A type of map that cannot hold the same characters twice as a name.
 template <class T>
 concept text_map = requires(const T& map, const typename T::key_type& name) {
@@ -1326,20 +1806,44 @@ concept text_owning_map = text_map<T> && owns_text<typename T::key_type> &&
     { map.emplace(text, text).second } -> std::convertible_to<bool>;
 };
 
+/// A type of sequence to which text can be appended.
 template <class T>
-consteval json_type json_type_of() {
+concept text_owning_list = owns_text<typename T::value_type> && requires(T& list, std::string_view text) {
+    list.emplace_back(text);
+};
+
+template <class T>
+inline constexpr bool is_json_object = false;
+template <class TextT>
+inline constexpr bool is_json_object<basic_json_object<TextT>> = true;
+
+template <class T>
+consteval member_kind kind_of() {
     if constexpr (std::same_as<T, bool>)
-        return json_type::boolean;
+        return member_kind::boolean;
     else if constexpr (std::same_as<T, integer>)
-        return json_type::integer;
-    else if constexpr (text<T>)
-        return json_type::string;
+        return member_kind::integer;
+    else if constexpr (std::same_as<T, double>)
+        return member_kind::number;
+    else if constexpr (std::same_as<T, any_value>)
+        return member_kind::any;
+    else if constexpr (is_json_object<T>)
+        return member_kind::json_object;
+    else if constexpr (text<T> || std::is_enum_v<T>)
+        return member_kind::string;
+    else if constexpr (strings<T>)
+        return member_kind::strings;
     else {
         static_assert(variables<T>,
-                      "promptlayer: a member of a model is a bool, an integer, a string, or a range of "
-                      "pairs of strings; put a member that may be absent into std::optional");
-        return json_type::object;
+                      "promptlayer: a member of a model is a bool, an integer, a double, a string, an "
+                      "enumeration, a json_object, a range of strings, or a range of pairs of strings; put a "
+                      "member that may be absent into std::optional");
+        return member_kind::map;
     }
+}
+
+constexpr bool is_numeric(member_kind kind) noexcept {
+    return kind == member_kind::integer || kind == member_kind::number;
 }
 
 template <class MemberPointerT>
@@ -1352,21 +1856,110 @@ struct member_of<MemberT ModelT::*> {
 
 } // namespace detail
 
+/// A number is at least `N`.
+template <std::int64_t N>
+struct minimum {
+    static constexpr detail::field_rule data{promptlayer::rule::minimum, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(detail::is_numeric(KindV), "promptlayer: minimum is a rule on integers and doubles");
+    }
+};
+
+/// A number is at most `N`.
+template <std::int64_t N>
+struct maximum {
+    static constexpr detail::field_rule data{promptlayer::rule::maximum, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(detail::is_numeric(KindV), "promptlayer: maximum is a rule on integers and doubles");
+    }
+};
+
+/// A number is more than `N`.
+template <std::int64_t N>
+struct exclusive_minimum {
+    static constexpr detail::field_rule data{promptlayer::rule::exclusive_minimum, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(detail::is_numeric(KindV),
+                      "promptlayer: exclusive_minimum is a rule on integers and doubles");
+    }
+};
+
 /// A string has at least `N` code points.
 template <std::size_t N>
 struct min_length {
-    static constexpr detail::length_rule data{promptlayer::rule::min_length, N};
+    static constexpr detail::field_rule data{promptlayer::rule::min_length, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::string, "promptlayer: min_length is a rule on strings");
+    }
 };
 
 /// A string has at most `N` code points.
 template <std::size_t N>
 struct max_length {
-    static constexpr detail::length_rule data{promptlayer::rule::max_length, N};
+    static constexpr detail::field_rule data{promptlayer::rule::max_length, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::string, "promptlayer: max_length is a rule on strings");
+    }
 };
 
-/// Declares a member of a model: its name in JSON, the member, the rules on its value. An optional and a set
-/// of variables may be absent; any other type is required in JSON. With `required<T>` the compiler checks
-/// that as well.
+/// A string is one of these. A member may also be an enumeration: the enumerator with value 0 has the first
+/// name, and so on.
+template <detail::fixed_string... NamesV>
+struct one_of {
+    static constexpr std::array<std::string_view, sizeof...(NamesV)> names{std::string_view{NamesV}...};
+    static constexpr detail::field_rule data{promptlayer::rule::one_of, 0, names};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::string,
+                      "promptlayer: one_of is a rule on strings and enumerations");
+        static_assert(((std::string_view{NamesV}.size() != 0 &&
+                        detail::scan(NamesV).json_bytes == std::string_view{NamesV}.size()) &&
+                       ...),
+                      "promptlayer: the names in one_of must not be empty or need escapes in JSON");
+    }
+};
+
+/// A string is a date and time of RFC 3339, such as `2024-01-15T10:30:00Z`. See `date_time`.
+struct date_time_format {
+    static constexpr detail::field_rule data{promptlayer::rule::date_time};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::string,
+                      "promptlayer: date_time_format is a rule on strings");
+    }
+};
+
+/// A rule on each item of an array of strings.
+template <class RuleT>
+struct items {
+    static constexpr detail::field_rule data = RuleT::data;
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::strings,
+                      "promptlayer: items is a rule on arrays of strings");
+        RuleT::template check_kind<detail::member_kind::string>();
+    }
+};
+
+/// A rule on each name in a map.
+template <class RuleT>
+struct property_names {
+    static constexpr detail::field_rule data = RuleT::data;
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::map, "promptlayer: property_names is a rule on maps");
+        RuleT::template check_kind<detail::member_kind::string>();
+    }
+};
+
+/// Declares a member of a model: its name in JSON, the member, the rules on its value. An optional, an array
+/// and a map may be absent; any other type is required in JSON. With `required<T>` the compiler checks that
+/// as well.
 template <detail::fixed_string NameV, auto MemberV, class... RulesT>
 struct field {
     using member_type = typename detail::member_of<decltype(MemberV)>::type;
@@ -1376,82 +1969,137 @@ struct field {
     static constexpr std::string_view name = NameV;
     static constexpr auto key = detail::json_key(NameV);
     static constexpr auto member = MemberV;
-    static constexpr detail::json_type type = detail::json_type_of<value_type>();
-    static constexpr std::array<detail::length_rule, sizeof...(RulesT)> rules{RulesT::data...};
+    static constexpr detail::member_kind kind = detail::kind_of<value_type>();
+    static constexpr bool has_entries =
+        kind == detail::member_kind::strings || kind == detail::member_kind::map;
+    static constexpr std::array<detail::field_rule, sizeof...(RulesT)> rules{RulesT::data...};
 
-    static_assert(sizeof...(RulesT) == 0 || type == detail::json_type::string,
-                  "promptlayer: min_length and max_length are rules on strings");
-    static_assert(type != detail::json_type::object || std::same_as<member_type, value_type>,
-                  "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
+    static_assert((RulesT::template check_kind<kind>(), ..., true));
+    static_assert(!has_entries || !member_traits::optional,
+                  "promptlayer: an array or map is a plain member of a model, absent when it is empty, or a "
+                  "required one");
     static_assert(detail::scan(NameV).json_bytes == name.size(),
                   "promptlayer: the name of a member must not need escapes in JSON");
 
-    /// Returns the value of the member. For a set of variables, returns only whether it is not empty.
+    /// Returns the names of an enumeration.
+    static constexpr std::span<const std::string_view> wire_names() noexcept {
+        for (const detail::field_rule& rule : rules) {
+            if (rule.rule == promptlayer::rule::one_of)
+                return rule.names;
+        }
+        return {};
+    }
+    static_assert(!std::is_enum_v<value_type> || !wire_names().empty(),
+                  "promptlayer: an enumeration needs one_of with its names in JSON");
+
+    /// Returns the value of the member. Of an array or map, returns only whether it is given. The text of an
+    /// enumerator without a name is empty.
     static constexpr detail::member_value load(const auto& model) noexcept {
         const member_type& stored = model.*MemberV;
-        if constexpr (type == detail::json_type::object) {
-            return {.is_given = !(std::begin(stored) == std::end(stored))};
+        if constexpr (kind == detail::member_kind::any) {
+            return {};
+        } else if constexpr (has_entries) {
+            const value_type& entries = member_traits::get(stored);
+            return {.is_given = member_traits::required || !(std::begin(entries) == std::end(entries))};
         } else {
             if constexpr (member_traits::optional) {
                 if (!stored.has_value())
                     return {};
             }
             const value_type& value = member_traits::get(stored);
-            if constexpr (type == detail::json_type::string)
+            if constexpr (std::is_enum_v<value_type>) {
+                const auto index = static_cast<std::size_t>(value);
+                return {.is_given = true, .text = index < wire_names().size() ? wire_names()[index] : ""};
+            } else if constexpr (kind == detail::member_kind::string)
                 return {.is_given = true, .text = value};
+            else if constexpr (kind == detail::member_kind::json_object)
+                return {.is_given = true, .text = value.text()};
+            else if constexpr (kind == detail::member_kind::number)
+                return {.is_given = true, .number = value};
             else
                 return {.is_given = true, .integer = value};
         }
     }
 
-    /// Calls `visit(name, text)` for each variable of the set.
+    /// Calls `visit(name, text)` for each entry of a map or array; an item of an array has no name.
     template <class VisitT>
-    static constexpr void visit_variables(const auto& model, VisitT&& visit) {
-        if constexpr (type == detail::json_type::object) {
-            for (const auto& variable : model.*MemberV)
-                visit(std::string_view{variable.first}, std::string_view{variable.second});
+    static constexpr void visit_entries(const auto& model, VisitT&& visit) {
+        if constexpr (kind == detail::member_kind::map) {
+            for (const auto& entry : member_traits::get(model.*MemberV))
+                visit(std::string_view{entry.first}, std::string_view{entry.second});
+        } else if constexpr (kind == detail::member_kind::strings) {
+            for (const auto& item : member_traits::get(model.*MemberV))
+                visit(std::string_view{}, std::string_view{item});
         }
     }
 
     /// True if a value from JSON can be stored in the member, which then owns its text.
     static constexpr bool is_owner = [] {
-        if constexpr (type == detail::json_type::object)
-            return detail::text_owning_map<member_type>;
-        else if constexpr (type == detail::json_type::string)
+        if constexpr (kind == detail::member_kind::map)
+            return detail::text_owning_map<value_type>;
+        else if constexpr (kind == detail::member_kind::strings)
+            return detail::text_owning_list<value_type>;
+        else if constexpr (kind == detail::member_kind::json_object)
+            return detail::owns_text<typename value_type::text_type>;
+        else if constexpr (kind == detail::member_kind::string && !std::is_enum_v<value_type>)
             return detail::owns_text<value_type> && std::is_assignable_v<member_type&, value_type>;
         else
             return std::is_assignable_v<member_type&, value_type>;
     }();
 
+    /// Stores a value from JSON. Ignores a text that names no enumerator.
+    static constexpr void store(auto& model, const detail::member_value& value) {
+        member_type& stored = model.*MemberV;
+        if constexpr (std::is_enum_v<value_type>) {
+            for (std::size_t i = 0; i < wire_names().size(); ++i) {
+                if (wire_names()[i] == value.text)
+                    stored = static_cast<value_type>(i);
+            }
+        } else if constexpr (kind == detail::member_kind::string)
+            stored = value_type{value.text};
+        else if constexpr (kind == detail::member_kind::json_object)
+            stored = value_type{typename value_type::text_type{value.text}};
+        else if constexpr (kind == detail::member_kind::boolean)
+            stored = value.integer != 0;
+        else if constexpr (kind == detail::member_kind::integer)
+            stored = integer{value.integer};
+        else if constexpr (kind == detail::member_kind::number)
+            stored = value.number;
+    }
+
+    /// Adds an entry to a map or array. Returns false if the map has the name already.
+    static constexpr bool insert(auto& model, std::string_view entry, std::string_view text) {
+        value_type& entries = member_traits::get(model.*MemberV);
+        if constexpr (kind == detail::member_kind::map)
+            return entries.emplace(entry, text).second;
+        else
+            return entries.emplace_back(text), true;
+    }
+
     /// Describes the member for code that does not depend on the type of the model.
     template <class ModelT>
     static constexpr detail::field_info info() {
         detail::field_info info{.key = {key.data(), key.size()},
-                                .type = type,
-                                .is_required = !member_traits::optional && type != detail::json_type::object,
+                                .kind = kind,
+                                .is_required =
+                                    !member_traits::optional && (!has_entries || member_traits::required),
                                 .has_unique_names = detail::unique_names<value_type>,
                                 .rules = rules};
         info.load = [](const void* model) { return load(*static_cast<const ModelT*>(model)); };
-        if constexpr (type == detail::json_type::object) {
-            info.visit_variables = [](const void* model, detail::variable_visitor visitor) {
-                visit_variables(*static_cast<const ModelT*>(model),
-                                [&](std::string_view variable, std::string_view text) {
-                                    visitor.call(visitor.context, variable, text);
-                                });
+        if constexpr (has_entries) {
+            info.visit_entries = [](const void* model, detail::entry_visitor visitor) {
+                visit_entries(*static_cast<const ModelT*>(model),
+                              [&](std::string_view entry, std::string_view text) {
+                                  visitor.call(visitor.context, entry, text);
+                              });
             };
             if constexpr (is_owner)
-                info.insert_variable = [](void* model, std::string_view variable, std::string_view text) {
-                    return (static_cast<ModelT*>(model)->*MemberV).emplace(variable, text).second;
+                info.insert = [](void* model, std::string_view entry, std::string_view text) {
+                    return insert(*static_cast<ModelT*>(model), entry, text);
                 };
         } else if constexpr (is_owner) {
             info.store = [](void* model, const detail::member_value& value) {
-                member_type& stored = static_cast<ModelT*>(model)->*MemberV;
-                if constexpr (type == detail::json_type::string)
-                    stored = value_type{value.text};
-                else if constexpr (type == detail::json_type::boolean)
-                    stored = value.integer != 0;
-                else
-                    stored = integer{value.integer};
+                store(*static_cast<ModelT*>(model), value);
             };
         }
         return info;
@@ -1479,6 +2127,7 @@ inline constexpr bool is_field = requires {
 /// its declaration as the member type `schema`. Validation, reading, writing and the JSON Schema follow it.
 template <class... ItemsT>
 struct schema {
+    static constexpr bool is_reply = false;
     static constexpr std::size_t size = (std::size_t{detail::is_field<ItemsT>} + ... + 0);
     static constexpr std::size_t group_count = sizeof...(ItemsT) - size;
 
@@ -1519,6 +2168,13 @@ struct schema {
         });
         return consistent;
     }
+};
+
+/// Declares the JSON of a reply. Unlike that of a request, it may have members that the schema does not name,
+/// and null for an optional, an array or a map.
+template <class... ItemsT>
+struct reply_schema : schema<ItemsT...> {
+    static constexpr bool is_reply = true;
 };
 
 namespace detail {
@@ -1563,7 +2219,8 @@ inline constexpr auto group_table = [] {
 }();
 
 template <class ModelT>
-inline constexpr model_info info_in_constant_expressions{field_table<ModelT>, group_table<ModelT>};
+inline constexpr model_info info_in_constant_expressions{field_table<ModelT>, group_table<ModelT>,
+                                                         schema_of<ModelT>::is_reply};
 
 /// Returns a model as data.
 template <class ModelT>
@@ -1606,10 +2263,17 @@ constexpr ModelT make_empty() {
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Where a rule is broken: in the whole request, in a member, or in one variable of a set.
+/// How deep objects and arrays may nest in a body. The body itself counts.
+inline constexpr std::size_t max_json_depth = 32;
+
+/// Where a rule is broken: in the whole request, in a member, or in one entry of a map or array.
 struct location {
+    static constexpr std::size_t no_index = static_cast<std::size_t>(-1);
+
     std::string_view member{};
-    const std::string_view* variable = nullptr; ///< its name
+    const std::string_view* name = nullptr; ///< of an entry of a map
+    std::size_t index = no_index;           ///< of an item of an array
+    bool is_name = false;                   ///< the rule is one on `name`
 };
 
 /// A model of known type, to be read in constant expressions.
@@ -1626,29 +2290,53 @@ struct typed_reference {
         return value;
     }
 
-    constexpr void visit_variables(std::size_t index, auto&& visit) const {
+    constexpr void visit_entries(std::size_t index, auto&& visit) const {
         schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t i) {
             if (i == index)
-                FieldT::visit_variables(object, visit);
+                FieldT::visit_entries(object, visit);
         });
     }
 };
 
-/// Reports a string that is not UTF-8.
+/// Checks that a string is UTF-8, and the rules on it.
 template <class ReportT>
-constexpr void check_utf8(const text_scan& scanned, const location& where, rule broken, ReportT& report) {
+constexpr void check_text(std::span<const field_rule> rules, std::string_view text, const text_scan& scanned,
+                          const location& where, ReportT& report) {
     if (!scanned.valid_utf8)
-        report.add(broken, where, 0, scanned.invalid_at);
+        return report.add(where.is_name ? rule::name_utf8 : rule::utf8, where, 0, scanned.invalid_at);
+    for (const field_rule& limit : rules) {
+        if (!limit.accepts_length(scanned.code_points))
+            report.add(limit.rule, where, limit.limit, scanned.code_points);
+        else if (limit.rule == rule::one_of && !limit.lists(text))
+            report.add_one_of(where, limit.names);
+        else if (limit.rule == rule::date_time && !is_date_time(text))
+            report.add(rule::date_time, where, 0, 0);
+    }
 }
 
-/// Checks the rules on the string of one field.
-template <class ReportT>
-constexpr void check_text(const field_info& field, const text_scan& scanned, ReportT& report) {
-    check_utf8(scanned, {field.name()}, rule::utf8, report);
-    for (const length_rule& length : field.rules) {
-        if (scanned.valid_utf8 && !length.accepts(scanned.code_points))
-            report.add(length.rule, {field.name()}, length.limit, scanned.code_points);
+/// Checks the rules on an integer or a finite double.
+template <class NumberT, class ReportT>
+constexpr void check_number(const field_info& field, NumberT value, ReportT& report) {
+    for (const field_rule& rule : field.rules) {
+        const auto limit = static_cast<NumberT>(rule.limit);
+        const bool is_accepted = rule.rule == rule::minimum   ? value >= limit
+                                 : rule.rule == rule::maximum ? value <= limit
+                                                              : value > limit;
+        if (!is_accepted)
+            report.add(rule.rule, {field.name()}, rule.limit, 0);
     }
+}
+
+/// Checks that `text` is one JSON object that may be a member of a body.
+template <class ReportT>
+constexpr void check_object(const field_info& field, std::string_view text, ReportT& report) {
+    constexpr std::size_t max_depth = max_json_depth - 1;
+    const json_text_check checked = check_json_object(text, max_depth);
+    if (checked.error == json_text_error::max_depth)
+        report.add(rule::max_depth, {field.name()}, max_depth, checked.offset);
+    else if (checked.error != json_text_error::none)
+        report.add(checked.error == json_text_error::utf8 ? rule::utf8 : rule::json_object, {field.name()}, 0,
+                   checked.offset);
 }
 
 /// Names in an array that works in constant expressions, unlike `std::vector` in some standard libraries.
@@ -1724,31 +2412,52 @@ constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexc
     return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
 }
 
-/// Walks a set of variables. Reports violations to `report` and writes JSON to `out`.
+/// Walks a map or an array. Reports violations to `report` and writes JSON to `out`.
 template <class ModelT, class OutputT, class ReportT>
-constexpr void walk_variables(const field_info& field, const ModelT& model, std::size_t index, OutputT& out,
-                              ReportT& report) {
+constexpr void walk_entries(const field_info& field, const ModelT& model, std::size_t index, OutputT& out,
+                            ReportT& report) {
+    const bool is_map = field.kind == member_kind::map;
     std::size_t count = 0;
-    model.visit_variables(index, [&](std::string_view name, std::string_view text) {
-        const text_scan scanned_name = scan(name);
-        const text_scan scanned = scan(text);
-        const location where{field.name(), &name};
-        check_utf8(scanned_name, where, rule::name_utf8, report);
-        check_utf8(scanned, where, rule::utf8, report);
-        out.put(count == 0 ? "{" : ",");
+    out.put(is_map ? "{" : "[");
+    model.visit_entries(index, [&](std::string_view name, std::string_view text) {
+        if (count != 0)
+            out.put(",");
+        location where{field.name()};
+        if (is_map) {
+            const text_scan scanned_name = scan(name);
+            where.name = &name;
+            where.is_name = true;
+            check_text(field.rules, name, scanned_name, where, report);
+            where.is_name = false;
+            out.put_text(name, scanned_name);
+            out.put(":");
+        } else {
+            where.index = count;
+        }
         ++count;
-        out.put_text(name, scanned_name);
-        out.put(":");
+        const text_scan scanned = scan(text);
+        check_text(is_map ? std::span<const field_rule>{} : field.rules, text, scanned, where, report);
         out.put_text(text, scanned);
     });
-    out.put("}");
-    if (field.has_unique_names || count < 2)
+    out.put(is_map ? "}" : "]");
+    if (!is_map || field.has_unique_names || count < 2)
         return;
     name_array names{count};
-    model.visit_variables(index, [&](std::string_view name, std::string_view) { names.push_back(name); });
+    model.visit_entries(index, [&](std::string_view name, std::string_view) { names.push_back(name); });
     names.for_each_repeat([&](const std::string_view& name) {
         report.add(rule::unique, {field.name(), &name}, 0, 0);
     });
+}
+
+/// Writes a finite double. In a constant expression, where nothing is written, it counts as long as the
+/// longest.
+template <class OutputT>
+constexpr void put_number(double value, OutputT& out) {
+    char buffer[max_number_size]{};
+    if (std::is_constant_evaluated())
+        out.put({buffer, sizeof buffer});
+    else
+        out.put(write_number(value, buffer));
 }
 
 /// Checks the rules across members; bit N of `given` says that field N is given.
@@ -1776,23 +2485,41 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         out.put(given == 0 ? "{" : ",");
         given |= std::uint64_t{1} << i;
         out.put(field.key);
-        if (field.type == json_type::boolean) {
-            out.put(value.integer != 0 ? "true" : "false");
-        } else if (field.type == json_type::integer) {
+        switch (field.kind) {
+        case member_kind::boolean: out.put(value.integer != 0 ? "true" : "false"); break;
+        case member_kind::integer: {
             char buffer[20]{};
             out.put(decimal(value.integer, buffer));
-        } else if (field.type == json_type::string) {
+            check_number(field, value.integer, report);
+            break;
+        }
+        case member_kind::number:
+            if (!is_finite(value.number)) {
+                report.add(rule::finite, {field.name()}, 0, 0);
+                break;
+            }
+            put_number(value.number, out);
+            check_number(field, value.number, report);
+            break;
+        case member_kind::string: {
             const text_scan scanned = scan(value.text);
-            check_text(field, scanned, report);
+            check_text(field.rules, value.text, scanned, {field.name()}, report);
             out.put_text(value.text, scanned);
-        } else {
-            walk_variables(field, model, i, out, report);
+            break;
+        }
+        case member_kind::json_object:
+            check_object(field, value.text, report);
+            out.put(value.text);
+            break;
+        case member_kind::strings:
+        case member_kind::map: walk_entries(field, model, i, out, report); break;
+        case member_kind::any: break; // is never given
         }
     }
     out.put(given == 0 ? "{}" : "}");
     check_groups(info, given, report);
     if (out.bytes > max_bytes)
-        report.add(rule::max_bytes, {}, max_bytes, out.bytes);
+        report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), out.bytes);
 }
 
 } // namespace detail
@@ -1830,17 +2557,25 @@ struct violation_collector {
     /// part of the key is left, and at the end, because escapes may form the key.
     std::string path_of(const location& where) const {
         std::string path{where.member};
-        if (where.variable)
-            path.append("[\"")
-                .append(json_escape(redact(std::string{*where.variable}, api_key)))
-                .append("\"]");
+        if (where.name)
+            path.append("[\"").append(json_escape(redact(std::string{*where.name}, api_key))).append("\"]");
+        else if (where.index != location::no_index)
+            path.append("[").append(std::to_string(where.index)).append("]");
         return redact(std::move(path), api_key);
     }
 
-    void add(rule broken, const location& where, std::uint64_t limit, std::uint64_t actual) {
+    void add(rule broken, const location& where, std::int64_t limit, std::uint64_t actual) {
         list.add([&] {
-            return violation{path_of(where), broken, limit, actual, message_for(broken, limit, actual)};
+            return violation{path_of(where), broken, limit, actual,
+                             (where.is_name && broken != rule::name_utf8 ? "its name: " : "") + message_for(broken, limit, actual)};
         });
+    }
+
+    void add_one_of(const location& where, std::span<const std::string_view> names) {
+        std::string message = "must be one of ";
+        for (std::size_t i = 0; i < names.size(); ++i)
+            message.append(i == 0 ? "" : ", ").append(names[i]);
+        list.add([&] { return violation{path_of(where), rule::one_of, 0, 0, std::move(message)}; });
     }
 
     void add_type(const location& where, json_type expected, const char* actual) {
@@ -1887,7 +2622,8 @@ PROMPTLAYER_DECL bool is_valid_at_run_time(model_reference model, std::size_t ma
 /// A report for `is_valid`.
 struct violation_flag {
     bool is_set = false;
-    constexpr void add(rule, const location&, std::uint64_t, std::uint64_t) noexcept { is_set = true; }
+    constexpr void add(rule, const location&, std::int64_t, std::uint64_t) noexcept { is_set = true; }
+    constexpr void add_one_of(const location&, std::span<const std::string_view>) noexcept { is_set = true; }
     constexpr void add_group(const model_info&, std::uint64_t, std::uint64_t) noexcept { is_set = true; }
 };
 
@@ -1896,6 +2632,20 @@ template <auto MemberV>
 void too_few_characters() {}
 template <auto MemberV>
 void too_many_characters() {}
+template <auto MemberV>
+void less_than_minimum() {}
+template <auto MemberV>
+void more_than_maximum() {}
+template <auto MemberV>
+void not_finite() {}
+template <auto MemberV>
+void none_of_its_values() {}
+template <auto MemberV>
+void no_date_time() {}
+template <auto MemberV>
+void no_json_object() {}
+template <auto MemberV>
+void json_object_too_deep() {}
 template <auto MemberV>
 void not_utf8() {}
 template <auto MemberV>
@@ -1909,13 +2659,31 @@ inline void body_too_large() {}
 /// A report for `require_valid`: the first violation ends the constant expression.
 template <class ModelT>
 struct compile_time_report {
-    constexpr void add(rule broken, const location& where, std::uint64_t, std::uint64_t) const {
+    constexpr void add_one_of(const location& where, std::span<const std::string_view>) const {
+        add(rule::one_of, where, 0, 0);
+    }
+
+    constexpr void add(rule broken, const location& where, std::int64_t, std::uint64_t) const {
         if (broken == rule::max_bytes)
             body_too_large();
         schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
             constexpr auto member = FieldT::member;
             if (FieldT::name != where.member)
                 return;
+            if (broken == rule::minimum || broken == rule::exclusive_minimum)
+                less_than_minimum<member>();
+            if (broken == rule::maximum)
+                more_than_maximum<member>();
+            if (broken == rule::finite)
+                not_finite<member>();
+            if (broken == rule::one_of)
+                none_of_its_values<member>();
+            if (broken == rule::date_time)
+                no_date_time<member>();
+            if (broken == rule::json_object)
+                no_json_object<member>();
+            if (broken == rule::max_depth)
+                json_object_too_deep<member>();
             if (broken == rule::min_length)
                 too_few_characters<member>();
             if (broken == rule::max_length)
@@ -1949,7 +2717,8 @@ template <class RequestT>
     return detail::validate_any(detail::refer_to(request), max_request_bytes);
 }
 
-/// Returns true if `validate` returns nothing; works in constant expressions.
+/// Returns true if `validate` returns nothing; works in constant expressions, where each double counts as
+/// long as the longest.
 template <class RequestT>
 [[nodiscard]] constexpr bool is_valid(const RequestT& request,
                                       std::size_t max_request_bytes = default_max_request_bytes) {
@@ -2132,8 +2901,6 @@ std::optional<error> read_json(std::string_view text, const model_info& info, vo
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-inline constexpr std::size_t max_json_depth = 32;
-
 inline error malformed_json(std::size_t offset, std::string_view reason) {
     error malformed{.code = errc::malformed_json};
     malformed.message.append(message_for(malformed.code)).append(": ").append(reason).append(" at byte ");
@@ -2187,12 +2954,16 @@ class model_reader {
     std::size_t depth_ = 0;             // of the value being read
     bool is_object_ = false;            // the outermost value
     const field_info* field_ = nullptr; // the member being read; null if its value is ignored
-    bool in_variables_ = false;         // within the object of `field_`
-    std::string name_{};                // of the variable being read
+    bool in_entries_ = false;           // within the map or array of `field_`
+    std::size_t entry_count_ = 0;       // of `field_`
+    std::string name_{};                // of the entry being read
     std::string buffer_{};              // parts of a string or number
+    std::size_t member_count_ = 0;      // of the outermost value
+    std::vector<std::pair<std::size_t, const field_info*>> json_members_{}; // by position in the text
 
     void on_member(std::string_view name) {
         field_ = nullptr;
+        ++member_count_;
         for (std::size_t i = 0; i < info_.fields.size(); ++i) {
             const field_info& field = info_.fields[i];
             if (field.name() != name)
@@ -2203,43 +2974,75 @@ class model_reader {
             field_ = &field;
             return;
         }
+        if (info_.is_reply)
+            return;
         report_.list.add([&] {
             return violation{name.empty() ? "[\"\"]" : json_escape(name), rule::unknown_member, 0, 0,
                              message_for(rule::unknown_member, 0, 0)};
         });
     }
 
-    void on_number(std::string_view digits) {
+    void on_integer(std::string_view digits) {
         const integer_reading reading = read_integer(digits);
-        if (reading.is_integral && reading.fits)
-            field_->store(model_, {.is_given = true, .integer = reading.value});
-        else if (reading.is_integral)
-            report_.add(rule::range, {field_->name()}, 0, 0);
-        else
-            report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
+        if (!reading.is_integral)
+            return report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
+        if (!reading.fits)
+            return report_.add(rule::range, {field_->name()}, 0, 0);
+        check_number(*field_, reading.value, report_);
+        field_->store(model_, {.is_given = true, .integer = reading.value});
+    }
+
+    void on_double(std::string_view digits) {
+        const double value = read_number(digits);
+        if (!is_finite(value))
+            return report_.add(rule::finite, {field_->name()}, 0, 0);
+        check_number(*field_, value, report_);
+        field_->store(model_, {.is_given = true, .number = value});
     }
 
     void on_member_value(json_type type, std::string_view text) {
-        if (type == json_type::number && field_->type == json_type::integer)
-            return on_number(text);
-        if (type != field_->type)
-            return report_.add_type({field_->name()}, field_->type, type_name(type));
-        if (type == json_type::object) {
-            in_variables_ = true;
+        const member_kind kind = field_->kind;
+        if (kind == member_kind::any || (type == json_type::null && info_.is_reply && !field_->is_required))
             return;
+        if (type == json_type::number && kind == member_kind::integer)
+            return on_integer(text);
+        if (type != json_type_of(kind))
+            return report_.add_type({field_->name()}, json_type_of(kind), type_name(type));
+        switch (kind) {
+        case member_kind::number: return on_double(text);
+        case member_kind::string:
+            check_text(field_->rules, text, scan(text), {field_->name()}, report_);
+            break;
+        case member_kind::strings:
+        case member_kind::map:
+            in_entries_ = true;
+            entry_count_ = 0;
+            return;
+        case member_kind::json_object: return json_members_.emplace_back(member_count_ - 1, field_), void();
+        case member_kind::boolean:
+        case member_kind::integer:
+        case member_kind::any: break;
         }
-        if (type == json_type::string)
-            check_text(*field_, scan(text), report_);
         field_->store(model_, {.is_given = true, .integer = text.empty() ? 0 : 1, .text = text});
     }
 
-    void on_variable(json_type type, std::string_view text) {
+    void on_entry(json_type type, std::string_view text) {
+        location where{field_->name()};
         const std::string_view name = name_;
-        const location where{field_->name(), &name};
-        if (!field_->insert_variable(model_, name, text))
+        if (field_->kind == member_kind::map) {
+            where.name = &name;
+            where.is_name = true;
+            check_text(field_->rules, name, scan(name), where, report_);
+            where.is_name = false;
+        } else {
+            where.index = entry_count_++;
+        }
+        if (!field_->insert(model_, name, text))
             report_.add(rule::unique, where, 0, 0);
         if (type != json_type::string)
             report_.add_type(where, json_type::string, type_name(type));
+        else if (field_->kind == member_kind::strings)
+            check_text(field_->rules, text, scan(text), where, report_);
     }
 
     /// A boolean that is true comes with a text that is not empty.
@@ -2250,8 +3053,8 @@ class model_reader {
                 report_.add_type({}, json_type::object, type_name(type));
         } else if (depth_ == 1 && is_object_ && field_) {
             on_member_value(type, text);
-        } else if (depth_ == 2 && in_variables_) {
-            on_variable(type, text);
+        } else if (depth_ == 2 && in_entries_) {
+            on_entry(type, text);
         }
         return true;
     }
@@ -2279,7 +3082,7 @@ class model_reader {
 
     bool end() noexcept {
         if (--depth_ == 1)
-            in_variables_ = false;
+            in_entries_ = false;
         return true;
     }
 
@@ -2288,9 +3091,9 @@ public:
     model_reader(const model_reader&) = delete;
     model_reader& operator=(const model_reader&) = delete;
 
-    /// Returns every violation, after `end` bytes of `size` were read.
-    std::vector<violation> finish(std::size_t end, std::size_t size) && {
-        if (end != size)
+    /// Returns every violation, after `end` bytes of `text` were read.
+    std::vector<violation> finish(std::string_view text, std::size_t end) && {
+        if (end != text.size())
             report_.add(rule::trailing_text, {}, 0, end);
         if (is_object_) {
             for (std::size_t i = 0; i < info_.fields.size(); ++i) {
@@ -2298,6 +3101,13 @@ public:
                     report_.add(rule::required, {info_.fields[i].name()}, 0, 0);
             }
             check_groups(info_, given_, report_);
+        }
+        if (!json_members_.empty()) {
+            auto next = json_members_.begin();
+            for_each_json_member(text, [&](std::size_t index, std::string_view, std::string_view value) {
+                if (next != json_members_.end() && next->first == index)
+                    (next++)->second->store(model_, {.is_given = true, .text = value});
+            });
         }
         return std::move(report_.list).take();
     }
@@ -2322,7 +3132,7 @@ public:
         append(text);
         if (depth_ == 1 && is_object_)
             on_member(buffer_);
-        else if (depth_ == 2 && in_variables_)
+        else if (depth_ == 2 && in_entries_)
             name_.swap(buffer_);
         buffer_.clear();
         return true;
@@ -2348,7 +3158,7 @@ std::optional<error> read_json(std::string_view text, const model_info& info, vo
     const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
     if (failed)
         return malformed_json(end, failed.message());
-    auto violations = std::move(parser.handler()).finish(end, text.size());
+    auto violations = std::move(parser.handler()).finish(text, end);
     if (violations.empty())
         return std::nullopt;
     return invalid(errc::invalid_request, std::move(violations));
@@ -2381,9 +3191,11 @@ PROMPTLAYER_DECL error text_too_large(std::size_t max_bytes, std::size_t bytes);
 template <class ModelT>
 consteval bool is_readable() {
     schema_of<ModelT>::for_each_field([]<class FieldT>(FieldT, std::size_t) {
-        static_assert(FieldT::type == json_type::object || FieldT::is_owner,
+        static_assert(FieldT::has_entries || FieldT::is_owner,
                       "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
-        static_assert(FieldT::type != json_type::object ||
+        static_assert(FieldT::kind != member_kind::strings || FieldT::is_owner,
+                      "promptlayer: from_json needs a model that keeps an array in a vector of strings");
+        static_assert(FieldT::kind != member_kind::map ||
                           (FieldT::is_owner && unique_names<typename FieldT::value_type>),
                       "promptlayer: from_json needs a model that keeps variables in a map of strings");
     });
@@ -2427,7 +3239,7 @@ namespace detail {
 
 PROMPTLAYER_DECL error text_too_large(std::size_t max_bytes, std::size_t bytes) {
     violation_collector report;
-    report.add(rule::max_bytes, {}, max_bytes, bytes);
+    report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), bytes);
     return invalid(errc::invalid_request, std::move(report.list).take());
 }
 
@@ -2466,22 +3278,46 @@ inline void append_item(std::string& list, const std::string& item) {
     list.append(list.empty() ? "" : ",").append(item);
 }
 
+/// Returns the type of a member and, after a comma each, the rules on it.
 inline std::string json_schema_of_field(const field_info& field) {
-    std::string text = field.type == json_type::boolean   ? R"("type":"boolean")"
-                       : field.type == json_type::integer ? R"("type":"integer")"
-                       : field.type == json_type::string
-                           ? R"("type":"string")"
-                           : R"("type":"object","additionalProperties":{"type":"string"})";
-    for (const length_rule& length : field.rules)
-        append_item(text, (length.rule == rule::min_length ? R"("minLength":)" : R"("maxLength":)") +
-                              std::to_string(length.limit));
-    return std::string{field.key} + "{" + text + "}";
+    std::string rules;
+    for (const field_rule& rule : field.rules) {
+        if (rule.rule == rule::one_of) {
+            std::string names;
+            for (const std::string_view name : rule.names)
+                append_item(names, quoted(name));
+            rules += R"(,"enum":[)" + names + "]";
+        } else if (rule.rule == rule::date_time) {
+            rules += R"(,"format":"date-time")";
+        } else {
+            const char* const keyword = rule.rule == rule::minimum             ? "minimum"
+                                        : rule.rule == rule::maximum           ? "maximum"
+                                        : rule.rule == rule::exclusive_minimum ? "exclusiveMinimum"
+                                        : rule.rule == rule::min_length        ? "minLength"
+                                                                               : "maxLength";
+            rules += "," + quoted(keyword) + ":" + std::to_string(rule.limit);
+        }
+    }
+    switch (field.kind) {
+    case member_kind::boolean: return R"({"type":"boolean"})";
+    case member_kind::integer: return R"({"type":"integer")" + rules + "}";
+    case member_kind::number: return R"({"type":"number")" + rules + "}";
+    case member_kind::string: return R"({"type":"string")" + rules + "}";
+    case member_kind::strings: return R"({"type":"array","items":{"type":"string")" + rules + "}}";
+    case member_kind::map:
+        if (!rules.empty())
+            rules = R"(,"propertyNames":{)" + rules.substr(1) + "}";
+        return R"({"type":"object","additionalProperties":{"type":"string"})" + rules + "}";
+    case member_kind::json_object: return R"({"type":"object"})";
+    case member_kind::any: break;
+    }
+    return "{}";
 }
 
 PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
     std::string properties, required;
     for (const field_info& field : info.fields) {
-        append_item(properties, json_schema_of_field(field));
+        append_item(properties, std::string{field.key} + json_schema_of_field(field));
         if (field.is_required)
             append_item(required, quoted(field.name()));
     }
@@ -2517,19 +3353,46 @@ PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
 
 #endif
 
-#ifndef PROMPTLAYER_TRACK_PROMPT_HPP
-#define PROMPTLAYER_TRACK_PROMPT_HPP
+#ifndef PROMPTLAYER_TRACK_RESPONSE_HPP
+#define PROMPTLAYER_TRACK_RESPONSE_HPP
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
-/// The reply of `POST /rest/track-prompt`. `decode` returns it only if `success` is true.
+/// The reply of `track_prompt`, `track_score`, `track_metadata` and `track_group`. `decode` returns it only
+/// if `success` is true.
 struct track_response {
     bool success = false;
     std::string message{}; ///< the text of the service, UTF-8, with spaces for control characters
 
-    using schema = promptlayer::schema<field<"success", &track_response::success>,
-                                       field<"message", &track_response::message>>;
+    using schema = reply_schema<field<"success", &track_response::success>, //
+                                field<"message", &track_response::message>>;
+
+    friend bool operator==(const track_response&, const track_response&) = default;
 };
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+namespace detail {
+
+// In the source file only, to keep the tables out of all others.
+#if defined(PROMPTLAYER_DEFINITIONS)
+template const model_info& info<track_response>() noexcept;
+#else
+extern template const model_info& info<track_response>() noexcept;
+#endif
+
+} // namespace detail
+
+#endif
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_TRACK_PROMPT_HPP
+#define PROMPTLAYER_TRACK_PROMPT_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
 
 /// The body of `POST /rest/track-prompt`: links a prompt template to a request that was logged before. All
 /// text is UTF-8; lengths are in code points.
@@ -2604,16 +3467,355 @@ namespace detail {
 
 // In the source file only, to keep the tables out of all others.
 #if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_response>() noexcept;
 template const model_info& info<track_prompt>() noexcept;
 template const model_info& info<track_prompt_view>() noexcept;
 #else
-extern template const model_info& info<track_response>() noexcept;
 extern template const model_info& info<track_prompt>() noexcept;
 extern template const model_info& info<track_prompt_view>() noexcept;
 #endif
 
 } // namespace detail
+
+#endif
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_TRACK_SCORE_HPP
+#define PROMPTLAYER_TRACK_SCORE_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+/// The body of `POST /rest/track-score`: gives a score to a request that was logged before.
+template <class TextT>
+struct basic_track_score {
+    required<integer> request_id; ///< the unique identifier of the request
+    required<integer> score;      ///< 0 to 100
+    optional<TextT> name{}; ///< the name of the score, UTF-8; the service takes "default" if it is absent
+
+    static constexpr std::string_view path = "/rest/track-score";
+    using reply = track_response;
+    using schema = promptlayer::schema<field<"request_id", &basic_track_score::request_id>,
+                                       field<"score", &basic_track_score::score, minimum<0>, maximum<100>>,
+                                       field<"name", &basic_track_score::name>>;
+
+    friend bool operator==(const basic_track_score&, const basic_track_score&) = default;
+};
+
+using track_score = basic_track_score<std::string>;           ///< owns its strings
+using track_score_view = basic_track_score<std::string_view>; ///< refers to strings, which must outlive it
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+namespace detail {
+
+// In the source file only, to keep the tables out of all others.
+#if defined(PROMPTLAYER_DEFINITIONS)
+template const model_info& info<track_score>() noexcept;
+template const model_info& info<track_score_view>() noexcept;
+#else
+extern template const model_info& info<track_score>() noexcept;
+extern template const model_info& info<track_score_view>() noexcept;
+#endif
+
+} // namespace detail
+
+#endif
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_TRACK_METADATA_HPP
+#define PROMPTLAYER_TRACK_METADATA_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+/// The body of `POST /rest/track-metadata`: adds metadata to a request that was logged before.
+template <class MapT>
+struct basic_track_metadata {
+    required<integer> request_id; ///< the unique identifier of the request
+    required<MapT> metadata;      ///< text by name, UTF-8; sent also if it is empty
+
+    static constexpr std::string_view path = "/rest/track-metadata";
+    using reply = track_response;
+    using schema = promptlayer::schema<field<"request_id", &basic_track_metadata::request_id>,
+                                       field<"metadata", &basic_track_metadata::metadata>>;
+
+    friend bool operator==(const basic_track_metadata&, const basic_track_metadata&) = default;
+};
+
+/// Owns its strings.
+using track_metadata = basic_track_metadata<std::map<std::string, std::string, std::less<>>>;
+
+/// Refers to an array or vector of pairs of `string_view`s, which must outlive it.
+using track_metadata_view =
+    basic_track_metadata<std::span<const std::pair<std::string_view, std::string_view>>>;
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+namespace detail {
+
+// In the source file only, to keep the tables out of all others.
+#if defined(PROMPTLAYER_DEFINITIONS)
+template const model_info& info<track_metadata>() noexcept;
+template const model_info& info<track_metadata_view>() noexcept;
+#else
+extern template const model_info& info<track_metadata>() noexcept;
+extern template const model_info& info<track_metadata_view>() noexcept;
+#endif
+
+} // namespace detail
+
+#endif
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_TRACK_GROUP_HPP
+#define PROMPTLAYER_TRACK_GROUP_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+/// The body of `POST /rest/track-group`: puts a request that was logged before into a group.
+struct track_group {
+    required<integer> request_id; ///< the unique identifier of the request
+    required<integer> group_id;   ///< the unique identifier of the group
+
+    static constexpr std::string_view path = "/rest/track-group";
+    using reply = track_response;
+    using schema = promptlayer::schema<field<"request_id", &track_group::request_id>,
+                                       field<"group_id", &track_group::group_id>>;
+
+    friend bool operator==(const track_group&, const track_group&) = default;
+};
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+namespace detail {
+
+// In the source file only, to keep the tables out of all others.
+#if defined(PROMPTLAYER_DEFINITIONS)
+template const model_info& info<track_group>() noexcept;
+#else
+extern template const model_info& info<track_group>() noexcept;
+#endif
+
+} // namespace detail
+
+#endif
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_LOG_REQUEST_HPP
+#define PROMPTLAYER_LOG_REQUEST_HPP
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+/// The result of a logged call, in the order of their names in JSON.
+enum class log_status { success, warning, error };
+
+/// Why a logged call failed, in the order of their names in JSON.
+enum class log_error_type {
+    provider_timeout,
+    provider_quota_limit,
+    provider_rate_limit,
+    provider_partial_response,
+    provider_auth_error,
+    provider_error,
+    template_render_error,
+    variable_missing_or_empty,
+    unknown_error,
+};
+
+/// The reply of `POST /log-request`.
+struct log_response {
+    integer id{};               ///< the `request_id` of `track_prompt`, `track_score` and the others
+    any_value prompt_version{}; ///< not read
+    std::optional<std::string> status{}, error_type{}, error_message{};
+
+    using schema =
+        reply_schema<field<"id", &log_response::id>, //
+                     field<"prompt_version", &log_response::prompt_version>,
+                     field<"status", &log_response::status>, field<"error_type", &log_response::error_type>,
+                     field<"error_message", &log_response::error_message>>;
+
+    friend bool operator==(const log_response&, const log_response&) = default;
+};
+
+/// The body of `POST /log-request`: logs a call of a language model, and so makes the `request_id` that the
+/// other requests refer to. All text is UTF-8; lengths are in code points. `chat_prompt` makes an `input` or
+/// `output`, `date_time` a time.
+template <class TextT, class MapT, class ListT>
+struct basic_log_request {
+    required<TextT> provider;                        ///< such as "openai"
+    required<TextT> model;                           ///< such as "gpt-4o"
+    required<basic_json_object<TextT>> input;        ///< a prompt blueprint: what the model was asked
+    required<basic_json_object<TextT>> output;       ///< a prompt blueprint: what the model answered
+    required<TextT> request_start_time;              ///< RFC 3339, such as 2024-01-15T10:30:00Z
+    required<TextT> request_end_time;                ///< RFC 3339
+    optional<basic_json_object<TextT>> parameters{}; ///< of the model
+    ListT tags{};                                    ///< each at most 512 code points; not sent if empty
+    MapT metadata{};                           ///< names of at most 1,024 code points; not sent if empty
+    optional<TextT> prompt_name{};             ///< of the prompt template that was used
+    optional<integer> prompt_id{};             ///< of the prompt template that was used
+    optional<integer> prompt_version_number{}; ///< above 0
+    optional<basic_json_object<TextT>> prompt_input_variables{}; ///< of the prompt template
+    optional<integer> input_tokens{};                            ///< 0 or more
+    optional<integer> output_tokens{};                           ///< 0 or more
+    optional<double> price{};                                    ///< 0 or more
+    optional<TextT> function_name{};
+    optional<TextT> api_type{};
+    optional<integer> score{}; ///< 0 to 100
+    optional<log_status> status{};
+    optional<log_error_type> error_type{};
+    optional<TextT> error_message{}; ///< at most 1,024 code points
+
+    static constexpr std::string_view path = "/log-request";
+    static constexpr int success_status = 201;
+    static constexpr bool idempotent = false; // each makes a log of its own
+    using reply = log_response;
+    using schema = promptlayer::schema<
+        field<"provider", &basic_log_request::provider>, field<"model", &basic_log_request::model>,
+        field<"input", &basic_log_request::input>, field<"output", &basic_log_request::output>,
+        field<"request_start_time", &basic_log_request::request_start_time, date_time_format>,
+        field<"request_end_time", &basic_log_request::request_end_time, date_time_format>,
+        field<"parameters", &basic_log_request::parameters>,
+        field<"tags", &basic_log_request::tags, items<max_length<512>>>,
+        field<"metadata", &basic_log_request::metadata, property_names<max_length<1024>>>,
+        field<"prompt_name", &basic_log_request::prompt_name>,
+        field<"prompt_id", &basic_log_request::prompt_id>,
+        field<"prompt_version_number", &basic_log_request::prompt_version_number, exclusive_minimum<0>>,
+        field<"prompt_input_variables", &basic_log_request::prompt_input_variables>,
+        field<"input_tokens", &basic_log_request::input_tokens, minimum<0>>,
+        field<"output_tokens", &basic_log_request::output_tokens, minimum<0>>,
+        field<"price", &basic_log_request::price, minimum<0>>,
+        field<"function_name", &basic_log_request::function_name>,
+        field<"api_type", &basic_log_request::api_type>,
+        field<"score", &basic_log_request::score, minimum<0>, maximum<100>>,
+        field<"status", &basic_log_request::status, one_of<"SUCCESS", "WARNING", "ERROR">>,
+        field<"error_type", &basic_log_request::error_type,
+              one_of<"PROVIDER_TIMEOUT", "PROVIDER_QUOTA_LIMIT", "PROVIDER_RATE_LIMIT",
+                     "PROVIDER_PARTIAL_RESPONSE", "PROVIDER_AUTH_ERROR", "PROVIDER_ERROR",
+                     "TEMPLATE_RENDER_ERROR", "VARIABLE_MISSING_OR_EMPTY", "UNKNOWN_ERROR">>,
+        field<"error_message", &basic_log_request::error_message, max_length<1024>>>;
+
+    friend bool operator==(const basic_log_request&, const basic_log_request&) = default;
+};
+
+/// Owns its strings.
+using log_request =
+    basic_log_request<std::string, std::map<std::string, std::string, std::less<>>, std::vector<std::string>>;
+
+/// Refers to strings, to arrays or vectors of `string_view`s and of pairs of them, which must outlive it.
+using log_request_view =
+    basic_log_request<std::string_view, std::span<const std::pair<std::string_view, std::string_view>>,
+                      std::span<const std::string_view>>;
+
+/// Who wrote a message of a chat.
+enum class role { system, user, assistant };
+
+/// A message of a chat, UTF-8.
+struct chat_message {
+    promptlayer::role role;
+    std::string_view text;
+};
+
+/// Returns a prompt blueprint of messages that are text only. A text that is not UTF-8 is reported when the
+/// request is checked.
+PROMPTLAYER_DECL json_object chat_prompt(std::span<const chat_message> messages);
+
+inline json_object chat_prompt(std::initializer_list<chat_message> messages) {
+    return chat_prompt(std::span<const chat_message>{messages.begin(), messages.size()});
+}
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL json_object chat_prompt(std::span<const chat_message> messages) {
+    constexpr std::string_view roles[] = {"system", "user", "assistant"};
+    std::string json;
+    detail::json_writer writer{json, json.max_size()};
+    writer.put(R"({"type":"chat","messages":[)");
+    for (const chat_message& message : messages) {
+        writer.put(&message == messages.data() ? R"({"role":")" : R"(,{"role":")");
+        const auto role = static_cast<std::size_t>(message.role);
+        writer.put(role < std::size(roles) ? roles[role] : "\n"); // no JSON, so the request is rejected
+        writer.put(R"(","content":[{"type":"text","text":)");
+        const detail::text_scan scanned = detail::scan(message.text);
+        if (scanned.valid_utf8)
+            writer.put_text(message.text, scanned);
+        else
+            writer.put(message.text); // no JSON either
+        writer.put("}]}");
+    }
+    writer.put("]}");
+    writer.flush();
+    return json;
+}
+
+#endif
+
+#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
+
+namespace detail {
+
+// In the source file only, to keep the tables out of all others.
+#if defined(PROMPTLAYER_DEFINITIONS)
+template const model_info& info<log_response>() noexcept;
+template const model_info& info<log_request>() noexcept;
+template const model_info& info<log_request_view>() noexcept;
+#else
+extern template const model_info& info<log_response>() noexcept;
+extern template const model_info& info<log_request>() noexcept;
+extern template const model_info& info<log_request_view>() noexcept;
+#endif
+
+} // namespace detail
+
+#endif
+
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DATE_TIME_HPP
+#define PROMPTLAYER_DATE_TIME_HPP
+
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+
+/// Returns the time in UTC as text of RFC 3339 with milliseconds, rounded down: `2024-01-15T10:30:00.123Z`. A
+/// time outside the years 0 to 9999 becomes the first or last millisecond of these years.
+PROMPTLAYER_DECL std::string date_time(std::chrono::system_clock::time_point time);
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL std::string date_time(std::chrono::system_clock::time_point time) {
+    using namespace std::chrono;
+    constexpr sys_days first = year{0} / January / 1, last = year{9999} / December / 31;
+    const auto rounded = std::clamp<sys_time<milliseconds>>(floor<milliseconds>(time), first,
+                                                            last + days{1} - milliseconds{1});
+    const auto day = floor<days>(rounded);
+    const year_month_day date{day};
+    const hh_mm_ss clock{rounded - day};
+    std::string text = "0000-00-00T00:00:00.000Z";
+    const auto write = [&](std::size_t end, auto number) {
+        for (; number != 0; number /= 10)
+            text[--end] = static_cast<char>('0' + number % 10);
+    };
+    write(4, static_cast<int>(date.year()));
+    write(7, static_cast<unsigned>(date.month()));
+    write(10, static_cast<unsigned>(date.day()));
+    write(13, clock.hours().count());
+    write(16, clock.minutes().count());
+    write(19, clock.seconds().count());
+    write(23, clock.subseconds().count());
+    return text;
+}
 
 #endif
 
@@ -3556,73 +4758,114 @@ inline json_type type_of(const boost::json::value& value) noexcept {
     return json_type::number;
 }
 
-/// Reads a number as an integer. A number with a point or an exponent is a double here, which Boost.JSON may
-/// have rounded. So it counts only below 10 to the power of 14; a greater one does not fit.
-inline integer_reading read_integer(const boost::json::value& number) noexcept {
-    if (number.is_int64())
-        return {number.get_int64()};
-    if (number.is_uint64())
-        return {.fits = false};
-    constexpr double limit = 1e14;
-    const double value = number.get_double();
-    if (!(value > -limit && value < limit))
-        return {.fits = false};
-    const auto integer = static_cast<std::int64_t>(value);
-    const auto whole = static_cast<double>(integer);
-    return {.value = integer, .is_integral = !(whole < value) && !(whole > value)};
-}
-
 /// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
 /// without hidden characters and secrets.
 class reply_reader {
+    std::string_view body_;
     const model_info& info_;
     void* reply_;
     const std::vector<std::string_view>& secrets_;
     violation_collector& report_;
 
-    void read_variables(const field_info& field, const boost::json::object& variables) {
-        for (const auto& variable : variables) {
-            const std::string_view name = variable.key();
-            const auto* const text = variable.value().if_string();
-            if (text &&
-                !field.insert_variable(reply_, shown_text(name, secrets_), shown_text(*text, secrets_)))
-                report_.add(rule::unique, {field.name(), &name}, 0, 0); // without hidden characters
-            else if (!text)
-                report_.add_type({field.name(), &name}, json_type::string,
-                                 type_name(type_of(variable.value())));
-        }
+    /// Returns the JSON text of a member that `body_` has; of the last one with that name.
+    std::string_view json_text(std::string_view member) const {
+        std::string_view text;
+        for_each_json_member(body_, [&](std::size_t, std::string_view name, std::string_view value) {
+            json_document unescaped;
+            if (name.find('\\') != name.npos && !unescaped.parse("\"" + std::string{name} + "\""))
+                name = unescaped.value().get_string();
+            if (name == member)
+                text = value;
+        });
+        return text;
+    }
+
+    template <class NumberT>
+    void store_number(const field_info& field, member_value value, NumberT number) {
+        check_number(field, number, report_);
+        value.is_given = true;
+        field.store(reply_, value);
+    }
+
+    void read_integer(const field_info& field, const boost::json::value& value) {
+        // Boost.JSON may have rounded a number with a fraction or an exponent.
+        const integer_reading reading = value.is_int64() ? integer_reading{value.get_int64()}
+                                                         : detail::read_integer(json_text(field.name()));
+        if (!reading.fits)
+            report_.add(rule::range, {field.name()}, 0, 0);
+        else if (!reading.is_integral)
+            report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
+        else
+            store_number(field, {.integer = reading.value}, reading.value);
+    }
+
+    void read_double(const field_info& field) {
+        const double value = read_number(json_text(field.name()));
+        if (!is_finite(value))
+            return report_.add(rule::finite, {field.name()}, 0, 0);
+        store_number(field, {.number = value}, value);
+    }
+
+    void store_text(const field_info& field, std::string_view text) {
+        if (is_harmless(text, secrets_))
+            field.store(reply_, {.is_given = true, .text = text});
+        else
+            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+    }
+
+    void read_entry(const field_info& field, const location& where, const boost::json::value& value) {
+        const auto* const text = value.if_string();
+        if (!text)
+            return report_.add_type(where, json_type::string, type_name(type_of(value)));
+        const std::string_view ruled = where.name ? *where.name : std::string_view{*text};
+        check_text(field.rules, ruled, scan(ruled),
+                   {where.member, where.name, where.index, where.name != nullptr}, report_);
+        const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
+        if (!field.insert(reply_, name, shown_text(*text, secrets_)))
+            report_.add(rule::unique, where, 0, 0); // without hidden characters
     }
 
     void read_member(const field_info& field, const boost::json::value& value) {
         const json_type type = type_of(value);
-        if (type == json_type::number && field.type == json_type::integer) {
-            const integer_reading reading = read_integer(value);
-            if (!reading.fits)
-                report_.add(rule::range, {field.name()}, 0, 0);
-            else if (!reading.is_integral)
-                report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
-            else
-                field.store(reply_, {.is_given = true, .integer = reading.value});
-        } else if (type != field.type) {
-            report_.add_type({field.name()}, field.type, type_name(type));
-        } else if (type == json_type::object) {
-            read_variables(field, value.get_object());
-        } else if (type == json_type::boolean) {
+        if (field.kind == member_kind::any || (type == json_type::null && !field.is_required))
+            return;
+        if (type == json_type::number && field.kind == member_kind::integer)
+            return read_integer(field, value);
+        if (type != json_type_of(field.kind))
+            return report_.add_type({field.name()}, json_type_of(field.kind), type_name(type));
+        switch (field.kind) {
+        case member_kind::boolean:
             field.store(reply_, {.is_given = true, .integer = value.get_bool() ? 1 : 0});
-        } else {
+            break;
+        case member_kind::number: read_double(field); break;
+        case member_kind::string: {
             const std::string_view text = value.get_string();
-            check_text(field, scan(text), report_);
-            if (is_harmless(text, secrets_))
-                field.store(reply_, {.is_given = true, .text = text});
-            else
-                field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+            check_text(field.rules, text, scan(text), {field.name()}, report_);
+            store_text(field, text);
+            break;
+        }
+        case member_kind::json_object: store_text(field, json_text(field.name())); break;
+        case member_kind::strings: {
+            std::size_t index = 0;
+            for (const auto& item : value.get_array())
+                read_entry(field, {.member = field.name(), .index = index++}, item);
+            break;
+        }
+        case member_kind::map:
+            for (const auto& entry : value.get_object()) {
+                const std::string_view name = entry.key();
+                read_entry(field, {.member = field.name(), .name = &name}, entry.value());
+            }
+            break;
+        case member_kind::integer:
+        case member_kind::any: break;
         }
     }
 
 public:
-    reply_reader(const model_info& info, void* reply, const std::vector<std::string_view>& secrets,
-                 violation_collector& report) noexcept
-        : info_(info), reply_(reply), secrets_(secrets), report_(report) {}
+    reply_reader(std::string_view body, const model_info& info, void* reply,
+                 const std::vector<std::string_view>& secrets, violation_collector& report) noexcept
+        : body_(body), info_(info), reply_(reply), secrets_(secrets), report_(report) {}
 
     void read(const boost::json::value& value) {
         const auto* const object = value.if_object();
@@ -3632,7 +4875,7 @@ public:
         for (std::size_t i = 0; i < info_.fields.size(); ++i) {
             const field_info& field = info_.fields[i];
             if (const auto* const member = object->if_contains(field.name())) {
-                given |= std::uint64_t{1} << i;
+                given |= std::uint64_t{member->is_null() ? 0u : 1u} << i;
                 read_member(field, *member);
             } else if (field.is_required) {
                 report_.add(rule::required, {field.name()}, 0, 0);
@@ -3752,9 +4995,16 @@ PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_reque
 /// Removes everything, but keeps the memory.
 PROMPTLAYER_DECL void clear(http_request& request) noexcept;
 
-/// Reads a reply with empty members from a response. Returns nullopt if that succeeds.
+/// A reply of any type with empty members, to be read from a response.
+struct reply_reference {
+    const model_info& info;
+    void* object;
+    int success_status; ///< 0 for 200 to 299
+};
+
+/// Reads a reply from a response. Returns nullopt if that succeeds.
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
-                                                 const model_info& info, void* reply);
+                                                 reply_reference reply);
 
 /// Returns `invalid_request` if the options cannot be used.
 PROMPTLAYER_DECL std::optional<error> check(const request_options& options);
@@ -3771,11 +5021,26 @@ constexpr bool is_idempotent() noexcept {
 /// Returns the error of a request without a response.
 PROMPTLAYER_DECL error transport_error(const config& config, const transport_failure& failed);
 
-template <class ReplyT>
-result<ReplyT> decode_reply(const config& config, const http_response& response) {
-    static_assert(is_readable<ReplyT>());
-    ReplyT reply = make_empty<ReplyT>();
-    if (auto failed = decode_any(config, response, info<ReplyT>(), &reply))
+/// Returns the status of a response that has a reply: 200 unless the model says otherwise.
+template <class RequestT>
+constexpr int success_status() noexcept {
+    if constexpr (requires { RequestT::success_status; })
+        return RequestT::success_status;
+    else
+        return 200;
+}
+
+/// Returns a reference to the reply of a request.
+template <class RequestT>
+reply_reference refer_to_reply(typename RequestT::reply& reply) noexcept {
+    static_assert(is_readable<typename RequestT::reply>());
+    return {info<typename RequestT::reply>(), &reply, success_status<RequestT>()};
+}
+
+template <class RequestT>
+result<typename RequestT::reply> decode_reply(const config& config, const http_response& response) {
+    auto reply = make_empty<typename RequestT::reply>();
+    if (auto failed = decode_any(config, response, refer_to_reply<RequestT>(reply)))
         return *std::move(failed);
     return reply;
 }
@@ -3815,13 +5080,14 @@ result<http_request> encode(const config& config, const RequestT& request) {
     return out;
 }
 
-/// Returns the reply of a response, or an error. The status decides first; only 200 is a success. Text of the
+/// Returns the reply of a response, or an error. The status decides first; only the `success_status` of the
+/// model, else 200, is a success. Text of the
 /// service has spaces for control characters and `[redacted]` for the API key, if the service echoes it; in
 /// errors the text is cut at 512 bytes. A body that exceeds `max_response_bytes`, or is nested deeper than
 /// 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& config, const http_response& response) {
-    return detail::decode_reply<typename RequestT::reply>(config, response);
+    return detail::decode_reply<RequestT>(config, response);
 }
 
 /// Decodes with the limits of a default config.
@@ -3869,7 +5135,7 @@ public:
 
     template <class RequestT>
     result<typename RequestT::reply> decode(const http_response& response) const {
-        return detail::decode_reply<typename RequestT::reply>(config_, response);
+        return detail::decode_reply<RequestT>(config_, response);
     }
 };
 
@@ -4016,7 +5282,7 @@ inline error response_error(errc code, const http_response& response,
     return failed;
 }
 
-/// Makes the error of a response that is not 200.
+/// Makes the error of a response with another status than that of a success.
 inline error status_error(const config& config, const http_response& response,
                           const std::vector<std::string_view>& secrets) {
     service_message message;
@@ -4037,13 +5303,13 @@ inline error status_error(const config& config, const http_response& response,
 }
 
 /// Returns the message of a reply if its `success` is false; nullopt for any other reply.
-inline std::optional<std::string> rejection_of(const model_info& info, const void* reply) {
+inline std::optional<std::string> rejection_of(const reply_reference& reply) {
     member_value success, message;
-    for (const field_info& field : info.fields) {
-        if (field.type == json_type::boolean && field.name() == "success")
-            success = field.load(reply);
-        else if (field.type == json_type::string && field.name() == "message")
-            message = field.load(reply);
+    for (const field_info& field : reply.info.fields) {
+        if (field.kind == member_kind::boolean && field.name() == "success")
+            success = field.load(reply.object);
+        else if (field.kind == member_kind::string && field.name() == "message")
+            message = field.load(reply.object);
     }
     if (!success.is_given || success.integer != 0)
         return std::nullopt;
@@ -4051,9 +5317,11 @@ inline std::optional<std::string> rejection_of(const model_info& info, const voi
 }
 
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
-                                                 const model_info& info, void* reply) {
+                                                 reply_reference reply) {
     const std::vector<std::string_view> secrets = secrets_of(config.api_key, config.headers);
-    if (response.status != 200)
+    const bool is_success = reply.success_status == 0 ? response.status >= 200 && response.status <= 299
+                                                      : response.status == reply.success_status;
+    if (!is_success)
         return status_error(config, response, secrets);
     const auto malformed = [&](const std::string& detail) {
         return response_error(errc::malformed_response, response, secrets, detail);
@@ -4069,7 +5337,7 @@ PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const htt
     violation_collector report{.api_key = config.api_key};
     if (document.size() != response.body.size())
         report.add(rule::trailing_text, {}, 0, document.size());
-    reply_reader{info, reply, secrets, report}.read(document.value());
+    reply_reader{response.body, reply.info, reply.object, secrets, report}.read(document.value());
     if (auto violations = std::move(report.list).take(); !violations.empty()) {
         error failed = malformed(shown_text(join(violations), secrets, max_service_text));
         for (violation& broken : violations)
@@ -4077,7 +5345,7 @@ PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const htt
         failed.violations = std::move(violations);
         return failed;
     }
-    if (const auto message = rejection_of(info, reply))
+    if (const auto message = rejection_of(reply))
         return response_error(errc::rejected, response, secrets,
                               shown_text(*message, secrets, max_service_text));
     return std::nullopt;
@@ -4137,21 +5405,18 @@ transport_reference refer_to_transport(T& transport) noexcept {
     return {std::addressof(transport), send_noexcept<T>};
 }
 
-/// Sends an encoded request and stores the reply in `reply`, a model with empty members. Returns nullopt if
-/// the request succeeded.
+/// Sends an encoded request and reads its reply. Returns nullopt if the request succeeded.
 PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
-                                                transport_reference transport, const model_info& info,
-                                                void* reply);
+                                                transport_reference transport, reply_reference reply);
 
 /// Encodes a request, then does the same as `send_sync`. `codec` is null if the client was moved from.
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
                                                 model_reference request, const request_options& options,
-                                                transport_reference transport, const model_info& info,
-                                                void* reply);
+                                                transport_reference transport, reply_reference reply);
 
 /// Reads a reply from the outcome of a request.
 PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
-                                                     const model_info& info, void* reply);
+                                                     reply_reference reply);
 
 /// One asynchronous request. Calls the handler exactly once.
 template <class HandlerT>
@@ -4240,12 +5505,10 @@ public:
     result<typename RequestT::reply> call(const RequestT& request, const request_options& options = {}) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
-        using reply_type = typename RequestT::reply;
-        static_assert(detail::is_readable<reply_type>());
-        reply_type reply = detail::make_empty<reply_type>();
-        if (auto failed =
-                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request), options,
-                                  detail::refer_to_transport(transport_), detail::info<reply_type>(), &reply))
+        auto reply = detail::make_empty<typename RequestT::reply>();
+        if (auto failed = detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
+                                            options, detail::refer_to_transport(transport_),
+                                            detail::refer_to_reply<RequestT>(reply)))
             return *std::move(failed);
         return reply;
     }
@@ -4274,25 +5537,67 @@ public:
             transport_, std::move(http),
             [codec = encoder_, handle = std::move(handler)](const transport_result& outcome) mutable {
                 reply received = detail::make_empty<reply>();
-                if (auto failed = detail::decode_outcome(*codec, outcome, detail::info<reply>(), &received))
+                if (auto failed =
+                        detail::decode_outcome(*codec, outcome, detail::refer_to_reply<RequestT>(received)))
                     handle(result<reply>{*std::move(failed)});
                 else
                     handle(result<reply>{std::move(received)});
             });
     }
 
-    /// Calls `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
-    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request,
+    /// Each of the following calls `call` for one endpoint. The request may stand in braces.
+    template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>>
+    result<track_response> track_prompt(const basic_track_prompt<TextT, MapT>& request,
                                         const request_options& options = {}) {
         return call(request, options);
     }
+    template <class TextT = std::string>
+    result<track_response> track_score(const basic_track_score<TextT>& request,
+                                       const request_options& options = {}) {
+        return call(request, options);
+    }
+    template <class MapT = std::map<std::string, std::string, std::less<>>>
+    result<track_response> track_metadata(const basic_track_metadata<MapT>& request,
+                                          const request_options& options = {}) {
+        return call(request, options);
+    }
+    result<track_response> track_group(const promptlayer::track_group& request,
+                                       const request_options& options = {}) {
+        return call(request, options);
+    }
+    template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>,
+              class ListT = std::vector<std::string>>
+    result<log_response> log_request(const basic_log_request<TextT, MapT, ListT>& request,
+                                     const request_options& options = {}) {
+        return call(request, options);
+    }
 
-    /// Calls `call` for `POST /rest/track-prompt` with a handler.
-    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
+    /// The same with a handler, over an asynchronous transport.
+    template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>,
               class HandlerT>
-    void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler,
+    void track_prompt(const basic_track_prompt<TextT, MapT>& request, HandlerT handler,
                       const request_options& options = {}) {
+        call(request, std::move(handler), options);
+    }
+    template <class TextT = std::string, class HandlerT>
+    void track_score(const basic_track_score<TextT>& request, HandlerT handler,
+                     const request_options& options = {}) {
+        call(request, std::move(handler), options);
+    }
+    template <class MapT = std::map<std::string, std::string, std::less<>>, class HandlerT>
+    void track_metadata(const basic_track_metadata<MapT>& request, HandlerT handler,
+                        const request_options& options = {}) {
+        call(request, std::move(handler), options);
+    }
+    template <class HandlerT>
+    void track_group(const promptlayer::track_group& request, HandlerT handler,
+                     const request_options& options = {}) {
+        call(request, std::move(handler), options);
+    }
+    template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>,
+              class ListT = std::vector<std::string>, class HandlerT>
+    void log_request(const basic_log_request<TextT, MapT, ListT>& request, HandlerT handler,
+                     const request_options& options = {}) {
         call(request, std::move(handler), options);
     }
 };
@@ -4309,22 +5614,20 @@ PROMPTLAYER_DECL error moved_from() { return {.code = errc::closed, .message = "
 PROMPTLAYER_DECL transport_failure exception_failure(const char* text) { return {failure::other, text}; }
 
 PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
-                                                     const model_info& info, void* reply) {
+                                                     reply_reference reply) {
     if (!outcome)
         return transport_error(codec.config(), outcome.error());
-    return decode_any(codec.config(), *outcome, info, reply);
+    return decode_any(codec.config(), *outcome, reply);
 }
 
 PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
-                                                transport_reference transport, const model_info& info,
-                                                void* reply) {
-    return decode_outcome(codec, transport.send(transport.object, request), info, reply);
+                                                transport_reference transport, reply_reference reply) {
+    return decode_outcome(codec, transport.send(transport.object, request), reply);
 }
 
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
                                                 model_reference request, const request_options& options,
-                                                transport_reference transport, const model_info& info,
-                                                void* reply) {
+                                                transport_reference transport, reply_reference reply) {
     if (!codec)
         return moved_from();
     if (codec->config_error())
@@ -4335,7 +5638,7 @@ PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::strin
     if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
         return std::move(encoded).error();
     http.timeout = options.timeout.value_or(http.timeout);
-    return send_sync(*codec, http, transport, info, reply);
+    return send_sync(*codec, http, transport, reply);
 }
 
 } // namespace detail
@@ -4832,6 +6135,7 @@ struct queue_options {
     std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
     std::size_t max_in_flight = 16;           ///< 0 counts as 1
     bool drop_oldest = false;                 ///< a full queue drops the oldest waiting requests
+    bool repeat_logs = false; ///< repeats requests that are not `idempotent`: rather two logs than none
     retry_policy retry = background_retry_policy();
 };
 
@@ -5145,7 +6449,9 @@ private:
         if ((cause.status == 401 || cause.status == 403) && entry.history->refusals >= 3 &&
             healthy_count_ > entry.history->healthy_at_first_refusal)
             return request_outcome::rejected;
-        if ((cause.maybe_delivered && !(entry.request.idempotent && policy.retry_maybe_delivered)) ||
+        const bool may_repeat =
+            policy.retry_maybe_delivered && (entry.request.idempotent || options_.repeat_logs);
+        if ((cause.maybe_delivered && !may_repeat) ||
             (policy.max_attempts != 0 && entry.attempts >= policy.max_attempts))
             return request_outcome::failed;
         return detail::may_wait(policy, age, wait) ? std::nullopt : std::optional{request_outcome::expired};
@@ -5603,10 +6909,8 @@ using outcome_judge = std::optional<error> (*)(const encoder& codec, const trans
 
 template <class RequestT>
 std::optional<error> judge_outcome(const encoder& codec, const transport_result& outcome) {
-    using reply_type = typename RequestT::reply;
-    static_assert(is_readable<reply_type>());
-    reply_type reply = make_empty<reply_type>();
-    return decode_outcome(codec, outcome, info<reply_type>(), &reply);
+    auto reply = make_empty<typename RequestT::reply>();
+    return decode_outcome(codec, outcome, refer_to_reply<RequestT>(reply));
 }
 
 /// How to read the response of a path.
@@ -5642,11 +6946,12 @@ inline unsigned fork_count() noexcept {
 struct unknown_reply {
     std::optional<bool> success{};
 
-    using schema = promptlayer::schema<field<"success", &unknown_reply::success>>;
+    using schema = reply_schema<field<"success", &unknown_reply::success>>;
 };
 
 /// A request from a journal, with a path that this program has not tracked.
 struct unknown_request {
+    static constexpr int success_status = 0;
     using reply = unknown_reply;
 };
 
@@ -5823,7 +7128,7 @@ class delivery_engine {
         }
         next.number = due->number;
         next.count = due->attempt;
-        next.is_begun = !due->request.idempotent;
+        next.is_begun = !due->request.idempotent && !options_.queue.repeat_logs;
         if (next.is_begun)
             with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
@@ -5859,7 +7164,8 @@ class delivery_engine {
 
     void restore_from_journal() {
         for (journal::entry& entry : options_.journal->pending()) {
-            const bool is_interrupted = entry.begun && !entry.request.idempotent;
+            const bool is_interrupted =
+                entry.begun && !entry.request.idempotent && !options_.queue.repeat_logs;
             outbox_.restore(entry.number, std::move(entry.request), entry.age, now());
             if (!is_interrupted || !outbox_.cancel(entry.number))
                 continue;
@@ -6941,7 +8247,7 @@ using owned_recording = std::unique_ptr<recording, void (*)(recording*)>;
 PROMPTLAYER_DECL owned_recording make_recording();
 PROMPTLAYER_DECL void add_outcome(recording& recording, transport_result outcome);
 PROMPTLAYER_DECL void add_request(recording& recording, const http_request& request, completion done = {});
-PROMPTLAYER_DECL transport_result take_outcome(recording& recording);
+PROMPTLAYER_DECL transport_result take_outcome(recording& recording, std::string_view url);
 PROMPTLAYER_DECL std::vector<http_request> requests_of(const recording& recording);
 PROMPTLAYER_DECL std::size_t pending_of(const recording& recording);
 PROMPTLAYER_DECL bool complete_one(recording& recording);
@@ -6951,9 +8257,9 @@ PROMPTLAYER_DECL std::string print_requests(const recording& recording);
 
 namespace testing {
 
-/// A transport for tests. Records each request, and returns the scripted outcomes in order, then success.
-/// Nothing leaves the process. Any thread may use it; it may be moved while no thread uses it. Printing shows
-/// the requests without the API key.
+/// A transport for tests. Records each request, and returns the scripted outcomes in order, then the success
+/// of the endpoint; a log gets the next id from 1. Nothing leaves the process. Any thread may use it; it may
+/// be moved while no thread uses it. Printing shows the requests without the API key.
 class recording_transport {
     detail::owned_recording recording_ = detail::make_recording();
 
@@ -6967,7 +8273,7 @@ public:
 
     transport_result send(const http_request& request) {
         detail::add_request(*recording_, request);
-        return detail::take_outcome(*recording_);
+        return detail::take_outcome(*recording_, request.url);
     }
 
     friend std::string to_string(const recording_transport& transport) {
@@ -7028,7 +8334,12 @@ struct recording {
     mutable detail::mutex mutex{};
     std::vector<http_request> requests{};
     std::deque<transport_result> outcomes{};
-    std::deque<completion> completions{};
+    struct pending_request {
+        std::string url;
+        completion done;
+    };
+    std::deque<pending_request> pending{};
+    int log_count = 0;
 };
 
 PROMPTLAYER_DECL owned_recording make_recording() {
@@ -7044,14 +8355,18 @@ PROMPTLAYER_DECL void add_request(recording& recording, const http_request& requ
     const lock guard{recording.mutex};
     recording.requests.push_back(request);
     if (done)
-        recording.completions.push_back(std::move(done));
+        recording.pending.push_back({request.url, std::move(done)});
 }
 
-PROMPTLAYER_DECL transport_result take_outcome(recording& recording) {
+PROMPTLAYER_DECL transport_result take_outcome(recording& recording, std::string_view url) {
     const lock guard{recording.mutex};
-    if (recording.outcomes.empty())
-        return http_response{
-            200, {{"Content-Type", "application/json"}}, R"({"success":true,"message":"recorded"})"};
+    if (recording.outcomes.empty()) {
+        const std::vector<header> headers{{"Content-Type", "application/json"}};
+        if (!url.ends_with(log_request::path))
+            return http_response{200, headers, R"({"success":true,"message":"recorded"})"};
+        const std::string id = std::to_string(++recording.log_count);
+        return http_response{201, headers, R"({"id":)" + id + R"(,"prompt_version":null})"};
+    }
     transport_result outcome = std::move(recording.outcomes.front());
     recording.outcomes.pop_front();
     return outcome;
@@ -7064,19 +8379,19 @@ PROMPTLAYER_DECL std::vector<http_request> requests_of(const recording& recordin
 
 PROMPTLAYER_DECL std::size_t pending_of(const recording& recording) {
     const lock guard{recording.mutex};
-    return recording.completions.size();
+    return recording.pending.size();
 }
 
 PROMPTLAYER_DECL bool complete_one(recording& recording) {
-    completion done;
+    recording::pending_request next;
     {
         const lock guard{recording.mutex};
-        if (recording.completions.empty())
+        if (recording.pending.empty())
             return false;
-        done = std::move(recording.completions.front());
-        recording.completions.pop_front();
+        next = std::move(recording.pending.front());
+        recording.pending.pop_front();
     }
-    done(take_outcome(recording));
+    next.done(take_outcome(recording, next.url));
     return true;
 }
 

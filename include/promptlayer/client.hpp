@@ -9,10 +9,15 @@
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/json.hpp>
+#include <promptlayer/log_request.hpp>
 #include <promptlayer/prepared_request.hpp>
 #include <promptlayer/result.hpp>
 #include <promptlayer/schema.hpp>
+#include <promptlayer/track_group.hpp>
+#include <promptlayer/track_metadata.hpp>
 #include <promptlayer/track_prompt.hpp>
+#include <promptlayer/track_response.hpp>
+#include <promptlayer/track_score.hpp>
 #include <promptlayer/transport.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
@@ -27,6 +32,7 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 
@@ -53,21 +59,18 @@ transport_reference refer_to_transport(T& transport) noexcept {
     return {std::addressof(transport), send_noexcept<T>};
 }
 
-/// Sends an encoded request and stores the reply in `reply`, a model with empty members. Returns nullopt if
-/// the request succeeded.
+/// Sends an encoded request and reads its reply. Returns nullopt if the request succeeded.
 PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
-                                                transport_reference transport, const model_info& info,
-                                                void* reply);
+                                                transport_reference transport, reply_reference reply);
 
 /// Encodes a request, then does the same as `send_sync`. `codec` is null if the client was moved from.
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
                                                 model_reference request, const request_options& options,
-                                                transport_reference transport, const model_info& info,
-                                                void* reply);
+                                                transport_reference transport, reply_reference reply);
 
 /// Reads a reply from the outcome of a request.
 PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
-                                                     const model_info& info, void* reply);
+                                                     reply_reference reply);
 
 /// One asynchronous request. Calls the handler exactly once.
 template <class HandlerT>
@@ -156,12 +159,10 @@ public:
     result<typename RequestT::reply> call(const RequestT& request, const request_options& options = {}) {
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
-        using reply_type = typename RequestT::reply;
-        static_assert(detail::is_readable<reply_type>());
-        reply_type reply = detail::make_empty<reply_type>();
-        if (auto failed =
-                detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request), options,
-                                  detail::refer_to_transport(transport_), detail::info<reply_type>(), &reply))
+        auto reply = detail::make_empty<typename RequestT::reply>();
+        if (auto failed = detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
+                                            options, detail::refer_to_transport(transport_),
+                                            detail::refer_to_reply<RequestT>(reply)))
             return *std::move(failed);
         return reply;
     }
@@ -190,25 +191,67 @@ public:
             transport_, std::move(http),
             [codec = encoder_, handle = std::move(handler)](const transport_result& outcome) mutable {
                 reply received = detail::make_empty<reply>();
-                if (auto failed = detail::decode_outcome(*codec, outcome, detail::info<reply>(), &received))
+                if (auto failed =
+                        detail::decode_outcome(*codec, outcome, detail::refer_to_reply<RequestT>(received)))
                     handle(result<reply>{*std::move(failed)});
                 else
                     handle(result<reply>{std::move(received)});
             });
     }
 
-    /// Calls `call` for `POST /rest/track-prompt`: takes a `track_prompt`, also in braces, or a view.
-    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>>
-    result<track_response> track_prompt(const basic_track_prompt<TextT, VariablesT>& request,
+    /// Each of the following calls `call` for one endpoint. The request may stand in braces.
+    template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>>
+    result<track_response> track_prompt(const basic_track_prompt<TextT, MapT>& request,
                                         const request_options& options = {}) {
         return call(request, options);
     }
+    template <class TextT = std::string>
+    result<track_response> track_score(const basic_track_score<TextT>& request,
+                                       const request_options& options = {}) {
+        return call(request, options);
+    }
+    template <class MapT = std::map<std::string, std::string, std::less<>>>
+    result<track_response> track_metadata(const basic_track_metadata<MapT>& request,
+                                          const request_options& options = {}) {
+        return call(request, options);
+    }
+    result<track_response> track_group(const promptlayer::track_group& request,
+                                       const request_options& options = {}) {
+        return call(request, options);
+    }
+    template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>,
+              class ListT = std::vector<std::string>>
+    result<log_response> log_request(const basic_log_request<TextT, MapT, ListT>& request,
+                                     const request_options& options = {}) {
+        return call(request, options);
+    }
 
-    /// Calls `call` for `POST /rest/track-prompt` with a handler.
-    template <class TextT = std::string, class VariablesT = std::map<std::string, std::string, std::less<>>,
+    /// The same with a handler, over an asynchronous transport.
+    template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>,
               class HandlerT>
-    void track_prompt(const basic_track_prompt<TextT, VariablesT>& request, HandlerT handler,
+    void track_prompt(const basic_track_prompt<TextT, MapT>& request, HandlerT handler,
                       const request_options& options = {}) {
+        call(request, std::move(handler), options);
+    }
+    template <class TextT = std::string, class HandlerT>
+    void track_score(const basic_track_score<TextT>& request, HandlerT handler,
+                     const request_options& options = {}) {
+        call(request, std::move(handler), options);
+    }
+    template <class MapT = std::map<std::string, std::string, std::less<>>, class HandlerT>
+    void track_metadata(const basic_track_metadata<MapT>& request, HandlerT handler,
+                        const request_options& options = {}) {
+        call(request, std::move(handler), options);
+    }
+    template <class HandlerT>
+    void track_group(const promptlayer::track_group& request, HandlerT handler,
+                     const request_options& options = {}) {
+        call(request, std::move(handler), options);
+    }
+    template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>,
+              class ListT = std::vector<std::string>, class HandlerT>
+    void log_request(const basic_log_request<TextT, MapT, ListT>& request, HandlerT handler,
+                     const request_options& options = {}) {
         call(request, std::move(handler), options);
     }
 };
@@ -225,22 +268,20 @@ PROMPTLAYER_DECL error moved_from() { return {.code = errc::closed, .message = "
 PROMPTLAYER_DECL transport_failure exception_failure(const char* text) { return {failure::other, text}; }
 
 PROMPTLAYER_DECL std::optional<error> decode_outcome(const encoder& codec, const transport_result& outcome,
-                                                     const model_info& info, void* reply) {
+                                                     reply_reference reply) {
     if (!outcome)
         return transport_error(codec.config(), outcome.error());
-    return decode_any(codec.config(), *outcome, info, reply);
+    return decode_any(codec.config(), *outcome, reply);
 }
 
 PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http_request& request,
-                                                transport_reference transport, const model_info& info,
-                                                void* reply) {
-    return decode_outcome(codec, transport.send(transport.object, request), info, reply);
+                                                transport_reference transport, reply_reference reply) {
+    return decode_outcome(codec, transport.send(transport.object, request), reply);
 }
 
 PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
                                                 model_reference request, const request_options& options,
-                                                transport_reference transport, const model_info& info,
-                                                void* reply) {
+                                                transport_reference transport, reply_reference reply) {
     if (!codec)
         return moved_from();
     if (codec->config_error())
@@ -251,7 +292,7 @@ PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::strin
     if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
         return std::move(encoded).error();
     http.timeout = options.timeout.value_or(http.timeout);
-    return send_sync(*codec, http, transport, info, reply);
+    return send_sync(*codec, http, transport, reply);
 }
 
 } // namespace detail

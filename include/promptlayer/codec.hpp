@@ -52,9 +52,16 @@ PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_reque
 /// Removes everything, but keeps the memory.
 PROMPTLAYER_DECL void clear(http_request& request) noexcept;
 
-/// Reads a reply with empty members from a response. Returns nullopt if that succeeds.
+/// A reply of any type with empty members, to be read from a response.
+struct reply_reference {
+    const model_info& info;
+    void* object;
+    int success_status; ///< 0 for 200 to 299
+};
+
+/// Reads a reply from a response. Returns nullopt if that succeeds.
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
-                                                 const model_info& info, void* reply);
+                                                 reply_reference reply);
 
 /// Returns `invalid_request` if the options cannot be used.
 PROMPTLAYER_DECL std::optional<error> check(const request_options& options);
@@ -71,11 +78,26 @@ constexpr bool is_idempotent() noexcept {
 /// Returns the error of a request without a response.
 PROMPTLAYER_DECL error transport_error(const config& config, const transport_failure& failed);
 
-template <class ReplyT>
-result<ReplyT> decode_reply(const config& config, const http_response& response) {
-    static_assert(is_readable<ReplyT>());
-    ReplyT reply = make_empty<ReplyT>();
-    if (auto failed = decode_any(config, response, info<ReplyT>(), &reply))
+/// Returns the status of a response that has a reply: 200 unless the model says otherwise.
+template <class RequestT>
+constexpr int success_status() noexcept {
+    if constexpr (requires { RequestT::success_status; })
+        return RequestT::success_status;
+    else
+        return 200;
+}
+
+/// Returns a reference to the reply of a request.
+template <class RequestT>
+reply_reference refer_to_reply(typename RequestT::reply& reply) noexcept {
+    static_assert(is_readable<typename RequestT::reply>());
+    return {info<typename RequestT::reply>(), &reply, success_status<RequestT>()};
+}
+
+template <class RequestT>
+result<typename RequestT::reply> decode_reply(const config& config, const http_response& response) {
+    auto reply = make_empty<typename RequestT::reply>();
+    if (auto failed = decode_any(config, response, refer_to_reply<RequestT>(reply)))
         return *std::move(failed);
     return reply;
 }
@@ -115,13 +137,14 @@ result<http_request> encode(const config& config, const RequestT& request) {
     return out;
 }
 
-/// Returns the reply of a response, or an error. The status decides first; only 200 is a success. Text of the
+/// Returns the reply of a response, or an error. The status decides first; only the `success_status` of the
+/// model, else 200, is a success. Text of the
 /// service has spaces for control characters and `[redacted]` for the API key, if the service echoes it; in
 /// errors the text is cut at 512 bytes. A body that exceeds `max_response_bytes`, or is nested deeper than
 /// 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& config, const http_response& response) {
-    return detail::decode_reply<typename RequestT::reply>(config, response);
+    return detail::decode_reply<RequestT>(config, response);
 }
 
 /// Decodes with the limits of a default config.
@@ -169,7 +192,7 @@ public:
 
     template <class RequestT>
     result<typename RequestT::reply> decode(const http_response& response) const {
-        return detail::decode_reply<typename RequestT::reply>(config_, response);
+        return detail::decode_reply<RequestT>(config_, response);
     }
 };
 
@@ -316,7 +339,7 @@ inline error response_error(errc code, const http_response& response,
     return failed;
 }
 
-/// Makes the error of a response that is not 200.
+/// Makes the error of a response with another status than that of a success.
 inline error status_error(const config& config, const http_response& response,
                           const std::vector<std::string_view>& secrets) {
     service_message message;
@@ -337,13 +360,13 @@ inline error status_error(const config& config, const http_response& response,
 }
 
 /// Returns the message of a reply if its `success` is false; nullopt for any other reply.
-inline std::optional<std::string> rejection_of(const model_info& info, const void* reply) {
+inline std::optional<std::string> rejection_of(const reply_reference& reply) {
     member_value success, message;
-    for (const field_info& field : info.fields) {
-        if (field.type == json_type::boolean && field.name() == "success")
-            success = field.load(reply);
-        else if (field.type == json_type::string && field.name() == "message")
-            message = field.load(reply);
+    for (const field_info& field : reply.info.fields) {
+        if (field.kind == member_kind::boolean && field.name() == "success")
+            success = field.load(reply.object);
+        else if (field.kind == member_kind::string && field.name() == "message")
+            message = field.load(reply.object);
     }
     if (!success.is_given || success.integer != 0)
         return std::nullopt;
@@ -351,9 +374,11 @@ inline std::optional<std::string> rejection_of(const model_info& info, const voi
 }
 
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
-                                                 const model_info& info, void* reply) {
+                                                 reply_reference reply) {
     const std::vector<std::string_view> secrets = secrets_of(config.api_key, config.headers);
-    if (response.status != 200)
+    const bool is_success = reply.success_status == 0 ? response.status >= 200 && response.status <= 299
+                                                      : response.status == reply.success_status;
+    if (!is_success)
         return status_error(config, response, secrets);
     const auto malformed = [&](const std::string& detail) {
         return response_error(errc::malformed_response, response, secrets, detail);
@@ -369,7 +394,7 @@ PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const htt
     violation_collector report{.api_key = config.api_key};
     if (document.size() != response.body.size())
         report.add(rule::trailing_text, {}, 0, document.size());
-    reply_reader{info, reply, secrets, report}.read(document.value());
+    reply_reader{response.body, reply.info, reply.object, secrets, report}.read(document.value());
     if (auto violations = std::move(report.list).take(); !violations.empty()) {
         error failed = malformed(shown_text(join(violations), secrets, max_service_text));
         for (violation& broken : violations)
@@ -377,7 +402,7 @@ PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const htt
         failed.violations = std::move(violations);
         return failed;
     }
-    if (const auto message = rejection_of(info, reply))
+    if (const auto message = rejection_of(reply))
         return response_error(errc::rejected, response, secrets,
                               shown_text(*message, secrets, max_service_text));
     return std::nullopt;

@@ -54,29 +54,37 @@ enum class failure {
 
 /// The rule that a `violation` breaks.
 enum class rule {
-    required,       ///< the member is missing
-    type,           ///< the value has another JSON type, or is a fraction in place of an integer
-    range,          ///< the integer does not fit in 64 bits signed
-    min_length,     ///< fewer code points than `limit`
-    max_length,     ///< more code points than `limit`
-    utf8,           ///< the value is not UTF-8; `actual` is the byte offset
-    name_utf8,      ///< the name of a variable is not UTF-8; `actual` is the byte offset
-    unique,         ///< a member or the name of a variable is given more than once
-    at_most_one_of, ///< `actual` members of a group are given, at most `limit` may be
-    unknown_member, ///< the schema has no such member
-    max_bytes,      ///< the body has `actual` bytes, at most `limit` are allowed
-    trailing_text,  ///< text follows the JSON value; `actual` is the byte offset
-    setting,        ///< a member of `config` cannot be used
-    service,        ///< reported by the service
-    omitted,        ///< stands for `actual` further violations
+    required,          ///< the member is missing
+    type,              ///< the value has another JSON type, or is a fraction in place of an integer
+    range,             ///< the integer does not fit in 64 bits signed
+    finite,            ///< the number is infinite, is not a number, or exceeds a double
+    minimum,           ///< the number is less than `limit`
+    maximum,           ///< the number is more than `limit`
+    exclusive_minimum, ///< the number is not more than `limit`
+    min_length,        ///< fewer code points than `limit`
+    max_length,        ///< more code points than `limit`
+    one_of,            ///< the text is not one of those that the schema lists
+    date_time,         ///< the text is not a date and time of RFC 3339
+    json_object,       ///< the text is not one JSON object; `actual` is the byte offset
+    max_depth,         ///< the JSON object nests deeper than `limit`; `actual` is the byte offset
+    utf8,              ///< the value is not UTF-8; `actual` is the byte offset
+    name_utf8,         ///< a name in a map is not UTF-8; `actual` is the byte offset
+    unique,            ///< a member or a name in a map is given more than once
+    at_most_one_of,    ///< `actual` members of a group are given, at most `limit` may be
+    unknown_member,    ///< the schema has no such member
+    max_bytes,         ///< the body has `actual` bytes, at most `limit` are allowed
+    trailing_text,     ///< text follows the JSON value; `actual` is the byte offset
+    setting,           ///< a member of `config` cannot be used
+    service,           ///< reported by the service
+    omitted,           ///< stands for `actual` further violations
 };
 
 /// One broken rule.
 struct violation {
-    std::string path{}; ///< `label`, `prompt_input_variables["user"]`; empty for the request as a whole
+    std::string path{}; ///< `label`, `tags[3]`, `metadata["user"]`; empty for the request as a whole
     promptlayer::rule rule = promptlayer::rule::service;
-    std::uint64_t limit = 0;  ///< the limit that the rule sets, if it sets one
-    std::uint64_t actual = 0; ///< the actual measure, in the unit of `limit`
+    std::int64_t limit = 0;   ///< the limit that the rule sets, if it sets one
+    std::uint64_t actual = 0; ///< the actual length, count or offset; 0 for a rule on a number
     std::string message{};    ///< the rule, its limit and the measure; never the value
 
     friend bool operator==(const violation&, const violation&) = default;
@@ -181,7 +189,7 @@ constexpr const char* message_for(failure kind) noexcept {
 
 /// Returns the text of a violation; empty for a rule if its text needs names of a schema
 /// (detail/violation_collector.hpp) or of the config (config.hpp).
-inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t actual) {
+inline std::string message_for(rule broken, std::int64_t limit, std::uint64_t actual) {
     const auto characters = [&] {
         return std::to_string(limit) + (limit == 1 ? " character" : " characters") + ", has " +
                std::to_string(actual);
@@ -189,8 +197,16 @@ inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t a
     switch (broken) {
     case rule::required: return "is required";
     case rule::range: return "must fit in 64 bits signed";
+    case rule::finite: return "must be finite as a double";
+    case rule::minimum: return "must be at least " + std::to_string(limit);
+    case rule::maximum: return "must be at most " + std::to_string(limit);
+    case rule::exclusive_minimum: return "must be more than " + std::to_string(limit);
     case rule::min_length: return "at least " + characters();
     case rule::max_length: return "at most " + characters();
+    case rule::date_time: return "must be a date and time such as 2024-01-15T10:30:00Z";
+    case rule::json_object: return "must be one JSON object, is not at byte " + std::to_string(actual);
+    case rule::max_depth:
+        return "nests deeper than " + std::to_string(limit) + " at byte " + std::to_string(actual);
     case rule::utf8: return "is not UTF-8 at byte " + std::to_string(actual);
     case rule::name_utf8: return "its name is not UTF-8 at byte " + std::to_string(actual);
     case rule::unique: return "is given more than once";
@@ -200,6 +216,7 @@ inline std::string message_for(rule broken, std::uint64_t limit, std::uint64_t a
     case rule::trailing_text: return "text after the JSON value, at byte " + std::to_string(actual);
     case rule::omitted: return "and " + std::to_string(actual) + " more";
     case rule::type:
+    case rule::one_of:
     case rule::at_most_one_of:
     case rule::setting:
     case rule::service: break;

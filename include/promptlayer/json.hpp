@@ -14,6 +14,7 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -28,9 +29,11 @@ PROMPTLAYER_DECL error text_too_large(std::size_t max_bytes, std::size_t bytes);
 template <class ModelT>
 consteval bool is_readable() {
     schema_of<ModelT>::for_each_field([]<class FieldT>(FieldT, std::size_t) {
-        static_assert(FieldT::type == json_type::object || FieldT::is_owner,
+        static_assert(FieldT::has_entries || FieldT::is_owner,
                       "promptlayer: from_json needs a model that owns its strings, such as track_prompt");
-        static_assert(FieldT::type != json_type::object ||
+        static_assert(FieldT::kind != member_kind::strings || FieldT::is_owner,
+                      "promptlayer: from_json needs a model that keeps an array in a vector of strings");
+        static_assert(FieldT::kind != member_kind::map ||
                           (FieldT::is_owner && unique_names<typename FieldT::value_type>),
                       "promptlayer: from_json needs a model that keeps variables in a map of strings");
     });
@@ -74,7 +77,7 @@ namespace detail {
 
 PROMPTLAYER_DECL error text_too_large(std::size_t max_bytes, std::size_t bytes) {
     violation_collector report;
-    report.add(rule::max_bytes, {}, max_bytes, bytes);
+    report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), bytes);
     return invalid(errc::invalid_request, std::move(report.list).take());
 }
 

@@ -39,22 +39,46 @@ inline void append_item(std::string& list, const std::string& item) {
     list.append(list.empty() ? "" : ",").append(item);
 }
 
+/// Returns the type of a member and, after a comma each, the rules on it.
 inline std::string json_schema_of_field(const field_info& field) {
-    std::string text = field.type == json_type::boolean   ? R"("type":"boolean")"
-                       : field.type == json_type::integer ? R"("type":"integer")"
-                       : field.type == json_type::string
-                           ? R"("type":"string")"
-                           : R"("type":"object","additionalProperties":{"type":"string"})";
-    for (const length_rule& length : field.rules)
-        append_item(text, (length.rule == rule::min_length ? R"("minLength":)" : R"("maxLength":)") +
-                              std::to_string(length.limit));
-    return std::string{field.key} + "{" + text + "}";
+    std::string rules;
+    for (const field_rule& rule : field.rules) {
+        if (rule.rule == rule::one_of) {
+            std::string names;
+            for (const std::string_view name : rule.names)
+                append_item(names, quoted(name));
+            rules += R"(,"enum":[)" + names + "]";
+        } else if (rule.rule == rule::date_time) {
+            rules += R"(,"format":"date-time")";
+        } else {
+            const char* const keyword = rule.rule == rule::minimum             ? "minimum"
+                                        : rule.rule == rule::maximum           ? "maximum"
+                                        : rule.rule == rule::exclusive_minimum ? "exclusiveMinimum"
+                                        : rule.rule == rule::min_length        ? "minLength"
+                                                                               : "maxLength";
+            rules += "," + quoted(keyword) + ":" + std::to_string(rule.limit);
+        }
+    }
+    switch (field.kind) {
+    case member_kind::boolean: return R"({"type":"boolean"})";
+    case member_kind::integer: return R"({"type":"integer")" + rules + "}";
+    case member_kind::number: return R"({"type":"number")" + rules + "}";
+    case member_kind::string: return R"({"type":"string")" + rules + "}";
+    case member_kind::strings: return R"({"type":"array","items":{"type":"string")" + rules + "}}";
+    case member_kind::map:
+        if (!rules.empty())
+            rules = R"(,"propertyNames":{)" + rules.substr(1) + "}";
+        return R"({"type":"object","additionalProperties":{"type":"string"})" + rules + "}";
+    case member_kind::json_object: return R"({"type":"object"})";
+    case member_kind::any: break;
+    }
+    return "{}";
 }
 
 PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
     std::string properties, required;
     for (const field_info& field : info.fields) {
-        append_item(properties, json_schema_of_field(field));
+        append_item(properties, std::string{field.key} + json_schema_of_field(field));
         if (field.is_required)
             append_item(required, quoted(field.name()));
     }

@@ -35,6 +35,7 @@ struct queue_options {
     std::size_t max_bytes = 16 * 1024 * 1024; ///< of all paths and bodies
     std::size_t max_in_flight = 16;           ///< 0 counts as 1
     bool drop_oldest = false;                 ///< a full queue drops the oldest waiting requests
+    bool repeat_logs = false; ///< repeats requests that are not `idempotent`: rather two logs than none
     retry_policy retry = background_retry_policy();
 };
 
@@ -348,7 +349,9 @@ private:
         if ((cause.status == 401 || cause.status == 403) && entry.history->refusals >= 3 &&
             healthy_count_ > entry.history->healthy_at_first_refusal)
             return request_outcome::rejected;
-        if ((cause.maybe_delivered && !(entry.request.idempotent && policy.retry_maybe_delivered)) ||
+        const bool may_repeat =
+            policy.retry_maybe_delivered && (entry.request.idempotent || options_.repeat_logs);
+        if ((cause.maybe_delivered && !may_repeat) ||
             (policy.max_attempts != 0 && entry.attempts >= policy.max_attempts))
             return request_outcome::failed;
         return detail::may_wait(policy, age, wait) ? std::nullopt : std::optional{request_outcome::expired};

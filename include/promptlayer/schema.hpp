@@ -12,8 +12,10 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <iterator>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -37,10 +39,26 @@ concept int64_convertible =
 template <class T>
 inline constexpr bool always_false = false;
 
-/// A type that a member of type `T` accepts: no null pointer for a string, no number for a bool.
+/// An arithmetic type of which each value is exact as a double.
+template <class T>
+concept exact_as_double = any_of<T, double, float> ||(int64_convertible<T> && sizeof(T) <= 4);
+
+/// A type that a member of type `T` accepts: no null pointer for a string, no number for a bool, no value
+/// that a double would round.
 template <class U, class T>
 concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_t<U>, std::nullptr_t> &&
-                   (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>);
+                   (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>)&&(
+                       !std::same_as<T, double> || exact_as_double<std::remove_cvref_t<U>>);
+
+/// The type of an element of a range that a list in braces can initialize.
+template <class T>
+struct element_of {};
+
+template <class T>
+requires(!std::convertible_to<T, std::string_view> &&
+         std::constructible_from<T, std::initializer_list<typename T::value_type>>) struct element_of<T> {
+    using type = typename T::value_type;
+};
 
 } // namespace detail
 
@@ -56,7 +74,35 @@ public:
     constexpr operator std::int64_t() const noexcept { return value_; }
 };
 
-/// A member that must be given: a request without it does not compile. Converts to `T`.
+/// JSON text of one object, for a member that the service understands and this library does not. It is
+/// checked to be well-formed, and written as it is. Converts from text.
+template <class TextT>
+class basic_json_object {
+    TextT text_{"{}"};
+
+public:
+    using text_type = TextT;
+
+    constexpr basic_json_object() = default;
+    template <detail::value_of<TextT> U>
+    requires(!std::same_as<std::remove_cvref_t<U>, basic_json_object>) constexpr basic_json_object(U&& text)
+        : text_(std::forward<U>(text)) {}
+
+    constexpr const TextT& text() const noexcept { return text_; }
+
+    friend bool operator==(const basic_json_object&, const basic_json_object&) = default;
+};
+
+using json_object = basic_json_object<std::string>;
+using json_object_view = basic_json_object<std::string_view>;
+
+/// A member of a reply that must be there, with any value, null included. The value is not read.
+struct any_value {
+    friend bool operator==(const any_value&, const any_value&) = default;
+};
+
+/// A member that must be given: a request without it does not compile. Converts to `T`. A map or an array is
+/// sent also if it is empty.
 template <class T>
 class required {
     T value_;
@@ -74,10 +120,17 @@ public:
     template <detail::value_of<T> U>
     requires(!std::same_as<std::remove_cvref_t<U>, required>) constexpr required(U&& value)
         : value_(std::forward<U>(value)) {}
+    /// Takes the elements of a map or array in braces.
+    template <class RangeT = T>
+    constexpr required(std::initializer_list<typename detail::element_of<RangeT>::type> elements)
+        : value_(elements) {}
 
+    constexpr T& value() noexcept { return value_; }
     constexpr const T& value() const noexcept { return value_; }
     constexpr operator const T&() const noexcept { return value_; }
+    constexpr T& operator*() noexcept { return value_; }
     constexpr const T& operator*() const noexcept { return value_; }
+    constexpr T* operator->() noexcept { return &value_; }
     constexpr const T* operator->() const noexcept { return &value_; }
 
     // Constexpr only if T can be compared in constant expressions. Some standard libraries cannot
@@ -158,19 +211,22 @@ template <class T>
 struct member_traits {
     using type = T;
     static constexpr bool optional = false;
-    static constexpr const T& get(const T& member) noexcept { return member; }
+    static constexpr bool required = false;
+    static constexpr auto& get(auto& member) noexcept { return member; }
     static constexpr T make_empty() { return T{}; }
 };
 
 template <class T>
-struct member_traits<required<T>> : member_traits<T> {
-    static constexpr required<T> make_empty() { return T{}; }
+struct member_traits<promptlayer::required<T>> : member_traits<T> {
+    static constexpr bool required = true;
+    static constexpr auto& get(auto& member) noexcept { return *member; }
+    static constexpr promptlayer::required<T> make_empty() { return T{}; }
 };
 
 template <class OptionalT>
 struct optional_traits : member_traits<typename OptionalT::value_type> {
     static constexpr bool optional = true;
-    static constexpr const auto& get(const OptionalT& member) noexcept { return *member; }
+    static constexpr auto& get(auto& member) noexcept { return *member; }
     static constexpr OptionalT make_empty() noexcept { return std::nullopt; }
 };
 
@@ -198,6 +254,15 @@ concept variables = requires(const T& range) {
     requires text_pair<std::remove_cvref_t<decltype(*std::begin(range))>>;
 };
 
+/// A range of strings that are stored in the range: a vector, an array, a span, ...
+template <class T>
+concept strings = requires(const T& range) {
+    requires std::forward_iterator<decltype(std::begin(range))>;
+    { std::begin(range) == std::end(range) } -> std::convertible_to<bool>;
+    requires std::is_lvalue_reference_v<decltype(*std::begin(range))>;
+    requires text<std::remove_cvref_t<decltype(*std::begin(range))>>;
+};
+
 /// A type of map that cannot hold the same characters twice as a name.
 template <class T>
 concept text_map = requires(const T& map, const typename T::key_type& name) {
@@ -220,20 +285,44 @@ concept text_owning_map = text_map<T> && owns_text<typename T::key_type> &&
     { map.emplace(text, text).second } -> std::convertible_to<bool>;
 };
 
+/// A type of sequence to which text can be appended.
 template <class T>
-consteval json_type json_type_of() {
+concept text_owning_list = owns_text<typename T::value_type> && requires(T& list, std::string_view text) {
+    list.emplace_back(text);
+};
+
+template <class T>
+inline constexpr bool is_json_object = false;
+template <class TextT>
+inline constexpr bool is_json_object<basic_json_object<TextT>> = true;
+
+template <class T>
+consteval member_kind kind_of() {
     if constexpr (std::same_as<T, bool>)
-        return json_type::boolean;
+        return member_kind::boolean;
     else if constexpr (std::same_as<T, integer>)
-        return json_type::integer;
-    else if constexpr (text<T>)
-        return json_type::string;
+        return member_kind::integer;
+    else if constexpr (std::same_as<T, double>)
+        return member_kind::number;
+    else if constexpr (std::same_as<T, any_value>)
+        return member_kind::any;
+    else if constexpr (is_json_object<T>)
+        return member_kind::json_object;
+    else if constexpr (text<T> || std::is_enum_v<T>)
+        return member_kind::string;
+    else if constexpr (strings<T>)
+        return member_kind::strings;
     else {
         static_assert(variables<T>,
-                      "promptlayer: a member of a model is a bool, an integer, a string, or a range of "
-                      "pairs of strings; put a member that may be absent into std::optional");
-        return json_type::object;
+                      "promptlayer: a member of a model is a bool, an integer, a double, a string, an "
+                      "enumeration, a json_object, a range of strings, or a range of pairs of strings; put a "
+                      "member that may be absent into std::optional");
+        return member_kind::map;
     }
+}
+
+constexpr bool is_numeric(member_kind kind) noexcept {
+    return kind == member_kind::integer || kind == member_kind::number;
 }
 
 template <class MemberPointerT>
@@ -246,21 +335,110 @@ struct member_of<MemberT ModelT::*> {
 
 } // namespace detail
 
+/// A number is at least `N`.
+template <std::int64_t N>
+struct minimum {
+    static constexpr detail::field_rule data{promptlayer::rule::minimum, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(detail::is_numeric(KindV), "promptlayer: minimum is a rule on integers and doubles");
+    }
+};
+
+/// A number is at most `N`.
+template <std::int64_t N>
+struct maximum {
+    static constexpr detail::field_rule data{promptlayer::rule::maximum, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(detail::is_numeric(KindV), "promptlayer: maximum is a rule on integers and doubles");
+    }
+};
+
+/// A number is more than `N`.
+template <std::int64_t N>
+struct exclusive_minimum {
+    static constexpr detail::field_rule data{promptlayer::rule::exclusive_minimum, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(detail::is_numeric(KindV),
+                      "promptlayer: exclusive_minimum is a rule on integers and doubles");
+    }
+};
+
 /// A string has at least `N` code points.
 template <std::size_t N>
 struct min_length {
-    static constexpr detail::length_rule data{promptlayer::rule::min_length, N};
+    static constexpr detail::field_rule data{promptlayer::rule::min_length, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::string, "promptlayer: min_length is a rule on strings");
+    }
 };
 
 /// A string has at most `N` code points.
 template <std::size_t N>
 struct max_length {
-    static constexpr detail::length_rule data{promptlayer::rule::max_length, N};
+    static constexpr detail::field_rule data{promptlayer::rule::max_length, N};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::string, "promptlayer: max_length is a rule on strings");
+    }
 };
 
-/// Declares a member of a model: its name in JSON, the member, the rules on its value. An optional and a set
-/// of variables may be absent; any other type is required in JSON. With `required<T>` the compiler checks
-/// that as well.
+/// A string is one of these. A member may also be an enumeration: the enumerator with value 0 has the first
+/// name, and so on.
+template <detail::fixed_string... NamesV>
+struct one_of {
+    static constexpr std::array<std::string_view, sizeof...(NamesV)> names{std::string_view{NamesV}...};
+    static constexpr detail::field_rule data{promptlayer::rule::one_of, 0, names};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::string,
+                      "promptlayer: one_of is a rule on strings and enumerations");
+        static_assert(((std::string_view{NamesV}.size() != 0 &&
+                        detail::scan(NamesV).json_bytes == std::string_view{NamesV}.size()) &&
+                       ...),
+                      "promptlayer: the names in one_of must not be empty or need escapes in JSON");
+    }
+};
+
+/// A string is a date and time of RFC 3339, such as `2024-01-15T10:30:00Z`. See `date_time`.
+struct date_time_format {
+    static constexpr detail::field_rule data{promptlayer::rule::date_time};
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::string,
+                      "promptlayer: date_time_format is a rule on strings");
+    }
+};
+
+/// A rule on each item of an array of strings.
+template <class RuleT>
+struct items {
+    static constexpr detail::field_rule data = RuleT::data;
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::strings,
+                      "promptlayer: items is a rule on arrays of strings");
+        RuleT::template check_kind<detail::member_kind::string>();
+    }
+};
+
+/// A rule on each name in a map.
+template <class RuleT>
+struct property_names {
+    static constexpr detail::field_rule data = RuleT::data;
+    template <detail::member_kind KindV>
+    static constexpr void check_kind() {
+        static_assert(KindV == detail::member_kind::map, "promptlayer: property_names is a rule on maps");
+        RuleT::template check_kind<detail::member_kind::string>();
+    }
+};
+
+/// Declares a member of a model: its name in JSON, the member, the rules on its value. An optional, an array
+/// and a map may be absent; any other type is required in JSON. With `required<T>` the compiler checks that
+/// as well.
 template <detail::fixed_string NameV, auto MemberV, class... RulesT>
 struct field {
     using member_type = typename detail::member_of<decltype(MemberV)>::type;
@@ -270,82 +448,137 @@ struct field {
     static constexpr std::string_view name = NameV;
     static constexpr auto key = detail::json_key(NameV);
     static constexpr auto member = MemberV;
-    static constexpr detail::json_type type = detail::json_type_of<value_type>();
-    static constexpr std::array<detail::length_rule, sizeof...(RulesT)> rules{RulesT::data...};
+    static constexpr detail::member_kind kind = detail::kind_of<value_type>();
+    static constexpr bool has_entries =
+        kind == detail::member_kind::strings || kind == detail::member_kind::map;
+    static constexpr std::array<detail::field_rule, sizeof...(RulesT)> rules{RulesT::data...};
 
-    static_assert(sizeof...(RulesT) == 0 || type == detail::json_type::string,
-                  "promptlayer: min_length and max_length are rules on strings");
-    static_assert(type != detail::json_type::object || std::same_as<member_type, value_type>,
-                  "promptlayer: a set of variables is a plain member of a model, absent when it is empty");
+    static_assert((RulesT::template check_kind<kind>(), ..., true));
+    static_assert(!has_entries || !member_traits::optional,
+                  "promptlayer: an array or map is a plain member of a model, absent when it is empty, or a "
+                  "required one");
     static_assert(detail::scan(NameV).json_bytes == name.size(),
                   "promptlayer: the name of a member must not need escapes in JSON");
 
-    /// Returns the value of the member. For a set of variables, returns only whether it is not empty.
+    /// Returns the names of an enumeration.
+    static constexpr std::span<const std::string_view> wire_names() noexcept {
+        for (const detail::field_rule& rule : rules) {
+            if (rule.rule == promptlayer::rule::one_of)
+                return rule.names;
+        }
+        return {};
+    }
+    static_assert(!std::is_enum_v<value_type> || !wire_names().empty(),
+                  "promptlayer: an enumeration needs one_of with its names in JSON");
+
+    /// Returns the value of the member. Of an array or map, returns only whether it is given. The text of an
+    /// enumerator without a name is empty.
     static constexpr detail::member_value load(const auto& model) noexcept {
         const member_type& stored = model.*MemberV;
-        if constexpr (type == detail::json_type::object) {
-            return {.is_given = !(std::begin(stored) == std::end(stored))};
+        if constexpr (kind == detail::member_kind::any) {
+            return {};
+        } else if constexpr (has_entries) {
+            const value_type& entries = member_traits::get(stored);
+            return {.is_given = member_traits::required || !(std::begin(entries) == std::end(entries))};
         } else {
             if constexpr (member_traits::optional) {
                 if (!stored.has_value())
                     return {};
             }
             const value_type& value = member_traits::get(stored);
-            if constexpr (type == detail::json_type::string)
+            if constexpr (std::is_enum_v<value_type>) {
+                const auto index = static_cast<std::size_t>(value);
+                return {.is_given = true, .text = index < wire_names().size() ? wire_names()[index] : ""};
+            } else if constexpr (kind == detail::member_kind::string)
                 return {.is_given = true, .text = value};
+            else if constexpr (kind == detail::member_kind::json_object)
+                return {.is_given = true, .text = value.text()};
+            else if constexpr (kind == detail::member_kind::number)
+                return {.is_given = true, .number = value};
             else
                 return {.is_given = true, .integer = value};
         }
     }
 
-    /// Calls `visit(name, text)` for each variable of the set.
+    /// Calls `visit(name, text)` for each entry of a map or array; an item of an array has no name.
     template <class VisitT>
-    static constexpr void visit_variables(const auto& model, VisitT&& visit) {
-        if constexpr (type == detail::json_type::object) {
-            for (const auto& variable : model.*MemberV)
-                visit(std::string_view{variable.first}, std::string_view{variable.second});
+    static constexpr void visit_entries(const auto& model, VisitT&& visit) {
+        if constexpr (kind == detail::member_kind::map) {
+            for (const auto& entry : member_traits::get(model.*MemberV))
+                visit(std::string_view{entry.first}, std::string_view{entry.second});
+        } else if constexpr (kind == detail::member_kind::strings) {
+            for (const auto& item : member_traits::get(model.*MemberV))
+                visit(std::string_view{}, std::string_view{item});
         }
     }
 
     /// True if a value from JSON can be stored in the member, which then owns its text.
     static constexpr bool is_owner = [] {
-        if constexpr (type == detail::json_type::object)
-            return detail::text_owning_map<member_type>;
-        else if constexpr (type == detail::json_type::string)
+        if constexpr (kind == detail::member_kind::map)
+            return detail::text_owning_map<value_type>;
+        else if constexpr (kind == detail::member_kind::strings)
+            return detail::text_owning_list<value_type>;
+        else if constexpr (kind == detail::member_kind::json_object)
+            return detail::owns_text<typename value_type::text_type>;
+        else if constexpr (kind == detail::member_kind::string && !std::is_enum_v<value_type>)
             return detail::owns_text<value_type> && std::is_assignable_v<member_type&, value_type>;
         else
             return std::is_assignable_v<member_type&, value_type>;
     }();
 
+    /// Stores a value from JSON. Ignores a text that names no enumerator.
+    static constexpr void store(auto& model, const detail::member_value& value) {
+        member_type& stored = model.*MemberV;
+        if constexpr (std::is_enum_v<value_type>) {
+            for (std::size_t i = 0; i < wire_names().size(); ++i) {
+                if (wire_names()[i] == value.text)
+                    stored = static_cast<value_type>(i);
+            }
+        } else if constexpr (kind == detail::member_kind::string)
+            stored = value_type{value.text};
+        else if constexpr (kind == detail::member_kind::json_object)
+            stored = value_type{typename value_type::text_type{value.text}};
+        else if constexpr (kind == detail::member_kind::boolean)
+            stored = value.integer != 0;
+        else if constexpr (kind == detail::member_kind::integer)
+            stored = integer{value.integer};
+        else if constexpr (kind == detail::member_kind::number)
+            stored = value.number;
+    }
+
+    /// Adds an entry to a map or array. Returns false if the map has the name already.
+    static constexpr bool insert(auto& model, std::string_view entry, std::string_view text) {
+        value_type& entries = member_traits::get(model.*MemberV);
+        if constexpr (kind == detail::member_kind::map)
+            return entries.emplace(entry, text).second;
+        else
+            return entries.emplace_back(text), true;
+    }
+
     /// Describes the member for code that does not depend on the type of the model.
     template <class ModelT>
     static constexpr detail::field_info info() {
         detail::field_info info{.key = {key.data(), key.size()},
-                                .type = type,
-                                .is_required = !member_traits::optional && type != detail::json_type::object,
+                                .kind = kind,
+                                .is_required =
+                                    !member_traits::optional && (!has_entries || member_traits::required),
                                 .has_unique_names = detail::unique_names<value_type>,
                                 .rules = rules};
         info.load = [](const void* model) { return load(*static_cast<const ModelT*>(model)); };
-        if constexpr (type == detail::json_type::object) {
-            info.visit_variables = [](const void* model, detail::variable_visitor visitor) {
-                visit_variables(*static_cast<const ModelT*>(model),
-                                [&](std::string_view variable, std::string_view text) {
-                                    visitor.call(visitor.context, variable, text);
-                                });
+        if constexpr (has_entries) {
+            info.visit_entries = [](const void* model, detail::entry_visitor visitor) {
+                visit_entries(*static_cast<const ModelT*>(model),
+                              [&](std::string_view entry, std::string_view text) {
+                                  visitor.call(visitor.context, entry, text);
+                              });
             };
             if constexpr (is_owner)
-                info.insert_variable = [](void* model, std::string_view variable, std::string_view text) {
-                    return (static_cast<ModelT*>(model)->*MemberV).emplace(variable, text).second;
+                info.insert = [](void* model, std::string_view entry, std::string_view text) {
+                    return insert(*static_cast<ModelT*>(model), entry, text);
                 };
         } else if constexpr (is_owner) {
             info.store = [](void* model, const detail::member_value& value) {
-                member_type& stored = static_cast<ModelT*>(model)->*MemberV;
-                if constexpr (type == detail::json_type::string)
-                    stored = value_type{value.text};
-                else if constexpr (type == detail::json_type::boolean)
-                    stored = value.integer != 0;
-                else
-                    stored = integer{value.integer};
+                store(*static_cast<ModelT*>(model), value);
             };
         }
         return info;
@@ -373,6 +606,7 @@ inline constexpr bool is_field = requires {
 /// its declaration as the member type `schema`. Validation, reading, writing and the JSON Schema follow it.
 template <class... ItemsT>
 struct schema {
+    static constexpr bool is_reply = false;
     static constexpr std::size_t size = (std::size_t{detail::is_field<ItemsT>} + ... + 0);
     static constexpr std::size_t group_count = sizeof...(ItemsT) - size;
 
@@ -413,6 +647,13 @@ struct schema {
         });
         return consistent;
     }
+};
+
+/// Declares the JSON of a reply. Unlike that of a request, it may have members that the schema does not name,
+/// and null for an optional, an array or a map.
+template <class... ItemsT>
+struct reply_schema : schema<ItemsT...> {
+    static constexpr bool is_reply = true;
 };
 
 namespace detail {
@@ -457,7 +698,8 @@ inline constexpr auto group_table = [] {
 }();
 
 template <class ModelT>
-inline constexpr model_info info_in_constant_expressions{field_table<ModelT>, group_table<ModelT>};
+inline constexpr model_info info_in_constant_expressions{field_table<ModelT>, group_table<ModelT>,
+                                                         schema_of<ModelT>::is_reply};
 
 /// Returns a model as data.
 template <class ModelT>

@@ -4,6 +4,7 @@
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/model.hpp>
 #include <promptlayer/schema.hpp>
+#include <promptlayer/track_response.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
@@ -16,15 +17,6 @@
 #include <utility>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
-
-/// The reply of `POST /rest/track-prompt`. `decode` returns it only if `success` is true.
-struct track_response {
-    bool success = false;
-    std::string message{}; ///< the text of the service, UTF-8, with spaces for control characters
-
-    using schema = promptlayer::schema<field<"success", &track_response::success>,
-                                       field<"message", &track_response::message>>;
-};
 
 /// The body of `POST /rest/track-prompt`: links a prompt template to a request that was logged before. All
 /// text is UTF-8; lengths are in code points.
@@ -99,11 +91,9 @@ namespace detail {
 
 // In the source file only, to keep the tables out of all others.
 #if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_response>() noexcept;
 template const model_info& info<track_prompt>() noexcept;
 template const model_info& info<track_prompt_view>() noexcept;
 #else
-extern template const model_info& info<track_response>() noexcept;
 extern template const model_info& info<track_prompt>() noexcept;
 extern template const model_info& info<track_prompt_view>() noexcept;
 #endif

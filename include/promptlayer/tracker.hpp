@@ -84,10 +84,8 @@ using outcome_judge = std::optional<error> (*)(const encoder& codec, const trans
 
 template <class RequestT>
 std::optional<error> judge_outcome(const encoder& codec, const transport_result& outcome) {
-    using reply_type = typename RequestT::reply;
-    static_assert(is_readable<reply_type>());
-    reply_type reply = make_empty<reply_type>();
-    return decode_outcome(codec, outcome, info<reply_type>(), &reply);
+    auto reply = make_empty<typename RequestT::reply>();
+    return decode_outcome(codec, outcome, refer_to_reply<RequestT>(reply));
 }
 
 /// How to read the response of a path.
@@ -123,11 +121,12 @@ inline unsigned fork_count() noexcept {
 struct unknown_reply {
     std::optional<bool> success{};
 
-    using schema = promptlayer::schema<field<"success", &unknown_reply::success>>;
+    using schema = reply_schema<field<"success", &unknown_reply::success>>;
 };
 
 /// A request from a journal, with a path that this program has not tracked.
 struct unknown_request {
+    static constexpr int success_status = 0;
     using reply = unknown_reply;
 };
 
@@ -304,7 +303,7 @@ class delivery_engine {
         }
         next.number = due->number;
         next.count = due->attempt;
-        next.is_begun = !due->request.idempotent;
+        next.is_begun = !due->request.idempotent && !options_.queue.repeat_logs;
         if (next.is_begun)
             with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
@@ -340,7 +339,8 @@ class delivery_engine {
 
     void restore_from_journal() {
         for (journal::entry& entry : options_.journal->pending()) {
-            const bool is_interrupted = entry.begun && !entry.request.idempotent;
+            const bool is_interrupted =
+                entry.begun && !entry.request.idempotent && !options_.queue.repeat_logs;
             outbox_.restore(entry.number, std::move(entry.request), entry.age, now());
             if (!is_interrupted || !outbox_.cancel(entry.number))
                 continue;

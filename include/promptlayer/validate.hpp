@@ -12,6 +12,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
@@ -31,7 +33,8 @@ PROMPTLAYER_DECL bool is_valid_at_run_time(model_reference model, std::size_t ma
 /// A report for `is_valid`.
 struct violation_flag {
     bool is_set = false;
-    constexpr void add(rule, const location&, std::uint64_t, std::uint64_t) noexcept { is_set = true; }
+    constexpr void add(rule, const location&, std::int64_t, std::uint64_t) noexcept { is_set = true; }
+    constexpr void add_one_of(const location&, std::span<const std::string_view>) noexcept { is_set = true; }
     constexpr void add_group(const model_info&, std::uint64_t, std::uint64_t) noexcept { is_set = true; }
 };
 
@@ -40,6 +43,20 @@ template <auto MemberV>
 void too_few_characters() {}
 template <auto MemberV>
 void too_many_characters() {}
+template <auto MemberV>
+void less_than_minimum() {}
+template <auto MemberV>
+void more_than_maximum() {}
+template <auto MemberV>
+void not_finite() {}
+template <auto MemberV>
+void none_of_its_values() {}
+template <auto MemberV>
+void no_date_time() {}
+template <auto MemberV>
+void no_json_object() {}
+template <auto MemberV>
+void json_object_too_deep() {}
 template <auto MemberV>
 void not_utf8() {}
 template <auto MemberV>
@@ -53,13 +70,31 @@ inline void body_too_large() {}
 /// A report for `require_valid`: the first violation ends the constant expression.
 template <class ModelT>
 struct compile_time_report {
-    constexpr void add(rule broken, const location& where, std::uint64_t, std::uint64_t) const {
+    constexpr void add_one_of(const location& where, std::span<const std::string_view>) const {
+        add(rule::one_of, where, 0, 0);
+    }
+
+    constexpr void add(rule broken, const location& where, std::int64_t, std::uint64_t) const {
         if (broken == rule::max_bytes)
             body_too_large();
         schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t) {
             constexpr auto member = FieldT::member;
             if (FieldT::name != where.member)
                 return;
+            if (broken == rule::minimum || broken == rule::exclusive_minimum)
+                less_than_minimum<member>();
+            if (broken == rule::maximum)
+                more_than_maximum<member>();
+            if (broken == rule::finite)
+                not_finite<member>();
+            if (broken == rule::one_of)
+                none_of_its_values<member>();
+            if (broken == rule::date_time)
+                no_date_time<member>();
+            if (broken == rule::json_object)
+                no_json_object<member>();
+            if (broken == rule::max_depth)
+                json_object_too_deep<member>();
             if (broken == rule::min_length)
                 too_few_characters<member>();
             if (broken == rule::max_length)
@@ -93,7 +128,8 @@ template <class RequestT>
     return detail::validate_any(detail::refer_to(request), max_request_bytes);
 }
 
-/// Returns true if `validate` returns nothing; works in constant expressions.
+/// Returns true if `validate` returns nothing; works in constant expressions, where each double counts as
+/// long as the longest.
 template <class RequestT>
 [[nodiscard]] constexpr bool is_valid(const RequestT& request,
                                       std::size_t max_request_bytes = default_max_request_bytes) {

@@ -1,4 +1,5 @@
-// expect: promptlayer: a set of variables is a plain member of a model, absent when it is empty
+// expect: promptlayer: an array or map is a plain member of a model, absent when it is empty, or a
+// expect: required one
 #include <promptlayer.hpp>
 
 struct model {

@@ -166,14 +166,14 @@ TEST_CASE("an integer of a reply is read by its value, and the last of repeated 
     };
     CHECK(ticket("7.0")->ticket == 7);
     CHECK(ticket("-7e2")->ticket == -700);
-    CHECK(ticket("99999999999999.0")->ticket == 99999'999'999'999);
+    CHECK(ticket("1e14")->ticket == 100'000'000'000'000);
+    CHECK(ticket("9007199254740993.0")->ticket == 9007199254740993);
     CHECK(ticket("9223372036854775807")->ticket == INT64_MAX);
     CHECK(ticket("-9223372036854775808")->ticket == INT64_MIN);
     CHECK(ticket("1,\"ticket\":2")->ticket == 2);
     CHECK(to_string(ticket("7.5").error().violations.at(0)) ==
           "ticket: must be an integer, is a number with a fraction");
-    for (const char* const number : {"1e14", "9007199254740993.0", "9223372036854775808",
-                                     "-9223372036854775809", "1e19", "-1e19", "1e300"})
+    for (const char* const number : {"9223372036854775808", "-9223372036854775809", "1e19", "-1e19", "1e300"})
         CHECK(to_string(ticket(number).error().violations.at(0)) == "ticket: must fit in 64 bits signed");
 }
 

@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <atomic>
+#include <cstdint>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -15,6 +16,7 @@
 namespace pl = promptlayer;
 using pl::testing::recording_async_transport;
 using pl::testing::recording_transport;
+using test_support::valid_log;
 using test_support::valid_request;
 
 namespace {
@@ -35,6 +37,24 @@ TEST_CASE("scripted results are returned in order, then every request succeeds")
     CHECK(client.track_prompt(valid_request(3)).has_value());
     CHECK(client.track_prompt(valid_request(4)).has_value());
     CHECK(client.transport().requests().size() == 4);
+}
+
+TEST_CASE("without a script, each endpoint succeeds as the service has it, and logs count from 1") {
+    pl::client client{{.api_key = "pl_key"}, recording_transport{}};
+    CHECK(client.log_request(valid_log())->id == 1);
+    CHECK(client.track_prompt(valid_request())->message == "recorded");
+    CHECK(client.track_score({.request_id = 1, .score = 0}).has_value());
+    CHECK(client.track_metadata({.request_id = 1, .metadata = {{"a", "b"}}}).has_value());
+    CHECK(client.track_group({.request_id = 1, .group_id = 1}).has_value());
+    CHECK(client.log_request(valid_log())->id == 2);
+
+    pl::client async_client{{.api_key = "pl_key"}, recording_async_transport{}};
+    std::vector<std::int64_t> ids;
+    for (int i = 0; i < 2; ++i)
+        async_client.log_request(
+            valid_log(), [&](const pl::result<pl::log_response>& response) { ids.push_back(response->id); });
+    CHECK(async_client.transport().complete_all() == 2);
+    CHECK(ids == std::vector<std::int64_t>{1, 2});
 }
 
 TEST_CASE("requests() returns a copy, in order") {

@@ -953,6 +953,16 @@ TEST_CASE("outbox: a request that is not idempotent fails once it may have been 
     CHECK(forbidding.complete(1, transport_error(pl::failure::cancelled, true)) == request_outcome::failed);
 }
 
+TEST_CASE("outbox: repeat_logs repeats a request that is not idempotent, if retries may repeat at all") {
+    for (const bool may_repeat : {true, false}) {
+        outbox_fixture queue{{.repeat_logs = true, .retry = {.retry_maybe_delivered = may_repeat}}};
+        queue.push("{}", false);
+        REQUIRE(queue.take() == 1);
+        const auto outcome = queue.complete(1, transport_error(pl::failure::timeout, true));
+        CHECK(outcome.has_value() == !may_repeat);
+    }
+}
+
 // ---- cancel, discard, drain
 
 TEST_CASE("outbox: cancel removes a waiting request, and leaves one in flight alone") {

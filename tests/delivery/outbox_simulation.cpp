@@ -291,7 +291,8 @@ struct model {
                 outcome = request_outcome::cancelled;
             else if (is_refusal(*cause) && entry.refusals >= 3 && healthy > entry.healthy_at_first_refusal)
                 outcome = request_outcome::rejected;
-            else if (cause->maybe_delivered && !(entry.idempotent && policy.retry_maybe_delivered))
+            else if (cause->maybe_delivered &&
+                     !((entry.idempotent || options.repeat_logs) && policy.retry_maybe_delivered))
                 outcome = request_outcome::failed;
             else if (policy.max_attempts != 0 && entry.attempts >= policy.max_attempts)
                 outcome = request_outcome::failed;
@@ -361,6 +362,7 @@ class simulation {
         if (random() % 2 == 0)
             options.retry.max_age = one_of(24h, 10min);
         options.retry.retry_maybe_delivered = random() % 4 != 0;
+        options.repeat_logs = random() % 4 == 0;
         return options;
     }
 

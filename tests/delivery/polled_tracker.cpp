@@ -28,6 +28,7 @@ using namespace std::chrono_literals;
 using std::chrono::steady_clock;
 using test_support::memory_journal;
 using test_support::status_response;
+using test_support::valid_log;
 using test_support::valid_request;
 
 namespace {
@@ -693,6 +694,74 @@ TEST_CASE("polled tracker: a request found begun after a crash fails and says wh
     CHECK(fixture.answer(200) == 0);
     CHECK(fixture.sent() == 3); // one was sent before
     CHECK(fixture.tracker->stats() == pl::outbox_stats{.pushed = 3, .delivered = 2, .failed = 1});
+}
+
+TEST_CASE(
+    "polled tracker: with repeat_logs a request that is not idempotent is sent again, also after a crash") {
+    tracker_fixture fixture{{.repeat_logs = true}};
+    REQUIRE(fixture.tracker->track(log_entry{.text = "a"}));
+    fixture.frame();
+    CHECK_FALSE(fixture.kept->entries.at(1).begun);
+    fixture.transport.fail({pl::failure::reset, "cut", true});
+    fixture.transport.complete_all();
+    fixture.frame();
+    fixture.frame(1min);
+    CHECK(fixture.sent() == 2);
+    fixture.tracker.reset();
+    fixture.kept->entries.at(1).begun = true; // by a tracker without the option
+    fixture.start({.repeat_logs = true});
+    fixture.frame();
+    CHECK(fixture.sent() == 3);
+    fixture.answer(200);
+    CHECK(fixture.tracker->stats().delivered == 1);
+}
+
+TEST_CASE("polled tracker: a restored log is delivered by its 201, though the program logged none itself") {
+    tracker_fixture fixture;
+    REQUIRE(fixture.tracker->track(valid_log()));
+    fixture.tracker.reset();
+    REQUIRE(fixture.kept->entries.size() == 1);
+    fixture.take_reports();
+    fixture.start();
+    fixture.frame();
+    fixture.transport.respond({201, {}, R"({"id":7,"prompt_version":null})"});
+    fixture.transport.complete_all();
+    CHECK(fixture.frame() == 0);
+    CHECK(fixture.take_reports() == tracker_fixture::lines{"1 delivered"});
+    CHECK(fixture.kept->entries.empty());
+}
+
+TEST_CASE("polled tracker: each request of the family is delivered by the response of its endpoint") {
+    tracker_fixture fixture;
+    std::vector<pl::finished_request> delivered;
+    auto options = fixture.reporting();
+    options.on_delivered = [&](const pl::finished_request& request) { delivered.push_back(request); };
+    fixture.tracker.emplace(pl::config{.api_key = "pl_key"}, std::ref(fixture.transport), std::move(options));
+    REQUIRE(fixture.tracker->track(valid_log()));
+    REQUIRE(fixture.tracker->track(valid_request()));
+    REQUIRE(fixture.tracker->track(pl::track_score{.request_id = 1, .score = 100}));
+    REQUIRE(fixture.tracker->track(pl::track_metadata{.request_id = 1, .metadata = {{"a", "b"}}}));
+    REQUIRE(fixture.tracker->track(pl::track_group{.request_id = 1, .group_id = 2}));
+    for (int frames = 0; fixture.frame() != 0 && frames < 10; ++frames)
+        fixture.transport.complete_all();
+    REQUIRE(delivered.size() == 5);
+    const auto log = std::find_if(delivered.begin(), delivered.end(), [](const auto& request) {
+        return request.request.path == pl::log_request::path;
+    });
+    REQUIRE(log != delivered.end());
+    CHECK(pl::from_json<pl::log_response>(log->response->body)->id == 1);
+    CHECK(pl::decode<pl::log_request>(*log->response)->id == 1);
+    CHECK_FALSE(fixture.tracker->track(pl::track_score{.request_id = 1, .score = 101}));
+}
+
+TEST_CASE("polled tracker: a log that is answered with another success is not sent twice") {
+    tracker_fixture fixture;
+    REQUIRE(fixture.tracker->track(valid_log()));
+    fixture.frame();
+    fixture.answer(200);
+    fixture.frame(1h);
+    CHECK(fixture.sent() == 1);
+    CHECK(fixture.take_reports() == tracker_fixture::lines{"1 failed"});
 }
 
 TEST_CASE("polled tracker: an idempotent request found begun after a crash is sent again") {

@@ -18,6 +18,15 @@ inline promptlayer::track_prompt valid_request(std::int64_t id = 1) {
     return {.prompt_name = "a", .request_id = id};
 }
 
+inline promptlayer::log_request valid_log() {
+    return {.provider = "p",
+            .model = "m",
+            .input = promptlayer::chat_prompt({{promptlayer::role::user, "Hello"}}),
+            .output = promptlayer::chat_prompt({{promptlayer::role::assistant, "Hi"}}),
+            .request_start_time = "2024-01-15T10:30:00Z",
+            .request_end_time = "2024-01-15T10:30:01.5Z"};
+}
+
 /// Returns a response that reports success if `status` is 200.
 inline promptlayer::http_response status_response(int status) {
     return {status, {}, R"({"success":true,"message":"tracked"})"};

@@ -1,4 +1,5 @@
 #include <promptlayer/json.hpp>
+#include <promptlayer/log_request.hpp>
 #include <promptlayer/testing/loopback_service.hpp>
 #include <promptlayer/track_prompt.hpp>
 
@@ -94,6 +95,32 @@ TEST_CASE("loopback service: 400 has the message of from_json for each kind of r
         std::string message;
         CHECK(json_status(exchange(service, {.body = body}), &message) == 400);
         CHECK(message == to_string(rejected.error()));
+    }
+}
+
+TEST_CASE("loopback service: each endpoint of the family holds bodies to its schema") {
+    const loopback_service service;
+    const auto send = [&](const std::string& target, const std::string& body) {
+        return status_of(exchange(service, {.target = target, .body = body}));
+    };
+    CHECK(send("/rest/track-score", R"({"request_id":1,"score":100})") == 200);
+    CHECK(send("/rest/track-score", R"({"request_id":1,"score":101})") == 400);
+    CHECK(send("/rest/track-metadata", R"({"request_id":1,"metadata":{}})") == 200);
+    CHECK(send("/rest/track-metadata", R"({"request_id":1})") == 400);
+    CHECK(send("/rest/track-group", R"({"request_id":1,"group_id":2})") == 200);
+    CHECK(send("/rest/track-group", R"({"request_id":1,"group_id":"2"})") == 400);
+    CHECK(send("/log-request", R"({"provider":"p"})") == 400);
+}
+
+TEST_CASE("loopback service: each log receives the next id") {
+    const loopback_service service;
+    const std::string log =
+        R"({"provider":"p","model":"m","input":{},"output":{},)"
+        R"("request_start_time":"2024-01-15T10:30:00Z","request_end_time":"2024-01-15T10:30:01Z"})";
+    for (const int id : {1, 2}) {
+        const std::string response = exchange(service, {.target = "/log-request", .body = log});
+        CHECK(status_of(response) == 201);
+        CHECK(promptlayer::from_json<promptlayer::log_response>(body_of(response))->id == id);
     }
 }
 

@@ -2,7 +2,9 @@
 #define PROMPTLAYER_DETAIL_JSON_READER_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/json_text.hpp>
 #include <promptlayer/detail/model.hpp>
+#include <promptlayer/detail/number.hpp>
 #include <promptlayer/detail/text.hpp>
 #include <promptlayer/detail/violation_collector.hpp>
 #include <promptlayer/detail/walk.hpp>
@@ -36,8 +38,6 @@ template <class FormatT>
 std::optional<error> read_json(std::string_view text, const model_info& info, void* model);
 
 #if defined(PROMPTLAYER_DEFINITIONS)
-
-inline constexpr std::size_t max_json_depth = 32;
 
 inline error malformed_json(std::size_t offset, std::string_view reason) {
     error malformed{.code = errc::malformed_json};
@@ -92,12 +92,16 @@ class model_reader {
     std::size_t depth_ = 0;             // of the value being read
     bool is_object_ = false;            // the outermost value
     const field_info* field_ = nullptr; // the member being read; null if its value is ignored
-    bool in_variables_ = false;         // within the object of `field_`
-    std::string name_{};                // of the variable being read
+    bool in_entries_ = false;           // within the map or array of `field_`
+    std::size_t entry_count_ = 0;       // of `field_`
+    std::string name_{};                // of the entry being read
     std::string buffer_{};              // parts of a string or number
+    std::size_t member_count_ = 0;      // of the outermost value
+    std::vector<std::pair<std::size_t, const field_info*>> json_members_{}; // by position in the text
 
     void on_member(std::string_view name) {
         field_ = nullptr;
+        ++member_count_;
         for (std::size_t i = 0; i < info_.fields.size(); ++i) {
             const field_info& field = info_.fields[i];
             if (field.name() != name)
@@ -108,43 +112,75 @@ class model_reader {
             field_ = &field;
             return;
         }
+        if (info_.is_reply)
+            return;
         report_.list.add([&] {
             return violation{name.empty() ? "[\"\"]" : json_escape(name), rule::unknown_member, 0, 0,
                              message_for(rule::unknown_member, 0, 0)};
         });
     }
 
-    void on_number(std::string_view digits) {
+    void on_integer(std::string_view digits) {
         const integer_reading reading = read_integer(digits);
-        if (reading.is_integral && reading.fits)
-            field_->store(model_, {.is_given = true, .integer = reading.value});
-        else if (reading.is_integral)
-            report_.add(rule::range, {field_->name()}, 0, 0);
-        else
-            report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
+        if (!reading.is_integral)
+            return report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
+        if (!reading.fits)
+            return report_.add(rule::range, {field_->name()}, 0, 0);
+        check_number(*field_, reading.value, report_);
+        field_->store(model_, {.is_given = true, .integer = reading.value});
+    }
+
+    void on_double(std::string_view digits) {
+        const double value = read_number(digits);
+        if (!is_finite(value))
+            return report_.add(rule::finite, {field_->name()}, 0, 0);
+        check_number(*field_, value, report_);
+        field_->store(model_, {.is_given = true, .number = value});
     }
 
     void on_member_value(json_type type, std::string_view text) {
-        if (type == json_type::number && field_->type == json_type::integer)
-            return on_number(text);
-        if (type != field_->type)
-            return report_.add_type({field_->name()}, field_->type, type_name(type));
-        if (type == json_type::object) {
-            in_variables_ = true;
+        const member_kind kind = field_->kind;
+        if (kind == member_kind::any || (type == json_type::null && info_.is_reply && !field_->is_required))
             return;
+        if (type == json_type::number && kind == member_kind::integer)
+            return on_integer(text);
+        if (type != json_type_of(kind))
+            return report_.add_type({field_->name()}, json_type_of(kind), type_name(type));
+        switch (kind) {
+        case member_kind::number: return on_double(text);
+        case member_kind::string:
+            check_text(field_->rules, text, scan(text), {field_->name()}, report_);
+            break;
+        case member_kind::strings:
+        case member_kind::map:
+            in_entries_ = true;
+            entry_count_ = 0;
+            return;
+        case member_kind::json_object: return json_members_.emplace_back(member_count_ - 1, field_), void();
+        case member_kind::boolean:
+        case member_kind::integer:
+        case member_kind::any: break;
         }
-        if (type == json_type::string)
-            check_text(*field_, scan(text), report_);
         field_->store(model_, {.is_given = true, .integer = text.empty() ? 0 : 1, .text = text});
     }
 
-    void on_variable(json_type type, std::string_view text) {
+    void on_entry(json_type type, std::string_view text) {
+        location where{field_->name()};
         const std::string_view name = name_;
-        const location where{field_->name(), &name};
-        if (!field_->insert_variable(model_, name, text))
+        if (field_->kind == member_kind::map) {
+            where.name = &name;
+            where.is_name = true;
+            check_text(field_->rules, name, scan(name), where, report_);
+            where.is_name = false;
+        } else {
+            where.index = entry_count_++;
+        }
+        if (!field_->insert(model_, name, text))
             report_.add(rule::unique, where, 0, 0);
         if (type != json_type::string)
             report_.add_type(where, json_type::string, type_name(type));
+        else if (field_->kind == member_kind::strings)
+            check_text(field_->rules, text, scan(text), where, report_);
     }
 
     /// A boolean that is true comes with a text that is not empty.
@@ -155,8 +191,8 @@ class model_reader {
                 report_.add_type({}, json_type::object, type_name(type));
         } else if (depth_ == 1 && is_object_ && field_) {
             on_member_value(type, text);
-        } else if (depth_ == 2 && in_variables_) {
-            on_variable(type, text);
+        } else if (depth_ == 2 && in_entries_) {
+            on_entry(type, text);
         }
         return true;
     }
@@ -184,7 +220,7 @@ class model_reader {
 
     bool end() noexcept {
         if (--depth_ == 1)
-            in_variables_ = false;
+            in_entries_ = false;
         return true;
     }
 
@@ -193,9 +229,9 @@ public:
     model_reader(const model_reader&) = delete;
     model_reader& operator=(const model_reader&) = delete;
 
-    /// Returns every violation, after `end` bytes of `size` were read.
-    std::vector<violation> finish(std::size_t end, std::size_t size) && {
-        if (end != size)
+    /// Returns every violation, after `end` bytes of `text` were read.
+    std::vector<violation> finish(std::string_view text, std::size_t end) && {
+        if (end != text.size())
             report_.add(rule::trailing_text, {}, 0, end);
         if (is_object_) {
             for (std::size_t i = 0; i < info_.fields.size(); ++i) {
@@ -203,6 +239,13 @@ public:
                     report_.add(rule::required, {info_.fields[i].name()}, 0, 0);
             }
             check_groups(info_, given_, report_);
+        }
+        if (!json_members_.empty()) {
+            auto next = json_members_.begin();
+            for_each_json_member(text, [&](std::size_t index, std::string_view, std::string_view value) {
+                if (next != json_members_.end() && next->first == index)
+                    (next++)->second->store(model_, {.is_given = true, .text = value});
+            });
         }
         return std::move(report_.list).take();
     }
@@ -227,7 +270,7 @@ public:
         append(text);
         if (depth_ == 1 && is_object_)
             on_member(buffer_);
-        else if (depth_ == 2 && in_variables_)
+        else if (depth_ == 2 && in_entries_)
             name_.swap(buffer_);
         buffer_.clear();
         return true;
@@ -253,7 +296,7 @@ std::optional<error> read_json(std::string_view text, const model_info& info, vo
     const std::size_t end = parser.write_some(false, text.data(), text.size(), failed);
     if (failed)
         return malformed_json(end, failed.message());
-    auto violations = std::move(parser.handler()).finish(end, text.size());
+    auto violations = std::move(parser.handler()).finish(text, end);
     if (violations.empty())
         return std::nullopt;
     return invalid(errc::invalid_request, std::move(violations));

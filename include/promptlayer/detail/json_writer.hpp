@@ -71,12 +71,12 @@ public:
     void put(std::string_view json) {
         char* const end = reserve(json.size());
         bytes += json.size();
-        if (json.size() <= sizeof buffer_) {
-            std::memcpy(end, json.data(), json.size());
-        } else {
+        if (json.size() > sizeof buffer_) {
             flushed_ = bytes;
             if (bytes <= max_bytes_)
                 out_.append(json);
+        } else if (!json.empty()) { // else it may be null
+            std::memcpy(end, json.data(), json.size());
         }
     }
 

@@ -3,7 +3,9 @@
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/json_reader.hpp>
+#include <promptlayer/detail/json_text.hpp>
 #include <promptlayer/detail/model.hpp>
+#include <promptlayer/detail/number.hpp>
 #include <promptlayer/detail/redaction.hpp>
 #include <promptlayer/detail/text.hpp>
 #include <promptlayer/detail/violation_collector.hpp>
@@ -73,73 +75,114 @@ inline json_type type_of(const boost::json::value& value) noexcept {
     return json_type::number;
 }
 
-/// Reads a number as an integer. A number with a point or an exponent is a double here, which Boost.JSON may
-/// have rounded. So it counts only below 10 to the power of 14; a greater one does not fit.
-inline integer_reading read_integer(const boost::json::value& number) noexcept {
-    if (number.is_int64())
-        return {number.get_int64()};
-    if (number.is_uint64())
-        return {.fits = false};
-    constexpr double limit = 1e14;
-    const double value = number.get_double();
-    if (!(value > -limit && value < limit))
-        return {.fits = false};
-    const auto integer = static_cast<std::int64_t>(value);
-    const auto whole = static_cast<double>(integer);
-    return {.value = integer, .is_integral = !(whole < value) && !(whole > value)};
-}
-
 /// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
 /// without hidden characters and secrets.
 class reply_reader {
+    std::string_view body_;
     const model_info& info_;
     void* reply_;
     const std::vector<std::string_view>& secrets_;
     violation_collector& report_;
 
-    void read_variables(const field_info& field, const boost::json::object& variables) {
-        for (const auto& variable : variables) {
-            const std::string_view name = variable.key();
-            const auto* const text = variable.value().if_string();
-            if (text &&
-                !field.insert_variable(reply_, shown_text(name, secrets_), shown_text(*text, secrets_)))
-                report_.add(rule::unique, {field.name(), &name}, 0, 0); // without hidden characters
-            else if (!text)
-                report_.add_type({field.name(), &name}, json_type::string,
-                                 type_name(type_of(variable.value())));
-        }
+    /// Returns the JSON text of a member that `body_` has; of the last one with that name.
+    std::string_view json_text(std::string_view member) const {
+        std::string_view text;
+        for_each_json_member(body_, [&](std::size_t, std::string_view name, std::string_view value) {
+            json_document unescaped;
+            if (name.find('\\') != name.npos && !unescaped.parse("\"" + std::string{name} + "\""))
+                name = unescaped.value().get_string();
+            if (name == member)
+                text = value;
+        });
+        return text;
+    }
+
+    template <class NumberT>
+    void store_number(const field_info& field, member_value value, NumberT number) {
+        check_number(field, number, report_);
+        value.is_given = true;
+        field.store(reply_, value);
+    }
+
+    void read_integer(const field_info& field, const boost::json::value& value) {
+        // Boost.JSON may have rounded a number with a fraction or an exponent.
+        const integer_reading reading = value.is_int64() ? integer_reading{value.get_int64()}
+                                                         : detail::read_integer(json_text(field.name()));
+        if (!reading.fits)
+            report_.add(rule::range, {field.name()}, 0, 0);
+        else if (!reading.is_integral)
+            report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
+        else
+            store_number(field, {.integer = reading.value}, reading.value);
+    }
+
+    void read_double(const field_info& field) {
+        const double value = read_number(json_text(field.name()));
+        if (!is_finite(value))
+            return report_.add(rule::finite, {field.name()}, 0, 0);
+        store_number(field, {.number = value}, value);
+    }
+
+    void store_text(const field_info& field, std::string_view text) {
+        if (is_harmless(text, secrets_))
+            field.store(reply_, {.is_given = true, .text = text});
+        else
+            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+    }
+
+    void read_entry(const field_info& field, const location& where, const boost::json::value& value) {
+        const auto* const text = value.if_string();
+        if (!text)
+            return report_.add_type(where, json_type::string, type_name(type_of(value)));
+        const std::string_view ruled = where.name ? *where.name : std::string_view{*text};
+        check_text(field.rules, ruled, scan(ruled),
+                   {where.member, where.name, where.index, where.name != nullptr}, report_);
+        const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
+        if (!field.insert(reply_, name, shown_text(*text, secrets_)))
+            report_.add(rule::unique, where, 0, 0); // without hidden characters
     }
 
     void read_member(const field_info& field, const boost::json::value& value) {
         const json_type type = type_of(value);
-        if (type == json_type::number && field.type == json_type::integer) {
-            const integer_reading reading = read_integer(value);
-            if (!reading.fits)
-                report_.add(rule::range, {field.name()}, 0, 0);
-            else if (!reading.is_integral)
-                report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
-            else
-                field.store(reply_, {.is_given = true, .integer = reading.value});
-        } else if (type != field.type) {
-            report_.add_type({field.name()}, field.type, type_name(type));
-        } else if (type == json_type::object) {
-            read_variables(field, value.get_object());
-        } else if (type == json_type::boolean) {
+        if (field.kind == member_kind::any || (type == json_type::null && !field.is_required))
+            return;
+        if (type == json_type::number && field.kind == member_kind::integer)
+            return read_integer(field, value);
+        if (type != json_type_of(field.kind))
+            return report_.add_type({field.name()}, json_type_of(field.kind), type_name(type));
+        switch (field.kind) {
+        case member_kind::boolean:
             field.store(reply_, {.is_given = true, .integer = value.get_bool() ? 1 : 0});
-        } else {
+            break;
+        case member_kind::number: read_double(field); break;
+        case member_kind::string: {
             const std::string_view text = value.get_string();
-            check_text(field, scan(text), report_);
-            if (is_harmless(text, secrets_))
-                field.store(reply_, {.is_given = true, .text = text});
-            else
-                field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+            check_text(field.rules, text, scan(text), {field.name()}, report_);
+            store_text(field, text);
+            break;
+        }
+        case member_kind::json_object: store_text(field, json_text(field.name())); break;
+        case member_kind::strings: {
+            std::size_t index = 0;
+            for (const auto& item : value.get_array())
+                read_entry(field, {.member = field.name(), .index = index++}, item);
+            break;
+        }
+        case member_kind::map:
+            for (const auto& entry : value.get_object()) {
+                const std::string_view name = entry.key();
+                read_entry(field, {.member = field.name(), .name = &name}, entry.value());
+            }
+            break;
+        case member_kind::integer:
+        case member_kind::any: break;
         }
     }
 
 public:
-    reply_reader(const model_info& info, void* reply, const std::vector<std::string_view>& secrets,
-                 violation_collector& report) noexcept
-        : info_(info), reply_(reply), secrets_(secrets), report_(report) {}
+    reply_reader(std::string_view body, const model_info& info, void* reply,
+                 const std::vector<std::string_view>& secrets, violation_collector& report) noexcept
+        : body_(body), info_(info), reply_(reply), secrets_(secrets), report_(report) {}
 
     void read(const boost::json::value& value) {
         const auto* const object = value.if_object();
@@ -149,7 +192,7 @@ public:
         for (std::size_t i = 0; i < info_.fields.size(); ++i) {
             const field_info& field = info_.fields[i];
             if (const auto* const member = object->if_contains(field.name())) {
-                given |= std::uint64_t{1} << i;
+                given |= std::uint64_t{member->is_null() ? 0u : 1u} << i;
                 read_member(field, *member);
             } else if (field.is_required) {
                 report_.add(rule::required, {field.name()}, 0, 0);

@@ -166,6 +166,9 @@ struct word_block {
         return {~(differs('"') & differs('\\') & (bits | bits << 1 | bits << 2))};
     }
 
+    /// Flags bytes that are not ASCII, too.
+    word_block special() const noexcept { return *this | escaped(); }
+
     /// Returns the `N` last bytes of `before`, then the first of this block.
     template <int N>
     word_block after(word_block before) const noexcept {
@@ -218,6 +221,8 @@ struct vector_block {
                          _mm_cmpeq_epi8(_mm_min_epu8(bits, repeat(0x1F)), bits))};
     }
 
+    vector_block special() const noexcept { return *this | escaped(); }
+
     template <int N>
     vector_block after(vector_block before) const noexcept {
         return {_mm_or_si128(_mm_slli_si128(bits, N), _mm_srli_si128(before.bits, 16 - N))};
@@ -269,6 +274,8 @@ struct vector_block {
         return {vorrq_u8(vorrq_u8(vceqq_u8(bits, repeat('"')), vceqq_u8(bits, repeat('\\'))),
                          vcltq_u8(bits, repeat(0x20)))};
     }
+
+    vector_block special() const noexcept { return *this | escaped(); }
 
     template <int N>
     vector_block after(vector_block before) const noexcept {
@@ -345,7 +352,7 @@ bool copy_plain_blocks(std::string_view text, char* out) noexcept {
     BlockT flags;
     for (std::size_t i = 0;; i = std::min(i + BlockT::size, last)) {
         const BlockT block = BlockT::load(text.data() + i);
-        flags = flags | block | block.escaped();
+        flags = flags | block.special();
         std::memcpy(out + i, text.data() + i, BlockT::size);
         if (i == last)
             return !flags.any();

@@ -14,6 +14,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -43,17 +44,25 @@ struct violation_collector {
     /// part of the key is left, and at the end, because escapes may form the key.
     std::string path_of(const location& where) const {
         std::string path{where.member};
-        if (where.variable)
-            path.append("[\"")
-                .append(json_escape(redact(std::string{*where.variable}, api_key)))
-                .append("\"]");
+        if (where.name)
+            path.append("[\"").append(json_escape(redact(std::string{*where.name}, api_key))).append("\"]");
+        else if (where.index != location::no_index)
+            path.append("[").append(std::to_string(where.index)).append("]");
         return redact(std::move(path), api_key);
     }
 
-    void add(rule broken, const location& where, std::uint64_t limit, std::uint64_t actual) {
+    void add(rule broken, const location& where, std::int64_t limit, std::uint64_t actual) {
         list.add([&] {
-            return violation{path_of(where), broken, limit, actual, message_for(broken, limit, actual)};
+            return violation{path_of(where), broken, limit, actual,
+                             (where.is_name && broken != rule::name_utf8 ? "its name: " : "") + message_for(broken, limit, actual)};
         });
+    }
+
+    void add_one_of(const location& where, std::span<const std::string_view> names) {
+        std::string message = "must be one of ";
+        for (std::size_t i = 0; i < names.size(); ++i)
+            message.append(i == 0 ? "" : ", ").append(names[i]);
+        list.add([&] { return violation{path_of(where), rule::one_of, 0, 0, std::move(message)}; });
     }
 
     void add_type(const location& where, json_type expected, const char* actual) {

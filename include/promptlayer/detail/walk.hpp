@@ -2,7 +2,10 @@
 #define PROMPTLAYER_DETAIL_WALK_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/date_time_text.hpp>
+#include <promptlayer/detail/json_text.hpp>
 #include <promptlayer/detail/model.hpp>
+#include <promptlayer/detail/number.hpp>
 #include <promptlayer/detail/text.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/schema.hpp>
@@ -11,15 +14,24 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string_view>
+#include <type_traits>
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// Where a rule is broken: in the whole request, in a member, or in one variable of a set.
+/// How deep objects and arrays may nest in a body. The body itself counts.
+inline constexpr std::size_t max_json_depth = 32;
+
+/// Where a rule is broken: in the whole request, in a member, or in one entry of a map or array.
 struct location {
+    static constexpr std::size_t no_index = static_cast<std::size_t>(-1);
+
     std::string_view member{};
-    const std::string_view* variable = nullptr; ///< its name
+    const std::string_view* name = nullptr; ///< of an entry of a map
+    std::size_t index = no_index;           ///< of an item of an array
+    bool is_name = false;                   ///< the rule is one on `name`
 };
 
 /// A model of known type, to be read in constant expressions.
@@ -36,29 +48,53 @@ struct typed_reference {
         return value;
     }
 
-    constexpr void visit_variables(std::size_t index, auto&& visit) const {
+    constexpr void visit_entries(std::size_t index, auto&& visit) const {
         schema_of<ModelT>::for_each_field([&]<class FieldT>(FieldT, std::size_t i) {
             if (i == index)
-                FieldT::visit_variables(object, visit);
+                FieldT::visit_entries(object, visit);
         });
     }
 };
 
-/// Reports a string that is not UTF-8.
+/// Checks that a string is UTF-8, and the rules on it.
 template <class ReportT>
-constexpr void check_utf8(const text_scan& scanned, const location& where, rule broken, ReportT& report) {
+constexpr void check_text(std::span<const field_rule> rules, std::string_view text, const text_scan& scanned,
+                          const location& where, ReportT& report) {
     if (!scanned.valid_utf8)
-        report.add(broken, where, 0, scanned.invalid_at);
+        return report.add(where.is_name ? rule::name_utf8 : rule::utf8, where, 0, scanned.invalid_at);
+    for (const field_rule& limit : rules) {
+        if (!limit.accepts_length(scanned.code_points))
+            report.add(limit.rule, where, limit.limit, scanned.code_points);
+        else if (limit.rule == rule::one_of && !limit.lists(text))
+            report.add_one_of(where, limit.names);
+        else if (limit.rule == rule::date_time && !is_date_time(text))
+            report.add(rule::date_time, where, 0, 0);
+    }
 }
 
-/// Checks the rules on the string of one field.
-template <class ReportT>
-constexpr void check_text(const field_info& field, const text_scan& scanned, ReportT& report) {
-    check_utf8(scanned, {field.name()}, rule::utf8, report);
-    for (const length_rule& length : field.rules) {
-        if (scanned.valid_utf8 && !length.accepts(scanned.code_points))
-            report.add(length.rule, {field.name()}, length.limit, scanned.code_points);
+/// Checks the rules on an integer or a finite double.
+template <class NumberT, class ReportT>
+constexpr void check_number(const field_info& field, NumberT value, ReportT& report) {
+    for (const field_rule& rule : field.rules) {
+        const auto limit = static_cast<NumberT>(rule.limit);
+        const bool is_accepted = rule.rule == rule::minimum   ? value >= limit
+                                 : rule.rule == rule::maximum ? value <= limit
+                                                              : value > limit;
+        if (!is_accepted)
+            report.add(rule.rule, {field.name()}, rule.limit, 0);
     }
+}
+
+/// Checks that `text` is one JSON object that may be a member of a body.
+template <class ReportT>
+constexpr void check_object(const field_info& field, std::string_view text, ReportT& report) {
+    constexpr std::size_t max_depth = max_json_depth - 1;
+    const json_text_check checked = check_json_object(text, max_depth);
+    if (checked.error == json_text_error::max_depth)
+        report.add(rule::max_depth, {field.name()}, max_depth, checked.offset);
+    else if (checked.error != json_text_error::none)
+        report.add(checked.error == json_text_error::utf8 ? rule::utf8 : rule::json_object, {field.name()}, 0,
+                   checked.offset);
 }
 
 /// Names in an array that works in constant expressions, unlike `std::vector` in some standard libraries.
@@ -137,27 +173,49 @@ constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexc
     return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
 }
 
-/// Walks a set of variables. Reports violations to `report` and writes JSON to `out`.
+/// Walks a map or an array. Reports violations to `report` and writes JSON to `out`.
 template <class ModelT, class OutputT, class ReportT>
-constexpr void walk_variables(const field_info& field, const ModelT& model, std::size_t index, OutputT& out,
-                              ReportT& report) {
+constexpr void walk_entries(const field_info& field, const ModelT& model, std::size_t index, OutputT& out,
+                            ReportT& report) {
+    const bool is_map = field.kind == member_kind::map;
     std::size_t count = 0;
-    model.visit_variables(index, [&](std::string_view name, std::string_view text) {
-        const location where{field.name(), &name};
-        out.put(count == 0 ? '{' : ',');
+    out.put(is_map ? '{' : '[');
+    model.visit_entries(index, [&](std::string_view name, std::string_view text) {
+        if (count != 0)
+            out.put(',');
+        location where{field.name()};
+        if (is_map) {
+            where.name = &name;
+            where.is_name = true;
+            check_text(field.rules, name, out.put_text(name), where, report);
+            where.is_name = false;
+            out.put(':');
+        } else {
+            where.index = count;
+        }
         ++count;
-        check_utf8(out.put_text(name), where, rule::name_utf8, report);
-        out.put(':');
-        check_utf8(out.put_text(text), where, rule::utf8, report);
+        check_text(is_map ? std::span<const field_rule>{} : field.rules, text, out.put_text(text), where,
+                   report);
     });
-    out.put('}');
-    if (field.has_unique_names || count < 2)
+    out.put(is_map ? '}' : ']');
+    if (!is_map || field.has_unique_names || count < 2)
         return;
     name_array names{count};
-    model.visit_variables(index, [&](std::string_view name, std::string_view) { names.push_back(name); });
+    model.visit_entries(index, [&](std::string_view name, std::string_view) { names.push_back(name); });
     names.for_each_repeat([&](const std::string_view& name) {
         report.add(rule::unique, {field.name(), &name}, 0, 0);
     });
+}
+
+/// Writes a finite double. In a constant expression, where nothing is written, it counts as long as the
+/// longest.
+template <class OutputT>
+constexpr void put_number(double value, OutputT& out) {
+    char buffer[max_number_size]{};
+    if (std::is_constant_evaluated())
+        out.put({buffer, sizeof buffer});
+    else
+        out.put(write_number(value, buffer));
 }
 
 /// Checks the rules across members; bit N of `given` says that field N is given.
@@ -185,21 +243,38 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         out.put(given == 0 ? '{' : ',');
         given |= std::uint64_t{1} << i;
         out.put(field.key);
-        if (field.type == json_type::boolean) {
-            out.put(value.integer != 0 ? "true" : "false");
-        } else if (field.type == json_type::integer) {
+        switch (field.kind) {
+        case member_kind::boolean: out.put(value.integer != 0 ? "true" : "false"); break;
+        case member_kind::integer: {
             char buffer[20]{};
             out.put(decimal(value.integer, buffer));
-        } else if (field.type == json_type::string) {
-            check_text(field, out.put_text(value.text), report);
-        } else {
-            walk_variables(field, model, i, out, report);
+            check_number(field, value.integer, report);
+            break;
+        }
+        case member_kind::number:
+            if (!is_finite(value.number)) {
+                report.add(rule::finite, {field.name()}, 0, 0);
+                break;
+            }
+            put_number(value.number, out);
+            check_number(field, value.number, report);
+            break;
+        case member_kind::string:
+            check_text(field.rules, value.text, out.put_text(value.text), {field.name()}, report);
+            break;
+        case member_kind::json_object:
+            check_object(field, value.text, report);
+            out.put(value.text);
+            break;
+        case member_kind::strings:
+        case member_kind::map: walk_entries(field, model, i, out, report); break;
+        case member_kind::any: break; // is never given
         }
     }
     out.put(given == 0 ? "{}" : "}");
     check_groups(info, given, report);
     if (out.bytes > max_bytes)
-        report.add(rule::max_bytes, {}, max_bytes, out.bytes);
+        report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), out.bytes);
 }
 
 } // namespace detail

@@ -5,6 +5,7 @@
 #include <promptlayer/detail/mutex.hpp>
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
+#include <promptlayer/log_request.hpp>
 #include <promptlayer/transport.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
@@ -12,6 +13,7 @@
 #include <cstddef>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
@@ -29,7 +31,7 @@ using owned_recording = std::unique_ptr<recording, void (*)(recording*)>;
 PROMPTLAYER_DECL owned_recording make_recording();
 PROMPTLAYER_DECL void add_outcome(recording& recording, transport_result outcome);
 PROMPTLAYER_DECL void add_request(recording& recording, const http_request& request, completion done = {});
-PROMPTLAYER_DECL transport_result take_outcome(recording& recording);
+PROMPTLAYER_DECL transport_result take_outcome(recording& recording, std::string_view url);
 PROMPTLAYER_DECL std::vector<http_request> requests_of(const recording& recording);
 PROMPTLAYER_DECL std::size_t pending_of(const recording& recording);
 PROMPTLAYER_DECL bool complete_one(recording& recording);
@@ -39,9 +41,9 @@ PROMPTLAYER_DECL std::string print_requests(const recording& recording);
 
 namespace testing {
 
-/// A transport for tests. Records each request, and returns the scripted outcomes in order, then success.
-/// Nothing leaves the process. Any thread may use it; it may be moved while no thread uses it. Printing shows
-/// the requests without the API key.
+/// A transport for tests. Records each request, and returns the scripted outcomes in order, then the success
+/// of the endpoint; a log gets the next id from 1. Nothing leaves the process. Any thread may use it; it may
+/// be moved while no thread uses it. Printing shows the requests without the API key.
 class recording_transport {
     detail::owned_recording recording_ = detail::make_recording();
 
@@ -55,7 +57,7 @@ public:
 
     transport_result send(const http_request& request) {
         detail::add_request(*recording_, request);
-        return detail::take_outcome(*recording_);
+        return detail::take_outcome(*recording_, request.url);
     }
 
     friend std::string to_string(const recording_transport& transport) {
@@ -116,7 +118,12 @@ struct recording {
     mutable detail::mutex mutex{};
     std::vector<http_request> requests{};
     std::deque<transport_result> outcomes{};
-    std::deque<completion> completions{};
+    struct pending_request {
+        std::string url;
+        completion done;
+    };
+    std::deque<pending_request> pending{};
+    int log_count = 0;
 };
 
 PROMPTLAYER_DECL owned_recording make_recording() {
@@ -132,14 +139,18 @@ PROMPTLAYER_DECL void add_request(recording& recording, const http_request& requ
     const lock guard{recording.mutex};
     recording.requests.push_back(request);
     if (done)
-        recording.completions.push_back(std::move(done));
+        recording.pending.push_back({request.url, std::move(done)});
 }
 
-PROMPTLAYER_DECL transport_result take_outcome(recording& recording) {
+PROMPTLAYER_DECL transport_result take_outcome(recording& recording, std::string_view url) {
     const lock guard{recording.mutex};
-    if (recording.outcomes.empty())
-        return http_response{
-            200, {{"Content-Type", "application/json"}}, R"({"success":true,"message":"recorded"})"};
+    if (recording.outcomes.empty()) {
+        const std::vector<header> headers{{"Content-Type", "application/json"}};
+        if (!url.ends_with(log_request::path))
+            return http_response{200, headers, R"({"success":true,"message":"recorded"})"};
+        const std::string id = std::to_string(++recording.log_count);
+        return http_response{201, headers, R"({"id":)" + id + R"(,"prompt_version":null})"};
+    }
     transport_result outcome = std::move(recording.outcomes.front());
     recording.outcomes.pop_front();
     return outcome;
@@ -152,19 +163,19 @@ PROMPTLAYER_DECL std::vector<http_request> requests_of(const recording& recordin
 
 PROMPTLAYER_DECL std::size_t pending_of(const recording& recording) {
     const lock guard{recording.mutex};
-    return recording.completions.size();
+    return recording.pending.size();
 }
 
 PROMPTLAYER_DECL bool complete_one(recording& recording) {
-    completion done;
+    recording::pending_request next;
     {
         const lock guard{recording.mutex};
-        if (recording.completions.empty())
+        if (recording.pending.empty())
             return false;
-        done = std::move(recording.completions.front());
-        recording.completions.pop_front();
+        next = std::move(recording.pending.front());
+        recording.pending.pop_front();
     }
-    done(take_outcome(recording));
+    next.done(take_outcome(recording, next.url));
     return true;
 }
 

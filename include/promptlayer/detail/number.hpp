@@ -1,0 +1,97 @@
+#ifndef PROMPTLAYER_DETAIL_NUMBER_HPP
+#define PROMPTLAYER_DETAIL_NUMBER_HPP
+
+#include <promptlayer/detail/abi.hpp>
+
+#include <promptlayer/detail/push_macros.hpp>
+
+#include <bit>
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <algorithm>
+#include <charconv>
+#include <cstdlib>
+#include <system_error>
+#endif
+
+namespace promptlayer::inline PROMPTLAYER_ABI {
+namespace detail {
+
+/// Returns false for infinities and NaN, also with `-ffast-math`. Takes a reference because Clang then
+/// assumes that no double is infinite or NaN that is passed or returned by value.
+constexpr bool is_finite(const double& value) noexcept {
+    constexpr std::uint64_t exponent_bits = 0x7FF0'0000'0000'0000;
+    return (std::bit_cast<std::uint64_t>(value) & exponent_bits) != exponent_bits;
+}
+
+/// The size of the longest text that `write_number` returns, such as `-2.2250738585072014e-308`.
+inline constexpr std::size_t max_number_size = 24;
+
+/// Writes the shortest JSON text that `read_number` reads as `value`, which is finite. Returns the text in
+/// `buffer`.
+PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
+
+/// Returns the double next to a number of JSON's grammar, whatever the locale: infinity if the number is too
+/// large, a denormal or 0 if it is tiny. Linear; no allocation.
+PROMPTLAYER_DECL double read_number(std::string_view number) noexcept;
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept {
+    const char* const end = std::to_chars(buffer, buffer + max_number_size, value).ptr;
+    return {buffer, static_cast<std::size_t>(end - buffer)};
+}
+
+PROMPTLAYER_DECL double read_number(std::string_view number) noexcept {
+    // `text` becomes an integer with an exponent: without a point, `strtod` does not depend on the locale.
+    // `from_chars` is missing from libc++, and libstdc++'s rounds some numbers wrongly on x87.
+    constexpr std::int64_t limit = 1'000'000'000'000'000; // more than any text has digits
+    std::int64_t exponent = 0;
+    const std::size_t mantissa_size = std::min(number.find_first_of("eE"), number.size());
+    if (mantissa_size != number.size()) {
+        const char* first = number.data() + mantissa_size + 1;
+        first += *first == '+' ? 1 : 0;
+        if (std::from_chars(first, number.data() + number.size(), exponent).ec != std::errc{})
+            exponent = *first == '-' ? -limit : limit;
+        exponent = std::clamp(exponent, -limit, limit);
+    }
+
+    // The middle between two doubles has at most 768 significant digits. Digits that do not fit `text` only
+    // tell whether the number is above such a middle.
+    constexpr std::size_t max_size = 800;
+    char text[max_size + 8] = {'0'}; // and the exponent, with at most 6 characters, and a null character
+    std::size_t size = 1;
+    bool has_point = false;
+    for (const char c : number.substr(0, mantissa_size)) {
+        has_point = has_point || c == '.';
+        if (c == '.' || c == '-')
+            continue;
+        exponent -= has_point ? 1 : 0;
+        if (size == max_size) {
+            ++exponent;
+            if (c != '0')
+                text[max_size - 1] = '1';
+        } else if (size != 1 || c != '0') {
+            text[size++] = c;
+        }
+    }
+
+    // Keeps the exponent short: beyond 10 to the power of 400 every number is infinity, below -400 it is 0.
+    const auto digits = static_cast<std::int64_t>(size);
+    exponent = std::clamp<std::int64_t>(exponent + digits, -400, 400) - digits;
+    text[size] = 'e';
+    std::to_chars(text + size + 1, text + sizeof text - 1, exponent);
+    const double value = std::strtod(text, nullptr);
+    return number.starts_with('-') ? -value : value;
+}
+
+#endif
+
+} // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#include <promptlayer/detail/pop_macros.hpp>
+
+#endif
