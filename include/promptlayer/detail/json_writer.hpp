@@ -34,68 +34,77 @@ class json_writer {
     std::string& out_;
     std::size_t max_bytes_;
     std::size_t flushed_ = 0; // bytes that are no longer in `buffer_`
+    char* end_ = buffer_;     // of the JSON in `buffer_`
     char buffer_[text_escaper::max_escaped_piece + 1024];
 
-    /// Returns the end of the buffer, where at least `size` bytes fit.
-    char* reserve(std::size_t size) {
-        if (size > sizeof buffer_ - (bytes - flushed_))
+    std::size_t free_bytes() const noexcept {
+        return static_cast<std::size_t>(buffer_ + sizeof buffer_ - end_);
+    }
+
+    /// Makes room for `bytes` in the buffer, at most its size.
+    void reserve(std::size_t bytes) {
+        if (bytes > free_bytes())
             flush();
-        return buffer_ + (bytes - flushed_);
     }
 
     text_scan put_escaped(std::string_view text) {
         put('"');
-        if (text.size() > sizeof buffer_ && bytes + text.size() < max_bytes_)
-            out_.reserve(bytes + text.size() + sizeof buffer_); // often all that follows
+        if (text.size() > 2 * text_escaper::max_piece && size() + text.size() < max_bytes_)
+            out_.reserve(size() + text.size() + sizeof buffer_); // often all that follows
         text_escaper escaper{text};
         do {
-            char* const end = reserve(text_escaper::max_escaped_piece);
-            bytes += static_cast<std::size_t>(escaper.write_piece(end) - end);
+            reserve(text_escaper::max_escaped_piece);
+            end_ = escaper.write_piece(end_);
         } while (!escaper.is_finished());
         put('"');
         return escaper.scan();
     }
 
 public:
-    std::size_t bytes = 0;
-
     json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {
         out_.clear();
     }
+    json_writer(const json_writer&) = delete;
+    json_writer& operator=(const json_writer&) = delete;
+
+    std::size_t size() const noexcept { return flushed_ + sizeof buffer_ - free_bytes(); }
 
     void put(char c) {
-        *reserve(1) = c;
-        ++bytes;
+        reserve(1);
+        *end_++ = c;
     }
 
     void put(std::string_view json) {
-        char* const end = reserve(json.size());
-        bytes += json.size();
+        reserve(json.size());
         if (json.size() > sizeof buffer_) {
-            flushed_ = bytes;
-            if (bytes <= max_bytes_)
+            flushed_ += json.size();
+            if (flushed_ <= max_bytes_)
                 out_.append(json);
         } else if (!json.empty()) { // else it may be null
-            std::memcpy(end, json.data(), json.size());
+            std::memcpy(end_, json.data(), json.size());
+            end_ += json.size();
         }
     }
 
-    /// Writes a string in quotes.
+    /// Writes a string in quotes, and scans it.
     text_scan put_text(std::string_view text) {
         if (text.size() > text_escaper::max_piece)
             return put_escaped(text);
-        char* const end = reserve(text.size() + 2);
-        if (!copy_plain(text, end + 1))
+        reserve(text.size() + 2);
+        if (!copy_plain(text, end_ + 1))
             return put_escaped(text);
-        end[0] = end[text.size() + 1] = '"';
-        bytes += text.size() + 2;
+        *end_ = '"';
+        end_ += text.size() + 2;
+        end_[-1] = '"';
         return {.code_points = text.size(), .json_bytes = text.size()};
     }
 
     void flush() {
-        if (bytes <= max_bytes_)
-            out_.append(buffer_, bytes - flushed_);
-        flushed_ = bytes;
+        const auto bytes = static_cast<std::size_t>(end_ - buffer_);
+        flushed_ += bytes;
+        if (flushed_ <= max_bytes_)
+            out_.append(buffer_, bytes);
+        end_ = buffer_;
     }
 };
 

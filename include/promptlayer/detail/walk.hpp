@@ -150,13 +150,16 @@ private:
 };
 
 /// Counts the bytes of JSON.
-struct size_counter {
-    std::size_t bytes = 0;
-    constexpr void put(char) noexcept { ++bytes; }
-    constexpr void put(std::string_view json) noexcept { bytes += json.size(); }
+class size_counter {
+    std::size_t size_ = 0;
+
+public:
+    constexpr std::size_t size() const noexcept { return size_; }
+    constexpr void put(char) noexcept { ++size_; }
+    constexpr void put(std::string_view json) noexcept { size_ += json.size(); }
     constexpr text_scan put_text(std::string_view text) noexcept {
         const text_scan scanned = scan(text);
-        bytes += scanned.json_bytes + 2;
+        size_ += scanned.json_bytes + 2;
         return scanned;
     }
 };
@@ -273,8 +276,8 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
     }
     out.put(given == 0 ? "{}" : "}");
     check_groups(info, given, report);
-    if (out.bytes > max_bytes)
-        report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), out.bytes);
+    if (out.size() > max_bytes)
+        report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), out.size());
 }
 
 } // namespace detail
