@@ -20,6 +20,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -81,7 +82,7 @@ class reply_reader {
     std::string_view body_;
     const model_info& info_;
     void* reply_;
-    const std::vector<std::string_view>& secrets_;
+    std::span<const std::string_view> secrets_;
     violation_collector& report_;
 
     /// Returns the JSON text of a member that `body_` has; of the last one with that name.
@@ -181,7 +182,7 @@ class reply_reader {
 
 public:
     reply_reader(std::string_view body, const model_info& info, void* reply,
-                 const std::vector<std::string_view>& secrets, violation_collector& report) noexcept
+                 std::span<const std::string_view> secrets, violation_collector& report) noexcept
         : body_(body), info_(info), reply_(reply), secrets_(secrets), report_(report) {}
 
     void read(const boost::json::value& value) {

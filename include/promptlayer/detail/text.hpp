@@ -467,6 +467,8 @@ public:
 
 PROMPTLAYER_DECL text_scan scan_blocks(std::string_view text) noexcept {
     char unused[text_escaper::max_escaped_piece];
+    if (text.size() <= text_escaper::max_piece && copy_plain(text, unused))
+        return {.code_points = text.size(), .json_bytes = text.size()};
     text_escaper escaper{text};
     do
         escaper.write_piece(unused);
