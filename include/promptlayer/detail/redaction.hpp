@@ -97,13 +97,10 @@ public:
 
     /// Returns the first part of `text`, from `from` on, that spells the secret; empty if there is none.
     constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
-        const auto may_spell = [&](std::size_t at, std::size_t index) {
-            return at == text.size() || index == secret_.size() || text[at] == '%' || text[at] == '\\' ||
-                   ascii_lower(text[at]) == ascii_lower(secret_[index]);
-        };
+        const char first = secret_.empty() ? '\0' : ascii_lower(secret_[0]);
         for (; !secret_.empty() && from < text.size(); ++from) {
-            const bool is_encoded = text[from] == '%' || text[from] == '\\';
-            if (!is_encoded && !(may_spell(from, 0) && may_spell(from + 1, 1)))
+            const char c = text[from];
+            if (c != '%' && c != '\\' && ascii_lower(c) != first)
                 continue;
             const std::string_view rest = text.substr(from);
             const std::size_t size = std::max(spelled_by(rest, false), spelled_by(rest, true));
