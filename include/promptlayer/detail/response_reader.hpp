@@ -136,8 +136,8 @@ class reply_reader {
         if (!text)
             return report_.add_type(where, json_type::string, type_name(type_of(value)));
         const std::string_view ruled = where.name ? *where.name : std::string_view{*text};
-        check_text(field.rules, ruled, scan(ruled),
-                   {where.member, where.name, where.index, where.name != nullptr}, report_);
+        check_read_text(field.rules, ruled, {where.member, where.name, where.index, where.name != nullptr},
+                        report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
         if (!field.insert(reply_, name, shown_text(*text, secrets_)))
             report_.add(rule::unique, where, 0, 0); // without hidden characters
@@ -158,7 +158,7 @@ class reply_reader {
         case member_kind::number: read_double(field); break;
         case member_kind::string: {
             const std::string_view text = value.get_string();
-            check_text(field.rules, text, scan(text), {field.name()}, report_);
+            check_read_text(field.rules, text, {field.name()}, report_);
             store_text(field, text);
             break;
         }

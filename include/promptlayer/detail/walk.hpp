@@ -72,6 +72,14 @@ constexpr void check_text(std::span<const field_rule> rules, std::string_view te
     }
 }
 
+/// Checks the rules on a string that a JSON parser has read, which is UTF-8.
+template <class ReportT>
+constexpr void check_read_text(std::span<const field_rule> rules, std::string_view text,
+                               const location& where, ReportT& report) {
+    if (!rules.empty())
+        check_text(rules, text, scan(text), where, report);
+}
+
 /// Checks the rules on an integer or a finite double.
 template <class NumberT, class ReportT>
 constexpr void check_number(const field_info& field, NumberT value, ReportT& report) {
