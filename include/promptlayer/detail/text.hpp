@@ -400,10 +400,13 @@ class text_escaper {
     /// Writes the whole blocks between `position_` and `end`.
     template <class BlockT>
     char* write_blocks(std::size_t end, char* out) noexcept {
+        std::size_t count = (end - position_) / BlockT::size;
+        if (count == 0)
+            return out;
         BlockT last = before<BlockT>(), errors, continuations;
         int to_check = 0; // blocks; several at a time, because text is seldom ASCII in parts only
         const char* p = text_.data() + position_;
-        for (std::size_t count = (end - position_) / BlockT::size; count != 0; --count) {
+        for (; count != 0; --count) {
             const BlockT block = BlockT::load(p);
             if ((block | last).any())
                 to_check = 4;
