@@ -2298,13 +2298,21 @@ struct typed_reference {
     }
 };
 
+/// Checks that a string is UTF-8.
+template <class ReportT>
+constexpr bool check_utf8(const text_scan& scanned, const location& where, ReportT& report) {
+    if (!scanned.valid_utf8)
+        report.add(where.is_name ? rule::name_utf8 : rule::utf8, where, 0, scanned.invalid_at);
+    return scanned.valid_utf8;
+}
+
 /// Checks that a string is UTF-8, and the rules on it.
 template <class ReportT>
-constexpr void check_text(std::span<const field_rule> rules, std::string_view text, const text_scan& scanned,
+constexpr void check_text(const field_info& field, std::string_view text, const text_scan& scanned,
                           const location& where, ReportT& report) {
-    if (!scanned.valid_utf8)
-        return report.add(where.is_name ? rule::name_utf8 : rule::utf8, where, 0, scanned.invalid_at);
-    for (const field_rule& limit : rules) {
+    if (!check_utf8(scanned, where, report))
+        return;
+    for (const field_rule& limit : field.rules) {
         if (!limit.accepts_length(scanned.code_points))
             report.add(limit.rule, where, limit.limit, scanned.code_points);
         else if (limit.rule == rule::one_of && !limit.lists(text))
@@ -2427,7 +2435,7 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
             const text_scan scanned_name = scan(name);
             where.name = &name;
             where.is_name = true;
-            check_text(field.rules, name, scanned_name, where, report);
+            check_text(field, name, scanned_name, where, report);
             where.is_name = false;
             out.put_text(name, scanned_name);
             out.put(":");
@@ -2436,7 +2444,10 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
         }
         ++count;
         const text_scan scanned = scan(text);
-        check_text(is_map ? std::span<const field_rule>{} : field.rules, text, scanned, where, report);
+        if (is_map)
+            check_utf8(scanned, where, report);
+        else
+            check_text(field, text, scanned, where, report);
         out.put_text(text, scanned);
     });
     out.put(is_map ? "}" : "]");
@@ -2503,7 +2514,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
             break;
         case member_kind::string: {
             const text_scan scanned = scan(value.text);
-            check_text(field.rules, value.text, scanned, {field.name()}, report);
+            check_text(field, value.text, scanned, {field.name()}, report);
             out.put_text(value.text, scanned);
             break;
         }
@@ -2567,7 +2578,8 @@ struct violation_collector {
     void add(rule broken, const location& where, std::int64_t limit, std::uint64_t actual) {
         list.add([&] {
             return violation{path_of(where), broken, limit, actual,
-                             (where.is_name && broken != rule::name_utf8 ? "its name: " : "") + message_for(broken, limit, actual)};
+                             (where.is_name && broken != rule::name_utf8 ? "its name: " : "") +
+                                 message_for(broken, limit, actual)};
         });
     }
 
@@ -3010,9 +3022,7 @@ class model_reader {
             return report_.add_type({field_->name()}, json_type_of(kind), type_name(type));
         switch (kind) {
         case member_kind::number: return on_double(text);
-        case member_kind::string:
-            check_text(field_->rules, text, scan(text), {field_->name()}, report_);
-            break;
+        case member_kind::string: check_text(*field_, text, scan(text), {field_->name()}, report_); break;
         case member_kind::strings:
         case member_kind::map:
             in_entries_ = true;
@@ -3032,7 +3042,7 @@ class model_reader {
         if (field_->kind == member_kind::map) {
             where.name = &name;
             where.is_name = true;
-            check_text(field_->rules, name, scan(name), where, report_);
+            check_text(*field_, name, scan(name), where, report_);
             where.is_name = false;
         } else {
             where.index = entry_count_++;
@@ -3042,7 +3052,7 @@ class model_reader {
         if (type != json_type::string)
             report_.add_type(where, json_type::string, type_name(type));
         else if (field_->kind == member_kind::strings)
-            check_text(field_->rules, text, scan(text), where, report_);
+            check_text(*field_, text, scan(text), where, report_);
     }
 
     /// A boolean that is true comes with a text that is not empty.
@@ -3725,27 +3735,37 @@ struct chat_message {
     std::string_view text;
 };
 
-/// Returns a prompt blueprint of messages that are text only. A text that is not UTF-8 is reported when the
-/// request is checked.
-PROMPTLAYER_DECL json_object chat_prompt(std::span<const chat_message> messages);
+namespace detail {
 
+PROMPTLAYER_DECL json_object chat_prompt(const chat_message* first, std::size_t count);
+
+} // namespace detail
+
+/// Returns a prompt blueprint of messages that are text only, from a list in braces or a contiguous range. A
+/// text that is not UTF-8 is reported when the request is checked.
 inline json_object chat_prompt(std::initializer_list<chat_message> messages) {
-    return chat_prompt(std::span<const chat_message>{messages.begin(), messages.size()});
+    return detail::chat_prompt(messages.begin(), messages.size());
+}
+
+template <class RangeT>
+json_object chat_prompt(const RangeT& messages) {
+    return detail::chat_prompt(std::data(messages), std::size(messages));
 }
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-PROMPTLAYER_DECL json_object chat_prompt(std::span<const chat_message> messages) {
+PROMPTLAYER_DECL json_object detail::chat_prompt(const chat_message* first, std::size_t count) {
     constexpr std::string_view roles[] = {"system", "user", "assistant"};
     std::string json;
-    detail::json_writer writer{json, json.max_size()};
+    json_writer writer{json, json.max_size()};
     writer.put(R"({"type":"chat","messages":[)");
-    for (const chat_message& message : messages) {
-        writer.put(&message == messages.data() ? R"({"role":")" : R"(,{"role":")");
+    for (std::size_t i = 0; i < count; ++i) {
+        const chat_message& message = first[i];
+        writer.put(i == 0 ? R"({"role":")" : R"(,{"role":")");
         const auto role = static_cast<std::size_t>(message.role);
         writer.put(role < std::size(roles) ? roles[role] : "\n"); // no JSON, so the request is rejected
         writer.put(R"(","content":[{"type":"text","text":)");
-        const detail::text_scan scanned = detail::scan(message.text);
+        const text_scan scanned = scan(message.text);
         if (scanned.valid_utf8)
             writer.put_text(message.text, scanned);
         else
@@ -4818,8 +4838,8 @@ class reply_reader {
         if (!text)
             return report_.add_type(where, json_type::string, type_name(type_of(value)));
         const std::string_view ruled = where.name ? *where.name : std::string_view{*text};
-        check_text(field.rules, ruled, scan(ruled),
-                   {where.member, where.name, where.index, where.name != nullptr}, report_);
+        check_text(field, ruled, scan(ruled), {where.member, where.name, where.index, where.name != nullptr},
+                   report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
         if (!field.insert(reply_, name, shown_text(*text, secrets_)))
             report_.add(rule::unique, where, 0, 0); // without hidden characters
@@ -4840,7 +4860,7 @@ class reply_reader {
         case member_kind::number: read_double(field); break;
         case member_kind::string: {
             const std::string_view text = value.get_string();
-            check_text(field.rules, text, scan(text), {field.name()}, report_);
+            check_text(field, text, scan(text), {field.name()}, report_);
             store_text(field, text);
             break;
         }

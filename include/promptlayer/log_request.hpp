@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <functional>
 #include <initializer_list>
+#include <iterator>
 #include <map>
 #include <optional>
 #include <span>
@@ -131,23 +132,33 @@ struct chat_message {
     std::string_view text;
 };
 
-/// Returns a prompt blueprint of messages that are text only. A text that is not UTF-8 is reported when the
-/// request is checked.
-PROMPTLAYER_DECL json_object chat_prompt(std::span<const chat_message> messages);
+namespace detail {
 
+PROMPTLAYER_DECL json_object chat_prompt(const chat_message* first, std::size_t count);
+
+} // namespace detail
+
+/// Returns a prompt blueprint of messages that are text only, from a list in braces or a contiguous range. A
+/// text that is not UTF-8 is reported when the request is checked.
 inline json_object chat_prompt(std::initializer_list<chat_message> messages) {
-    return chat_prompt(std::span<const chat_message>{messages.begin(), messages.size()});
+    return detail::chat_prompt(messages.begin(), messages.size());
+}
+
+template <class RangeT>
+json_object chat_prompt(const RangeT& messages) {
+    return detail::chat_prompt(std::data(messages), std::size(messages));
 }
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-PROMPTLAYER_DECL json_object chat_prompt(std::span<const chat_message> messages) {
+PROMPTLAYER_DECL json_object detail::chat_prompt(const chat_message* first, std::size_t count) {
     constexpr std::string_view roles[] = {"system", "user", "assistant"};
     std::string json;
-    detail::json_writer writer{json, json.max_size()};
+    json_writer writer{json, json.max_size()};
     writer.put(R"({"type":"chat","messages":[)");
-    for (const chat_message& message : messages) {
-        writer.put(&message == messages.data() ? R"({"role":")" : R"(,{"role":")");
+    for (std::size_t i = 0; i < count; ++i) {
+        const chat_message& message = first[i];
+        writer.put(i == 0 ? R"({"role":")" : R"(,{"role":")");
         const auto role = static_cast<std::size_t>(message.role);
         writer.put(role < std::size(roles) ? roles[role] : "\n"); // no JSON, so the request is rejected
         writer.put(R"(","content":[{"type":"text","text":)");

@@ -136,7 +136,7 @@ class reply_reader {
         if (!text)
             return report_.add_type(where, json_type::string, type_name(type_of(value)));
         const std::string_view ruled = where.name ? *where.name : std::string_view{*text};
-        check_read_text(field.rules, ruled, {where.member, where.name, where.index, where.name != nullptr},
+        check_read_text(field, ruled, {where.member, where.name, where.index, where.name != nullptr},
                         report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
         if (!field.insert(reply_, name, shown_text(*text, secrets_)))
@@ -158,7 +158,7 @@ class reply_reader {
         case member_kind::number: read_double(field); break;
         case member_kind::string: {
             const std::string_view text = value.get_string();
-            check_read_text(field.rules, text, {field.name()}, report_);
+            check_read_text(field, text, {field.name()}, report_);
             store_text(field, text);
             break;
         }

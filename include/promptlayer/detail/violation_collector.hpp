@@ -54,7 +54,8 @@ struct violation_collector {
     void add(rule broken, const location& where, std::int64_t limit, std::uint64_t actual) {
         list.add([&] {
             return violation{path_of(where), broken, limit, actual,
-                             (where.is_name && broken != rule::name_utf8 ? "its name: " : "") + message_for(broken, limit, actual)};
+                             (where.is_name && broken != rule::name_utf8 ? "its name: " : "") +
+                                 message_for(broken, limit, actual)};
         });
     }
 

@@ -14,7 +14,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <span>
 #include <string_view>
 #include <type_traits>
 
@@ -56,13 +55,21 @@ struct typed_reference {
     }
 };
 
+/// Checks that a string is UTF-8.
+template <class ReportT>
+constexpr bool check_utf8(const text_scan& scanned, const location& where, ReportT& report) {
+    if (!scanned.valid_utf8)
+        report.add(where.is_name ? rule::name_utf8 : rule::utf8, where, 0, scanned.invalid_at);
+    return scanned.valid_utf8;
+}
+
 /// Checks that a string is UTF-8, and the rules on it.
 template <class ReportT>
-constexpr void check_text(std::span<const field_rule> rules, std::string_view text, const text_scan& scanned,
+constexpr void check_text(const field_info& field, std::string_view text, const text_scan& scanned,
                           const location& where, ReportT& report) {
-    if (!scanned.valid_utf8)
-        return report.add(where.is_name ? rule::name_utf8 : rule::utf8, where, 0, scanned.invalid_at);
-    for (const field_rule& limit : rules) {
+    if (!check_utf8(scanned, where, report))
+        return;
+    for (const field_rule& limit : field.rules) {
         if (!limit.accepts_length(scanned.code_points))
             report.add(limit.rule, where, limit.limit, scanned.code_points);
         else if (limit.rule == rule::one_of && !limit.lists(text))
@@ -74,10 +81,10 @@ constexpr void check_text(std::span<const field_rule> rules, std::string_view te
 
 /// Checks the rules on a string that a JSON parser has read, which is UTF-8.
 template <class ReportT>
-constexpr void check_read_text(std::span<const field_rule> rules, std::string_view text,
-                               const location& where, ReportT& report) {
-    if (!rules.empty())
-        check_text(rules, text, scan(text), where, report);
+constexpr void check_read_text(const field_info& field, std::string_view text, const location& where,
+                               ReportT& report) {
+    if (!field.rules.empty())
+        check_text(field, text, scan(text), where, report);
 }
 
 /// Checks the rules on an integer or a finite double.
@@ -198,15 +205,17 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
         if (is_map) {
             where.name = &name;
             where.is_name = true;
-            check_text(field.rules, name, out.put_text(name), where, report);
+            check_text(field, name, out.put_text(name), where, report);
             where.is_name = false;
             out.put(':');
         } else {
             where.index = count;
         }
         ++count;
-        check_text(is_map ? std::span<const field_rule>{} : field.rules, text, out.put_text(text), where,
-                   report);
+        if (is_map)
+            check_utf8(out.put_text(text), where, report);
+        else
+            check_text(field, text, out.put_text(text), where, report);
     });
     out.put(is_map ? '}' : ']');
     if (!is_map || field.has_unique_names || count < 2)
@@ -271,7 +280,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
             check_number(field, value.number, report);
             break;
         case member_kind::string:
-            check_text(field.rules, value.text, out.put_text(value.text), {field.name()}, report);
+            check_text(field, value.text, out.put_text(value.text), {field.name()}, report);
             break;
         case member_kind::json_object:
             check_object(field, value.text, report);
