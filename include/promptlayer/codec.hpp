@@ -23,12 +23,12 @@
 #include <chrono>
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
-#include <vector>
 #endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
@@ -281,7 +281,7 @@ constexpr errc code_of(int status) noexcept {
 
 /// Returns the beginning of a body that is not a JSON object, for a person: at most 200 code points of its
 /// first 4 KiB, with one space for each run of white space.
-inline std::string excerpt(std::string_view body, const std::vector<std::string_view>& secrets) {
+inline std::string excerpt(std::string_view body, std::span<const std::string_view> secrets) {
     const std::string shown = shown_text(body.substr(0, 4096), secrets);
     std::string out;
     std::string_view rest = shown;
@@ -298,8 +298,7 @@ inline std::string excerpt(std::string_view body, const std::vector<std::string_
 /// Returns the host that a redirect leads to, as browsers read `Location`: they drop tabs, read a backslash
 /// as a slash, and need no slashes after the scheme. Empty if the response is no redirect or has no
 /// `Location`.
-inline std::string redirect_target(const http_response& response,
-                                   const std::vector<std::string_view>& secrets) {
+inline std::string redirect_target(const http_response& response, std::span<const std::string_view> secrets) {
     const std::string* const location = find_header(response.headers, "Location");
     if (!location || location->empty() || response.status < 300 || response.status > 399)
         return {};
@@ -327,7 +326,7 @@ inline std::string redirect_target(const http_response& response,
 
 /// Makes the error of a response: the message for its code, the status, and `detail`.
 inline error response_error(errc code, const http_response& response,
-                            const std::vector<std::string_view>& secrets, const std::string& detail) {
+                            std::span<const std::string_view> secrets, const std::string& detail) {
     error failed{.code = code, .status = response.status};
     failed.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
     if (const std::string target = redirect_target(response, secrets); !target.empty())
@@ -341,7 +340,7 @@ inline error response_error(errc code, const http_response& response,
 
 /// Makes the error of a response with another status than that of a success.
 inline error status_error(const config& config, const http_response& response,
-                          const std::vector<std::string_view>& secrets) {
+                          std::span<const std::string_view> secrets) {
     service_message message;
     if (response.body.size() <= config.max_response_bytes)
         message = read_service_message(response.body, config.api_key);
@@ -375,7 +374,7 @@ inline std::optional<std::string> rejection_of(const reply_reference& reply) {
 
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
                                                  reply_reference reply) {
-    const std::vector<std::string_view> secrets = secrets_of(config.api_key, config.headers);
+    const secret_list secrets = secrets_of(config.api_key, config.headers);
     const bool is_success = reply.success_status == 0 ? response.status >= 200 && response.status <= 299
                                                       : response.status == reply.success_status;
     if (!is_success)

@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -108,12 +109,30 @@ inline bool is_secret_header(std::string_view name) noexcept {
     return false;
 }
 
+/// The texts that must not be shown. Allocates nothing if there is only the API key.
+class secret_list {
+    std::string_view key_;
+    std::vector<std::string_view> all_{}; // empty if there is only the key
+
+public:
+    explicit secret_list(std::string_view key) noexcept : key_(key) {}
+
+    void add(std::string_view secret) {
+        if (all_.empty())
+            all_.push_back(key_);
+        all_.push_back(secret);
+    }
+
+    operator std::span<const std::string_view>() const noexcept {
+        return all_.empty() ? std::span<const std::string_view>{&key_, 1} : all_;
+    }
+};
+
 /// Returns the API key and each credential in the headers that are secret by their names: each part of 8
 /// characters and more, except a scheme such as `Negotiate` and the name of a cookie.
-inline std::vector<std::string_view> secrets_of(std::string_view api_key,
-                                                const std::vector<header>& headers) {
+inline secret_list secrets_of(std::string_view api_key, const std::vector<header>& headers) {
     constexpr std::string_view separators = " \t,;=\r\n";
-    std::vector<std::string_view> secrets{visible_run(api_key)};
+    secret_list secrets{visible_run(api_key)};
     for (const header& field : headers) {
         if (!is_secret_header(field.name))
             continue;
@@ -125,7 +144,7 @@ inline std::vector<std::string_view> secrets_of(std::string_view api_key,
             const bool is_name = size != rest.size() && rest[size] == '=' && !after.empty() &&
                                  separators.find(after[0]) == separators.npos;
             if (size >= 8 && !(is_scheme && !after.empty()) && !is_name)
-                secrets.push_back(rest.substr(0, size));
+                secrets.add(rest.substr(0, size));
             rest = after;
         }
     }
@@ -133,12 +152,12 @@ inline std::vector<std::string_view> secrets_of(std::string_view api_key,
 }
 
 /// Returns true if `text` may be shown as it is: visible ASCII without secrets.
-inline bool is_harmless(std::string_view text, const std::vector<std::string_view>& secrets) {
+inline bool is_harmless(std::string_view text, std::span<const std::string_view> secrets) {
     return ascii_from(' ', text) && !holds_secret(text, secrets);
 }
 
 /// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
-inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
+inline std::string shown_text(std::string_view text, std::span<const std::string_view> secrets,
                               std::size_t max_bytes = std::string_view::npos) {
     std::string shown = sanitize(text, text.npos);
     if (holds_secret(shown, secrets)) // redaction may cut a code point

@@ -162,11 +162,7 @@ PROMPTLAYER_DECL json_object detail::chat_prompt(const chat_message* first, std:
         const auto role = static_cast<std::size_t>(message.role);
         writer.put(role < std::size(roles) ? roles[role] : "\n"); // no JSON, so the request is rejected
         writer.put(R"(","content":[{"type":"text","text":)");
-        const text_scan scanned = scan(message.text);
-        if (scanned.valid_utf8)
-            writer.put_text(message.text, scanned);
-        else
-            writer.put(message.text); // no JSON either
+        writer.put_text(message.text); // no JSON either if it is not UTF-8
         writer.put("}]}");
     }
     writer.put("]}");

@@ -2,8 +2,13 @@
 
 #include <doctest/doctest.h>
 
+#include <cstddef>
+#include <iterator>
+#include <optional>
+#include <random>
 #include <string>
 #include <string_view>
+#include <vector>
 
 using promptlayer::detail::scan;
 
@@ -20,6 +25,97 @@ static_assert(scan("\xF0\x9F\x98\x80").code_points == 1);
 static_assert(!scan("\xFF").valid_utf8);
 
 bool valid(std::string_view text) { return scan(text).valid_utf8; }
+
+/// Each class of sequence: plain, escaped, the first and the last of each length, and what is not UTF-8.
+constexpr std::string_view sequences[] = {"a",
+                                          " ",
+                                          "\x7F",
+                                          "\"",
+                                          "\\",
+                                          "\n",
+                                          "\t",
+                                          "\x01",
+                                          "\x1F",
+                                          {"\0", 1},
+                                          "\"\\\r\x02",
+                                          "\xC2\x80",
+                                          "\xC3\xA9",
+                                          "\xDF\xBF",
+                                          "\xE0\xA0\x80",
+                                          "\xE0\xBF\xBF",
+                                          "\xE1\x80\x80",
+                                          "\xEC\xBF\xBF",
+                                          "\xED\x80\x80",
+                                          "\xED\x9F\xBF",
+                                          "\xEE\x80\x80",
+                                          "\xEF\xBF\xBF",
+                                          "\xF0\x90\x80\x80",
+                                          "\xF0\xBF\xBF\xBF",
+                                          "\xF1\x80\x80\x80",
+                                          "\xF3\xBF\xBF\xBF",
+                                          "\xF4\x80\x80\x80",
+                                          "\xF4\x8F\xBF\xBF",
+                                          "\xE2\x82\xAC\xC3\xA9\xF0\x9F\x98\x80\xC3\xA9",
+                                          "\x80",
+                                          "\xBF",
+                                          "\xC0\x80",
+                                          "\xC1\xBF",
+                                          "\xC3\xC3\xA9",
+                                          "\xC3\xA9\xA9",
+                                          "\xE0\x80\x80",
+                                          "\xE0\x9F\xBF",
+                                          "\xED\xA0\x80",
+                                          "\xED\xBF\xBF",
+                                          "\xE2\x82\xE2\x82\xAC",
+                                          "\xE2\x82\xAC\x80",
+                                          "\xF0\x80\x80\x80",
+                                          "\xF0\x8F\xBF\xBF",
+                                          "\xF4\x90\x80\x80",
+                                          "\xF4\xBF\xBF\xBF",
+                                          "\xF0\x9F\x98\xC3\xA9",
+                                          "\xF0\x9F\x98\x80\x80",
+                                          "\xF5\x80\x80\x80",
+                                          "\xF8\x88\x80\x80\x80",
+                                          "\xFE",
+                                          "\xFF"};
+
+/// Returns text between quotes in JSON, byte by byte; nullopt if it is not UTF-8.
+std::optional<std::string> expected_json(std::string_view text) {
+    constexpr std::string_view hex = "0123456789abcdef", escaped = "\"\\\b\f\n\r\t", letters = "\"\\bfnrt";
+    if (!promptlayer::detail::scan_code_points(text).valid_utf8)
+        return std::nullopt;
+    std::string json;
+    for (const char c : text) {
+        if (const std::size_t at = escaped.find(c); at != escaped.npos)
+            (json += '\\') += letters[at];
+        else if (static_cast<unsigned char>(c) < 0x20)
+            ((json += "\\u00") += hex[static_cast<unsigned char>(c) >> 4]) += hex[c & 15];
+        else
+            json += c;
+    }
+    return json;
+}
+
+/// Returns true if text is scanned and written as byte by byte. The text is in memory of its own size, so
+/// that sanitizers find each access beyond it.
+bool agrees(std::string_view text, std::size_t alignment = 0) {
+    std::vector<char> memory(alignment, '\xFF');
+    memory.insert(memory.end(), text.begin(), text.end());
+    memory.shrink_to_fit();
+    const std::string_view copy{memory.data() + alignment, text.size()};
+    const auto expected = promptlayer::detail::scan_code_points(text);
+    const auto scanned = scan(copy);
+    if (scanned.valid_utf8 != expected.valid_utf8 || scanned.code_points != expected.code_points ||
+        scanned.json_bytes != expected.json_bytes || scanned.invalid_at != expected.invalid_at)
+        return false;
+    if (text.empty()) // not allowed as a name
+        return true;
+    const auto json =
+        promptlayer::to_json(promptlayer::track_prompt_view{.prompt_name = copy, .request_id = 1});
+    const auto text_json = expected_json(text);
+    return json ? text_json && *json == R"({"prompt_name":")" + *text_json + R"(","request_id":1})"
+                : !text_json;
+}
 
 } // namespace
 
@@ -90,6 +186,63 @@ TEST_CASE("scan counts every escape at every position in a run of eight bytes") 
             CHECK(scan(text).json_bytes == 24 + extra);
             CHECK(scan(text).code_points == 24);
         }
+    }
+}
+
+TEST_CASE("blocks are scanned and written as bytes are, for every sequence, position, end and alignment") {
+    for (const std::string_view sequence : sequences) {
+        for (const std::string_view around : {"x", "\xC3\xA9", "\xE6\xBC\xA2", "\xF0\x9F\x98\x80"}) {
+            for (std::size_t before = 0; before <= 20; ++before) {
+                std::string text;
+                for (std::size_t i = 0; i < before; ++i)
+                    text += around;
+                text += sequence;
+                for (std::size_t after = 0; after <= 20; ++after) {
+                    if (!agrees(text, (before + after) % 16))
+                        FAIL(before << " before, " << after
+                                    << " after: " << expected_json(text).value_or("invalid"));
+                    text += after % 8 == 7 ? around : "y";
+                }
+            }
+        }
+    }
+}
+
+TEST_CASE("a sequence is checked wherever it stands in a long text, also if the text around it is plain") {
+    for (const std::string_view sequence : sequences) {
+        for (std::size_t before = 505; before <= 515; ++before) { // longer texts are written in pieces
+            const std::string text = std::string(before, 'x').append(sequence).append(600, 'y');
+            for (const std::size_t cut : {std::size_t{0}, std::size_t{1}, std::size_t{2}}) {
+                const bool agreed = agrees(std::string{text}.erase(before + sequence.size() - 1, cut));
+                CHECK_MESSAGE(agreed, before << ": " << expected_json(sequence).value_or("invalid"));
+            }
+        }
+    }
+}
+
+TEST_CASE("a text is scanned and written as bytes are, wherever it is cut") {
+    const std::string text =
+        "Gr\xC3\xBC\xC3\x9F Gott \"\xE6\xBC\xA2\xE5\xAD\x97\"\n \xF0\x9F\x98\x80\xE2\x82\xAC"
+        "\xF4\x8F\xBF\xBFxyz\xC3\xA9";
+    for (std::size_t begin = 0; begin <= text.size(); ++begin) {
+        for (std::size_t end = begin; end <= text.size(); ++end) {
+            const bool agreed = agrees(text.substr(begin, end - begin));
+            CHECK_MESSAGE(agreed, begin << " to " << end);
+        }
+    }
+}
+
+TEST_CASE("random texts of every length are scanned and written as bytes are") {
+    std::minstd_rand random{1};
+    for (std::size_t size = 0; size < 1600; ++size) {
+        std::string text;
+        const std::size_t kinds = size % 3 == 0   ? 3
+                                  : size % 3 == 1 ? 29
+                                                  : std::size(sequences); // 29 are valid
+        while (text.size() < size)
+            text += sequences[random() % kinds];
+        if (!agrees(text, size % 16))
+            FAIL(size);
     }
 }
 

@@ -148,7 +148,7 @@ class model_reader {
             return report_.add_type({field_->name()}, json_type_of(kind), type_name(type));
         switch (kind) {
         case member_kind::number: return on_double(text);
-        case member_kind::string: check_text(*field_, text, scan(text), {field_->name()}, report_); break;
+        case member_kind::string: check_read_text(*field_, text, {field_->name()}, report_); break;
         case member_kind::strings:
         case member_kind::map:
             in_entries_ = true;
@@ -168,7 +168,7 @@ class model_reader {
         if (field_->kind == member_kind::map) {
             where.name = &name;
             where.is_name = true;
-            check_text(*field_, name, scan(name), where, report_);
+            check_read_text(*field_, name, where, report_);
             where.is_name = false;
         } else {
             where.index = entry_count_++;
@@ -178,7 +178,7 @@ class model_reader {
         if (type != json_type::string)
             report_.add_type(where, json_type::string, type_name(type));
         else if (field_->kind == member_kind::strings)
-            check_text(*field_, text, scan(text), where, report_);
+            check_read_text(*field_, text, where, report_);
     }
 
     /// A boolean that is true comes with a text that is not empty.

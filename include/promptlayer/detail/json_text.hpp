@@ -205,8 +205,9 @@ constexpr void for_each_json_member(std::string_view object, VisitT&& visit) {
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) noexcept {
-    while (end - p >= 8 && is_plain_ascii(p))
-        p += 8;
+    constexpr std::ptrdiff_t size = vector_block::size;
+    while (end - p >= size && !vector_block::load(p).special().any())
+        p += size;
     while (p != end && static_cast<unsigned char>(*p) < 0x80 && json_length(*p) == 1)
         ++p;
     return p;

@@ -29,85 +29,82 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-/// Writes JSON up to `max_bytes`, and counts all of it. Small pieces are gathered in a buffer on the stack.
+/// Writes JSON up to `max_bytes`, and counts all of it. Gathers it in a buffer on the stack.
 class json_writer {
     std::string& out_;
     std::size_t max_bytes_;
-    std::size_t size_ = 0; // of `buffer_`
-    char buffer_[1024];
+    std::size_t flushed_ = 0; // bytes that are no longer in `buffer_`
+    char* end_ = buffer_;     // of the JSON in `buffer_`
+    char buffer_[text_escaper::max_escaped_piece + 1024];
 
-    void append(std::string_view json) {
-        if (json.size() > sizeof buffer_ - size_) {
-            flush();
-            if (json.size() > sizeof buffer_) {
-                out_.reserve(out_.size() + json.size() + sizeof buffer_); // often all that follows
-                out_.append(json);
-                return;
-            }
-        }
-        if (!json.empty()) // else it may be null
-            std::memcpy(buffer_ + size_, json.data(), json.size());
-        size_ += json.size();
+    std::size_t free_bytes() const noexcept {
+        return static_cast<std::size_t>(buffer_ + sizeof buffer_ - end_);
     }
 
-    /// Appends text of which JSON needs `size` bytes.
-    void append_escaped(std::string_view text, std::size_t size) {
-        constexpr std::string_view hex = "0123456789abcdef", controls = "btn?fr";
-        const bool fits = size <= sizeof buffer_ - size_;
-        if (!fits)
+    /// Makes room for `bytes` in the buffer, at most its size.
+    void reserve(std::size_t bytes) {
+        if (bytes > free_bytes())
             flush();
-        const std::size_t start = out_.size();
-        if (!fits) {
-            out_.reserve(start + size + sizeof buffer_);
-            out_.resize(start + size);
-        }
-        char* out = fits ? buffer_ + size_ : out_.data() + start;
-        size_ += fits ? size : 0;
-        for (const char c : text) {
-            const std::size_t length = json_length(c);
-            if (length == 1) {
-                *out++ = c;
-                continue;
-            }
-            *out++ = '\\';
-            if (length == 2) {
-                const bool is_control = c >= '\b' && c <= '\r';
-                *out++ = is_control ? controls[static_cast<std::size_t>(c - '\b')] : c;
-                continue;
-            }
-            for (const char digit : {'u', '0', '0', hex[static_cast<unsigned char>(c) >> 4], hex[c & 15]})
-                *out++ = digit;
-        }
+    }
+
+    text_scan put_escaped(std::string_view text) {
+        put('"');
+        if (text.size() > 2 * text_escaper::max_piece && size() + text.size() < max_bytes_)
+            out_.reserve(size() + text.size() + sizeof buffer_); // often all that follows
+        text_escaper escaper{text};
+        do {
+            reserve(text_escaper::max_escaped_piece);
+            end_ = escaper.write_piece(end_);
+        } while (!escaper.is_finished());
+        put('"');
+        return escaper.scan();
     }
 
 public:
-    std::size_t bytes = 0;
-
     json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {
         out_.clear();
     }
+    json_writer(const json_writer&) = delete;
+    json_writer& operator=(const json_writer&) = delete;
 
-    void put(std::string_view json) {
-        bytes += json.size();
-        if (bytes <= max_bytes_)
-            append(json);
+    std::size_t size() const noexcept { return flushed_ + sizeof buffer_ - free_bytes(); }
+
+    void put(char c) {
+        reserve(1);
+        *end_++ = c;
     }
 
-    void put_text(std::string_view text, const text_scan& scanned) {
-        bytes += scanned.json_bytes + 2;
-        if (bytes > max_bytes_ || !scanned.valid_utf8)
-            return;
-        append("\"");
-        if (scanned.json_bytes == text.size())
-            append(text);
-        else
-            append_escaped(text, scanned.json_bytes);
-        append("\"");
+    void put(std::string_view json) {
+        reserve(json.size());
+        if (json.size() > sizeof buffer_) {
+            flushed_ += json.size();
+            if (flushed_ <= max_bytes_)
+                out_.append(json);
+        } else if (!json.empty()) { // else it may be null
+            std::memcpy(end_, json.data(), json.size());
+            end_ += json.size();
+        }
+    }
+
+    /// Writes a string in quotes, and scans it.
+    text_scan put_text(std::string_view text) {
+        if (text.size() > text_escaper::max_piece)
+            return put_escaped(text);
+        reserve(text.size() + 2);
+        if (!copy_plain(text, end_ + 1))
+            return put_escaped(text);
+        *end_ = '"';
+        end_ += text.size() + 2;
+        end_[-1] = '"';
+        return {.code_points = text.size(), .json_bytes = text.size()};
     }
 
     void flush() {
-        out_.append(buffer_, size_);
-        size_ = 0;
+        const auto bytes = static_cast<std::size_t>(end_ - buffer_);
+        flushed_ += bytes;
+        if (flushed_ <= max_bytes_)
+            out_.append(buffer_, bytes);
+        end_ = buffer_;
     }
 };
 

@@ -6,9 +6,9 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
+#include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
 #include <cstddef>
@@ -19,12 +19,12 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// Returns true if `text` contains a secret, as `redact` finds it.
-PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets);
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, std::span<const std::string_view> secrets);
 
 /// Replaces each secret in `text` by `[redacted]`: in any case, as it is, percent-encoded, or with JSON's
 /// escapes. The first 8 characters of a longer secret are enough; a shorter secret is found only as a whole
 /// word. The returned text holds no secret: if the replacements form one, nothing of the text is left.
-PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets);
+PROMPTLAYER_DECL std::string redact(std::string text, std::span<const std::string_view> secrets);
 
 /// Does the same for one API key, which may have been read with a line break or a BOM.
 PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key);
@@ -125,12 +125,12 @@ constexpr std::string_view visible_run(std::string_view key) noexcept {
     return longest;
 }
 
-PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets) {
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, std::span<const std::string_view> secrets) {
     return std::any_of(secrets.begin(), secrets.end(),
                        [&](std::string_view secret) { return !secret_finder{secret}.find(text).empty(); });
 }
 
-PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets) {
+PROMPTLAYER_DECL std::string redact(std::string text, std::span<const std::string_view> secrets) {
     if (!holds_secret(text, secrets))
         return text;
     constexpr std::string_view replacement = "[redacted]";
@@ -150,7 +150,8 @@ PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::str
 }
 
 PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key) {
-    return redact(std::move(text), std::vector<std::string_view>{visible_run(api_key)});
+    const std::string_view key = visible_run(api_key);
+    return redact(std::move(text), std::span<const std::string_view>{&key, 1});
 }
 
 #endif

@@ -20,6 +20,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -81,7 +82,7 @@ class reply_reader {
     std::string_view body_;
     const model_info& info_;
     void* reply_;
-    const std::vector<std::string_view>& secrets_;
+    std::span<const std::string_view> secrets_;
     violation_collector& report_;
 
     /// Returns the JSON text of a member that `body_` has; of the last one with that name.
@@ -135,8 +136,8 @@ class reply_reader {
         if (!text)
             return report_.add_type(where, json_type::string, type_name(type_of(value)));
         const std::string_view ruled = where.name ? *where.name : std::string_view{*text};
-        check_text(field, ruled, scan(ruled), {where.member, where.name, where.index, where.name != nullptr},
-                   report_);
+        check_read_text(field, ruled, {where.member, where.name, where.index, where.name != nullptr},
+                        report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
         if (!field.insert(reply_, name, shown_text(*text, secrets_)))
             report_.add(rule::unique, where, 0, 0); // without hidden characters
@@ -157,7 +158,7 @@ class reply_reader {
         case member_kind::number: read_double(field); break;
         case member_kind::string: {
             const std::string_view text = value.get_string();
-            check_text(field, text, scan(text), {field.name()}, report_);
+            check_read_text(field, text, {field.name()}, report_);
             store_text(field, text);
             break;
         }
@@ -181,7 +182,7 @@ class reply_reader {
 
 public:
     reply_reader(std::string_view body, const model_info& info, void* reply,
-                 const std::vector<std::string_view>& secrets, violation_collector& report) noexcept
+                 std::span<const std::string_view> secrets, violation_collector& report) noexcept
         : body_(body), info_(info), reply_(reply), secrets_(secrets), report_(report) {}
 
     void read(const boost::json::value& value) {

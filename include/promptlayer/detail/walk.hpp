@@ -79,6 +79,14 @@ constexpr void check_text(const field_info& field, std::string_view text, const 
     }
 }
 
+/// Checks the rules on a string that a JSON parser has read, which is UTF-8.
+template <class ReportT>
+constexpr void check_read_text(const field_info& field, std::string_view text, const location& where,
+                               ReportT& report) {
+    if (!field.rules.empty())
+        check_text(field, text, scan(text), where, report);
+}
+
 /// Checks the rules on an integer or a finite double.
 template <class NumberT, class ReportT>
 constexpr void check_number(const field_info& field, NumberT value, ReportT& report) {
@@ -157,11 +165,17 @@ private:
 };
 
 /// Counts the bytes of JSON.
-struct size_counter {
-    std::size_t bytes = 0;
-    constexpr void put(std::string_view json) noexcept { bytes += json.size(); }
-    constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
-        bytes += scanned.json_bytes + 2;
+class size_counter {
+    std::size_t size_ = 0;
+
+public:
+    constexpr std::size_t size() const noexcept { return size_; }
+    constexpr void put(char) noexcept { ++size_; }
+    constexpr void put(std::string_view json) noexcept { size_ += json.size(); }
+    constexpr text_scan put_text(std::string_view text) noexcept {
+        const text_scan scanned = scan(text);
+        size_ += scanned.json_bytes + 2;
+        return scanned;
     }
 };
 
@@ -183,31 +197,27 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
                             ReportT& report) {
     const bool is_map = field.kind == member_kind::map;
     std::size_t count = 0;
-    out.put(is_map ? "{" : "[");
+    out.put(is_map ? '{' : '[');
     model.visit_entries(index, [&](std::string_view name, std::string_view text) {
         if (count != 0)
-            out.put(",");
+            out.put(',');
         location where{field.name()};
         if (is_map) {
-            const text_scan scanned_name = scan(name);
             where.name = &name;
             where.is_name = true;
-            check_text(field, name, scanned_name, where, report);
+            check_text(field, name, out.put_text(name), where, report);
             where.is_name = false;
-            out.put_text(name, scanned_name);
-            out.put(":");
+            out.put(':');
         } else {
             where.index = count;
         }
         ++count;
-        const text_scan scanned = scan(text);
         if (is_map)
-            check_utf8(scanned, where, report);
+            check_utf8(out.put_text(text), where, report);
         else
-            check_text(field, text, scanned, where, report);
-        out.put_text(text, scanned);
+            check_text(field, text, out.put_text(text), where, report);
     });
-    out.put(is_map ? "}" : "]");
+    out.put(is_map ? '}' : ']');
     if (!is_map || field.has_unique_names || count < 2)
         return;
     name_array names{count};
@@ -250,7 +260,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         const member_value value = model.load(i);
         if (!value.is_given)
             continue;
-        out.put(given == 0 ? "{" : ",");
+        out.put(given == 0 ? '{' : ',');
         given |= std::uint64_t{1} << i;
         out.put(field.key);
         switch (field.kind) {
@@ -269,12 +279,9 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
             put_number(value.number, out);
             check_number(field, value.number, report);
             break;
-        case member_kind::string: {
-            const text_scan scanned = scan(value.text);
-            check_text(field, value.text, scanned, {field.name()}, report);
-            out.put_text(value.text, scanned);
+        case member_kind::string:
+            check_text(field, value.text, out.put_text(value.text), {field.name()}, report);
             break;
-        }
         case member_kind::json_object:
             check_object(field, value.text, report);
             out.put(value.text);
@@ -286,8 +293,8 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
     }
     out.put(given == 0 ? "{}" : "}");
     check_groups(info, given, report);
-    if (out.bytes > max_bytes)
-        report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), out.bytes);
+    if (out.size() > max_bytes)
+        report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), out.size());
 }
 
 } // namespace detail
