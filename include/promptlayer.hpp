@@ -692,6 +692,14 @@ PROMPTLAYER_DECL std::string to_string(const error& failed) {
 #ifndef PROMPTLAYER_DETAIL_TEXT_HPP
 #define PROMPTLAYER_DETAIL_TEXT_HPP
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+#if defined(PROMPTLAYER_NO_SIMD)
+#elif defined(__SSE2__) || defined(_M_X64)
+#include <emmintrin.h>
+#elif defined(__aarch64__) || defined(_M_ARM64)
+#include <arm_neon.h>
+#endif
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
@@ -733,34 +741,30 @@ constexpr std::size_t json_length(char c) noexcept {
     return static_cast<unsigned char>(c) < 0x20 ? 6 : 1;
 }
 
-/// Scans the sequence at `p` and returns its length; 0 if the sequence is invalid.
-constexpr std::size_t scan_sequence(const char* p, const char* end, text_scan& scanned) noexcept {
-    const std::size_t length = sequence_length(p, end);
-    if (length != 0) {
-        ++scanned.code_points;
-        scanned.json_bytes += length == 1 ? json_length(*p) : length;
-    }
-    return length;
-}
-
-PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept;
-
-/// Scans a string once. Linear, no allocation; stops at the first invalid byte.
-constexpr text_scan scan(std::string_view text) noexcept {
-    if (!std::is_constant_evaluated())
-        return scan_at_run_time(text);
+/// Scans one code point after the other.
+constexpr text_scan scan_code_points(std::string_view text) noexcept {
     text_scan scanned;
     const char* const end = text.data() + text.size();
     for (const char* p = text.data(); p != end;) {
-        const std::size_t length = scan_sequence(p, end, scanned);
+        const std::size_t length = sequence_length(p, end);
         if (length == 0) {
             scanned.valid_utf8 = false;
             scanned.invalid_at = static_cast<std::size_t>(p - text.data());
             break;
         }
+        ++scanned.code_points;
+        scanned.json_bytes += length == 1 ? json_length(*p) : length;
         p += length;
     }
     return scanned;
+}
+
+/// Does the same in blocks.
+PROMPTLAYER_DECL text_scan scan_blocks(std::string_view text) noexcept;
+
+/// Scans a string. Linear, no allocation; stops at the first invalid byte.
+constexpr text_scan scan(std::string_view text) noexcept {
+    return std::is_constant_evaluated() ? scan_code_points(text) : scan_blocks(text);
 }
 
 constexpr char ascii_lower(char c) noexcept {
@@ -795,42 +799,361 @@ PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_byt
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-/// Returns true if the 8 bytes at `p` are ASCII that JSON writes without escapes.
-inline bool is_plain_ascii(const char* p) noexcept {
-    std::uint64_t bytes = 0;
-    std::memcpy(&bytes, p, sizeof bytes);
-    constexpr std::uint64_t ones = 0x0101010101010101;
-    const auto has_zero = [&](std::uint64_t v) { return (v - ones) & ~v; };
-    const std::uint64_t below_space = (bytes - ones * 0x20) & ~bytes;
-    return ((bytes | below_space | has_zero(bytes ^ (ones * '"')) | has_zero(bytes ^ (ones * '\\'))) &
-            (ones * 0x80)) == 0;
+/// A block of 8 bytes, the first in the lowest bits. Functions that compare bytes return flags: bit 7 of each
+/// byte; the other bits of flags mean nothing.
+struct word_block {
+    static constexpr std::size_t size = 8;
+
+    std::uint64_t bits = 0;
+
+    static constexpr std::uint64_t repeat(unsigned byte) noexcept {
+        return std::uint64_t{0x0101010101010101} * byte;
+    }
+
+    /// Loads `count` bytes, at most 8; the others are 0.
+    static word_block load(const char* p, std::size_t count) noexcept {
+        word_block block;
+        for (std::size_t i = 0; i < count; ++i)
+            block.bits |= std::uint64_t{static_cast<unsigned char>(p[i])} << 8 * i;
+        return block;
+    }
+
+    static word_block load(const char* p) noexcept {
+        if constexpr (std::endian::native != std::endian::little)
+            return load(p, size);
+        word_block block;
+        std::memcpy(&block.bits, p, size);
+        return block;
+    }
+
+    /// Flags bytes of at least `limit`, which is 0x80 to 0xFF.
+    word_block at_least(unsigned limit) const noexcept {
+        return {bits & ((bits & repeat(0x7F)) + repeat(0x100 - limit))};
+    }
+
+    /// Flags bytes that equal `byte`, which is 0x80 to 0xFE.
+    word_block equals(unsigned byte) const noexcept { return without(at_least(byte), at_least(byte + 1)); }
+
+    /// Flags quotes, backslashes and control characters.
+    word_block escaped() const noexcept {
+        const auto differs = [&](unsigned char c) {
+            const std::uint64_t difference = bits ^ repeat(c);
+            return ((difference & repeat(0x7F)) + repeat(0x7F)) | difference;
+        };
+        return {~(differs('"') & differs('\\') & (bits | bits << 1 | bits << 2))};
+    }
+
+    /// Flags bytes that are not ASCII, too.
+    word_block special() const noexcept { return *this | escaped(); }
+
+    /// Returns the `N` last bytes of `before`, then the first of this block.
+    template <int N>
+    word_block after(word_block before) const noexcept {
+        return {bits << 8 * N | before.bits >> (64 - 8 * N)};
+    }
+
+    bool any() const noexcept { return (bits & repeat(0x80)) != 0; }
+
+    /// Adds one to each byte that `flags` flags.
+    void add(word_block flags) noexcept { bits += flags.bits >> 7 & repeat(1); }
+
+    /// Returns the sum of all bytes.
+    std::size_t sum() const noexcept {
+        constexpr std::uint64_t even = 0x00FF00FF00FF00FF, ones = 0x0001000100010001;
+        return static_cast<std::size_t>(((bits & even) + (bits >> 8 & even)) * ones >> 48);
+    }
+
+    friend word_block operator&(word_block a, word_block b) noexcept { return {a.bits & b.bits}; }
+    friend word_block operator|(word_block a, word_block b) noexcept { return {a.bits | b.bits}; }
+    friend word_block operator^(word_block a, word_block b) noexcept { return {a.bits ^ b.bits}; }
+    friend word_block without(word_block a, word_block b) noexcept { return {a.bits & ~b.bits}; }
+};
+
+#if defined(PROMPTLAYER_NO_SIMD)
+
+using vector_block = word_block;
+
+#elif defined(__SSE2__) || defined(_M_X64)
+
+/// A block of 16 bytes; see `word_block`.
+struct vector_block {
+    static constexpr std::size_t size = 16;
+
+    __m128i bits = _mm_setzero_si128();
+
+    static __m128i repeat(unsigned byte) noexcept { return _mm_set1_epi8(static_cast<char>(byte)); }
+
+    static vector_block load(const char* p) noexcept {
+        return {_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))};
+    }
+
+    vector_block at_least(unsigned limit) const noexcept {
+        return {_mm_subs_epu8(bits, repeat(limit - 0x80))};
+    }
+    vector_block equals(unsigned byte) const noexcept { return {_mm_cmpeq_epi8(bits, repeat(byte))}; }
+
+    vector_block escaped() const noexcept {
+        return {
+            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bits, repeat('"')), _mm_cmpeq_epi8(bits, repeat('\\'))),
+                         _mm_cmpeq_epi8(_mm_min_epu8(bits, repeat(0x1F)), bits))};
+    }
+
+    vector_block special() const noexcept { return *this | escaped(); }
+
+    template <int N>
+    vector_block after(vector_block before) const noexcept {
+        return {_mm_or_si128(_mm_slli_si128(bits, N), _mm_srli_si128(before.bits, 16 - N))};
+    }
+
+    bool any() const noexcept { return _mm_movemask_epi8(bits) != 0; }
+
+    void add(vector_block flags) noexcept {
+        bits = _mm_add_epi8(bits, _mm_and_si128(_mm_srli_epi16(flags.bits, 7), repeat(1)));
+    }
+    std::size_t sum() const noexcept {
+        const __m128i sums = _mm_sad_epu8(bits, _mm_setzero_si128());
+        return static_cast<std::size_t>(_mm_cvtsi128_si32(sums) +
+                                        _mm_cvtsi128_si32(_mm_unpackhi_epi64(sums, sums)));
+    }
+
+    friend vector_block operator&(vector_block a, vector_block b) noexcept {
+        return {_mm_and_si128(a.bits, b.bits)};
+    }
+    friend vector_block operator|(vector_block a, vector_block b) noexcept {
+        return {_mm_or_si128(a.bits, b.bits)};
+    }
+    friend vector_block operator^(vector_block a, vector_block b) noexcept {
+        return {_mm_xor_si128(a.bits, b.bits)};
+    }
+    friend vector_block without(vector_block a, vector_block b) noexcept {
+        return {_mm_andnot_si128(b.bits, a.bits)};
+    }
+};
+
+#elif defined(__aarch64__) || defined(_M_ARM64)
+
+/// A block of 16 bytes; see `word_block`.
+struct vector_block {
+    static constexpr std::size_t size = 16;
+
+    uint8x16_t bits = vdupq_n_u8(0);
+
+    static uint8x16_t repeat(unsigned byte) noexcept { return vdupq_n_u8(static_cast<std::uint8_t>(byte)); }
+
+    static vector_block load(const char* p) noexcept {
+        return {vld1q_u8(reinterpret_cast<const std::uint8_t*>(p))};
+    }
+
+    vector_block at_least(unsigned limit) const noexcept { return {vqsubq_u8(bits, repeat(limit - 0x80))}; }
+    vector_block equals(unsigned byte) const noexcept { return {vceqq_u8(bits, repeat(byte))}; }
+
+    vector_block escaped() const noexcept {
+        return {vorrq_u8(vorrq_u8(vceqq_u8(bits, repeat('"')), vceqq_u8(bits, repeat('\\'))),
+                         vcltq_u8(bits, repeat(0x20)))};
+    }
+
+    vector_block special() const noexcept { return *this | escaped(); }
+
+    template <int N>
+    vector_block after(vector_block before) const noexcept {
+        return {vextq_u8(before.bits, bits, 16 - N)};
+    }
+
+    bool any() const noexcept { return vmaxvq_u8(bits) >= 0x80; }
+    void add(vector_block flags) noexcept { bits = vaddq_u8(bits, vshrq_n_u8(flags.bits, 7)); }
+    std::size_t sum() const noexcept { return vaddlvq_u8(bits); }
+
+    friend vector_block operator&(vector_block a, vector_block b) noexcept {
+        return {vandq_u8(a.bits, b.bits)};
+    }
+    friend vector_block operator|(vector_block a, vector_block b) noexcept {
+        return {vorrq_u8(a.bits, b.bits)};
+    }
+    friend vector_block operator^(vector_block a, vector_block b) noexcept {
+        return {veorq_u8(a.bits, b.bits)};
+    }
+    friend vector_block without(vector_block a, vector_block b) noexcept {
+        return {vbicq_u8(a.bits, b.bits)};
+    }
+};
+
+#else
+
+using vector_block = word_block;
+
+#endif
+
+/// Flags the bytes of `block` at which UTF-8 is broken; `before` is the block before. Each byte has to be a
+/// continuation if one of the three before it begins a sequence that is long enough, and nothing else.
+template <class BlockT>
+inline BlockT utf8_errors(BlockT block, BlockT before) noexcept {
+    const BlockT first = block.template after<1>(before);
+    const BlockT leads = block.at_least(0xC0);
+    const BlockT expected = first.at_least(0xC0), continuations = without(block, leads);
+    const BlockT overlong = without(leads, block.at_least(0xC2));
+    if (!(block.at_least(0xE0) | before.at_least(0xE0)).any())
+        return (expected ^ continuations) | overlong; // sequences of two bytes, as in European languages
+    const BlockT second = block.template after<2>(before), third = block.template after<3>(before);
+    const BlockT from_90 = block.at_least(0x90), from_a0 = block.at_least(0xA0);
+    return ((expected | second.at_least(0xE0) | third.at_least(0xF0)) ^ continuations) | overlong |
+           without(first.equals(0xE0), from_a0) | (first.equals(0xED) & from_a0) |
+           without(first.equals(0xF0), from_90) | (first.equals(0xF4) & from_90) | block.at_least(0xF5);
 }
 
-PROMPTLAYER_DECL text_scan scan_at_run_time(std::string_view text) noexcept {
-    text_scan scanned;
-    const char* p = text.data();
-    const char* const end = p + text.size();
-    while (p != end) {
-        if (end - p >= 8 && is_plain_ascii(p)) {
-            const std::size_t plain = end - p >= 16 && is_plain_ascii(p + 8) ? 16 : 8;
-            scanned.code_points += plain;
-            scanned.json_bytes += plain;
-            p += plain;
-            continue;
-        }
-        // Scans the next 8 bytes, or the rest, one code point at a time.
-        const char* const block_end = p + std::min<std::ptrdiff_t>(8, end - p);
-        while (p < block_end) {
-            const std::size_t length = scan_sequence(p, end, scanned);
-            if (length == 0) {
-                scanned.valid_utf8 = false;
-                scanned.invalid_at = static_cast<std::size_t>(p - text.data());
-                return scanned;
-            }
-            p += length;
-        }
+/// A byte as JSON writes it in a string: of a sequence of several bytes, each stays as it is.
+struct escaped_byte {
+    char text[7];
+    unsigned char size;
+};
+
+inline constexpr auto escape_table = [] {
+    constexpr char hex[] = "0123456789abcdef", controls[] = "btn?fr";
+    std::array<escaped_byte, 256> table{};
+    for (unsigned i = 0; i < 256; ++i) {
+        const char c = static_cast<char>(i);
+        escaped_byte& entry = table[i];
+        entry.size = static_cast<unsigned char>(i < 0x80 ? json_length(c) : 1);
+        if (entry.size == 1)
+            entry.text[0] = c;
+        else if (entry.size == 2)
+            entry = {{'\\', i >= '\b' && i <= '\r' ? controls[i - '\b'] : c}, 2};
+        else
+            entry = {{'\\', 'u', '0', '0', hex[i >> 4], hex[i & 15]}, 6};
     }
-    return scanned;
+    return table;
+}();
+
+template <class BlockT>
+bool copy_plain_blocks(std::string_view text, char* out) noexcept {
+    const std::size_t last = text.size() - BlockT::size; // may overlap the block before
+    BlockT flags;
+    for (std::size_t i = 0;; i = std::min(i + BlockT::size, last)) {
+        const BlockT block = BlockT::load(text.data() + i);
+        flags = flags | block.special();
+        std::memcpy(out + i, text.data() + i, BlockT::size);
+        if (i == last)
+            return !flags.any();
+    }
+}
+
+/// Copies a short text to `out` and returns true if it is ASCII without escapes.
+inline bool copy_plain(std::string_view text, char* out) noexcept {
+    if (text.size() >= vector_block::size)
+        return copy_plain_blocks<vector_block>(text, out);
+    if (text.size() >= word_block::size)
+        return copy_plain_blocks<word_block>(text, out);
+    bool is_plain = true;
+    for (const char c : text) {
+        is_plain &= static_cast<signed char>(c) >= 0 && escape_table[static_cast<unsigned char>(c)].size == 1;
+        *out++ = c;
+    }
+    return is_plain;
+}
+
+/// Writes text as JSON writes it between quotes, and scans it in the same pass. Takes pieces of the text, so
+/// that they fit into a buffer of fixed size.
+class text_escaper {
+    std::string_view text_;
+    std::size_t position_ = 0; // of the next piece
+    std::size_t continuations_ = 0, json_bytes_ = 0;
+    bool valid_utf8_ = true;
+
+    /// Writes `count` bytes; may write up to 8 more.
+    static char* write_bytes(const char* p, std::size_t count, char* out) noexcept {
+        for (std::size_t i = 0; i < count; ++i) {
+            const escaped_byte& entry = escape_table[static_cast<unsigned char>(p[i])];
+            std::memcpy(out, &entry, sizeof entry);
+            out += entry.size;
+        }
+        return out;
+    }
+
+    /// Returns the block before the next one.
+    template <class BlockT>
+    BlockT before() const noexcept {
+        return position_ == 0 ? BlockT{} : BlockT::load(text_.data() + position_ - BlockT::size);
+    }
+
+    /// Writes the whole blocks between `position_` and `end`.
+    template <class BlockT>
+    char* write_blocks(std::size_t end, char* out) noexcept {
+        std::size_t count = (end - position_) / BlockT::size;
+        if (count == 0)
+            return out;
+        BlockT last = before<BlockT>(), errors, continuations;
+        int to_check = 0; // blocks; several at a time, because text is seldom ASCII in parts only
+        const char* p = text_.data() + position_;
+        for (; count != 0; --count) {
+            const BlockT block = BlockT::load(p);
+            if ((block | last).any())
+                to_check = 4;
+            if (to_check != 0) {
+                --to_check;
+                continuations.add(without(block, block.at_least(0xC0)));
+                errors = errors | utf8_errors(block, last);
+            }
+            if (block.escaped().any()) {
+                out = write_bytes(p, BlockT::size, out);
+            } else {
+                std::memcpy(out, p, BlockT::size);
+                out += BlockT::size;
+            }
+            last = block;
+            p += BlockT::size;
+        }
+        position_ = static_cast<std::size_t>(p - text_.data());
+        continuations_ += continuations.sum();
+        valid_utf8_ = valid_utf8_ && !errors.any();
+        return out;
+    }
+
+public:
+    static constexpr std::size_t max_piece = 512;
+    static constexpr std::size_t max_escaped_piece = 6 * max_piece + 8;
+
+    explicit text_escaper(std::string_view text) noexcept : text_(text) {}
+
+    /// Writes the next piece to `out`, which has room for `max_escaped_piece`, and returns the end.
+    char* write_piece(char* const out) noexcept {
+        const std::size_t piece_end = std::min(position_ + max_piece, text_.size());
+        char* end = write_blocks<vector_block>(piece_end, out);
+        end = write_blocks<word_block>(piece_end, end);
+        if (piece_end == text_.size()) { // also if nothing is left: the last sequence may be cut
+            const std::size_t rest = piece_end - position_;
+            const auto block = word_block::load(text_.data() + position_, rest), last = before<word_block>();
+            if ((block | last).any()) {
+                word_block continuations;
+                continuations.add(without(block, block.at_least(0xC0)));
+                continuations_ += continuations.sum();
+                valid_utf8_ = valid_utf8_ && !utf8_errors(block, last).any();
+            }
+            end = write_bytes(text_.data() + position_, rest, end);
+            position_ = piece_end;
+        }
+        json_bytes_ += static_cast<std::size_t>(end - out);
+        return end;
+    }
+
+    /// Returns true if all of the text is written, or it is not UTF-8.
+    bool is_finished() const noexcept { return position_ == text_.size() || !valid_utf8_; }
+
+    /// Returns the scan of a text that is finished.
+    text_scan scan() const noexcept {
+        if (!valid_utf8_)
+            return scan_code_points(text_); // finds the place
+        return {.code_points = text_.size() - continuations_, .json_bytes = json_bytes_};
+    }
+};
+
+PROMPTLAYER_DECL text_scan scan_blocks(std::string_view text) noexcept {
+    char unused[text_escaper::max_escaped_piece];
+    if (text.size() <= text_escaper::max_piece && copy_plain(text, unused))
+        return {.code_points = text.size(), .json_bytes = text.size()};
+    text_escaper escaper{text};
+    do
+        escaper.write_piece(unused);
+    while (!escaper.is_finished());
+    return escaper.scan();
 }
 
 /// One code point of a text that is shown to a person.
@@ -1114,8 +1437,9 @@ constexpr void for_each_json_member(std::string_view object, VisitT&& visit) {
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) noexcept {
-    while (end - p >= 8 && is_plain_ascii(p))
-        p += 8;
+    constexpr std::ptrdiff_t size = vector_block::size;
+    while (end - p >= size && !vector_block::load(p).special().any())
+        p += size;
     while (p != end && static_cast<unsigned char>(*p) < 0x80 && json_length(*p) == 1)
         ++p;
     return p;
@@ -1277,12 +1601,12 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// Returns true if `text` contains a secret, as `redact` finds it.
-PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets);
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, std::span<const std::string_view> secrets);
 
 /// Replaces each secret in `text` by `[redacted]`: in any case, as it is, percent-encoded, or with JSON's
 /// escapes. The first 8 characters of a longer secret are enough; a shorter secret is found only as a whole
 /// word. The returned text holds no secret: if the replacements form one, nothing of the text is left.
-PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets);
+PROMPTLAYER_DECL std::string redact(std::string text, std::span<const std::string_view> secrets);
 
 /// Does the same for one API key, which may have been read with a line break or a BOM.
 PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key);
@@ -1383,12 +1707,12 @@ constexpr std::string_view visible_run(std::string_view key) noexcept {
     return longest;
 }
 
-PROMPTLAYER_DECL bool holds_secret(std::string_view text, const std::vector<std::string_view>& secrets) {
+PROMPTLAYER_DECL bool holds_secret(std::string_view text, std::span<const std::string_view> secrets) {
     return std::any_of(secrets.begin(), secrets.end(),
                        [&](std::string_view secret) { return !secret_finder{secret}.find(text).empty(); });
 }
 
-PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::string_view>& secrets) {
+PROMPTLAYER_DECL std::string redact(std::string text, std::span<const std::string_view> secrets) {
     if (!holds_secret(text, secrets))
         return text;
     constexpr std::string_view replacement = "[redacted]";
@@ -1408,7 +1732,8 @@ PROMPTLAYER_DECL std::string redact(std::string text, const std::vector<std::str
 }
 
 PROMPTLAYER_DECL std::string redact(std::string text, std::string_view api_key) {
-    return redact(std::move(text), std::vector<std::string_view>{visible_run(api_key)});
+    const std::string_view key = visible_run(api_key);
+    return redact(std::move(text), std::span<const std::string_view>{&key, 1});
 }
 
 #endif
@@ -2322,6 +2647,14 @@ constexpr void check_text(const field_info& field, std::string_view text, const 
     }
 }
 
+/// Checks the rules on a string that a JSON parser has read, which is UTF-8.
+template <class ReportT>
+constexpr void check_read_text(const field_info& field, std::string_view text, const location& where,
+                               ReportT& report) {
+    if (!field.rules.empty())
+        check_text(field, text, scan(text), where, report);
+}
+
 /// Checks the rules on an integer or a finite double.
 template <class NumberT, class ReportT>
 constexpr void check_number(const field_info& field, NumberT value, ReportT& report) {
@@ -2400,11 +2733,17 @@ private:
 };
 
 /// Counts the bytes of JSON.
-struct size_counter {
-    std::size_t bytes = 0;
-    constexpr void put(std::string_view json) noexcept { bytes += json.size(); }
-    constexpr void put_text(std::string_view, const text_scan& scanned) noexcept {
-        bytes += scanned.json_bytes + 2;
+class size_counter {
+    std::size_t size_ = 0;
+
+public:
+    constexpr std::size_t size() const noexcept { return size_; }
+    constexpr void put(char) noexcept { ++size_; }
+    constexpr void put(std::string_view json) noexcept { size_ += json.size(); }
+    constexpr text_scan put_text(std::string_view text) noexcept {
+        const text_scan scanned = scan(text);
+        size_ += scanned.json_bytes + 2;
+        return scanned;
     }
 };
 
@@ -2426,31 +2765,27 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
                             ReportT& report) {
     const bool is_map = field.kind == member_kind::map;
     std::size_t count = 0;
-    out.put(is_map ? "{" : "[");
+    out.put(is_map ? '{' : '[');
     model.visit_entries(index, [&](std::string_view name, std::string_view text) {
         if (count != 0)
-            out.put(",");
+            out.put(',');
         location where{field.name()};
         if (is_map) {
-            const text_scan scanned_name = scan(name);
             where.name = &name;
             where.is_name = true;
-            check_text(field, name, scanned_name, where, report);
+            check_text(field, name, out.put_text(name), where, report);
             where.is_name = false;
-            out.put_text(name, scanned_name);
-            out.put(":");
+            out.put(':');
         } else {
             where.index = count;
         }
         ++count;
-        const text_scan scanned = scan(text);
         if (is_map)
-            check_utf8(scanned, where, report);
+            check_utf8(out.put_text(text), where, report);
         else
-            check_text(field, text, scanned, where, report);
-        out.put_text(text, scanned);
+            check_text(field, text, out.put_text(text), where, report);
     });
-    out.put(is_map ? "}" : "]");
+    out.put(is_map ? '}' : ']');
     if (!is_map || field.has_unique_names || count < 2)
         return;
     name_array names{count};
@@ -2493,7 +2828,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         const member_value value = model.load(i);
         if (!value.is_given)
             continue;
-        out.put(given == 0 ? "{" : ",");
+        out.put(given == 0 ? '{' : ',');
         given |= std::uint64_t{1} << i;
         out.put(field.key);
         switch (field.kind) {
@@ -2512,12 +2847,9 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
             put_number(value.number, out);
             check_number(field, value.number, report);
             break;
-        case member_kind::string: {
-            const text_scan scanned = scan(value.text);
-            check_text(field, value.text, scanned, {field.name()}, report);
-            out.put_text(value.text, scanned);
+        case member_kind::string:
+            check_text(field, value.text, out.put_text(value.text), {field.name()}, report);
             break;
-        }
         case member_kind::json_object:
             check_object(field, value.text, report);
             out.put(value.text);
@@ -2529,8 +2861,8 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
     }
     out.put(given == 0 ? "{}" : "}");
     check_groups(info, given, report);
-    if (out.bytes > max_bytes)
-        report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), out.bytes);
+    if (out.size() > max_bytes)
+        report.add(rule::max_bytes, {}, static_cast<std::int64_t>(max_bytes), out.size());
 }
 
 } // namespace detail
@@ -2796,85 +3128,82 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-/// Writes JSON up to `max_bytes`, and counts all of it. Small pieces are gathered in a buffer on the stack.
+/// Writes JSON up to `max_bytes`, and counts all of it. Gathers it in a buffer on the stack.
 class json_writer {
     std::string& out_;
     std::size_t max_bytes_;
-    std::size_t size_ = 0; // of `buffer_`
-    char buffer_[1024];
+    std::size_t flushed_ = 0; // bytes that are no longer in `buffer_`
+    char* end_ = buffer_;     // of the JSON in `buffer_`
+    char buffer_[text_escaper::max_escaped_piece + 1024];
 
-    void append(std::string_view json) {
-        if (json.size() > sizeof buffer_ - size_) {
-            flush();
-            if (json.size() > sizeof buffer_) {
-                out_.reserve(out_.size() + json.size() + sizeof buffer_); // often all that follows
-                out_.append(json);
-                return;
-            }
-        }
-        if (!json.empty()) // else it may be null
-            std::memcpy(buffer_ + size_, json.data(), json.size());
-        size_ += json.size();
+    std::size_t free_bytes() const noexcept {
+        return static_cast<std::size_t>(buffer_ + sizeof buffer_ - end_);
     }
 
-    /// Appends text of which JSON needs `size` bytes.
-    void append_escaped(std::string_view text, std::size_t size) {
-        constexpr std::string_view hex = "0123456789abcdef", controls = "btn?fr";
-        const bool fits = size <= sizeof buffer_ - size_;
-        if (!fits)
+    /// Makes room for `bytes` in the buffer, at most its size.
+    void reserve(std::size_t bytes) {
+        if (bytes > free_bytes())
             flush();
-        const std::size_t start = out_.size();
-        if (!fits) {
-            out_.reserve(start + size + sizeof buffer_);
-            out_.resize(start + size);
-        }
-        char* out = fits ? buffer_ + size_ : out_.data() + start;
-        size_ += fits ? size : 0;
-        for (const char c : text) {
-            const std::size_t length = json_length(c);
-            if (length == 1) {
-                *out++ = c;
-                continue;
-            }
-            *out++ = '\\';
-            if (length == 2) {
-                const bool is_control = c >= '\b' && c <= '\r';
-                *out++ = is_control ? controls[static_cast<std::size_t>(c - '\b')] : c;
-                continue;
-            }
-            for (const char digit : {'u', '0', '0', hex[static_cast<unsigned char>(c) >> 4], hex[c & 15]})
-                *out++ = digit;
-        }
+    }
+
+    text_scan put_escaped(std::string_view text) {
+        put('"');
+        if (text.size() > 2 * text_escaper::max_piece && size() + text.size() < max_bytes_)
+            out_.reserve(size() + text.size() + sizeof buffer_); // often all that follows
+        text_escaper escaper{text};
+        do {
+            reserve(text_escaper::max_escaped_piece);
+            end_ = escaper.write_piece(end_);
+        } while (!escaper.is_finished());
+        put('"');
+        return escaper.scan();
     }
 
 public:
-    std::size_t bytes = 0;
-
     json_writer(std::string& out, std::size_t max_bytes) noexcept : out_(out), max_bytes_(max_bytes) {
         out_.clear();
     }
+    json_writer(const json_writer&) = delete;
+    json_writer& operator=(const json_writer&) = delete;
 
-    void put(std::string_view json) {
-        bytes += json.size();
-        if (bytes <= max_bytes_)
-            append(json);
+    std::size_t size() const noexcept { return flushed_ + sizeof buffer_ - free_bytes(); }
+
+    void put(char c) {
+        reserve(1);
+        *end_++ = c;
     }
 
-    void put_text(std::string_view text, const text_scan& scanned) {
-        bytes += scanned.json_bytes + 2;
-        if (bytes > max_bytes_ || !scanned.valid_utf8)
-            return;
-        append("\"");
-        if (scanned.json_bytes == text.size())
-            append(text);
-        else
-            append_escaped(text, scanned.json_bytes);
-        append("\"");
+    void put(std::string_view json) {
+        reserve(json.size());
+        if (json.size() > sizeof buffer_) {
+            flushed_ += json.size();
+            if (flushed_ <= max_bytes_)
+                out_.append(json);
+        } else if (!json.empty()) { // else it may be null
+            std::memcpy(end_, json.data(), json.size());
+            end_ += json.size();
+        }
+    }
+
+    /// Writes a string in quotes, and scans it.
+    text_scan put_text(std::string_view text) {
+        if (text.size() > text_escaper::max_piece)
+            return put_escaped(text);
+        reserve(text.size() + 2);
+        if (!copy_plain(text, end_ + 1))
+            return put_escaped(text);
+        *end_ = '"';
+        end_ += text.size() + 2;
+        end_[-1] = '"';
+        return {.code_points = text.size(), .json_bytes = text.size()};
     }
 
     void flush() {
-        out_.append(buffer_, size_);
-        size_ = 0;
+        const auto bytes = static_cast<std::size_t>(end_ - buffer_);
+        flushed_ += bytes;
+        if (flushed_ <= max_bytes_)
+            out_.append(buffer_, bytes);
+        end_ = buffer_;
     }
 };
 
@@ -3022,7 +3351,7 @@ class model_reader {
             return report_.add_type({field_->name()}, json_type_of(kind), type_name(type));
         switch (kind) {
         case member_kind::number: return on_double(text);
-        case member_kind::string: check_text(*field_, text, scan(text), {field_->name()}, report_); break;
+        case member_kind::string: check_read_text(*field_, text, {field_->name()}, report_); break;
         case member_kind::strings:
         case member_kind::map:
             in_entries_ = true;
@@ -3042,7 +3371,7 @@ class model_reader {
         if (field_->kind == member_kind::map) {
             where.name = &name;
             where.is_name = true;
-            check_text(*field_, name, scan(name), where, report_);
+            check_read_text(*field_, name, where, report_);
             where.is_name = false;
         } else {
             where.index = entry_count_++;
@@ -3052,7 +3381,7 @@ class model_reader {
         if (type != json_type::string)
             report_.add_type(where, json_type::string, type_name(type));
         else if (field_->kind == member_kind::strings)
-            check_text(*field_, text, scan(text), where, report_);
+            check_read_text(*field_, text, where, report_);
     }
 
     /// A boolean that is true comes with a text that is not empty.
@@ -3765,11 +4094,7 @@ PROMPTLAYER_DECL json_object detail::chat_prompt(const chat_message* first, std:
         const auto role = static_cast<std::size_t>(message.role);
         writer.put(role < std::size(roles) ? roles[role] : "\n"); // no JSON, so the request is rejected
         writer.put(R"(","content":[{"type":"text","text":)");
-        const text_scan scanned = scan(message.text);
-        if (scanned.valid_utf8)
-            writer.put_text(message.text, scanned);
-        else
-            writer.put(message.text); // no JSON either
+        writer.put_text(message.text); // no JSON either if it is not UTF-8
         writer.put("}]}");
     }
     writer.put("]}");
@@ -4175,12 +4500,30 @@ inline bool is_secret_header(std::string_view name) noexcept {
     return false;
 }
 
+/// The texts that must not be shown. Allocates nothing if there is only the API key.
+class secret_list {
+    std::string_view key_;
+    std::vector<std::string_view> all_{}; // empty if there is only the key
+
+public:
+    explicit secret_list(std::string_view key) noexcept : key_(key) {}
+
+    void add(std::string_view secret) {
+        if (all_.empty())
+            all_.push_back(key_);
+        all_.push_back(secret);
+    }
+
+    operator std::span<const std::string_view>() const noexcept {
+        return all_.empty() ? std::span<const std::string_view>{&key_, 1} : all_;
+    }
+};
+
 /// Returns the API key and each credential in the headers that are secret by their names: each part of 8
 /// characters and more, except a scheme such as `Negotiate` and the name of a cookie.
-inline std::vector<std::string_view> secrets_of(std::string_view api_key,
-                                                const std::vector<header>& headers) {
+inline secret_list secrets_of(std::string_view api_key, const std::vector<header>& headers) {
     constexpr std::string_view separators = " \t,;=\r\n";
-    std::vector<std::string_view> secrets{visible_run(api_key)};
+    secret_list secrets{visible_run(api_key)};
     for (const header& field : headers) {
         if (!is_secret_header(field.name))
             continue;
@@ -4192,7 +4535,7 @@ inline std::vector<std::string_view> secrets_of(std::string_view api_key,
             const bool is_name = size != rest.size() && rest[size] == '=' && !after.empty() &&
                                  separators.find(after[0]) == separators.npos;
             if (size >= 8 && !(is_scheme && !after.empty()) && !is_name)
-                secrets.push_back(rest.substr(0, size));
+                secrets.add(rest.substr(0, size));
             rest = after;
         }
     }
@@ -4200,12 +4543,12 @@ inline std::vector<std::string_view> secrets_of(std::string_view api_key,
 }
 
 /// Returns true if `text` may be shown as it is: visible ASCII without secrets.
-inline bool is_harmless(std::string_view text, const std::vector<std::string_view>& secrets) {
+inline bool is_harmless(std::string_view text, std::span<const std::string_view> secrets) {
     return ascii_from(' ', text) && !holds_secret(text, secrets);
 }
 
 /// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
-inline std::string shown_text(std::string_view text, const std::vector<std::string_view>& secrets,
+inline std::string shown_text(std::string_view text, std::span<const std::string_view> secrets,
                               std::size_t max_bytes = std::string_view::npos) {
     std::string shown = sanitize(text, text.npos);
     if (holds_secret(shown, secrets)) // redaction may cut a code point
@@ -4785,7 +5128,7 @@ class reply_reader {
     std::string_view body_;
     const model_info& info_;
     void* reply_;
-    const std::vector<std::string_view>& secrets_;
+    std::span<const std::string_view> secrets_;
     violation_collector& report_;
 
     /// Returns the JSON text of a member that `body_` has; of the last one with that name.
@@ -4839,8 +5182,8 @@ class reply_reader {
         if (!text)
             return report_.add_type(where, json_type::string, type_name(type_of(value)));
         const std::string_view ruled = where.name ? *where.name : std::string_view{*text};
-        check_text(field, ruled, scan(ruled), {where.member, where.name, where.index, where.name != nullptr},
-                   report_);
+        check_read_text(field, ruled, {where.member, where.name, where.index, where.name != nullptr},
+                        report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
         if (!field.insert(reply_, name, shown_text(*text, secrets_)))
             report_.add(rule::unique, where, 0, 0); // without hidden characters
@@ -4861,7 +5204,7 @@ class reply_reader {
         case member_kind::number: read_double(field); break;
         case member_kind::string: {
             const std::string_view text = value.get_string();
-            check_text(field, text, scan(text), {field.name()}, report_);
+            check_read_text(field, text, {field.name()}, report_);
             store_text(field, text);
             break;
         }
@@ -4885,7 +5228,7 @@ class reply_reader {
 
 public:
     reply_reader(std::string_view body, const model_info& info, void* reply,
-                 const std::vector<std::string_view>& secrets, violation_collector& report) noexcept
+                 std::span<const std::string_view> secrets, violation_collector& report) noexcept
         : body_(body), info_(info), reply_(reply), secrets_(secrets), report_(report) {}
 
     void read(const boost::json::value& value) {
@@ -5245,7 +5588,7 @@ constexpr errc code_of(int status) noexcept {
 
 /// Returns the beginning of a body that is not a JSON object, for a person: at most 200 code points of its
 /// first 4 KiB, with one space for each run of white space.
-inline std::string excerpt(std::string_view body, const std::vector<std::string_view>& secrets) {
+inline std::string excerpt(std::string_view body, std::span<const std::string_view> secrets) {
     const std::string shown = shown_text(body.substr(0, 4096), secrets);
     std::string out;
     std::string_view rest = shown;
@@ -5262,8 +5605,7 @@ inline std::string excerpt(std::string_view body, const std::vector<std::string_
 /// Returns the host that a redirect leads to, as browsers read `Location`: they drop tabs, read a backslash
 /// as a slash, and need no slashes after the scheme. Empty if the response is no redirect or has no
 /// `Location`.
-inline std::string redirect_target(const http_response& response,
-                                   const std::vector<std::string_view>& secrets) {
+inline std::string redirect_target(const http_response& response, std::span<const std::string_view> secrets) {
     const std::string* const location = find_header(response.headers, "Location");
     if (!location || location->empty() || response.status < 300 || response.status > 399)
         return {};
@@ -5291,7 +5633,7 @@ inline std::string redirect_target(const http_response& response,
 
 /// Makes the error of a response: the message for its code, the status, and `detail`.
 inline error response_error(errc code, const http_response& response,
-                            const std::vector<std::string_view>& secrets, const std::string& detail) {
+                            std::span<const std::string_view> secrets, const std::string& detail) {
     error failed{.code = code, .status = response.status};
     failed.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
     if (const std::string target = redirect_target(response, secrets); !target.empty())
@@ -5305,7 +5647,7 @@ inline error response_error(errc code, const http_response& response,
 
 /// Makes the error of a response with another status than that of a success.
 inline error status_error(const config& config, const http_response& response,
-                          const std::vector<std::string_view>& secrets) {
+                          std::span<const std::string_view> secrets) {
     service_message message;
     if (response.body.size() <= config.max_response_bytes)
         message = read_service_message(response.body, config.api_key);
@@ -5339,7 +5681,7 @@ inline std::optional<std::string> rejection_of(const reply_reference& reply) {
 
 PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const http_response& response,
                                                  reply_reference reply) {
-    const std::vector<std::string_view> secrets = secrets_of(config.api_key, config.headers);
+    const secret_list secrets = secrets_of(config.api_key, config.headers);
     const bool is_success = reply.success_status == 0 ? response.status >= 200 && response.status <= 299
                                                       : response.status == reply.success_status;
     if (!is_success)
