@@ -131,11 +131,11 @@ class model_reader {
     }
 
     void on_double(std::string_view digits) {
-        const double value = read_number(digits);
-        if (!is_finite(value))
+        const auto value = read_number(digits);
+        if (!value)
             return report_.add(rule::finite, {field_->name()}, 0, 0);
-        check_number(*field_, value, report_);
-        field_->store(model_, {.is_given = true, .number = value});
+        check_number(*field_, *value, report_);
+        field_->store(model_, {.is_given = true, .number = *value});
     }
 
     void on_member_value(json_type type, std::string_view text) {
