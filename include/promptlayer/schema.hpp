@@ -50,12 +50,13 @@ concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_
                    (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>)&&(
                        !std::same_as<T, double> || exact_as_double<std::remove_cvref_t<U>>);
 
-/// The type of an element of a range that a list in braces can initialize.
+/// The type of an element of a range that a list in braces can initialize: no string, and no view, which
+/// would refer to the list.
 template <class T>
 struct element_of {};
 
 template <class T>
-requires(!std::convertible_to<T, std::string_view> &&
+requires(!std::convertible_to<T, std::string_view> && !std::is_trivially_destructible_v<T> &&
          std::constructible_from<T, std::initializer_list<typename T::value_type>>) struct element_of<T> {
     using type = typename T::value_type;
 };
@@ -195,6 +196,12 @@ struct fixed_string {
     }
     constexpr operator std::string_view() const noexcept { return {data, N - 1}; }
 };
+
+/// Returns true if JSON writes a name as it is.
+consteval bool is_plain_name(std::string_view name) {
+    const text_scan scanned = scan(name);
+    return scanned.valid_utf8 && scanned.json_bytes == name.size();
+}
 
 /// Returns the name of a member as JSON writes it before the value; `name` needs no escapes.
 template <std::size_t N>
@@ -396,9 +403,7 @@ struct one_of {
     static constexpr void check_kind() {
         static_assert(KindV == detail::member_kind::string,
                       "promptlayer: one_of is a rule on strings and enumerations");
-        static_assert(((std::string_view{NamesV}.size() != 0 &&
-                        detail::scan(NamesV).json_bytes == std::string_view{NamesV}.size()) &&
-                       ...),
+        static_assert(((std::string_view{NamesV}.size() != 0 && detail::is_plain_name(NamesV)) && ...),
                       "promptlayer: the names in one_of must not be empty or need escapes in JSON");
     }
 };
@@ -457,7 +462,7 @@ struct field {
     static_assert(!has_entries || !member_traits::optional,
                   "promptlayer: an array or map is a plain member of a model, absent when it is empty, or a "
                   "required one");
-    static_assert(detail::scan(NameV).json_bytes == name.size(),
+    static_assert(detail::is_plain_name(name),
                   "promptlayer: the name of a member must not need escapes in JSON");
 
     /// Returns the names of an enumeration.

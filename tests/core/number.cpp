@@ -18,11 +18,11 @@ using promptlayer::detail::read_number;
 namespace {
 
 using limits = std::numeric_limits<double>;
-constexpr double infinity = std::bit_cast<double>(std::uint64_t{0x7FF0'0000'0000'0000});
 
 static_assert(is_finite(0.0) && is_finite(-0.0) && is_finite(1.5));
 static_assert(is_finite(limits::max()) && is_finite(limits::lowest()) && is_finite(limits::denorm_min()));
-static_assert(!is_finite(infinity) && !is_finite(-infinity));
+static_assert(!is_finite(std::bit_cast<double>(std::uint64_t{0x7FF0'0000'0000'0000})));
+static_assert(!is_finite(std::bit_cast<double>(std::uint64_t{0xFFF0'0000'0000'0000})));
 static_assert(!is_finite(std::bit_cast<double>(std::uint64_t{0x7FF8'0000'0000'0000})));
 
 std::string written(double value) {
@@ -32,9 +32,10 @@ std::string written(double value) {
 
 std::uint64_t bits_of(double value) { return std::bit_cast<std::uint64_t>(value); }
 
-// Compares bits, so that 0 is not -0 and the compiler may not assume anything of infinities.
+// Compares bits, so that 0 is not -0.
 bool reads_as(std::string_view number, double expected) {
-    return bits_of(read_number(number)) == bits_of(expected);
+    const auto value = read_number(number);
+    return value && bits_of(*value) == bits_of(expected);
 }
 
 std::string zeros(std::size_t count) { return std::string(count, '0'); }
@@ -81,9 +82,10 @@ TEST_CASE("read_number reads what write_number has written, for a million random
         std::uint64_t bits = (state += 0x9E37'79B9'7F4A'7C15); // splitmix64
         bits = (bits ^ bits >> 30) * 0xBF58'476D'1CE4'E5B9;
         bits = (bits ^ bits >> 27) * 0x94D0'49BB'1331'11EB;
-        const double value = std::bit_cast<double>(bits ^ bits >> 31);
-        char buffer[max_number_size];
-        if (is_finite(value) && !reads_as(promptlayer::detail::write_number(value, buffer), value))
+        bits ^= bits >> 31;
+        constexpr std::uint64_t exponent = 0x7FF0'0000'0000'0000;
+        if ((bits & exponent) != exponent &&
+            bits_of(read_number(written(std::bit_cast<double>(bits))).value()) != bits)
             ++different;
     }
     CHECK(different == 0);
@@ -129,11 +131,11 @@ TEST_CASE("read_number rounds to the nearest double, and to an even one in the m
     CHECK(reads_as("-2.4703282292062328e-324", -limits::denorm_min()));
 }
 
-TEST_CASE("read_number returns infinity above the largest double and zero below the smallest") {
+TEST_CASE("read_number returns nullopt above the largest double and zero below the smallest") {
     CHECK(reads_as("1.7976931348623157e308", limits::max()));
     CHECK(reads_as("1.7976931348623158e308", limits::max()));
-    CHECK(reads_as("1.7976931348623159e308", infinity));
-    CHECK(reads_as("-1.7976931348623159e308", -infinity));
+    CHECK(!read_number("1.7976931348623159e308"));
+    CHECK(!read_number("-1.7976931348623159e308"));
     CHECK(reads_as("5e-324", limits::denorm_min()));
     CHECK(reads_as("3e-324", limits::denorm_min()));
     CHECK(reads_as("2e-324", 0.0));
@@ -141,8 +143,8 @@ TEST_CASE("read_number returns infinity above the largest double and zero below 
     for (const std::string exponent : {"309", "399", "400", "401", "2147483647", "9223372036854775807",
                                        "9223372036854775808", "99999999999999999999999999999999"}) {
         CAPTURE(exponent);
-        CHECK(reads_as("1e" + exponent, infinity));
-        CHECK(reads_as("-1.5E+" + exponent, -infinity));
+        CHECK(!read_number("1e" + exponent));
+        CHECK(!read_number("-1.5E+" + exponent));
         CHECK(reads_as("0e" + exponent, 0.0));
         CHECK(reads_as("0e-" + exponent, 0.0));
         CHECK(reads_as("-1e-" + exponent, exponent == "309" ? -1e-309 : -0.0));
@@ -150,7 +152,7 @@ TEST_CASE("read_number returns infinity above the largest double and zero below 
 }
 
 TEST_CASE("read_number reads a million digits, whose exponent may balance them") {
-    CHECK(reads_as("1" + zeros(1'000'000), infinity));
+    CHECK(!read_number("1" + zeros(1'000'000)));
     CHECK(reads_as("1" + zeros(1'000'000) + "e-1000000", 1.0));
     CHECK(reads_as("1" + zeros(1'000'000) + "e-1000001", 0.1));
     CHECK(reads_as("0." + zeros(1'000'000) + "1", 0.0));

@@ -45,7 +45,7 @@ struct build_reply {
                          pl::field<"cached", &build_reply::cached>,
                          pl::field<"hosts", &build_reply::hosts, pl::items<pl::max_length<3>>>,
                          pl::field<"links", &build_reply::links, pl::property_names<pl::max_length<3>>>,
-                         pl::field<"extra", &build_reply::extra>>;
+                         pl::field<"extra", &build_reply::extra>, pl::at_most_one_of<"note", "cached">>;
 };
 
 template <class TextT, class MapT, class ListT>
@@ -258,6 +258,18 @@ TEST_CASE("rules: a violation of a bound has the limit, and never the value") {
     CHECK(pl::validate(request).at(0).limit == -2);
 }
 
+TEST_CASE("rules: to_json reports what validate reports, sizes of text that is not UTF-8 included") {
+    start_build request = minimal();
+    request.branch = "\n\xff" + std::string(2000, '\n') + "\xff";
+    request.steps = {"\xff\"", "\xE2\x82"};
+    const auto size = static_cast<std::size_t>(pl::validate(request, 0).back().actual);
+    for (const std::size_t max_bytes : {std::size_t{0}, size - 1, size}) {
+        const auto list = pl::validate(request, max_bytes);
+        CHECK(list.size() == (max_bytes == size ? 3 : 4));
+        CHECK(pl::to_json(request, max_bytes).error().violations == list);
+    }
+}
+
 TEST_CASE("rules: JSON text that is not one object is never sent") {
     start_build request = minimal();
     const auto broken = [&](const std::string& text) {
@@ -371,6 +383,12 @@ TEST_CASE("rules: a reply may have null for what may be absent, and members of i
     CHECK(!reply->state);
     CHECK(reply->hosts.empty());
     CHECK(!reply->extra);
+    CHECK(pl::from_json<build_reply>(R"({"build":7,"queue":null,"load":0,"note":null,"cached":true})"));
+    CHECK(decoded(R"(,"note":null,"cached":true)").has_value());
+    for (const auto& both :
+         {pl::from_json<build_reply>(R"({"build":7,"queue":null,"load":0,"note":"a","cached":true})"),
+          decoded(R"(,"note":"a","cached":true)")})
+        CHECK(both.error().violations.at(0).rule == rule::at_most_one_of);
     CHECK(to_string(decoded(R"(,"build":null)").error().violations.at(0)) ==
           "build: must be an integer, is null");
     CHECK(to_string(pl::decode<start_build>({202, {}, R"({"build":7,"load":1})"}).error().violations.at(0)) ==
@@ -389,12 +407,12 @@ TEST_CASE("rules: from_json reads a reply as decode does") {
 }
 
 TEST_CASE("rules: every kind of member of a reply is read and checked") {
-    const auto reply = decoded(R"(,"load":0.30000000000000004,"note":"abc","state":"done","cached":true,)"
+    const auto reply = decoded(R"(,"load":0.30000000000000004,"note":"abc","state":"done",)"
                                R"("hosts":["x","y"],"links":{"a":"b"},"extra":{"n": 1.50})");
     REQUIRE(reply.has_value());
     CHECK(reply->load == 0.30000000000000004);
     CHECK(reply->state == build_state::done);
-    CHECK(reply->cached == true);
+    CHECK(decoded(R"(,"cached":true)")->cached == true);
     CHECK(reply->hosts == std::vector<std::string>{"x", "y"});
     CHECK(reply->links.at("a") == "b");
     CHECK(reply->extra->text() == R"({"n": 1.50})");
@@ -409,7 +427,7 @@ TEST_CASE("rules: every kind of member of a reply is read and checked") {
                         "cached: must be a boolean, is a number", "hosts[0]: at most 3 characters, has 4",
                         "hosts[1]: must be a string, is a number",
                         R"(links["abcd"]: its name: at most 3 characters, has 4)",
-                        "extra: must be an object, is an array"});
+                        "extra: must be an object, is an array", "only one of note, cached may be given"});
     CHECK(decoded(R"(,"load":1e400)").error().violations.at(0).rule == rule::finite);
 }
 

@@ -89,6 +89,7 @@ class model_reader {
     void* model_;
     violation_collector report_{};
     std::uint64_t given_ = 0;           // bit N stands for field N
+    std::uint64_t null_ = 0;            // of `given_`, those that null makes absent from a reply
     std::size_t depth_ = 0;             // of the value being read
     bool is_object_ = false;            // the outermost value
     const field_info* field_ = nullptr; // the member being read; null if its value is ignored
@@ -131,16 +132,19 @@ class model_reader {
     }
 
     void on_double(std::string_view digits) {
-        const double value = read_number(digits);
-        if (!is_finite(value))
+        const auto value = read_number(digits);
+        if (!value)
             return report_.add(rule::finite, {field_->name()}, 0, 0);
-        check_number(*field_, value, report_);
-        field_->store(model_, {.is_given = true, .number = value});
+        check_number(*field_, *value, report_);
+        field_->store(model_, {.is_given = true, .number = *value});
     }
 
     void on_member_value(json_type type, std::string_view text) {
         const member_kind kind = field_->kind;
-        if (kind == member_kind::any || (type == json_type::null && info_.is_reply && !field_->is_required))
+        const bool is_absent = type == json_type::null && info_.is_reply;
+        if (is_absent)
+            null_ |= std::uint64_t{1} << (field_ - info_.fields.data());
+        if (kind == member_kind::any || (is_absent && !field_->is_required))
             return;
         if (type == json_type::number && kind == member_kind::integer)
             return on_integer(text);
@@ -236,7 +240,7 @@ public:
                 if (info_.fields[i].is_required && (given_ >> i & 1) == 0)
                     report_.add(rule::required, {info_.fields[i].name()}, 0, 0);
             }
-            check_groups(info_, given_, report_);
+            check_groups(info_, given_ & ~null_, report_);
         }
         if (!json_members_.empty()) {
             auto next = json_members_.begin();

@@ -8,9 +8,11 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <cstdlib>
 #include <system_error>
@@ -33,9 +35,9 @@ inline constexpr std::size_t max_number_size = 24;
 /// `buffer`.
 PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
 
-/// Returns the double next to a number of JSON's grammar, whatever the locale: infinity if the number is too
-/// large, a denormal or 0 if it is tiny. Linear; no allocation.
-PROMPTLAYER_DECL double read_number(std::string_view number) noexcept;
+/// Returns the double next to a number of JSON's grammar, whatever the locale: nullopt if the number is too
+/// large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
+PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept;
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
@@ -44,7 +46,7 @@ PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_
     return {buffer, static_cast<std::size_t>(end - buffer)};
 }
 
-PROMPTLAYER_DECL double read_number(std::string_view number) noexcept {
+PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept {
     // `text` becomes an integer with an exponent: without a point, `strtod` does not depend on the locale.
     // `from_chars` is missing from libc++, and libstdc++'s rounds some numbers wrongly on x87.
     constexpr std::int64_t limit = 1'000'000'000'000'000; // more than any text has digits
@@ -78,12 +80,15 @@ PROMPTLAYER_DECL double read_number(std::string_view number) noexcept {
         }
     }
 
-    // Keeps the exponent short: beyond 10 to the power of 400 every number is infinity, below -400 it is 0.
+    // Keeps the exponent short: beyond 10 to the power of 400 every number is too large, below -400 it is 0.
     const auto digits = static_cast<std::int64_t>(size);
-    exponent = std::clamp<std::int64_t>(exponent + digits, -400, 400) - digits;
+    const std::int64_t magnitude = std::clamp<std::int64_t>(exponent + digits, -400, 400);
     text[size] = 'e';
-    std::to_chars(text + size + 1, text + sizeof text - 1, exponent);
+    std::to_chars(text + size + 1, text + sizeof text - 1, magnitude - digits);
+    errno = 0;
     const double value = std::strtod(text, nullptr);
+    if (errno == ERANGE && magnitude > 0)
+        return std::nullopt;
     return number.starts_with('-') ? -value : value;
 }
 

@@ -118,10 +118,10 @@ class reply_reader {
     }
 
     void read_double(const field_info& field) {
-        const double value = read_number(json_text(field.name()));
-        if (!is_finite(value))
+        const auto value = read_number(json_text(field.name()));
+        if (!value)
             return report_.add(rule::finite, {field.name()}, 0, 0);
-        store_number(field, {.number = value}, value);
+        store_number(field, {.number = *value}, *value);
     }
 
     void store_text(const field_info& field, std::string_view text) {

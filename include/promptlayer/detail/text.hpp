@@ -31,7 +31,7 @@ namespace detail {
 struct text_scan {
     bool valid_utf8 = true;      ///< by RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
     std::size_t code_points = 0; ///< up to the first invalid byte; JSON Schema's measure of length
-    std::size_t json_bytes = 0;  ///< size between the quotes in JSON; equals the size if nothing is escaped
+    std::size_t json_bytes = 0;  ///< size between the quotes in JSON, with invalid bytes as they are
     std::size_t invalid_at = 0;  ///< byte offset of the first invalid sequence, if `valid_utf8` is false
 };
 
@@ -70,14 +70,13 @@ constexpr text_scan scan_code_points(std::string_view text) noexcept {
     const char* const end = text.data() + text.size();
     for (const char* p = text.data(); p != end;) {
         const std::size_t length = sequence_length(p, end);
-        if (length == 0) {
+        if (length == 0 && scanned.valid_utf8) {
             scanned.valid_utf8 = false;
             scanned.invalid_at = static_cast<std::size_t>(p - text.data());
-            break;
         }
-        ++scanned.code_points;
-        scanned.json_bytes += length == 1 ? json_length(*p) : length;
-        p += length;
+        scanned.code_points += scanned.valid_utf8 ? 1 : 0;
+        scanned.json_bytes += length == 1 ? json_length(*p) : length == 0 ? 1 : length;
+        p += length == 0 ? 1 : length;
     }
     return scanned;
 }
@@ -85,7 +84,7 @@ constexpr text_scan scan_code_points(std::string_view text) noexcept {
 /// Does the same in blocks.
 PROMPTLAYER_DECL text_scan scan_blocks(std::string_view text) noexcept;
 
-/// Scans a string. Linear, no allocation; stops at the first invalid byte.
+/// Scans a string. Linear, no allocation.
 constexpr text_scan scan(std::string_view text) noexcept {
     return std::is_constant_evaluated() ? scan_code_points(text) : scan_blocks(text);
 }
@@ -457,8 +456,8 @@ public:
         return end;
     }
 
-    /// Returns true if all of the text is written, or it is not UTF-8.
-    bool is_finished() const noexcept { return position_ == text_.size() || !valid_utf8_; }
+    /// Returns true if all of the text is written.
+    bool is_finished() const noexcept { return position_ == text_.size(); }
 
     /// Returns the scan of a text that is finished.
     text_scan scan() const noexcept {
