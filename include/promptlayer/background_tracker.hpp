@@ -43,8 +43,9 @@ class background_engine;
 ///   transport, except for its `wakeup()` and `cancel()`.
 /// - Callbacks run on the tracker's thread, one at a time, without a lock; those for undelivered requests run
 ///   in the destructor. They may call any member, but `flush` and `close` do not wait there. They must not
-///   destroy the tracker. A `std::unique_ptr` or `std::optional` is already empty while it destroys the
-///   tracker; callbacks then need a pointer to it.
+///   destroy the tracker. With a journal they may run, and use the tracker, before the constructor returns.
+///   A `std::unique_ptr` or `std::optional` is empty while it constructs or destroys its tracker; callbacks
+///   that use the tracker then need it as a variable or a member.
 /// - Closing takes at most its timeout and the time of a callback. A request that begins while the tracker
 ///   closes has only the time that is left. A synchronous transport without `cancel()` holds `close` until
 ///   the request in flight has ended.
@@ -160,7 +161,7 @@ class background_engine final : public delivery_engine<ClockT> {
 
     void work() {
         {
-            const std::lock_guard guard{mutex_}; // the constructor has set `thread_`
+            const std::lock_guard guard{mutex_}; // `start` has set `thread_`
         }
         while (wait(this->step())) {
         }
@@ -174,15 +175,19 @@ public:
     background_engine(config config, any_transport transport, tracker_options options)
         : delivery_engine<ClockT>(
               std::move(config), std::move(transport), std::move(options), [] { return ClockT::now(); },
-              [this] { wake_thread(); }) {
-        const std::lock_guard guard{mutex_};
-        thread_ = std::thread{[this] { work(); }};
-    }
+              [this] { wake_thread(); }) {}
 
-    /// Needs `close` before it.
+    /// Needs `close` before it, if the thread was started.
     ~background_engine() override {
         this->stop_wakes();
-        thread_.join();
+        if (thread_.joinable())
+            thread_.join();
+    }
+
+    /// Starts the thread. Needs a complete tracker, because the thread may call callbacks at once.
+    void start() {
+        const std::lock_guard guard{mutex_};
+        thread_ = std::thread{[this] { work(); }};
     }
 
     bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
@@ -224,7 +229,9 @@ template <class ClockT>
 basic_background_tracker<ClockT>::basic_background_tracker(config config, detail::any_transport transport,
                                                            tracker_options options)
     : basic_tracker<ClockT>(new detail::background_engine<ClockT>(std::move(config), std::move(transport),
-                                                                  std::move(options))) {}
+                                                                  std::move(options))) {
+    engine().start();
+}
 
 template <class ClockT>
 basic_background_tracker<ClockT>::~basic_background_tracker() {

@@ -64,7 +64,7 @@ PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http
                                                 transport_reference transport, reply_reference reply);
 
 /// Encodes a request, then does the same as `send_sync`. `codec` is null if the client was moved from.
-PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path, bool idempotent,
                                                 model_reference request, const request_options& options,
                                                 transport_reference transport, reply_reference reply);
 
@@ -160,9 +160,9 @@ public:
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
         auto reply = detail::make_empty<typename RequestT::reply>();
-        if (auto failed = detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
-                                            options, detail::refer_to_transport(transport_),
-                                            detail::refer_to_reply<RequestT>(reply)))
+        if (auto failed = detail::call_sync(
+                encoder_.get(), RequestT::path, detail::is_idempotent<RequestT>(), detail::refer_to(request),
+                options, detail::refer_to_transport(transport_), detail::refer_to_reply<RequestT>(reply)))
             return *std::move(failed);
         return reply;
     }
@@ -279,7 +279,7 @@ PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http
     return decode_outcome(codec, transport.send(transport.object, request), reply);
 }
 
-PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path, bool idempotent,
                                                 model_reference request, const request_options& options,
                                                 transport_reference transport, reply_reference reply) {
     if (!codec)
@@ -289,7 +289,7 @@ PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::strin
     if (auto unusable = check(options))
         return unusable;
     http_request http;
-    if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
+    if (auto encoded = encode_any(codec->config(), path, idempotent, request, http); !encoded)
         return std::move(encoded).error();
     http.timeout = options.timeout.value_or(http.timeout);
     return send_sync(*codec, http, transport, reply);

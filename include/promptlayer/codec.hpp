@@ -43,8 +43,8 @@ PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, boo
                                                       std::string_view api_key);
 
 /// Writes a request. `config` must be valid. Empties `out` after an error.
-PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
-                                         http_request& out);
+PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, bool idempotent,
+                                         model_reference request, http_request& out);
 
 /// Adds the base URL, the API key and the headers. `config` must be valid.
 PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request);
@@ -125,7 +125,8 @@ result<void> encode(const config& config, const RequestT& request, http_request&
         detail::clear(out);
         return *std::move(failed);
     }
-    return detail::encode_any(config, RequestT::path, detail::refer_to(request), out);
+    return detail::encode_any(config, RequestT::path, detail::is_idempotent<RequestT>(),
+                              detail::refer_to(request), out);
 }
 
 /// Returns the request to be sent, or `invalid_config` or `invalid_request`. No I/O.
@@ -187,7 +188,8 @@ public:
             detail::clear(out);
             return *config_error_;
         }
-        return detail::encode_any(config_, RequestT::path, detail::refer_to(request), out);
+        return detail::encode_any(config_, RequestT::path, detail::is_idempotent<RequestT>(),
+                                  detail::refer_to(request), out);
     }
 
     template <class RequestT>
@@ -222,7 +224,7 @@ PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, boo
 }
 
 /// Sets everything except the body.
-inline void to_http(const config& config, std::string_view path, http_request& out) {
+inline void to_http(const config& config, std::string_view path, bool idempotent, http_request& out) {
     const std::string_view base = config.base_url;
     out.method = "POST";
     (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
@@ -238,12 +240,13 @@ inline void to_http(const config& config, std::string_view path, http_request& o
     std::copy(config.headers.begin(), config.headers.end(), out.headers.begin() + 4);
     out.timeout = config.timeout;
     out.max_response_bytes = config.max_response_bytes;
+    out.idempotent = idempotent;
 }
 
 PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request) {
     http_request out;
     out.body = std::move(request.body);
-    to_http(config, request.path, out);
+    to_http(config, request.path, request.idempotent, out);
     if (request.timeout > std::chrono::milliseconds{0})
         out.timeout = request.timeout;
     return out;
@@ -256,11 +259,11 @@ PROMPTLAYER_DECL void clear(http_request& request) noexcept {
     request.body.clear();
 }
 
-PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
-                                         http_request& out) {
+PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, bool idempotent,
+                                         model_reference request, http_request& out) {
     auto written = write_json(request, config.max_request_bytes, out.body, config.api_key);
     if (written)
-        to_http(config, path, out);
+        to_http(config, path, idempotent, out);
     else
         clear(out);
     return written;

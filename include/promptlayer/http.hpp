@@ -40,6 +40,7 @@ struct http_request {
     std::string body{};                  ///< bytes
     std::chrono::milliseconds timeout{}; ///< for the whole exchange, from the DNS lookup to the last byte
     std::size_t max_response_bytes = 0;  ///< limit on the body of the response
+    bool idempotent = true;              ///< whether sending the request twice changes nothing; not sent
 
     friend bool operator==(const http_request&, const http_request&) = default;
 };

@@ -61,7 +61,8 @@ struct retry_hooks {
 
 /// A `Transport` that sends each request through another, and repeats it after the waits of a `retry_policy`.
 /// For callers that wait. The outcome is that of the last attempt. `http_request::timeout` limits each
-/// attempt.
+/// attempt. A request that is not `http_request::idempotent`, such as a log, is not sent again if it may have
+/// been delivered.
 ///
 /// Sends one request at a time, even if `TransportT` is thread-safe. Any thread may call `cancel`. May be
 /// moved between requests. Constructed from `std::ref`, it refers to a transport, which must outlive it; then
@@ -106,15 +107,17 @@ public:
             return transport_failure{failure::other, "the transport was moved from", false};
         sleep_.reset();
         const auto start = now();
+        retry_policy policy = policy_;
+        policy.retry_maybe_delivered = policy.retry_maybe_delivered && request.idempotent;
         bool maybe_delivered = false; // by any attempt
         for (std::uint32_t attempts = 1;; ++attempts) {
             transport_result outcome = transport_.send(request);
+            const error cause = detail::retry_cause(outcome);
             maybe_delivered = maybe_delivered || outcome || outcome.error().maybe_delivered;
             if (!outcome)
                 outcome.error().maybe_delivered = maybe_delivered;
             const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now() - start);
-            const auto wait =
-                retry_wait(policy_, detail::retry_cause(outcome), attempts, hooks_.random(), age);
+            const auto wait = retry_wait(policy, cause, attempts, hooks_.random(), age);
             if (!wait)
                 return outcome;
             if (sleep(*wait))

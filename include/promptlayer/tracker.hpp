@@ -312,6 +312,7 @@ class delivery_engine {
             return true;
         }
         http->timeout = std::min(http->timeout, time_left);
+        http->idempotent = !next.is_begun;
         if (!transport_.is_asynchronous()) {
             auto outcome = transport_.reference().send(transport_.object(), *http);
             auto failed = next.judge(*next.codec, outcome);

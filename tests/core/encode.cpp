@@ -65,6 +65,20 @@ TEST_CASE("prepare rejects an invalid request, and authorize an invalid config")
     CHECK(unusable.error().message == "api_key: is not given");
 }
 
+TEST_CASE("a log is encoded as not idempotent, by each way to encode, and into a used request") {
+    const pl::config settings{.api_key = "pl_key"};
+    const pl::log_request log = test_support::valid_log();
+    pl::http_request out = pl::encode(settings, valid_request()).value();
+    CHECK(out.idempotent);
+    REQUIRE(pl::encode(settings, log, out).has_value());
+    CHECK_FALSE(out.idempotent);
+    CHECK(pl::encoder{settings}.encode(log, out).has_value());
+    CHECK_FALSE(out.idempotent);
+    CHECK_FALSE(pl::authorize(settings, pl::prepare(log).value())->idempotent);
+    REQUIRE(pl::encode(settings, valid_request(), out).has_value());
+    CHECK(out.idempotent);
+}
+
 TEST_CASE("encode reports an invalid config before an invalid request, with every member") {
     const auto rejected =
         pl::encode({.base_url = "ftp://h"}, pl::track_prompt{.prompt_name = "", .request_id = 1});

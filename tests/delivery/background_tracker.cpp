@@ -700,6 +700,28 @@ TEST_CASE("background tracker: a callback may call any member; flush and close d
     CHECK(tracker->stats() == pl::outbox_stats{.pushed = 6, .delivered = 4, .cancelled = 2});
 }
 
+TEST_CASE("background tracker: a callback may track even before the constructor has returned") {
+    for (int i = 0; i < 20; ++i) {
+        const auto kept = std::make_shared<memory_journal::storage>();
+        kept->entries[1] = {.number = 1, .request = {"/log-request", "{}", false}, .begun = true};
+        std::optional<pl::error> error;
+        pl::background_tracker tracker{
+            {.api_key = "pl_key"},
+            pl::testing::recording_transport{},
+            {.on_failed =
+                 [&](const pl::finished_request& failed) {
+                     error = failed.error;
+                     CHECK(tracker.track(pl::track_score{.request_id = 1, .score = 1}));
+                 },
+             .journal = std::make_unique<memory_journal>(kept)}};
+        REQUIRE(tracker.flush(long_enough));
+        CHECK(tracker.stats().delivered == 1); // the score; flush has waited for it too
+        REQUIRE(error);
+        CHECK(error->maybe_delivered);
+        CHECK(kept->entries.empty());
+    }
+}
+
 TEST_CASE("background tracker: many threads add to the journal at once") {
     struct meeting_journal : memory_journal {
         std::shared_ptr<shared_state> meeting = std::make_shared<shared_state>();

@@ -716,6 +716,20 @@ TEST_CASE(
     CHECK(fixture.tracker->stats().delivered == 1);
 }
 
+TEST_CASE("polled tracker: a transport may repeat a log only with repeat_logs, and any other request") {
+    for (const bool repeat_logs : {false, true}) {
+        tracker_fixture fixture{{.repeat_logs = repeat_logs}};
+        REQUIRE(fixture.tracker->track(valid_log()));
+        fixture.frame();
+        fixture.transport.complete_all();
+        REQUIRE(fixture.tracker->track_prompt(valid_request()));
+        fixture.frame();
+        REQUIRE(fixture.sent() == 2);
+        CHECK(fixture.transport.requests()[0].idempotent == repeat_logs);
+        CHECK(fixture.transport.requests()[1].idempotent);
+    }
+}
+
 TEST_CASE("polled tracker: a restored log is delivered by its 201, though the program logged none itself") {
     tracker_fixture fixture;
     REQUIRE(fixture.tracker->track(valid_log()));

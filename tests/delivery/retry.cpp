@@ -271,6 +271,25 @@ TEST_CASE("retrying_transport: maybe_delivered is not retried if the policy forb
     CHECK(transport.transport().requests().size() == 3);
 }
 
+TEST_CASE("retrying_transport: a log that may have been delivered is not sent again, other requests are") {
+    virtual_time time;
+    pl::client client{{.api_key = "pl_key"}, time.retrying()};
+    auto& sent = client.transport().transport();
+    const pl::log_request log = test_support::valid_log();
+    for (const pl::failure kind : {pl::failure::timeout, pl::failure::reset, pl::failure::other}) {
+        const auto before = sent.requests().size();
+        sent.respond(status_response(503));
+        sent.fail({pl::failure::connect, ""});
+        sent.fail({kind, ""});
+        const auto logged = client.log_request(log);
+        REQUIRE_FALSE(logged);
+        CHECK(logged.error().maybe_delivered);
+        CHECK(sent.requests().size() == before + 3);
+    }
+    sent.fail({pl::failure::timeout, ""});
+    CHECK(client.track_score({.request_id = 1, .score = 1}));
+}
+
 TEST_CASE("retrying_transport: cancel reaches the transport") {
     struct counting {
         int* cancels;
