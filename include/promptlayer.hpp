@@ -345,6 +345,7 @@ extern "C" {
 #include <boost/json/monotonic_resource.hpp>
 #include <boost/json/parser.hpp>
 #include <boost/json/value.hpp>
+#include <cerrno>
 #include <charconv>
 #include <cstdio>
 #include <cstdlib>
@@ -708,7 +709,7 @@ namespace detail {
 struct text_scan {
     bool valid_utf8 = true;      ///< by RFC 3629: no overlong form, no surrogate, nothing above U+10FFFF
     std::size_t code_points = 0; ///< up to the first invalid byte; JSON Schema's measure of length
-    std::size_t json_bytes = 0;  ///< size between the quotes in JSON; equals the size if nothing is escaped
+    std::size_t json_bytes = 0;  ///< size between the quotes in JSON, with invalid bytes as they are
     std::size_t invalid_at = 0;  ///< byte offset of the first invalid sequence, if `valid_utf8` is false
 };
 
@@ -747,14 +748,13 @@ constexpr text_scan scan_code_points(std::string_view text) noexcept {
     const char* const end = text.data() + text.size();
     for (const char* p = text.data(); p != end;) {
         const std::size_t length = sequence_length(p, end);
-        if (length == 0) {
+        if (length == 0 && scanned.valid_utf8) {
             scanned.valid_utf8 = false;
             scanned.invalid_at = static_cast<std::size_t>(p - text.data());
-            break;
         }
-        ++scanned.code_points;
-        scanned.json_bytes += length == 1 ? json_length(*p) : length;
-        p += length;
+        scanned.code_points += scanned.valid_utf8 ? 1 : 0;
+        scanned.json_bytes += length == 1 ? json_length(*p) : length == 0 ? 1 : length;
+        p += length == 0 ? 1 : length;
     }
     return scanned;
 }
@@ -762,7 +762,7 @@ constexpr text_scan scan_code_points(std::string_view text) noexcept {
 /// Does the same in blocks.
 PROMPTLAYER_DECL text_scan scan_blocks(std::string_view text) noexcept;
 
-/// Scans a string. Linear, no allocation; stops at the first invalid byte.
+/// Scans a string. Linear, no allocation.
 constexpr text_scan scan(std::string_view text) noexcept {
     return std::is_constant_evaluated() ? scan_code_points(text) : scan_blocks(text);
 }
@@ -1134,8 +1134,8 @@ public:
         return end;
     }
 
-    /// Returns true if all of the text is written, or it is not UTF-8.
-    bool is_finished() const noexcept { return position_ == text_.size() || !valid_utf8_; }
+    /// Returns true if all of the text is written.
+    bool is_finished() const noexcept { return position_ == text_.size(); }
 
     /// Returns the scan of a text that is finished.
     text_scan scan() const noexcept {
@@ -1447,6 +1447,10 @@ PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) no
 
 #endif
 
+/// Returns the text of the last member that has this name, escaped or not; empty if there is none. `object`
+/// is text that a parser accepted.
+PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name);
+
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -1473,9 +1477,9 @@ inline constexpr std::size_t max_number_size = 24;
 /// `buffer`.
 PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
 
-/// Returns the double next to a number of JSON's grammar, whatever the locale: infinity if the number is too
-/// large, a denormal or 0 if it is tiny. Linear; no allocation.
-PROMPTLAYER_DECL double read_number(std::string_view number) noexcept;
+/// Returns the double next to a number of JSON's grammar, whatever the locale: nullopt if the number is too
+/// large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
+PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept;
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
@@ -1484,7 +1488,7 @@ PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_
     return {buffer, static_cast<std::size_t>(end - buffer)};
 }
 
-PROMPTLAYER_DECL double read_number(std::string_view number) noexcept {
+PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept {
     // `text` becomes an integer with an exponent: without a point, `strtod` does not depend on the locale.
     // `from_chars` is missing from libc++, and libstdc++'s rounds some numbers wrongly on x87.
     constexpr std::int64_t limit = 1'000'000'000'000'000; // more than any text has digits
@@ -1518,12 +1522,15 @@ PROMPTLAYER_DECL double read_number(std::string_view number) noexcept {
         }
     }
 
-    // Keeps the exponent short: beyond 10 to the power of 400 every number is infinity, below -400 it is 0.
+    // Keeps the exponent short: beyond 10 to the power of 400 every number is too large, below -400 it is 0.
     const auto digits = static_cast<std::int64_t>(size);
-    exponent = std::clamp<std::int64_t>(exponent + digits, -400, 400) - digits;
+    const std::int64_t magnitude = std::clamp<std::int64_t>(exponent + digits, -400, 400);
     text[size] = 'e';
-    std::to_chars(text + size + 1, text + sizeof text - 1, exponent);
+    std::to_chars(text + size + 1, text + sizeof text - 1, magnitude - digits);
+    errno = 0;
     const double value = std::strtod(text, nullptr);
+    if (errno == ERANGE && magnitude > 0)
+        return std::nullopt;
     return number.starts_with('-') ? -value : value;
 }
 
@@ -1800,7 +1807,8 @@ struct entry_visitor {
 struct field_rule {
     promptlayer::rule rule;
     std::int64_t limit = 0;
-    std::span<const std::string_view> names{}; ///< of `rule::one_of`
+    std::span<const std::string_view> names{};                 ///< of `rule::one_of`
+    bool (*accepts)(std::string_view text) noexcept = nullptr; ///< of `rule::date_time`
 
     constexpr bool accepts_length(std::size_t code_points) const noexcept {
         const auto length = static_cast<std::int64_t>(code_points);
@@ -1818,6 +1826,28 @@ struct field_rule {
     }
 };
 
+/// The value of a JSON number as an integer.
+struct integer_reading {
+    std::int64_t value = 0;
+    bool is_integral = true; ///< false if it has a fraction
+    bool fits = true;        ///< false if it needs more than 64 bits signed
+};
+
+PROMPTLAYER_DECL integer_reading read_integer(std::string_view number);
+
+/// Functions that only some members need. The table of a model refers to them, so that programs without such
+/// models do not contain them.
+struct field_functions {
+    json_text_check (*check_object)(std::string_view text, std::size_t max_depth) noexcept;
+    std::string_view (*write_number)(double value, char (&buffer)[max_number_size]) noexcept;
+    std::optional<double> (*read_number)(std::string_view number) noexcept;
+    integer_reading (*read_integer)(std::string_view number);
+    std::string_view (*find_member)(std::string_view object, std::string_view name);
+};
+
+inline constexpr field_functions all_field_functions{check_json_object, write_number, read_number,
+                                                     read_integer, find_json_member};
+
 /// A member of a model as data. The functions access it in a model of unknown type, at run time; they are
 /// null if the member has another kind. The last two are also null if the member refers to its text.
 struct field_info {
@@ -1826,6 +1856,7 @@ struct field_info {
     bool is_required = false;
     bool has_unique_names = false; ///< the type of a map holds no name twice
     std::span<const field_rule> rules{};
+    const field_functions* functions = nullptr; ///< of a number, a JSON object, and an integer of a reply
     member_value (*load)(const void* model) = nullptr;
     void (*visit_entries)(const void* model, entry_visitor visitor) = nullptr;
     void (*store)(void* model, const member_value& value) = nullptr;
@@ -1896,12 +1927,13 @@ concept value_of = std::convertible_to<U, T> && !std::same_as<std::remove_cvref_
                    (!std::same_as<T, bool> || std::same_as<std::remove_cvref_t<U>, bool>)&&(
                        !std::same_as<T, double> || exact_as_double<std::remove_cvref_t<U>>);
 
-/// The type of an element of a range that a list in braces can initialize.
+/// The type of an element of a range that a list in braces can initialize: no string, and no view, which
+/// would refer to the list.
 template <class T>
 struct element_of {};
 
 template <class T>
-requires(!std::convertible_to<T, std::string_view> &&
+requires(!std::convertible_to<T, std::string_view> && !std::is_trivially_destructible_v<T> &&
          std::constructible_from<T, std::initializer_list<typename T::value_type>>) struct element_of<T> {
     using type = typename T::value_type;
 };
@@ -2041,6 +2073,12 @@ struct fixed_string {
     }
     constexpr operator std::string_view() const noexcept { return {data, N - 1}; }
 };
+
+/// Returns true if JSON writes a name as it is.
+consteval bool is_plain_name(std::string_view name) {
+    const text_scan scanned = scan(name);
+    return scanned.valid_utf8 && scanned.json_bytes == name.size();
+}
 
 /// Returns the name of a member as JSON writes it before the value; `name` needs no escapes.
 template <std::size_t N>
@@ -2242,16 +2280,14 @@ struct one_of {
     static constexpr void check_kind() {
         static_assert(KindV == detail::member_kind::string,
                       "promptlayer: one_of is a rule on strings and enumerations");
-        static_assert(((std::string_view{NamesV}.size() != 0 &&
-                        detail::scan(NamesV).json_bytes == std::string_view{NamesV}.size()) &&
-                       ...),
+        static_assert(((std::string_view{NamesV}.size() != 0 && detail::is_plain_name(NamesV)) && ...),
                       "promptlayer: the names in one_of must not be empty or need escapes in JSON");
     }
 };
 
 /// A string is a date and time of RFC 3339, such as `2024-01-15T10:30:00Z`. See `date_time`.
 struct date_time_format {
-    static constexpr detail::field_rule data{promptlayer::rule::date_time};
+    static constexpr detail::field_rule data{promptlayer::rule::date_time, 0, {}, detail::is_date_time};
     template <detail::member_kind KindV>
     static constexpr void check_kind() {
         static_assert(KindV == detail::member_kind::string,
@@ -2303,7 +2339,7 @@ struct field {
     static_assert(!has_entries || !member_traits::optional,
                   "promptlayer: an array or map is a plain member of a model, absent when it is empty, or a "
                   "required one");
-    static_assert(detail::scan(NameV).json_bytes == name.size(),
+    static_assert(detail::is_plain_name(name),
                   "promptlayer: the name of a member must not need escapes in JSON");
 
     /// Returns the names of an enumeration.
@@ -2410,6 +2446,9 @@ struct field {
                                     !member_traits::optional && (!has_entries || member_traits::required),
                                 .has_unique_names = detail::unique_names<value_type>,
                                 .rules = rules};
+        if constexpr (kind == detail::member_kind::number || kind == detail::member_kind::json_object ||
+                      (kind == detail::member_kind::integer && !requires { ModelT::path; }))
+            info.functions = &detail::all_field_functions;
         info.load = [](const void* model) { return load(*static_cast<const ModelT*>(model)); };
         if constexpr (has_entries) {
             info.visit_entries = [](const void* model, detail::entry_visitor visitor) {
@@ -2642,8 +2681,8 @@ constexpr void check_text(const field_info& field, std::string_view text, const 
             report.add(limit.rule, where, limit.limit, scanned.code_points);
         else if (limit.rule == rule::one_of && !limit.lists(text))
             report.add_one_of(where, limit.names);
-        else if (limit.rule == rule::date_time && !is_date_time(text))
-            report.add(rule::date_time, where, 0, 0);
+        else if (limit.accepts && !limit.accepts(text))
+            report.add(limit.rule, where, 0, 0);
     }
 }
 
@@ -2672,7 +2711,7 @@ constexpr void check_number(const field_info& field, NumberT value, ReportT& rep
 template <class ReportT>
 constexpr void check_object(const field_info& field, std::string_view text, ReportT& report) {
     constexpr std::size_t max_depth = max_json_depth - 1;
-    const json_text_check checked = check_json_object(text, max_depth);
+    const json_text_check checked = field.functions->check_object(text, max_depth);
     if (checked.error == json_text_error::max_depth)
         report.add(rule::max_depth, {field.name()}, max_depth, checked.offset);
     else if (checked.error != json_text_error::none)
@@ -2798,12 +2837,12 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
 /// Writes a finite double. In a constant expression, where nothing is written, it counts as long as the
 /// longest.
 template <class OutputT>
-constexpr void put_number(double value, OutputT& out) {
+constexpr void put_number(const field_info& field, double value, OutputT& out) {
     char buffer[max_number_size]{};
     if (std::is_constant_evaluated())
         out.put({buffer, sizeof buffer});
     else
-        out.put(write_number(value, buffer));
+        out.put(field.functions->write_number(value, buffer));
 }
 
 /// Checks the rules across members; bit N of `given` says that field N is given.
@@ -2844,7 +2883,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
                 report.add(rule::finite, {field.name()}, 0, 0);
                 break;
             }
-            put_number(value.number, out);
+            put_number(field, value.number, out);
             check_number(field, value.number, report);
             break;
         case member_kind::string:
@@ -3250,15 +3289,8 @@ inline error malformed_json(std::size_t offset, std::string_view reason) {
     return malformed;
 }
 
-/// The value of a JSON number as an integer.
-struct integer_reading {
-    std::int64_t value = 0;
-    bool is_integral = true; ///< false if it has a fraction
-    bool fits = true;        ///< false if it needs more than 64 bits signed
-};
-
 /// Reads `number`, which follows JSON's grammar, by its digits: 2, 2.0, -2e3, 0.5.
-inline integer_reading read_integer(std::string_view number) {
+PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
     std::string digits{number.substr(0, number.find_first_of("eE"))};
     std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
     if (digits.size() != number.size()) {
@@ -3292,6 +3324,7 @@ class model_reader {
     void* model_;
     violation_collector report_{};
     std::uint64_t given_ = 0;           // bit N stands for field N
+    std::uint64_t null_ = 0;            // of `given_`, those that null makes absent from a reply
     std::size_t depth_ = 0;             // of the value being read
     bool is_object_ = false;            // the outermost value
     const field_info* field_ = nullptr; // the member being read; null if its value is ignored
@@ -3334,16 +3367,19 @@ class model_reader {
     }
 
     void on_double(std::string_view digits) {
-        const double value = read_number(digits);
-        if (!is_finite(value))
+        const auto value = field_->functions->read_number(digits);
+        if (!value)
             return report_.add(rule::finite, {field_->name()}, 0, 0);
-        check_number(*field_, value, report_);
-        field_->store(model_, {.is_given = true, .number = value});
+        check_number(*field_, *value, report_);
+        field_->store(model_, {.is_given = true, .number = *value});
     }
 
     void on_member_value(json_type type, std::string_view text) {
         const member_kind kind = field_->kind;
-        if (kind == member_kind::any || (type == json_type::null && info_.is_reply && !field_->is_required))
+        const bool is_absent = type == json_type::null && info_.is_reply;
+        if (is_absent)
+            null_ |= std::uint64_t{1} << (field_ - info_.fields.data());
+        if (kind == member_kind::any || (is_absent && !field_->is_required))
             return;
         if (type == json_type::number && kind == member_kind::integer)
             return on_integer(text);
@@ -3439,7 +3475,7 @@ public:
                 if (info_.fields[i].is_required && (given_ >> i & 1) == 0)
                     report_.add(rule::required, {info_.fields[i].name()}, 0, 0);
             }
-            check_groups(info_, given_, report_);
+            check_groups(info_, given_ & ~null_, report_);
         }
         if (!json_members_.empty()) {
             auto next = json_members_.begin();
@@ -4431,6 +4467,7 @@ struct http_request {
     std::string body{};                  ///< bytes
     std::chrono::milliseconds timeout{}; ///< for the whole exchange, from the DNS lookup to the last byte
     std::size_t max_response_bytes = 0;  ///< limit on the body of the response
+    bool idempotent = true;              ///< whether sending the request twice changes nothing; not sent
 
     friend bool operator==(const http_request&, const http_request&) = default;
 };
@@ -5122,6 +5159,18 @@ inline json_type type_of(const boost::json::value& value) noexcept {
     return json_type::number;
 }
 
+PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
+    std::string_view found;
+    for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
+        json_document unescaped;
+        if (member.find('\\') != member.npos && !unescaped.parse("\"" + std::string{member} + "\""))
+            member = unescaped.value().get_string();
+        if (member == name)
+            found = value;
+    });
+    return found;
+}
+
 /// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
 /// without hidden characters and secrets.
 class reply_reader {
@@ -5131,17 +5180,9 @@ class reply_reader {
     std::span<const std::string_view> secrets_;
     violation_collector& report_;
 
-    /// Returns the JSON text of a member that `body_` has; of the last one with that name.
-    std::string_view json_text(std::string_view member) const {
-        std::string_view text;
-        for_each_json_member(body_, [&](std::size_t, std::string_view name, std::string_view value) {
-            json_document unescaped;
-            if (name.find('\\') != name.npos && !unescaped.parse("\"" + std::string{name} + "\""))
-                name = unescaped.value().get_string();
-            if (name == member)
-                text = value;
-        });
-        return text;
+    /// Returns the JSON text of a member that `body_` has.
+    std::string_view json_text(const field_info& field) const {
+        return field.functions->find_member(body_, field.name());
     }
 
     template <class NumberT>
@@ -5154,7 +5195,7 @@ class reply_reader {
     void read_integer(const field_info& field, const boost::json::value& value) {
         // Boost.JSON may have rounded a number with a fraction or an exponent.
         const integer_reading reading = value.is_int64() ? integer_reading{value.get_int64()}
-                                                         : detail::read_integer(json_text(field.name()));
+                                                         : field.functions->read_integer(json_text(field));
         if (!reading.fits)
             report_.add(rule::range, {field.name()}, 0, 0);
         else if (!reading.is_integral)
@@ -5164,10 +5205,10 @@ class reply_reader {
     }
 
     void read_double(const field_info& field) {
-        const double value = read_number(json_text(field.name()));
-        if (!is_finite(value))
+        const auto value = field.functions->read_number(json_text(field));
+        if (!value)
             return report_.add(rule::finite, {field.name()}, 0, 0);
-        store_number(field, {.number = value}, value);
+        store_number(field, {.number = *value}, *value);
     }
 
     void store_text(const field_info& field, std::string_view text) {
@@ -5208,7 +5249,7 @@ class reply_reader {
             store_text(field, text);
             break;
         }
-        case member_kind::json_object: store_text(field, json_text(field.name())); break;
+        case member_kind::json_object: store_text(field, json_text(field)); break;
         case member_kind::strings: {
             std::size_t index = 0;
             for (const auto& item : value.get_array())
@@ -5350,8 +5391,8 @@ PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, boo
                                                       std::string_view api_key);
 
 /// Writes a request. `config` must be valid. Empties `out` after an error.
-PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
-                                         http_request& out);
+PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, bool idempotent,
+                                         model_reference request, http_request& out);
 
 /// Adds the base URL, the API key and the headers. `config` must be valid.
 PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request);
@@ -5432,7 +5473,8 @@ result<void> encode(const config& config, const RequestT& request, http_request&
         detail::clear(out);
         return *std::move(failed);
     }
-    return detail::encode_any(config, RequestT::path, detail::refer_to(request), out);
+    return detail::encode_any(config, RequestT::path, detail::is_idempotent<RequestT>(),
+                              detail::refer_to(request), out);
 }
 
 /// Returns the request to be sent, or `invalid_config` or `invalid_request`. No I/O.
@@ -5494,7 +5536,8 @@ public:
             detail::clear(out);
             return *config_error_;
         }
-        return detail::encode_any(config_, RequestT::path, detail::refer_to(request), out);
+        return detail::encode_any(config_, RequestT::path, detail::is_idempotent<RequestT>(),
+                                  detail::refer_to(request), out);
     }
 
     template <class RequestT>
@@ -5529,7 +5572,7 @@ PROMPTLAYER_DECL result<prepared_request> prepare_any(std::string_view path, boo
 }
 
 /// Sets everything except the body.
-inline void to_http(const config& config, std::string_view path, http_request& out) {
+inline void to_http(const config& config, std::string_view path, bool idempotent, http_request& out) {
     const std::string_view base = config.base_url;
     out.method = "POST";
     (out.url = base.substr(0, base.size() - (base.ends_with('/') ? 1 : 0))) += path;
@@ -5545,12 +5588,13 @@ inline void to_http(const config& config, std::string_view path, http_request& o
     std::copy(config.headers.begin(), config.headers.end(), out.headers.begin() + 4);
     out.timeout = config.timeout;
     out.max_response_bytes = config.max_response_bytes;
+    out.idempotent = idempotent;
 }
 
 PROMPTLAYER_DECL http_request authorize_any(const config& config, prepared_request request) {
     http_request out;
     out.body = std::move(request.body);
-    to_http(config, request.path, out);
+    to_http(config, request.path, request.idempotent, out);
     if (request.timeout > std::chrono::milliseconds{0})
         out.timeout = request.timeout;
     return out;
@@ -5563,11 +5607,11 @@ PROMPTLAYER_DECL void clear(http_request& request) noexcept {
     request.body.clear();
 }
 
-PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, model_reference request,
-                                         http_request& out) {
+PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, bool idempotent,
+                                         model_reference request, http_request& out) {
     auto written = write_json(request, config.max_request_bytes, out.body, config.api_key);
     if (written)
-        to_http(config, path, out);
+        to_http(config, path, idempotent, out);
     else
         clear(out);
     return written;
@@ -5773,7 +5817,7 @@ PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http
                                                 transport_reference transport, reply_reference reply);
 
 /// Encodes a request, then does the same as `send_sync`. `codec` is null if the client was moved from.
-PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path, bool idempotent,
                                                 model_reference request, const request_options& options,
                                                 transport_reference transport, reply_reference reply);
 
@@ -5869,9 +5913,9 @@ public:
         static_assert(Transport<transport_type>,
                       "promptlayer: this transport is asynchronous: give the call a handler as well");
         auto reply = detail::make_empty<typename RequestT::reply>();
-        if (auto failed = detail::call_sync(encoder_.get(), RequestT::path, detail::refer_to(request),
-                                            options, detail::refer_to_transport(transport_),
-                                            detail::refer_to_reply<RequestT>(reply)))
+        if (auto failed = detail::call_sync(
+                encoder_.get(), RequestT::path, detail::is_idempotent<RequestT>(), detail::refer_to(request),
+                options, detail::refer_to_transport(transport_), detail::refer_to_reply<RequestT>(reply)))
             return *std::move(failed);
         return reply;
     }
@@ -5988,7 +6032,7 @@ PROMPTLAYER_DECL std::optional<error> send_sync(const encoder& codec, const http
     return decode_outcome(codec, transport.send(transport.object, request), reply);
 }
 
-PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path,
+PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::string_view path, bool idempotent,
                                                 model_reference request, const request_options& options,
                                                 transport_reference transport, reply_reference reply) {
     if (!codec)
@@ -5998,7 +6042,7 @@ PROMPTLAYER_DECL std::optional<error> call_sync(const encoder* codec, std::strin
     if (auto unusable = check(options))
         return unusable;
     http_request http;
-    if (auto encoded = encode_any(codec->config(), path, request, http); !encoded)
+    if (auto encoded = encode_any(codec->config(), path, idempotent, request, http); !encoded)
         return std::move(encoded).error();
     http.timeout = options.timeout.value_or(http.timeout);
     return send_sync(*codec, http, transport, reply);
@@ -6222,7 +6266,8 @@ struct retry_hooks {
 
 /// A `Transport` that sends each request through another, and repeats it after the waits of a `retry_policy`.
 /// For callers that wait. The outcome is that of the last attempt. `http_request::timeout` limits each
-/// attempt.
+/// attempt. A request that is not `http_request::idempotent`, such as a log, is not sent again if it may have
+/// been delivered.
 ///
 /// Sends one request at a time, even if `TransportT` is thread-safe. Any thread may call `cancel`. May be
 /// moved between requests. Constructed from `std::ref`, it refers to a transport, which must outlive it; then
@@ -6267,15 +6312,17 @@ public:
             return transport_failure{failure::other, "the transport was moved from", false};
         sleep_.reset();
         const auto start = now();
+        retry_policy policy = policy_;
+        policy.retry_maybe_delivered = policy.retry_maybe_delivered && request.idempotent;
         bool maybe_delivered = false; // by any attempt
         for (std::uint32_t attempts = 1;; ++attempts) {
             transport_result outcome = transport_.send(request);
+            const error cause = detail::retry_cause(outcome);
             maybe_delivered = maybe_delivered || outcome || outcome.error().maybe_delivered;
             if (!outcome)
                 outcome.error().maybe_delivered = maybe_delivered;
             const auto age = std::chrono::duration_cast<std::chrono::milliseconds>(now() - start);
-            const auto wait =
-                retry_wait(policy_, detail::retry_cause(outcome), attempts, hooks_.random(), age);
+            const auto wait = retry_wait(policy, cause, attempts, hooks_.random(), age);
             if (!wait)
                 return outcome;
             if (sleep(*wait))
@@ -7500,6 +7547,7 @@ class delivery_engine {
             return true;
         }
         http->timeout = std::min(http->timeout, time_left);
+        http->idempotent = !next.is_begun;
         if (!transport_.is_asynchronous()) {
             auto outcome = transport_.reference().send(transport_.object(), *http);
             auto failed = next.judge(*next.codec, outcome);
@@ -7977,8 +8025,9 @@ class background_engine;
 ///   transport, except for its `wakeup()` and `cancel()`.
 /// - Callbacks run on the tracker's thread, one at a time, without a lock; those for undelivered requests run
 ///   in the destructor. They may call any member, but `flush` and `close` do not wait there. They must not
-///   destroy the tracker. A `std::unique_ptr` or `std::optional` is already empty while it destroys the
-///   tracker; callbacks then need a pointer to it.
+///   destroy the tracker. With a journal they may run, and use the tracker, before the constructor returns.
+///   A `std::unique_ptr` or `std::optional` is empty while it constructs or destroys its tracker; callbacks
+///   that use the tracker then need it as a variable or a member.
 /// - Closing takes at most its timeout and the time of a callback. A request that begins while the tracker
 ///   closes has only the time that is left. A synchronous transport without `cancel()` holds `close` until
 ///   the request in flight has ended.
@@ -8094,7 +8143,7 @@ class background_engine final : public delivery_engine<ClockT> {
 
     void work() {
         {
-            const std::lock_guard guard{mutex_}; // the constructor has set `thread_`
+            const std::lock_guard guard{mutex_}; // `start` has set `thread_`
         }
         while (wait(this->step())) {
         }
@@ -8108,15 +8157,19 @@ public:
     background_engine(config config, any_transport transport, tracker_options options)
         : delivery_engine<ClockT>(
               std::move(config), std::move(transport), std::move(options), [] { return ClockT::now(); },
-              [this] { wake_thread(); }) {
-        const std::lock_guard guard{mutex_};
-        thread_ = std::thread{[this] { work(); }};
-    }
+              [this] { wake_thread(); }) {}
 
-    /// Needs `close` before it.
+    /// Needs `close` before it, if the thread was started.
     ~background_engine() override {
         this->stop_wakes();
-        thread_.join();
+        if (thread_.joinable())
+            thread_.join();
+    }
+
+    /// Starts the thread. Needs a complete tracker, because the thread may call callbacks at once.
+    void start() {
+        const std::lock_guard guard{mutex_};
+        thread_ = std::thread{[this] { work(); }};
     }
 
     bool is_own_thread() const { return thread_.get_id() == std::this_thread::get_id(); }
@@ -8158,7 +8211,9 @@ template <class ClockT>
 basic_background_tracker<ClockT>::basic_background_tracker(config config, detail::any_transport transport,
                                                            tracker_options options)
     : basic_tracker<ClockT>(new detail::background_engine<ClockT>(std::move(config), std::move(transport),
-                                                                  std::move(options))) {}
+                                                                  std::move(options))) {
+    engine().start();
+}
 
 template <class ClockT>
 basic_background_tracker<ClockT>::~basic_background_tracker() {

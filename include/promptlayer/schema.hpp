@@ -2,6 +2,7 @@
 #define PROMPTLAYER_SCHEMA_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/date_time_text.hpp>
 #include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/text.hpp>
 #include <promptlayer/error.hpp>
@@ -410,7 +411,7 @@ struct one_of {
 
 /// A string is a date and time of RFC 3339, such as `2024-01-15T10:30:00Z`. See `date_time`.
 struct date_time_format {
-    static constexpr detail::field_rule data{promptlayer::rule::date_time};
+    static constexpr detail::field_rule data{promptlayer::rule::date_time, 0, {}, detail::is_date_time};
     template <detail::member_kind KindV>
     static constexpr void check_kind() {
         static_assert(KindV == detail::member_kind::string,
@@ -569,6 +570,9 @@ struct field {
                                     !member_traits::optional && (!has_entries || member_traits::required),
                                 .has_unique_names = detail::unique_names<value_type>,
                                 .rules = rules};
+        if constexpr (kind == detail::member_kind::number || kind == detail::member_kind::json_object ||
+                      (kind == detail::member_kind::integer && !requires { ModelT::path; }))
+            info.functions = &detail::all_field_functions;
         info.load = [](const void* model) { return load(*static_cast<const ModelT*>(model)); };
         if constexpr (has_entries) {
             info.visit_entries = [](const void* model, detail::entry_visitor visitor) {

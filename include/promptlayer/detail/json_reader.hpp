@@ -47,15 +47,8 @@ inline error malformed_json(std::size_t offset, std::string_view reason) {
     return malformed;
 }
 
-/// The value of a JSON number as an integer.
-struct integer_reading {
-    std::int64_t value = 0;
-    bool is_integral = true; ///< false if it has a fraction
-    bool fits = true;        ///< false if it needs more than 64 bits signed
-};
-
 /// Reads `number`, which follows JSON's grammar, by its digits: 2, 2.0, -2e3, 0.5.
-inline integer_reading read_integer(std::string_view number) {
+PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
     std::string digits{number.substr(0, number.find_first_of("eE"))};
     std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
     if (digits.size() != number.size()) {
@@ -132,7 +125,7 @@ class model_reader {
     }
 
     void on_double(std::string_view digits) {
-        const auto value = read_number(digits);
+        const auto value = field_->functions->read_number(digits);
         if (!value)
             return report_.add(rule::finite, {field_->name()}, 0, 0);
         check_number(*field_, *value, report_);

@@ -215,6 +215,10 @@ PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) no
 
 #endif
 
+/// Returns the text of the last member that has this name, escaped or not; empty if there is none. `object`
+/// is text that a parser accepted.
+PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name);
+
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -2,12 +2,15 @@
 #define PROMPTLAYER_DETAIL_MODEL_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/json_text.hpp>
+#include <promptlayer/detail/number.hpp>
 #include <promptlayer/error.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -65,7 +68,8 @@ struct entry_visitor {
 struct field_rule {
     promptlayer::rule rule;
     std::int64_t limit = 0;
-    std::span<const std::string_view> names{}; ///< of `rule::one_of`
+    std::span<const std::string_view> names{};                 ///< of `rule::one_of`
+    bool (*accepts)(std::string_view text) noexcept = nullptr; ///< of `rule::date_time`
 
     constexpr bool accepts_length(std::size_t code_points) const noexcept {
         const auto length = static_cast<std::int64_t>(code_points);
@@ -83,6 +87,28 @@ struct field_rule {
     }
 };
 
+/// The value of a JSON number as an integer.
+struct integer_reading {
+    std::int64_t value = 0;
+    bool is_integral = true; ///< false if it has a fraction
+    bool fits = true;        ///< false if it needs more than 64 bits signed
+};
+
+PROMPTLAYER_DECL integer_reading read_integer(std::string_view number);
+
+/// Functions that only some members need. The table of a model refers to them, so that programs without such
+/// models do not contain them.
+struct field_functions {
+    json_text_check (*check_object)(std::string_view text, std::size_t max_depth) noexcept;
+    std::string_view (*write_number)(double value, char (&buffer)[max_number_size]) noexcept;
+    std::optional<double> (*read_number)(std::string_view number) noexcept;
+    integer_reading (*read_integer)(std::string_view number);
+    std::string_view (*find_member)(std::string_view object, std::string_view name);
+};
+
+inline constexpr field_functions all_field_functions{check_json_object, write_number, read_number,
+                                                     read_integer, find_json_member};
+
 /// A member of a model as data. The functions access it in a model of unknown type, at run time; they are
 /// null if the member has another kind. The last two are also null if the member refers to its text.
 struct field_info {
@@ -91,6 +117,7 @@ struct field_info {
     bool is_required = false;
     bool has_unique_names = false; ///< the type of a map holds no name twice
     std::span<const field_rule> rules{};
+    const field_functions* functions = nullptr; ///< of a number, a JSON object, and an integer of a reply
     member_value (*load)(const void* model) = nullptr;
     void (*visit_entries)(const void* model, entry_visitor visitor) = nullptr;
     void (*store)(void* model, const member_value& value) = nullptr;

@@ -76,6 +76,18 @@ inline json_type type_of(const boost::json::value& value) noexcept {
     return json_type::number;
 }
 
+PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
+    std::string_view found;
+    for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
+        json_document unescaped;
+        if (member.find('\\') != member.npos && !unescaped.parse("\"" + std::string{member} + "\""))
+            member = unescaped.value().get_string();
+        if (member == name)
+            found = value;
+    });
+    return found;
+}
+
 /// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
 /// without hidden characters and secrets.
 class reply_reader {
@@ -85,17 +97,9 @@ class reply_reader {
     std::span<const std::string_view> secrets_;
     violation_collector& report_;
 
-    /// Returns the JSON text of a member that `body_` has; of the last one with that name.
-    std::string_view json_text(std::string_view member) const {
-        std::string_view text;
-        for_each_json_member(body_, [&](std::size_t, std::string_view name, std::string_view value) {
-            json_document unescaped;
-            if (name.find('\\') != name.npos && !unescaped.parse("\"" + std::string{name} + "\""))
-                name = unescaped.value().get_string();
-            if (name == member)
-                text = value;
-        });
-        return text;
+    /// Returns the JSON text of a member that `body_` has.
+    std::string_view json_text(const field_info& field) const {
+        return field.functions->find_member(body_, field.name());
     }
 
     template <class NumberT>
@@ -108,7 +112,7 @@ class reply_reader {
     void read_integer(const field_info& field, const boost::json::value& value) {
         // Boost.JSON may have rounded a number with a fraction or an exponent.
         const integer_reading reading = value.is_int64() ? integer_reading{value.get_int64()}
-                                                         : detail::read_integer(json_text(field.name()));
+                                                         : field.functions->read_integer(json_text(field));
         if (!reading.fits)
             report_.add(rule::range, {field.name()}, 0, 0);
         else if (!reading.is_integral)
@@ -118,7 +122,7 @@ class reply_reader {
     }
 
     void read_double(const field_info& field) {
-        const auto value = read_number(json_text(field.name()));
+        const auto value = field.functions->read_number(json_text(field));
         if (!value)
             return report_.add(rule::finite, {field.name()}, 0, 0);
         store_number(field, {.number = *value}, *value);
@@ -162,7 +166,7 @@ class reply_reader {
             store_text(field, text);
             break;
         }
-        case member_kind::json_object: store_text(field, json_text(field.name())); break;
+        case member_kind::json_object: store_text(field, json_text(field)); break;
         case member_kind::strings: {
             std::size_t index = 0;
             for (const auto& item : value.get_array())

@@ -2,7 +2,6 @@
 #define PROMPTLAYER_DETAIL_WALK_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/date_time_text.hpp>
 #include <promptlayer/detail/json_text.hpp>
 #include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/number.hpp>
@@ -74,8 +73,8 @@ constexpr void check_text(const field_info& field, std::string_view text, const 
             report.add(limit.rule, where, limit.limit, scanned.code_points);
         else if (limit.rule == rule::one_of && !limit.lists(text))
             report.add_one_of(where, limit.names);
-        else if (limit.rule == rule::date_time && !is_date_time(text))
-            report.add(rule::date_time, where, 0, 0);
+        else if (limit.accepts && !limit.accepts(text))
+            report.add(limit.rule, where, 0, 0);
     }
 }
 
@@ -104,7 +103,7 @@ constexpr void check_number(const field_info& field, NumberT value, ReportT& rep
 template <class ReportT>
 constexpr void check_object(const field_info& field, std::string_view text, ReportT& report) {
     constexpr std::size_t max_depth = max_json_depth - 1;
-    const json_text_check checked = check_json_object(text, max_depth);
+    const json_text_check checked = field.functions->check_object(text, max_depth);
     if (checked.error == json_text_error::max_depth)
         report.add(rule::max_depth, {field.name()}, max_depth, checked.offset);
     else if (checked.error != json_text_error::none)
@@ -230,12 +229,12 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
 /// Writes a finite double. In a constant expression, where nothing is written, it counts as long as the
 /// longest.
 template <class OutputT>
-constexpr void put_number(double value, OutputT& out) {
+constexpr void put_number(const field_info& field, double value, OutputT& out) {
     char buffer[max_number_size]{};
     if (std::is_constant_evaluated())
         out.put({buffer, sizeof buffer});
     else
-        out.put(write_number(value, buffer));
+        out.put(field.functions->write_number(value, buffer));
 }
 
 /// Checks the rules across members; bit N of `given` says that field N is given.
@@ -276,7 +275,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
                 report.add(rule::finite, {field.name()}, 0, 0);
                 break;
             }
-            put_number(value.number, out);
+            put_number(field, value.number, out);
             check_number(field, value.number, report);
             break;
         case member_kind::string:
