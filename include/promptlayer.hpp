@@ -3745,21 +3745,6 @@ struct track_response {
     friend bool operator==(const track_response&, const track_response&) = default;
 };
 
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_response>() noexcept;
-#else
-extern template const model_info& info<track_response>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -3836,23 +3821,6 @@ view_of(const RangeT& variables, const basic_track_prompt<std::string_view, deta
 template <class RangeT>
 void view_of(const RangeT&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
 
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_prompt>() noexcept;
-template const model_info& info<track_prompt_view>() noexcept;
-#else
-extern template const model_info& info<track_prompt>() noexcept;
-extern template const model_info& info<track_prompt_view>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -3880,23 +3848,6 @@ struct basic_track_score {
 
 using track_score = basic_track_score<std::string>;           ///< owns its strings
 using track_score_view = basic_track_score<std::string_view>; ///< refers to strings, which must outlive it
-
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_score>() noexcept;
-template const model_info& info<track_score_view>() noexcept;
-#else
-extern template const model_info& info<track_score>() noexcept;
-extern template const model_info& info<track_score_view>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -3928,23 +3879,6 @@ using track_metadata = basic_track_metadata<std::map<std::string, std::string, s
 using track_metadata_view =
     basic_track_metadata<std::span<const std::pair<std::string_view, std::string_view>>>;
 
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_metadata>() noexcept;
-template const model_info& info<track_metadata_view>() noexcept;
-#else
-extern template const model_info& info<track_metadata>() noexcept;
-extern template const model_info& info<track_metadata_view>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
@@ -3966,21 +3900,6 @@ struct track_group {
 
     friend bool operator==(const track_group&, const track_group&) = default;
 };
-
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_group>() noexcept;
-#else
-extern template const model_info& info<track_group>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -4140,26 +4059,50 @@ PROMPTLAYER_DECL json_object detail::chat_prompt(const chat_message* first, std:
 
 #endif
 
+} // namespace promptlayer::inline PROMPTLAYER_ABI
+
+#endif
+
+#ifndef PROMPTLAYER_DETAIL_COMPILED_MODELS_HPP
+#define PROMPTLAYER_DETAIL_COMPILED_MODELS_HPP
+
+// With separate compilation, only one source file compiles the tables of these models, to keep them out of
+// all others.
 #if defined(PROMPTLAYER_SEPARATE_COMPILATION)
 
+namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-// In the source file only, to keep the tables out of all others.
 #if defined(PROMPTLAYER_DEFINITIONS)
+template const model_info& info<track_response>() noexcept;
+template const model_info& info<track_prompt>() noexcept;
+template const model_info& info<track_prompt_view>() noexcept;
+template const model_info& info<track_score>() noexcept;
+template const model_info& info<track_score_view>() noexcept;
+template const model_info& info<track_metadata>() noexcept;
+template const model_info& info<track_metadata_view>() noexcept;
+template const model_info& info<track_group>() noexcept;
 template const model_info& info<log_response>() noexcept;
 template const model_info& info<log_request>() noexcept;
 template const model_info& info<log_request_view>() noexcept;
 #else
+extern template const model_info& info<track_response>() noexcept;
+extern template const model_info& info<track_prompt>() noexcept;
+extern template const model_info& info<track_prompt_view>() noexcept;
+extern template const model_info& info<track_score>() noexcept;
+extern template const model_info& info<track_score_view>() noexcept;
+extern template const model_info& info<track_metadata>() noexcept;
+extern template const model_info& info<track_metadata_view>() noexcept;
+extern template const model_info& info<track_group>() noexcept;
 extern template const model_info& info<log_response>() noexcept;
 extern template const model_info& info<log_request>() noexcept;
 extern template const model_info& info<log_request_view>() noexcept;
 #endif
 
 } // namespace detail
+} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
-
-} // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #endif
 

@@ -4,6 +4,7 @@
 #include <promptlayer/codec.hpp>
 #include <promptlayer/config.hpp>
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/compiled_models.hpp>
 #include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/detail/model.hpp>
 #include <promptlayer/error.hpp>

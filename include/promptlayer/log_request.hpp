@@ -172,25 +172,6 @@ PROMPTLAYER_DECL json_object detail::chat_prompt(const chat_message* first, std:
 
 #endif
 
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<log_response>() noexcept;
-template const model_info& info<log_request>() noexcept;
-template const model_info& info<log_request_view>() noexcept;
-#else
-extern template const model_info& info<log_response>() noexcept;
-extern template const model_info& info<log_request>() noexcept;
-extern template const model_info& info<log_request_view>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
-
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
 #include <promptlayer/detail/pop_macros.hpp>

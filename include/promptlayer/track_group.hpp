@@ -2,7 +2,6 @@
 #define PROMPTLAYER_TRACK_GROUP_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/model.hpp>
 #include <promptlayer/schema.hpp>
 #include <promptlayer/track_response.hpp>
 
@@ -24,21 +23,6 @@ struct track_group {
 
     friend bool operator==(const track_group&, const track_group&) = default;
 };
-
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_group>() noexcept;
-#else
-extern template const model_info& info<track_group>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

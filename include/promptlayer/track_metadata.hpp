@@ -2,7 +2,6 @@
 #define PROMPTLAYER_TRACK_METADATA_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/model.hpp>
 #include <promptlayer/schema.hpp>
 #include <promptlayer/track_response.hpp>
 
@@ -37,23 +36,6 @@ using track_metadata = basic_track_metadata<std::map<std::string, std::string, s
 /// Refers to an array or vector of pairs of `string_view`s, which must outlive it.
 using track_metadata_view =
     basic_track_metadata<std::span<const std::pair<std::string_view, std::string_view>>>;
-
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_metadata>() noexcept;
-template const model_info& info<track_metadata_view>() noexcept;
-#else
-extern template const model_info& info<track_metadata>() noexcept;
-extern template const model_info& info<track_metadata_view>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -2,7 +2,6 @@
 #define PROMPTLAYER_TRACK_PROMPT_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/model.hpp>
 #include <promptlayer/schema.hpp>
 #include <promptlayer/track_response.hpp>
 
@@ -84,23 +83,6 @@ view_of(const RangeT& variables, const basic_track_prompt<std::string_view, deta
 
 template <class RangeT>
 void view_of(const RangeT&&, const basic_track_prompt<std::string_view, detail::no_variables>&) = delete;
-
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_prompt>() noexcept;
-template const model_info& info<track_prompt_view>() noexcept;
-#else
-extern template const model_info& info<track_prompt>() noexcept;
-extern template const model_info& info<track_prompt_view>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

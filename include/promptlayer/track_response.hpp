@@ -2,7 +2,6 @@
 #define PROMPTLAYER_TRACK_RESPONSE_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/model.hpp>
 #include <promptlayer/schema.hpp>
 
 #include <promptlayer/detail/push_macros.hpp>
@@ -22,21 +21,6 @@ struct track_response {
 
     friend bool operator==(const track_response&, const track_response&) = default;
 };
-
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_response>() noexcept;
-#else
-extern template const model_info& info<track_response>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

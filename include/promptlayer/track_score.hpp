@@ -2,7 +2,6 @@
 #define PROMPTLAYER_TRACK_SCORE_HPP
 
 #include <promptlayer/detail/abi.hpp>
-#include <promptlayer/detail/model.hpp>
 #include <promptlayer/schema.hpp>
 #include <promptlayer/track_response.hpp>
 
@@ -31,23 +30,6 @@ struct basic_track_score {
 
 using track_score = basic_track_score<std::string>;           ///< owns its strings
 using track_score_view = basic_track_score<std::string_view>; ///< refers to strings, which must outlive it
-
-#if defined(PROMPTLAYER_SEPARATE_COMPILATION)
-
-namespace detail {
-
-// In the source file only, to keep the tables out of all others.
-#if defined(PROMPTLAYER_DEFINITIONS)
-template const model_info& info<track_score>() noexcept;
-template const model_info& info<track_score_view>() noexcept;
-#else
-extern template const model_info& info<track_score>() noexcept;
-extern template const model_info& info<track_score_view>() noexcept;
-#endif
-
-} // namespace detail
-
-#endif
 
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 

@@ -32,6 +32,7 @@ PARTS = [
     "track_metadata",
     "track_group",
     "log_request",
+    "detail/compiled_models",
     "date_time",
     "detail/url",
     "detail/http_date",
