@@ -357,8 +357,11 @@ TEST_CASE("rules: json_schema states every rule") {
     })");
     CHECK(boost::json::parse(pl::json_schema<start_build>()) == expected);
     CHECK(pl::json_schema<start_build_view>() == pl::json_schema<start_build>());
-    CHECK(boost::json::parse(pl::json_schema<build_reply>()).at("properties").at("queue") ==
-          boost::json::object{});
+    const auto reply = boost::json::parse(pl::json_schema<build_reply>()).at("properties");
+    CHECK(reply.at("queue") == boost::json::object{});
+    CHECK(reply.at("build") == boost::json::parse(R"({"type": "integer", "minimum": 1})"));
+    CHECK(reply.at("note") ==
+          boost::json::parse(R"({"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]})"));
 }
 
 namespace {
