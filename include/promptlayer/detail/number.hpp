@@ -35,8 +35,8 @@ inline constexpr std::size_t max_number_size = 24;
 /// `buffer`.
 PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
 
-/// Returns the double next to a number of JSON's grammar, whatever the locale: nullopt if the number is too
-/// large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
+/// Returns the double nearest to a number of JSON's grammar, whatever the locale: nullopt if the number is
+/// too large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
 PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept;
 
 #if defined(PROMPTLAYER_DEFINITIONS)

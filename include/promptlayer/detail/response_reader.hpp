@@ -140,7 +140,7 @@ class reply_reader {
                         report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
         if (!field.insert(reply_, name, shown_text(*text, secrets_)))
-            report_.add(rule::unique, where, 0, 0); // without hidden characters
+            report_.add(rule::unique, where, 0, 0); // the names differ in hidden text only
     }
 
     void read_member(const field_info& field, const boost::json::value& value) {
