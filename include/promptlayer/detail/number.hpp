@@ -22,7 +22,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// Returns false for infinities and NaN, also with `-ffast-math`. Takes a reference because Clang then
-/// assumes that no double is infinite or NaN that is passed or returned by value.
+/// assumes that each double passed or returned by value is finite.
 constexpr bool is_finite(const double& value) noexcept {
     constexpr std::uint64_t exponent_bits = 0x7FF0'0000'0000'0000;
     return (std::bit_cast<std::uint64_t>(value) & exponent_bits) != exponent_bits;
