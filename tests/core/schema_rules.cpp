@@ -146,6 +146,13 @@ static_assert(is_valid_with([](auto& request) { request.share = 1.0; }));
 static_assert(!is_valid_with([](auto& request) { request.share = 1.5; }));
 static_assert(!is_valid_with([](auto& request) { request.share = std::numeric_limits<double>::infinity(); }));
 static_assert(is_valid_with([](auto& request) { request.color = "red"; }));
+static_assert([] { // a double counts as 24 bytes
+    constexpr std::string_view others =
+        R"({"labels":{"ab":"1"},"steps":["one","two"],"clean":true,"share":})";
+    start_build_view request = constant();
+    request.share = 0.5;
+    return pl::is_valid(request, others.size() + 24) && !pl::is_valid(request, others.size() + 23);
+}());
 static_assert(!is_valid_with([](auto& request) { request.color = "blue"; }));
 static_assert(is_valid_with([](auto& request) { request.not_before = "2024-01-15T10:30:00Z"; }));
 static_assert(!is_valid_with([](auto& request) { request.not_before = "2024-01-15"; }));
