@@ -138,11 +138,10 @@ result<http_request> encode(const config& config, const RequestT& request) {
     return out;
 }
 
-/// Returns the reply of a response, or an error. The status decides first; only the `success_status` of the
-/// model, else 200, is a success. Text of the
-/// service has spaces for control characters and `[redacted]` for the API key, if the service echoes it; in
-/// errors the text is cut at 512 bytes. A body that exceeds `max_response_bytes`, or is nested deeper than
-/// 32, is not parsed. No I/O.
+/// Returns the reply of a response, or an error. The status decides first: only the `success_status` of the
+/// model, 200 if it has none, is a success. Text of the service has spaces for control characters and
+/// `[redacted]` for the API key, if the service echoes it; in errors the text is cut at 512 bytes. A body
+/// that exceeds `max_response_bytes`, or is nested deeper than 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& config, const http_response& response) {
     return detail::decode_reply<RequestT>(config, response);

@@ -32,9 +32,9 @@ enum class errc {
     unprocessable,       ///< HTTP 422; `error::violations` lists what the service reports
     rate_limited,        ///< HTTP 429
     server_error,        ///< HTTP 500 to 599
-    unexpected_status,   ///< any other status except 200, redirects included
-    rejected,            ///< HTTP 200 with a `success` that is false
-    malformed_response,  ///< HTTP 200 with a body that the interface does not allow, or that is too large
+    unexpected_status,   ///< any other status that is no success, redirects included
+    rejected,            ///< a success by its status, with a `success` that is false
+    malformed_response,  ///< a success with a body that the interface does not allow, or that is too large
     malformed_json,      ///< the text given to `from_json` is not JSON; `error::offset` says where
     queue_full,          ///< the queue accepts no more requests
     closed,              ///< the queue or tracker is closed, or the client was moved from

@@ -78,9 +78,12 @@ inline std::string json_schema_of_field(const field_info& field) {
 PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
     std::string properties, required;
     for (const field_info& field : info.fields) {
-        append_item(properties, std::string{field.key} + json_schema_of_field(field));
+        std::string type = json_schema_of_field(field);
         if (field.is_required)
             append_item(required, quoted(field.name()));
+        else if (info.is_reply)
+            type = R"({"anyOf":[)" + type + R"(,{"type":"null"}]})";
+        append_item(properties, std::string{field.key} + type);
     }
     std::string text = R"({"type":"object","properties":{)" + properties + "}";
     if (!required.empty())

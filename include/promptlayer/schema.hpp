@@ -181,7 +181,7 @@ public:
     friend constexpr bool operator==(const optional& a, std::nullopt_t) noexcept { return !a.has_value(); }
     template <detail::value_of<T> U>
     friend constexpr bool operator==(const optional& a, const U& b) {
-        return a.has_value() && *a == T(b);
+        return a.value_ == T(b);
     }
 };
 

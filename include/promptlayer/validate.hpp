@@ -129,7 +129,7 @@ template <class RequestT>
 }
 
 /// Returns true if `validate` returns nothing; works in constant expressions, where each double counts as
-/// long as the longest.
+/// 24 bytes, the size of the longest.
 template <class RequestT>
 [[nodiscard]] constexpr bool is_valid(const RequestT& request,
                                       std::size_t max_request_bytes = default_max_request_bytes) {

@@ -146,6 +146,13 @@ static_assert(is_valid_with([](auto& request) { request.share = 1.0; }));
 static_assert(!is_valid_with([](auto& request) { request.share = 1.5; }));
 static_assert(!is_valid_with([](auto& request) { request.share = std::numeric_limits<double>::infinity(); }));
 static_assert(is_valid_with([](auto& request) { request.color = "red"; }));
+static_assert([] { // a double counts as 24 bytes
+    constexpr std::string_view others =
+        R"({"labels":{"ab":"1"},"steps":["one","two"],"clean":true,"share":})";
+    start_build_view request = constant();
+    request.share = 0.5;
+    return pl::is_valid(request, others.size() + 24) && !pl::is_valid(request, others.size() + 23);
+}());
 static_assert(!is_valid_with([](auto& request) { request.color = "blue"; }));
 static_assert(is_valid_with([](auto& request) { request.not_before = "2024-01-15T10:30:00Z"; }));
 static_assert(!is_valid_with([](auto& request) { request.not_before = "2024-01-15"; }));
@@ -357,8 +364,11 @@ TEST_CASE("rules: json_schema states every rule") {
     })");
     CHECK(boost::json::parse(pl::json_schema<start_build>()) == expected);
     CHECK(pl::json_schema<start_build_view>() == pl::json_schema<start_build>());
-    CHECK(boost::json::parse(pl::json_schema<build_reply>()).at("properties").at("queue") ==
-          boost::json::object{});
+    const auto reply = boost::json::parse(pl::json_schema<build_reply>()).at("properties");
+    CHECK(reply.at("queue") == boost::json::object{});
+    CHECK(reply.at("build") == boost::json::parse(R"({"type": "integer", "minimum": 1})"));
+    CHECK(reply.at("note") ==
+          boost::json::parse(R"({"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]})"));
 }
 
 namespace {

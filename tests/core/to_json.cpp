@@ -1,12 +1,16 @@
 #include <promptlayer.hpp>
 
+#include "../support/samples.hpp"
+
 #include <doctest/doctest.h>
 
 #include <boost/json.hpp>
 
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace pl = promptlayer;
 
@@ -84,4 +88,32 @@ TEST_CASE("to_json accepts its own size limit") {
     const pl::track_prompt request{.prompt_name = "a", .request_id = 1};
     CHECK(pl::to_json(request, 34).has_value());
     CHECK(pl::to_json(request, 33).error().violations.at(0).rule == pl::rule::max_bytes);
+}
+
+TEST_CASE("chat_prompt writes messages from braces, a vector or a span") {
+    const std::vector<pl::chat_message> messages{
+        {pl::role::system, "a\"b\n"}, {pl::role::user, ""}, {pl::role::assistant, "\xC3\xA9"}};
+    const std::string text =
+        R"({"type":"chat","messages":[{"role":"system","content":[{"type":"text","text":"a\"b\n"}]},)"
+        R"({"role":"user","content":[{"type":"text","text":""}]},)"
+        "{\"role\":\"assistant\",\"content\":[{\"type\":\"text\",\"text\":\"\xC3\xA9\"}]}]}";
+    CHECK(pl::chat_prompt(messages).text() == text);
+    CHECK(pl::chat_prompt(std::span{messages}).text() == text);
+    CHECK(pl::chat_prompt({messages[0], messages[1], messages[2]}).text() == text);
+    CHECK(pl::chat_prompt({}).text() == R"({"type":"chat","messages":[]})");
+}
+
+TEST_CASE("a chat_prompt of text that is not UTF-8, or of an unknown role, is rejected") {
+    const auto rule_of = [](const pl::chat_message& message) {
+        pl::log_request request = test_support::valid_log();
+        request.input = pl::chat_prompt({message, {pl::role::user, "b"}});
+        const auto broken = pl::validate(request);
+        return broken.empty() ? pl::rule::omitted : broken[0].rule;
+    };
+    CHECK(rule_of({pl::role::user, "a"}) == pl::rule::omitted);
+    const std::string before(1000, 'a');
+    for (const std::string& text : {std::string{"\xFF"}, before + "\xE2\x82", before + "\xFF" + before})
+        CHECK(rule_of({pl::role::user, text}) == pl::rule::utf8);
+    CHECK(rule_of({static_cast<pl::role>(3), "a"}) == pl::rule::json_object);
+    CHECK(rule_of({static_cast<pl::role>(-1), "a"}) == pl::rule::json_object);
 }

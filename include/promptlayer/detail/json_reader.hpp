@@ -151,7 +151,7 @@ class model_reader {
             in_entries_ = true;
             entry_count_ = 0;
             return;
-        case member_kind::json_object: return json_members_.emplace_back(member_count_ - 1, field_), void();
+        case member_kind::json_object: json_members_.emplace_back(member_count_ - 1, field_); return;
         case member_kind::boolean:
         case member_kind::integer:
         case member_kind::any: break;

@@ -22,7 +22,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// Returns false for infinities and NaN, also with `-ffast-math`. Takes a reference because Clang then
-/// assumes that no double is infinite or NaN that is passed or returned by value.
+/// assumes that each double passed or returned by value is finite.
 constexpr bool is_finite(const double& value) noexcept {
     constexpr std::uint64_t exponent_bits = 0x7FF0'0000'0000'0000;
     return (std::bit_cast<std::uint64_t>(value) & exponent_bits) != exponent_bits;
@@ -35,8 +35,8 @@ inline constexpr std::size_t max_number_size = 24;
 /// `buffer`.
 PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
 
-/// Returns the double next to a number of JSON's grammar, whatever the locale: nullopt if the number is too
-/// large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
+/// Returns the double nearest to a number of JSON's grammar, whatever the locale: nullopt if the number is
+/// too large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
 PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept;
 
 #if defined(PROMPTLAYER_DEFINITIONS)

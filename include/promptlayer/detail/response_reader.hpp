@@ -144,7 +144,7 @@ class reply_reader {
                         report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
         if (!field.insert(reply_, name, shown_text(*text, secrets_)))
-            report_.add(rule::unique, where, 0, 0); // without hidden characters
+            report_.add(rule::unique, where, 0, 0); // the names differ in hidden text only
     }
 
     void read_member(const field_info& field, const boost::json::value& value) {
@@ -210,7 +210,7 @@ public:
 /// The limit on the size of one text of the service in an error, in bytes.
 inline constexpr std::size_t max_service_text = 512;
 
-/// The reason that the service gives for a status other than 200.
+/// The reason that the service gives for a status that is no success.
 struct service_message {
     bool is_object = false;              ///< the body is a JSON object
     std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
@@ -248,7 +248,7 @@ inline std::string path_of(const boost::json::value* loc, std::string_view api_k
     return sanitize(path, max_service_text);
 }
 
-/// Reads the body of a response that is not 200. The API key is in no path, but may be in the texts.
+/// Reads the body of a response that is no success. The API key is in no path, but may be in the texts.
 inline service_message read_service_message(std::string_view body, std::string_view api_key) {
     service_message message;
     json_document document;

@@ -226,8 +226,8 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
     });
 }
 
-/// Writes a finite double. In a constant expression, where nothing is written, it counts as long as the
-/// longest.
+/// Writes a finite double. In a constant expression, where only the size counts, writes as many bytes as the
+/// longest double has.
 template <class OutputT>
 constexpr void put_number(const field_info& field, double value, OutputT& out) {
     char buffer[max_number_size]{};

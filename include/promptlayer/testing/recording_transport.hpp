@@ -119,8 +119,8 @@ struct recording {
     std::vector<http_request> requests{};
     std::deque<transport_result> outcomes{};
     struct pending_request {
-        std::string url;
-        completion done;
+        std::string url{};
+        completion done{};
     };
     std::deque<pending_request> pending{};
     int log_count = 0;
