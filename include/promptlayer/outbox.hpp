@@ -62,7 +62,7 @@ struct finished_request {
     request_number number = 0;
     prepared_request request{};
     request_outcome outcome = request_outcome::delivered;
-    std::optional<promptlayer::error> error{}; ///< of the last attempt, if it failed
+    std::optional<promptlayer::error> error{}; ///< of the last attempt, if it failed or was in flight
     std::uint32_t attempts = 0;
     std::optional<http_response> response{}; ///< of the last attempt; only trackers set it
 };
@@ -546,9 +546,20 @@ public:
     void close() noexcept { closed_ = true; }
 
     /// Calls `close`, removes all requests that have not ended and returns them in the order of the pushes.
-    /// The requests in flight are among them; their later `complete` is ignored.
+    /// The requests in flight are among them, with a `maybe_delivered` error; their later `complete` is
+    /// ignored.
     [[nodiscard]] std::vector<finished_request> drain() {
         close();
+        for (auto& [number, entry] : in_flight_) {
+            if (!entry.history)
+                entry.history = std::make_unique<failure_history>();
+            entry.history->last =
+                error{.code = errc::transport,
+                      .message = "the queue was closed while the request was in flight; the "
+                                 "service may have processed it",
+                      .failure = failure::cancelled,
+                      .maybe_delivered = true};
+        }
         untried_.merge(tried_);
         untried_.merge(in_flight_);
         waits_.clear();

@@ -104,7 +104,7 @@ struct any_value {
 };
 
 /// A member that must be given: a request without it does not compile. Converts to `T`. A map or an array is
-/// sent also if it is empty.
+/// sent also if it is empty, and then needs its type, because `{}` counts as not given.
 template <class T>
 class required {
     T value_;
@@ -116,8 +116,14 @@ public:
     // constexpr, because then a type trait on `required` would be enough to make it fail.
     template <class MissingT = T>
     required() : value_{} {
-        static_assert(detail::always_false<MissingT>,
+        constexpr bool has_elements = requires { typename detail::element_of<MissingT>::type; };
+        static_assert(has_elements || detail::always_false<MissingT>,
                       "promptlayer: a required member of the request is not given");
+        static_assert(
+            !has_elements || detail::always_false<MissingT>,
+            "promptlayer: a required member of the request is not given; {} counts as not given, so "
+            "write an empty map or array with its type, such as "
+            "std::map<std::string, std::string, std::less<>>{}");
     }
     template <detail::value_of<T> U>
     requires(!std::same_as<std::remove_cvref_t<U>, required>) constexpr required(U&& value)

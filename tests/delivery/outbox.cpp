@@ -1007,7 +1007,7 @@ TEST_CASE("outbox: discard cancels what waits, and sends nothing in flight again
     CHECK(queue.box.stats() == pl::outbox_stats{.pushed = 6, .delivered = 3, .cancelled = 3});
 }
 
-TEST_CASE("outbox: a closed outbox rejects pushes, and drain returns the rest in order") {
+TEST_CASE("outbox: a closed outbox rejects pushes; drain returns the rest and says which may have arrived") {
     outbox_fixture queue;
     queue.grow_window(3);
     queue.push_all(5); // 3 to 7
@@ -1026,7 +1026,12 @@ TEST_CASE("outbox: a closed outbox rejects pushes, and drain returns the rest in
     }
     CHECK(left[0].error->status == 500);
     CHECK(left[0].attempts == 1);
-    CHECK_FALSE(left[1].error);
+    for (const std::size_t in_flight : {1U, 2U}) {
+        REQUIRE(left[in_flight].error);
+        CHECK(left[in_flight].error->failure == pl::failure::cancelled);
+        CHECK(left[in_flight].error->maybe_delivered);
+    }
+    CHECK_FALSE(left[3].error);
     CHECK(left[3].attempts == 0);
     CHECK_FALSE(queue.complete(5)); // late
     CHECK(queue.box.drain().empty());

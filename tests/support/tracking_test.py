@@ -43,7 +43,7 @@ with tempfile.TemporaryDirectory() as folder:
     journal = os.path.join(folder, "llm_call.journal")
     run("a call is logged, then scored under the id of its log", llm_call, journal,
         out="PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n"
-            "delivered: /log-request\ndelivered: /rest/track-score\nrequest 1 is logged and scored\n")
+            "delivered: /log-request\ndelivered: /rest/track-score\n")
     run("a journal that cannot be opened is an error", llm_call, os.path.join(folder, "none", "journal"), code=1,
         out="PROMPTLAYER_API_KEY is not set: a service inside this process responds.\n", err="journal")
 

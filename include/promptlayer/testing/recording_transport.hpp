@@ -41,9 +41,10 @@ PROMPTLAYER_DECL std::string print_requests(const recording& recording);
 
 namespace testing {
 
-/// A transport for tests. Records each request, and returns the scripted outcomes in order, then the success
-/// of the endpoint; a log gets the next id from 1. Nothing leaves the process. Any thread may use it; it may
-/// be moved while no thread uses it. Printing shows the requests without the API key.
+/// A transport for tests. Records each request, and returns the scripted outcomes in order, then a success:
+/// 201 with the next id from 1 for a log, 200 with `success` and `message` for all others. Nothing leaves the
+/// process. Any thread may use it; it may be moved while no thread uses it. Printing shows the requests
+/// without the API key.
 class recording_transport {
     detail::owned_recording recording_ = detail::make_recording();
 
