@@ -440,9 +440,9 @@ enum class errc {
     unprocessable,       ///< HTTP 422; `error::violations` lists what the service reports
     rate_limited,        ///< HTTP 429
     server_error,        ///< HTTP 500 to 599
-    unexpected_status,   ///< any other status except 200, redirects included
-    rejected,            ///< HTTP 200 with a `success` that is false
-    malformed_response,  ///< HTTP 200 with a body that the interface does not allow, or that is too large
+    unexpected_status,   ///< any other status that is no success, redirects included
+    rejected,            ///< a success by its status, with a `success` that is false
+    malformed_response,  ///< a success with a body that the interface does not allow, or that is too large
     malformed_json,      ///< the text given to `from_json` is not JSON; `error::offset` says where
     queue_full,          ///< the queue accepts no more requests
     closed,              ///< the queue or tracker is closed, or the client was moved from
@@ -1464,7 +1464,7 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
 /// Returns false for infinities and NaN, also with `-ffast-math`. Takes a reference because Clang then
-/// assumes that no double is infinite or NaN that is passed or returned by value.
+/// assumes that each double passed or returned by value is finite.
 constexpr bool is_finite(const double& value) noexcept {
     constexpr std::uint64_t exponent_bits = 0x7FF0'0000'0000'0000;
     return (std::bit_cast<std::uint64_t>(value) & exponent_bits) != exponent_bits;
@@ -1477,8 +1477,8 @@ inline constexpr std::size_t max_number_size = 24;
 /// `buffer`.
 PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
 
-/// Returns the double next to a number of JSON's grammar, whatever the locale: nullopt if the number is too
-/// large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
+/// Returns the double nearest to a number of JSON's grammar, whatever the locale: nullopt if the number is
+/// too large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
 PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept;
 
 #if defined(PROMPTLAYER_DEFINITIONS)
@@ -1980,7 +1980,7 @@ struct any_value {
 };
 
 /// A member that must be given: a request without it does not compile. Converts to `T`. A map or an array is
-/// sent also if it is empty.
+/// sent also if it is empty, and then needs its type, because `{}` counts as not given.
 template <class T>
 class required {
     T value_;
@@ -1992,8 +1992,14 @@ public:
     // constexpr, because then a type trait on `required` would be enough to make it fail.
     template <class MissingT = T>
     required() : value_{} {
-        static_assert(detail::always_false<MissingT>,
+        constexpr bool has_elements = requires { typename detail::element_of<MissingT>::type; };
+        static_assert(has_elements || detail::always_false<MissingT>,
                       "promptlayer: a required member of the request is not given");
+        static_assert(
+            !has_elements || detail::always_false<MissingT>,
+            "promptlayer: a required member of the request is not given; {} counts as not given, so "
+            "write an empty map or array with its type, such as "
+            "std::map<std::string, std::string, std::less<>>{}");
     }
     template <detail::value_of<T> U>
     requires(!std::same_as<std::remove_cvref_t<U>, required>) constexpr required(U&& value)
@@ -2057,7 +2063,7 @@ public:
     friend constexpr bool operator==(const optional& a, std::nullopt_t) noexcept { return !a.has_value(); }
     template <detail::value_of<T> U>
     friend constexpr bool operator==(const optional& a, const U& b) {
-        return a.has_value() && *a == T(b);
+        return a.value_ == T(b);
     }
 };
 
@@ -2834,8 +2840,8 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
     });
 }
 
-/// Writes a finite double. In a constant expression, where nothing is written, it counts as long as the
-/// longest.
+/// Writes a finite double. In a constant expression, where only the size counts, writes as many bytes as the
+/// longest double has.
 template <class OutputT>
 constexpr void put_number(const field_info& field, double value, OutputT& out) {
     char buffer[max_number_size]{};
@@ -3101,7 +3107,7 @@ template <class RequestT>
 }
 
 /// Returns true if `validate` returns nothing; works in constant expressions, where each double counts as
-/// long as the longest.
+/// 24 bytes, the size of the longest.
 template <class RequestT>
 [[nodiscard]] constexpr bool is_valid(const RequestT& request,
                                       std::size_t max_request_bytes = default_max_request_bytes) {
@@ -3393,7 +3399,7 @@ class model_reader {
             in_entries_ = true;
             entry_count_ = 0;
             return;
-        case member_kind::json_object: return json_members_.emplace_back(member_count_ - 1, field_), void();
+        case member_kind::json_object: json_members_.emplace_back(member_count_ - 1, field_); return;
         case member_kind::boolean:
         case member_kind::integer:
         case member_kind::any: break;
@@ -3692,9 +3698,12 @@ inline std::string json_schema_of_field(const field_info& field) {
 PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
     std::string properties, required;
     for (const field_info& field : info.fields) {
-        append_item(properties, std::string{field.key} + json_schema_of_field(field));
+        std::string type = json_schema_of_field(field);
         if (field.is_required)
             append_item(required, quoted(field.name()));
+        else if (info.is_reply)
+            type = R"({"anyOf":[)" + type + R"(,{"type":"null"}]})";
+        append_item(properties, std::string{field.key} + type);
     }
     std::string text = R"({"type":"object","properties":{)" + properties + "}";
     if (!required.empty())
@@ -5170,7 +5179,7 @@ class reply_reader {
                         report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
         if (!field.insert(reply_, name, shown_text(*text, secrets_)))
-            report_.add(rule::unique, where, 0, 0); // without hidden characters
+            report_.add(rule::unique, where, 0, 0); // the names differ in hidden text only
     }
 
     void read_member(const field_info& field, const boost::json::value& value) {
@@ -5236,7 +5245,7 @@ public:
 /// The limit on the size of one text of the service in an error, in bytes.
 inline constexpr std::size_t max_service_text = 512;
 
-/// The reason that the service gives for a status other than 200.
+/// The reason that the service gives for a status that is no success.
 struct service_message {
     bool is_object = false;              ///< the body is a JSON object
     std::string text{};                  ///< `message`, `error` or `detail`; empty if there is none
@@ -5274,7 +5283,7 @@ inline std::string path_of(const boost::json::value* loc, std::string_view api_k
     return sanitize(path, max_service_text);
 }
 
-/// Reads the body of a response that is not 200. The API key is in no path, but may be in the texts.
+/// Reads the body of a response that is no success. The API key is in no path, but may be in the texts.
 inline service_message read_service_message(std::string_view body, std::string_view api_key) {
     service_message message;
     json_document document;
@@ -5429,11 +5438,10 @@ result<http_request> encode(const config& config, const RequestT& request) {
     return out;
 }
 
-/// Returns the reply of a response, or an error. The status decides first; only the `success_status` of the
-/// model, else 200, is a success. Text of the
-/// service has spaces for control characters and `[redacted]` for the API key, if the service echoes it; in
-/// errors the text is cut at 512 bytes. A body that exceeds `max_response_bytes`, or is nested deeper than
-/// 32, is not parsed. No I/O.
+/// Returns the reply of a response, or an error. The status decides first: only the `success_status` of the
+/// model, 200 if it has none, is a success. Text of the service has spaces for control characters and
+/// `[redacted]` for the API key, if the service echoes it; in errors the text is cut at 512 bytes. A body
+/// that exceeds `max_response_bytes`, or is nested deeper than 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& config, const http_response& response) {
     return detail::decode_reply<RequestT>(config, response);
@@ -6515,7 +6523,7 @@ struct finished_request {
     request_number number = 0;
     prepared_request request{};
     request_outcome outcome = request_outcome::delivered;
-    std::optional<promptlayer::error> error{}; ///< of the last attempt, if it failed
+    std::optional<promptlayer::error> error{}; ///< of the last attempt, if it failed or was in flight
     std::uint32_t attempts = 0;
     std::optional<http_response> response{}; ///< of the last attempt; only trackers set it
 };
@@ -6999,9 +7007,20 @@ public:
     void close() noexcept { closed_ = true; }
 
     /// Calls `close`, removes all requests that have not ended and returns them in the order of the pushes.
-    /// The requests in flight are among them; their later `complete` is ignored.
+    /// The requests in flight are among them, with a `maybe_delivered` error; their later `complete` is
+    /// ignored.
     [[nodiscard]] std::vector<finished_request> drain() {
         close();
+        for (auto& [number, entry] : in_flight_) {
+            if (!entry.history)
+                entry.history = std::make_unique<failure_history>();
+            entry.history->last =
+                error{.code = errc::transport,
+                      .message = "the queue was closed while the request was in flight; the "
+                                 "service may have processed it",
+                      .failure = failure::cancelled,
+                      .maybe_delivered = true};
+        }
         untried_.merge(tried_);
         untried_.merge(in_flight_);
         waits_.clear();
@@ -8618,9 +8637,10 @@ PROMPTLAYER_DECL std::string print_requests(const recording& recording);
 
 namespace testing {
 
-/// A transport for tests. Records each request, and returns the scripted outcomes in order, then the success
-/// of the endpoint; a log gets the next id from 1. Nothing leaves the process. Any thread may use it; it may
-/// be moved while no thread uses it. Printing shows the requests without the API key.
+/// A transport for tests. Records each request, and returns the scripted outcomes in order, then a success:
+/// 201 with the next id from 1 for a log, 200 with `success` and `message` for all others. Nothing leaves the
+/// process. Any thread may use it; it may be moved while no thread uses it. Printing shows the requests
+/// without the API key.
 class recording_transport {
     detail::owned_recording recording_ = detail::make_recording();
 
@@ -8696,8 +8716,8 @@ struct recording {
     std::vector<http_request> requests{};
     std::deque<transport_result> outcomes{};
     struct pending_request {
-        std::string url;
-        completion done;
+        std::string url{};
+        completion done{};
     };
     std::deque<pending_request> pending{};
     int log_count = 0;
