@@ -302,6 +302,13 @@ TEST_CASE("rules: JSON text that is not one object is never sent") {
     CHECK(broken(nested(32)).limit == 31);
 }
 
+TEST_CASE("rules: from_json counts the items of each array and names a repeated name") {
+    CHECK(to_string(pl::from_json<start_build>(
+                        R"({"labels":{"ab":"1","ab":"2"},"steps":["s"],"clean":true,"hosts":["c"]})")
+                        .error()) ==
+          R"(labels["ab"]: is given more than once; hosts[0]: must be one of a, b)");
+}
+
 TEST_CASE("rules: from_json applies every rule") {
     CHECK(violations_of_json(R"("priority":2,"machines":1,"share":1,"hours":0.5)").empty());
     CHECK(violations_of_json(R"("priority":3,"machines":0,"share":1.5,"hours":0)") ==
@@ -373,11 +380,22 @@ TEST_CASE("rules: json_schema states every rule") {
 
 namespace {
 
+struct unknown_request {
+    static constexpr int success_status = 0;
+    using reply = build_reply;
+};
+
 pl::result<build_reply> decoded(const std::string& members, int status = 202) {
     return pl::decode<start_build>({status, {}, R"({"build":7,"queue":null,"load":0.1)" + members + "}"});
 }
 
 } // namespace
+
+TEST_CASE("rules: every status from 200 to 299 is a success of a model whose success_status is 0") {
+    for (const int status : {199, 200, 299, 300})
+        CHECK(pl::decode<unknown_request>({status, {}, R"({"build":7,"queue":null,"load":0})"}).has_value() ==
+              (status / 100 == 2));
+}
 
 TEST_CASE("rules: only the success_status of a model is a success") {
     CHECK(decoded("")->build == 7);
