@@ -860,7 +860,7 @@ struct word_block {
     /// Returns the sum of all bytes.
     std::size_t sum() const noexcept {
         constexpr std::uint64_t even = 0x00FF00FF00FF00FF, ones = 0x0001000100010001;
-        return static_cast<std::size_t>(((bits & even) + (bits >> 8 & even)) * ones >> 48);
+        return static_cast<std::uint32_t>(((bits & even) + (bits >> 8 & even)) * ones >> 48);
     }
 
     friend word_block operator&(word_block a, word_block b) noexcept { return {a.bits & b.bits}; }
