@@ -2200,14 +2200,14 @@ consteval member_kind kind_of() {
         return member_kind::json_object;
     else if constexpr (text<T> || std::is_enum_v<T>)
         return member_kind::string;
-    else if constexpr (strings<T>)
-        return member_kind::strings;
+    else if constexpr (variables<T>)
+        return member_kind::map;
     else {
-        static_assert(variables<T>,
+        static_assert(strings<T>,
                       "promptlayer: a member of a model is a bool, an integer, a double, a string, an "
                       "enumeration, a json_object, a range of strings, or a range of pairs of strings; put a "
                       "member that may be absent into std::optional");
-        return member_kind::map;
+        return member_kind::strings;
     }
 }
 
@@ -3950,6 +3950,13 @@ struct log_response {
     friend bool operator==(const log_response&, const log_response&) = default;
 };
 
+namespace detail {
+
+/// For code that needs no complete `log_request`, which takes time to compile.
+inline constexpr std::string_view log_path = "/log-request";
+
+} // namespace detail
+
 /// The body of `POST /log-request`: logs a call of a language model, and so makes the `request_id` that the
 /// other requests refer to. All text is UTF-8; lengths are in code points. `chat_prompt` makes an `input` or
 /// `output`, `date_time` a time.
@@ -3978,7 +3985,7 @@ struct basic_log_request {
     optional<log_error_type> error_type{};
     optional<TextT> error_message{}; ///< at most 1,024 code points
 
-    static constexpr std::string_view path = "/log-request";
+    static constexpr std::string_view path = detail::log_path;
     static constexpr int success_status = 201;
     static constexpr bool idempotent = false; // each makes a log of its own
     using reply = log_response;
@@ -5925,8 +5932,8 @@ public:
     }
     template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>,
               class ListT = std::vector<std::string>>
-    result<log_response> log_request(const basic_log_request<TextT, MapT, ListT>& request,
-                                     const request_options& options = {}) {
+    result<typename basic_log_request<TextT, MapT, ListT>::reply>
+    log_request(const basic_log_request<TextT, MapT, ListT>& request, const request_options& options = {}) {
         return call(request, options);
     }
 
@@ -8743,7 +8750,7 @@ PROMPTLAYER_DECL transport_result take_outcome(recording& recording, std::string
     const lock guard{recording.mutex};
     if (recording.outcomes.empty()) {
         const std::vector<header> headers{{"Content-Type", "application/json"}};
-        if (!url.ends_with(log_request::path))
+        if (!url.ends_with(log_path))
             return http_response{200, headers, R"({"success":true,"message":"recorded"})"};
         const std::string id = std::to_string(++recording.log_count);
         return http_response{201, headers, R"({"id":)" + id + R"(,"prompt_version":null})"};

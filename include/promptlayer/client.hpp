@@ -222,8 +222,8 @@ public:
     }
     template <class TextT = std::string, class MapT = std::map<std::string, std::string, std::less<>>,
               class ListT = std::vector<std::string>>
-    result<log_response> log_request(const basic_log_request<TextT, MapT, ListT>& request,
-                                     const request_options& options = {}) {
+    result<typename basic_log_request<TextT, MapT, ListT>::reply>
+    log_request(const basic_log_request<TextT, MapT, ListT>& request, const request_options& options = {}) {
         return call(request, options);
     }
 

@@ -54,6 +54,13 @@ struct log_response {
     friend bool operator==(const log_response&, const log_response&) = default;
 };
 
+namespace detail {
+
+/// For code that needs no complete `log_request`, which takes time to compile.
+inline constexpr std::string_view log_path = "/log-request";
+
+} // namespace detail
+
 /// The body of `POST /log-request`: logs a call of a language model, and so makes the `request_id` that the
 /// other requests refer to. All text is UTF-8; lengths are in code points. `chat_prompt` makes an `input` or
 /// `output`, `date_time` a time.
@@ -82,7 +89,7 @@ struct basic_log_request {
     optional<log_error_type> error_type{};
     optional<TextT> error_message{}; ///< at most 1,024 code points
 
-    static constexpr std::string_view path = "/log-request";
+    static constexpr std::string_view path = detail::log_path;
     static constexpr int success_status = 201;
     static constexpr bool idempotent = false; // each makes a log of its own
     using reply = log_response;

@@ -324,14 +324,14 @@ consteval member_kind kind_of() {
         return member_kind::json_object;
     else if constexpr (text<T> || std::is_enum_v<T>)
         return member_kind::string;
-    else if constexpr (strings<T>)
-        return member_kind::strings;
+    else if constexpr (variables<T>)
+        return member_kind::map;
     else {
-        static_assert(variables<T>,
+        static_assert(strings<T>,
                       "promptlayer: a member of a model is a bool, an integer, a double, a string, an "
                       "enumeration, a json_object, a range of strings, or a range of pairs of strings; put a "
                       "member that may be absent into std::optional");
-        return member_kind::map;
+        return member_kind::strings;
     }
 }
 

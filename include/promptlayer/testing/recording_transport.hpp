@@ -147,7 +147,7 @@ PROMPTLAYER_DECL transport_result take_outcome(recording& recording, std::string
     const lock guard{recording.mutex};
     if (recording.outcomes.empty()) {
         const std::vector<header> headers{{"Content-Type", "application/json"}};
-        if (!url.ends_with(log_request::path))
+        if (!url.ends_with(log_path))
             return http_response{200, headers, R"({"success":true,"message":"recorded"})"};
         const std::string id = std::to_string(++recording.log_count);
         return http_response{201, headers, R"({"id":)" + id + R"(,"prompt_version":null})"};
