@@ -595,41 +595,52 @@ constexpr const char* message_for(failure kind) noexcept {
     return "the transport failed";
 }
 
-/// Returns the text of a violation; empty for a rule if its text needs names of a schema
-/// (detail/violation_collector.hpp) or of the config (config.hpp).
-inline std::string message_for(rule broken, std::int64_t limit, std::uint64_t actual) {
-    const auto characters = [&] {
-        return std::to_string(limit) + (limit == 1 ? " character" : " characters") + ", has " +
-               std::to_string(actual);
-    };
+/// Returns the text for a rule, in which # stands for the limit, $ for the actual measure and ~ for the
+/// plural; empty if the text needs names of a schema (detail/violation_collector.hpp) or of the config
+/// (config.hpp).
+constexpr const char* text_for(rule broken) noexcept {
     switch (broken) {
     case rule::required: return "is required";
     case rule::range: return "must fit in 64 bits signed";
     case rule::finite: return "must be finite as a double";
-    case rule::minimum: return "must be at least " + std::to_string(limit);
-    case rule::maximum: return "must be at most " + std::to_string(limit);
-    case rule::exclusive_minimum: return "must be more than " + std::to_string(limit);
-    case rule::min_length: return "at least " + characters();
-    case rule::max_length: return "at most " + characters();
+    case rule::minimum: return "must be at least #";
+    case rule::maximum: return "must be at most #";
+    case rule::exclusive_minimum: return "must be more than #";
+    case rule::min_length: return "at least # character~, has $";
+    case rule::max_length: return "at most # character~, has $";
     case rule::date_time: return "must be a date and time such as 2024-01-15T10:30:00Z";
-    case rule::json_object: return "must be one JSON object, is not at byte " + std::to_string(actual);
-    case rule::max_depth:
-        return "nests deeper than " + std::to_string(limit) + " at byte " + std::to_string(actual);
-    case rule::utf8: return "is not UTF-8 at byte " + std::to_string(actual);
-    case rule::name_utf8: return "its name is not UTF-8 at byte " + std::to_string(actual);
+    case rule::json_object: return "must be one JSON object, is not at byte $";
+    case rule::max_depth: return "nests deeper than # at byte $";
+    case rule::utf8: return "is not UTF-8 at byte $";
+    case rule::name_utf8: return "its name is not UTF-8 at byte $";
     case rule::unique: return "is given more than once";
     case rule::unknown_member: return "is not a member of this request";
-    case rule::max_bytes:
-        return "the body: at most " + std::to_string(limit) + " bytes, has " + std::to_string(actual);
-    case rule::trailing_text: return "text after the JSON value, at byte " + std::to_string(actual);
-    case rule::omitted: return "and " + std::to_string(actual) + " more";
+    case rule::max_bytes: return "the body: at most # bytes, has $";
+    case rule::trailing_text: return "text after the JSON value, at byte $";
+    case rule::omitted: return "and $ more";
     case rule::type:
     case rule::one_of:
     case rule::at_most_one_of:
     case rule::setting:
     case rule::service: break;
     }
-    return {};
+    return "";
+}
+
+/// Returns the text of a violation; empty for the same rules.
+inline std::string message_for(rule broken, std::int64_t limit, std::uint64_t actual) {
+    std::string message;
+    for (const char* c = text_for(broken); *c != '\0'; ++c) {
+        if (*c == '#')
+            message += std::to_string(limit);
+        else if (*c == '$')
+            message += std::to_string(actual);
+        else if (*c != '~')
+            message += *c;
+        else if (limit != 1)
+            message += 's';
+    }
+    return message;
 }
 
 inline std::string join(const std::vector<violation>& violations) {
@@ -1243,6 +1254,7 @@ PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_byt
 #ifndef PROMPTLAYER_DETAIL_JSON_TEXT_HPP
 #define PROMPTLAYER_DETAIL_JSON_TEXT_HPP
 
+
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
@@ -1451,6 +1463,47 @@ PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) no
 /// is text that a parser accepted.
 PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name);
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Returns the text of a valid JSON string, which is given without its quotes.
+inline std::string unescape(std::string_view escaped) {
+    std::string text;
+    for (json_text_reader reader{escaped}; reader.p != reader.end;) {
+        if (!reader.take('\\')) {
+            text += *reader.p++;
+            continue;
+        }
+        if (!reader.take('u')) {
+            constexpr std::string_view letters = "bfnrt", controls = "\b\f\n\r\t";
+            const char c = *reader.p++;
+            const std::size_t control = letters.find(c);
+            text += control == letters.npos ? c : controls[control];
+            continue;
+        }
+        unsigned code = 0, low = 0;
+        reader.take_hex(code);
+        if (code >= 0xD800 && code <= 0xDBFF && reader.take("\\u") && reader.take_hex(low))
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+        constexpr unsigned char leads[] = {0, 0xC0, 0xE0, 0xF0};
+        int following = code < 0x80 ? 0 : code < 0x800 ? 1 : code < 0x10000 ? 2 : 3; // bytes of UTF-8
+        text += static_cast<char>(leads[following] | code >> 6 * following);
+        while (--following >= 0)
+            text += static_cast<char>(0x80 | (code >> 6 * following & 0x3F));
+    }
+    return text;
+}
+
+PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
+    std::string_view found;
+    for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
+        if (member == name || (member.find('\\') != member.npos && unescape(member) == name))
+            found = value;
+    });
+    return found;
+}
+
+#endif
+
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
 
@@ -1480,6 +1533,16 @@ PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_
 /// Returns the double nearest to a number of JSON's grammar, whatever the locale: nullopt if the number is
 /// too large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
 PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept;
+
+/// The value of a JSON number as an integer.
+struct integer_reading {
+    std::int64_t value = 0;
+    bool is_integral = true; ///< false if it has a fraction
+    bool fits = true;        ///< false if it needs more than 64 bits signed
+};
+
+/// Reads `number`, which follows JSON's grammar, by its digits: 2, 2.0, -2e3, 0.5.
+PROMPTLAYER_DECL integer_reading read_integer(std::string_view number);
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
@@ -1532,6 +1595,32 @@ PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noex
     if (errno == ERANGE && magnitude > 0)
         return std::nullopt;
     return number.starts_with('-') ? -value : value;
+}
+
+PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
+    std::string digits{number.substr(0, number.find_first_of("eE"))};
+    std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
+    if (digits.size() != number.size()) {
+        const char* const first = number.data() + digits.size() + 1;
+        std::from_chars(first + (*first == '+' ? 1 : 0), number.data() + number.size(), exponent);
+    }
+    const bool is_negative = digits[0] == '-';
+    digits.erase(0, is_negative ? 1 : 0);
+    const auto point = static_cast<std::int64_t>(std::min(digits.find('.'), digits.size())) + exponent;
+    std::erase(digits, '.');
+    const std::size_t leading_zeros = digits.find_first_not_of('0');
+    if (leading_zeros == digits.npos)
+        return {};
+    if (point <= static_cast<std::int64_t>(digits.find_last_not_of('0')))
+        return {.is_integral = false};
+    if (point - static_cast<std::int64_t>(leading_zeros) > std::numeric_limits<std::int64_t>::digits10 + 1)
+        return {.fits = false};
+    digits.resize(static_cast<std::size_t>(point), '0');
+    digits.insert(0, is_negative ? 1 : 0, '-');
+    integer_reading reading;
+    reading.fits =
+        std::from_chars(digits.data(), digits.data() + digits.size(), reading.value).ec == std::errc{};
+    return reading;
 }
 
 #endif
@@ -1817,6 +1906,16 @@ struct field_rule {
                                                        : true;
     }
 
+    /// `value` is an integer or, if `is_double`, a finite double.
+    constexpr bool accepts_number(const member_value& value, bool is_double) const noexcept {
+        const auto bound = static_cast<double>(limit);
+        const bool is_less = is_double ? value.number < bound : value.integer < limit;
+        const bool is_more = is_double ? value.number > bound : value.integer > limit;
+        return rule == promptlayer::rule::minimum   ? !is_less
+               : rule == promptlayer::rule::maximum ? !is_more
+                                                    : is_more;
+    }
+
     constexpr bool lists(std::string_view text) const noexcept {
         for (const std::string_view name : names) {
             if (name == text)
@@ -1825,15 +1924,6 @@ struct field_rule {
         return false;
     }
 };
-
-/// The value of a JSON number as an integer.
-struct integer_reading {
-    std::int64_t value = 0;
-    bool is_integral = true; ///< false if it has a fraction
-    bool fits = true;        ///< false if it needs more than 64 bits signed
-};
-
-PROMPTLAYER_DECL integer_reading read_integer(std::string_view number);
 
 /// Functions that only some members need. The table of a model refers to them, so that programs without such
 /// models do not contain them.
@@ -2414,35 +2504,6 @@ struct field {
             return std::is_assignable_v<member_type&, value_type>;
     }();
 
-    /// Stores a value from JSON. Ignores a text that names no enumerator.
-    static constexpr void store(auto& model, const detail::member_value& value) {
-        member_type& stored = model.*MemberV;
-        if constexpr (std::is_enum_v<value_type>) {
-            for (std::size_t i = 0; i < wire_names().size(); ++i) {
-                if (wire_names()[i] == value.text)
-                    stored = static_cast<value_type>(i);
-            }
-        } else if constexpr (kind == detail::member_kind::string)
-            stored = value_type{value.text};
-        else if constexpr (kind == detail::member_kind::json_object)
-            stored = value_type{typename value_type::text_type{value.text}};
-        else if constexpr (kind == detail::member_kind::boolean)
-            stored = value.integer != 0;
-        else if constexpr (kind == detail::member_kind::integer)
-            stored = integer{value.integer};
-        else if constexpr (kind == detail::member_kind::number)
-            stored = value.number;
-    }
-
-    /// Adds an entry to a map or array. Returns false if the map has the name already.
-    static constexpr bool insert(auto& model, std::string_view entry, std::string_view text) {
-        value_type& entries = member_traits::get(model.*MemberV);
-        if constexpr (kind == detail::member_kind::map)
-            return entries.emplace(entry, text).second;
-        else
-            return entries.emplace_back(text), true;
-    }
-
     /// Describes the member for code that does not depend on the type of the model.
     template <class ModelT>
     static constexpr detail::field_info info() {
@@ -2464,12 +2525,33 @@ struct field {
                               });
             };
             if constexpr (is_owner)
-                info.insert = [](void* model, std::string_view entry, std::string_view text) {
-                    return insert(*static_cast<ModelT*>(model), entry, text);
+                info.insert = [](void* model, [[maybe_unused]] std::string_view entry,
+                                 std::string_view text) {
+                    value_type& entries = member_traits::get(static_cast<ModelT*>(model)->*MemberV);
+                    if constexpr (kind == detail::member_kind::map)
+                        return entries.emplace(entry, text).second;
+                    else
+                        return entries.emplace_back(text), true;
                 };
         } else if constexpr (is_owner) {
-            info.store = [](void* model, const detail::member_value& value) {
-                store(*static_cast<ModelT*>(model), value);
+            info.store = []([[maybe_unused]] void* model,
+                            [[maybe_unused]] const detail::member_value& value) {
+                [[maybe_unused]] member_type& stored = static_cast<ModelT*>(model)->*MemberV;
+                if constexpr (std::is_enum_v<value_type>) {
+                    for (std::size_t i = 0; i < wire_names().size(); ++i) {
+                        if (wire_names()[i] == value.text) // else no enumerator has the name
+                            stored = static_cast<value_type>(i);
+                    }
+                } else if constexpr (kind == detail::member_kind::string)
+                    stored = value_type{value.text};
+                else if constexpr (kind == detail::member_kind::json_object)
+                    stored = value_type{typename value_type::text_type{value.text}};
+                else if constexpr (kind == detail::member_kind::boolean)
+                    stored = value.integer != 0;
+                else if constexpr (kind == detail::member_kind::integer)
+                    stored = integer{value.integer};
+                else if constexpr (kind == detail::member_kind::number)
+                    stored = value.number;
             };
         }
         return info;
@@ -2687,8 +2769,8 @@ constexpr void check_text(const field_info& field, std::string_view text, const 
             report.add(limit.rule, where, limit.limit, scanned.code_points);
         else if (limit.rule == rule::one_of && !limit.lists(text))
             report.add_one_of(where, limit.names);
-        else if (limit.accepts && !limit.accepts(text))
-            report.add(limit.rule, where, 0, 0);
+        else if (limit.rule == rule::date_time && !limit.accepts(text))
+            report.add(rule::date_time, where, 0, 0);
     }
 }
 
@@ -2701,15 +2783,11 @@ constexpr void check_read_text(const field_info& field, std::string_view text, c
 }
 
 /// Checks the rules on an integer or a finite double.
-template <class NumberT, class ReportT>
-constexpr void check_number(const field_info& field, NumberT value, ReportT& report) {
-    for (const field_rule& rule : field.rules) {
-        const auto limit = static_cast<NumberT>(rule.limit);
-        const bool is_accepted = rule.rule == rule::minimum   ? value >= limit
-                                 : rule.rule == rule::maximum ? value <= limit
-                                                              : value > limit;
-        if (!is_accepted)
-            report.add(rule.rule, {field.name()}, rule.limit, 0);
+template <class ReportT>
+constexpr void check_number(const field_info& field, const member_value& value, ReportT& report) {
+    for (const field_rule& limit : field.rules) {
+        if (!limit.accepts_number(value, field.kind == member_kind::number))
+            report.add(limit.rule, {field.name()}, limit.limit, 0);
     }
 }
 
@@ -2881,7 +2959,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         case member_kind::integer: {
             char buffer[20]{};
             out.put(decimal(value.integer, buffer));
-            check_number(field, value.integer, report);
+            check_number(field, value, report);
             break;
         }
         case member_kind::number:
@@ -2890,7 +2968,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
                 break;
             }
             put_number(field, value.number, out);
-            check_number(field, value.number, report);
+            check_number(field, value, report);
             break;
         case member_kind::string:
             check_text(field, value.text, out.put_text(value.text), {field.name()}, report);
@@ -3295,33 +3373,6 @@ inline error malformed_json(std::size_t offset, std::string_view reason) {
     return malformed;
 }
 
-/// Reads `number`, which follows JSON's grammar, by its digits: 2, 2.0, -2e3, 0.5.
-PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
-    std::string digits{number.substr(0, number.find_first_of("eE"))};
-    std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
-    if (digits.size() != number.size()) {
-        const char* const first = number.data() + digits.size() + 1;
-        std::from_chars(first + (*first == '+' ? 1 : 0), number.data() + number.size(), exponent);
-    }
-    const bool is_negative = digits[0] == '-';
-    digits.erase(0, is_negative ? 1 : 0);
-    const auto point = static_cast<std::int64_t>(std::min(digits.find('.'), digits.size())) + exponent;
-    std::erase(digits, '.');
-    const std::size_t leading_zeros = digits.find_first_not_of('0');
-    if (leading_zeros == digits.npos)
-        return {};
-    if (point <= static_cast<std::int64_t>(digits.find_last_not_of('0')))
-        return {.is_integral = false};
-    if (point - static_cast<std::int64_t>(leading_zeros) > std::numeric_limits<std::int64_t>::digits10 + 1)
-        return {.fits = false};
-    digits.resize(static_cast<std::size_t>(point), '0');
-    digits.insert(0, is_negative ? 1 : 0, '-');
-    integer_reading reading;
-    reading.fits =
-        std::from_chars(digits.data(), digits.data() + digits.size(), reading.value).ec == std::errc{};
-    return reading;
-}
-
 /// Reads one model from the events of Boost.JSON's parser, which passes on the digits of numbers and repeated
 /// members.
 template <class FormatT>
@@ -3362,22 +3413,26 @@ class model_reader {
         });
     }
 
+    void store_number(const member_value& value) {
+        check_number(*field_, value, report_);
+        field_->store(model_, value);
+    }
+
     void on_integer(std::string_view digits) {
         const integer_reading reading = read_integer(digits);
         if (!reading.is_integral)
-            return report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
-        if (!reading.fits)
-            return report_.add(rule::range, {field_->name()}, 0, 0);
-        check_number(*field_, reading.value, report_);
-        field_->store(model_, {.is_given = true, .integer = reading.value});
+            report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
+        else if (!reading.fits)
+            report_.add(rule::range, {field_->name()}, 0, 0);
+        else
+            store_number({.is_given = true, .integer = reading.value});
     }
 
     void on_double(std::string_view digits) {
-        const auto value = field_->functions->read_number(digits);
-        if (!value)
-            return report_.add(rule::finite, {field_->name()}, 0, 0);
-        check_number(*field_, *value, report_);
-        field_->store(model_, {.is_given = true, .number = *value});
+        if (const auto value = field_->functions->read_number(digits))
+            store_number({.is_given = true, .number = *value});
+        else
+            report_.add(rule::finite, {field_->name()}, 0, 0);
     }
 
     void on_member_value(json_type type, std::string_view text) {
@@ -5118,18 +5173,6 @@ inline json_type type_of(const boost::json::value& value) noexcept {
     return json_type::number;
 }
 
-PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
-    std::string_view found;
-    for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
-        json_document unescaped;
-        if (member.find('\\') != member.npos && !unescaped.parse("\"" + std::string{member} + "\""))
-            member = unescaped.value().get_string();
-        if (member == name)
-            found = value;
-    });
-    return found;
-}
-
 /// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
 /// without hidden characters and secrets.
 class reply_reader {
@@ -5144,10 +5187,8 @@ class reply_reader {
         return field.functions->find_member(body_, field.name());
     }
 
-    template <class NumberT>
-    void store_number(const field_info& field, member_value value, NumberT number) {
-        check_number(field, number, report_);
-        value.is_given = true;
+    void store_number(const field_info& field, const member_value& value) {
+        check_number(field, value, report_);
         field.store(reply_, value);
     }
 
@@ -5160,14 +5201,14 @@ class reply_reader {
         else if (!reading.is_integral)
             report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
         else
-            store_number(field, {.integer = reading.value}, reading.value);
+            store_number(field, {.is_given = true, .integer = reading.value});
     }
 
     void read_double(const field_info& field) {
         const auto value = field.functions->read_number(json_text(field));
         if (!value)
             return report_.add(rule::finite, {field.name()}, 0, 0);
-        store_number(field, {.number = *value}, *value);
+        store_number(field, {.is_given = true, .number = *value});
     }
 
     void store_text(const field_info& field, std::string_view text) {

@@ -187,41 +187,52 @@ constexpr const char* message_for(failure kind) noexcept {
     return "the transport failed";
 }
 
-/// Returns the text of a violation; empty for a rule if its text needs names of a schema
-/// (detail/violation_collector.hpp) or of the config (config.hpp).
-inline std::string message_for(rule broken, std::int64_t limit, std::uint64_t actual) {
-    const auto characters = [&] {
-        return std::to_string(limit) + (limit == 1 ? " character" : " characters") + ", has " +
-               std::to_string(actual);
-    };
+/// Returns the text for a rule, in which # stands for the limit, $ for the actual measure and ~ for the
+/// plural; empty if the text needs names of a schema (detail/violation_collector.hpp) or of the config
+/// (config.hpp).
+constexpr const char* text_for(rule broken) noexcept {
     switch (broken) {
     case rule::required: return "is required";
     case rule::range: return "must fit in 64 bits signed";
     case rule::finite: return "must be finite as a double";
-    case rule::minimum: return "must be at least " + std::to_string(limit);
-    case rule::maximum: return "must be at most " + std::to_string(limit);
-    case rule::exclusive_minimum: return "must be more than " + std::to_string(limit);
-    case rule::min_length: return "at least " + characters();
-    case rule::max_length: return "at most " + characters();
+    case rule::minimum: return "must be at least #";
+    case rule::maximum: return "must be at most #";
+    case rule::exclusive_minimum: return "must be more than #";
+    case rule::min_length: return "at least # character~, has $";
+    case rule::max_length: return "at most # character~, has $";
     case rule::date_time: return "must be a date and time such as 2024-01-15T10:30:00Z";
-    case rule::json_object: return "must be one JSON object, is not at byte " + std::to_string(actual);
-    case rule::max_depth:
-        return "nests deeper than " + std::to_string(limit) + " at byte " + std::to_string(actual);
-    case rule::utf8: return "is not UTF-8 at byte " + std::to_string(actual);
-    case rule::name_utf8: return "its name is not UTF-8 at byte " + std::to_string(actual);
+    case rule::json_object: return "must be one JSON object, is not at byte $";
+    case rule::max_depth: return "nests deeper than # at byte $";
+    case rule::utf8: return "is not UTF-8 at byte $";
+    case rule::name_utf8: return "its name is not UTF-8 at byte $";
     case rule::unique: return "is given more than once";
     case rule::unknown_member: return "is not a member of this request";
-    case rule::max_bytes:
-        return "the body: at most " + std::to_string(limit) + " bytes, has " + std::to_string(actual);
-    case rule::trailing_text: return "text after the JSON value, at byte " + std::to_string(actual);
-    case rule::omitted: return "and " + std::to_string(actual) + " more";
+    case rule::max_bytes: return "the body: at most # bytes, has $";
+    case rule::trailing_text: return "text after the JSON value, at byte $";
+    case rule::omitted: return "and $ more";
     case rule::type:
     case rule::one_of:
     case rule::at_most_one_of:
     case rule::setting:
     case rule::service: break;
     }
-    return {};
+    return "";
+}
+
+/// Returns the text of a violation; empty for the same rules.
+inline std::string message_for(rule broken, std::int64_t limit, std::uint64_t actual) {
+    std::string message;
+    for (const char* c = text_for(broken); *c != '\0'; ++c) {
+        if (*c == '#')
+            message += std::to_string(limit);
+        else if (*c == '$')
+            message += std::to_string(actual);
+        else if (*c != '~')
+            message += *c;
+        else if (limit != 1)
+            message += 's';
+    }
+    return message;
 }
 
 inline std::string join(const std::vector<violation>& violations) {

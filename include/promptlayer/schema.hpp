@@ -538,35 +538,6 @@ struct field {
             return std::is_assignable_v<member_type&, value_type>;
     }();
 
-    /// Stores a value from JSON. Ignores a text that names no enumerator.
-    static constexpr void store(auto& model, const detail::member_value& value) {
-        member_type& stored = model.*MemberV;
-        if constexpr (std::is_enum_v<value_type>) {
-            for (std::size_t i = 0; i < wire_names().size(); ++i) {
-                if (wire_names()[i] == value.text)
-                    stored = static_cast<value_type>(i);
-            }
-        } else if constexpr (kind == detail::member_kind::string)
-            stored = value_type{value.text};
-        else if constexpr (kind == detail::member_kind::json_object)
-            stored = value_type{typename value_type::text_type{value.text}};
-        else if constexpr (kind == detail::member_kind::boolean)
-            stored = value.integer != 0;
-        else if constexpr (kind == detail::member_kind::integer)
-            stored = integer{value.integer};
-        else if constexpr (kind == detail::member_kind::number)
-            stored = value.number;
-    }
-
-    /// Adds an entry to a map or array. Returns false if the map has the name already.
-    static constexpr bool insert(auto& model, std::string_view entry, std::string_view text) {
-        value_type& entries = member_traits::get(model.*MemberV);
-        if constexpr (kind == detail::member_kind::map)
-            return entries.emplace(entry, text).second;
-        else
-            return entries.emplace_back(text), true;
-    }
-
     /// Describes the member for code that does not depend on the type of the model.
     template <class ModelT>
     static constexpr detail::field_info info() {
@@ -588,12 +559,33 @@ struct field {
                               });
             };
             if constexpr (is_owner)
-                info.insert = [](void* model, std::string_view entry, std::string_view text) {
-                    return insert(*static_cast<ModelT*>(model), entry, text);
+                info.insert = [](void* model, [[maybe_unused]] std::string_view entry,
+                                 std::string_view text) {
+                    value_type& entries = member_traits::get(static_cast<ModelT*>(model)->*MemberV);
+                    if constexpr (kind == detail::member_kind::map)
+                        return entries.emplace(entry, text).second;
+                    else
+                        return entries.emplace_back(text), true;
                 };
         } else if constexpr (is_owner) {
-            info.store = [](void* model, const detail::member_value& value) {
-                store(*static_cast<ModelT*>(model), value);
+            info.store = []([[maybe_unused]] void* model,
+                            [[maybe_unused]] const detail::member_value& value) {
+                [[maybe_unused]] member_type& stored = static_cast<ModelT*>(model)->*MemberV;
+                if constexpr (std::is_enum_v<value_type>) {
+                    for (std::size_t i = 0; i < wire_names().size(); ++i) {
+                        if (wire_names()[i] == value.text) // else no enumerator has the name
+                            stored = static_cast<value_type>(i);
+                    }
+                } else if constexpr (kind == detail::member_kind::string)
+                    stored = value_type{value.text};
+                else if constexpr (kind == detail::member_kind::json_object)
+                    stored = value_type{typename value_type::text_type{value.text}};
+                else if constexpr (kind == detail::member_kind::boolean)
+                    stored = value.integer != 0;
+                else if constexpr (kind == detail::member_kind::integer)
+                    stored = integer{value.integer};
+                else if constexpr (kind == detail::member_kind::number)
+                    stored = value.number;
             };
         }
         return info;

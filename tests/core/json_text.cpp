@@ -9,6 +9,7 @@
 #include <vector>
 
 using promptlayer::detail::check_json_object;
+using promptlayer::detail::find_json_member;
 using promptlayer::detail::for_each_json_member;
 using promptlayer::detail::json_text_error;
 
@@ -286,4 +287,16 @@ TEST_CASE("for_each_json_member passes names with their escapes and values witho
           std::vector<member>{{"", "\"\""}, {R"(a\"b)", R"([ 1, {"c": 2} ])"}, {R"(a\"b)", R"({"d":"},"})"}});
     CHECK(members_of(rich).size() == 5);
     CHECK(members_of(nested(500, "[", "]")).size() == 1);
+}
+
+TEST_CASE("find_json_member returns the last member with a name, escaped or not") {
+    CHECK(find_json_member(R"({"a":1,"b": {"a":2} ,"a":3})", "a") == "3");
+    CHECK(find_json_member(R"({"a":1,"b": {"a":2} })", "b") == R"({"a":2})");
+    CHECK(find_json_member(R"({"a":1})", "c").empty());
+    CHECK(find_json_member(R"({"\u0061":1})", "a") == "1");
+    for (const std::string name : {R"(\"\\\/\b\f\n\r\t)", R"(\u0000\u007f\u0080\u07ff\u0800\uffff)",
+                                   R"(x\ud800\udc00\uDBFF\uDFFFy)", R"(\u00E9 \u6f22)"}) {
+        const auto unescaped = boost::json::parse("\"" + name + "\"").as_string();
+        CHECK(find_json_member("{\"" + name + "\":[0]}", unescaped) == "[0]");
+    }
 }

@@ -17,11 +17,8 @@
 #include <string>
 #include <string_view>
 #if defined(PROMPTLAYER_DEFINITIONS)
-#include <algorithm>
-#include <charconv>
 #include <cstdint>
 #include <limits>
-#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -45,33 +42,6 @@ inline error malformed_json(std::size_t offset, std::string_view reason) {
     malformed.message += std::to_string(offset);
     malformed.offset = offset;
     return malformed;
-}
-
-/// Reads `number`, which follows JSON's grammar, by its digits: 2, 2.0, -2e3, 0.5.
-PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
-    std::string digits{number.substr(0, number.find_first_of("eE"))};
-    std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
-    if (digits.size() != number.size()) {
-        const char* const first = number.data() + digits.size() + 1;
-        std::from_chars(first + (*first == '+' ? 1 : 0), number.data() + number.size(), exponent);
-    }
-    const bool is_negative = digits[0] == '-';
-    digits.erase(0, is_negative ? 1 : 0);
-    const auto point = static_cast<std::int64_t>(std::min(digits.find('.'), digits.size())) + exponent;
-    std::erase(digits, '.');
-    const std::size_t leading_zeros = digits.find_first_not_of('0');
-    if (leading_zeros == digits.npos)
-        return {};
-    if (point <= static_cast<std::int64_t>(digits.find_last_not_of('0')))
-        return {.is_integral = false};
-    if (point - static_cast<std::int64_t>(leading_zeros) > std::numeric_limits<std::int64_t>::digits10 + 1)
-        return {.fits = false};
-    digits.resize(static_cast<std::size_t>(point), '0');
-    digits.insert(0, is_negative ? 1 : 0, '-');
-    integer_reading reading;
-    reading.fits =
-        std::from_chars(digits.data(), digits.data() + digits.size(), reading.value).ec == std::errc{};
-    return reading;
 }
 
 /// Reads one model from the events of Boost.JSON's parser, which passes on the digits of numbers and repeated
@@ -114,22 +84,26 @@ class model_reader {
         });
     }
 
+    void store_number(const member_value& value) {
+        check_number(*field_, value, report_);
+        field_->store(model_, value);
+    }
+
     void on_integer(std::string_view digits) {
         const integer_reading reading = read_integer(digits);
         if (!reading.is_integral)
-            return report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
-        if (!reading.fits)
-            return report_.add(rule::range, {field_->name()}, 0, 0);
-        check_number(*field_, reading.value, report_);
-        field_->store(model_, {.is_given = true, .integer = reading.value});
+            report_.add_type({field_->name()}, json_type::integer, "a number with a fraction");
+        else if (!reading.fits)
+            report_.add(rule::range, {field_->name()}, 0, 0);
+        else
+            store_number({.is_given = true, .integer = reading.value});
     }
 
     void on_double(std::string_view digits) {
-        const auto value = field_->functions->read_number(digits);
-        if (!value)
-            return report_.add(rule::finite, {field_->name()}, 0, 0);
-        check_number(*field_, *value, report_);
-        field_->store(model_, {.is_given = true, .number = *value});
+        if (const auto value = field_->functions->read_number(digits))
+            store_number({.is_given = true, .number = *value});
+        else
+            report_.add(rule::finite, {field_->name()}, 0, 0);
     }
 
     void on_member_value(json_type type, std::string_view text) {

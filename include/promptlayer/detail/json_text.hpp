@@ -10,6 +10,9 @@
 #include <cstdint>
 #include <string_view>
 #include <type_traits>
+#if defined(PROMPTLAYER_DEFINITIONS)
+#include <string>
+#endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
@@ -218,6 +221,47 @@ PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) no
 /// Returns the text of the last member that has this name, escaped or not; empty if there is none. `object`
 /// is text that a parser accepted.
 PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name);
+
+#if defined(PROMPTLAYER_DEFINITIONS)
+
+/// Returns the text of a valid JSON string, which is given without its quotes.
+inline std::string unescape(std::string_view escaped) {
+    std::string text;
+    for (json_text_reader reader{escaped}; reader.p != reader.end;) {
+        if (!reader.take('\\')) {
+            text += *reader.p++;
+            continue;
+        }
+        if (!reader.take('u')) {
+            constexpr std::string_view letters = "bfnrt", controls = "\b\f\n\r\t";
+            const char c = *reader.p++;
+            const std::size_t control = letters.find(c);
+            text += control == letters.npos ? c : controls[control];
+            continue;
+        }
+        unsigned code = 0, low = 0;
+        reader.take_hex(code);
+        if (code >= 0xD800 && code <= 0xDBFF && reader.take("\\u") && reader.take_hex(low))
+            code = 0x10000 + ((code - 0xD800) << 10) + (low - 0xDC00);
+        constexpr unsigned char leads[] = {0, 0xC0, 0xE0, 0xF0};
+        int following = code < 0x80 ? 0 : code < 0x800 ? 1 : code < 0x10000 ? 2 : 3; // bytes of UTF-8
+        text += static_cast<char>(leads[following] | code >> 6 * following);
+        while (--following >= 0)
+            text += static_cast<char>(0x80 | (code >> 6 * following & 0x3F));
+    }
+    return text;
+}
+
+PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
+    std::string_view found;
+    for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
+        if (member == name || (member.find('\\') != member.npos && unescape(member) == name))
+            found = value;
+    });
+    return found;
+}
+
+#endif
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI

@@ -78,6 +78,16 @@ struct field_rule {
                                                        : true;
     }
 
+    /// `value` is an integer or, if `is_double`, a finite double.
+    constexpr bool accepts_number(const member_value& value, bool is_double) const noexcept {
+        const auto bound = static_cast<double>(limit);
+        const bool is_less = is_double ? value.number < bound : value.integer < limit;
+        const bool is_more = is_double ? value.number > bound : value.integer > limit;
+        return rule == promptlayer::rule::minimum   ? !is_less
+               : rule == promptlayer::rule::maximum ? !is_more
+                                                    : is_more;
+    }
+
     constexpr bool lists(std::string_view text) const noexcept {
         for (const std::string_view name : names) {
             if (name == text)
@@ -86,15 +96,6 @@ struct field_rule {
         return false;
     }
 };
-
-/// The value of a JSON number as an integer.
-struct integer_reading {
-    std::int64_t value = 0;
-    bool is_integral = true; ///< false if it has a fraction
-    bool fits = true;        ///< false if it needs more than 64 bits signed
-};
-
-PROMPTLAYER_DECL integer_reading read_integer(std::string_view number);
 
 /// Functions that only some members need. The table of a model refers to them, so that programs without such
 /// models do not contain them.

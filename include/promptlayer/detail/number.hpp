@@ -15,6 +15,8 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
+#include <limits>
+#include <string>
 #include <system_error>
 #endif
 
@@ -38,6 +40,16 @@ PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_
 /// Returns the double nearest to a number of JSON's grammar, whatever the locale: nullopt if the number is
 /// too large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
 PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noexcept;
+
+/// The value of a JSON number as an integer.
+struct integer_reading {
+    std::int64_t value = 0;
+    bool is_integral = true; ///< false if it has a fraction
+    bool fits = true;        ///< false if it needs more than 64 bits signed
+};
+
+/// Reads `number`, which follows JSON's grammar, by its digits: 2, 2.0, -2e3, 0.5.
+PROMPTLAYER_DECL integer_reading read_integer(std::string_view number);
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
@@ -90,6 +102,32 @@ PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noex
     if (errno == ERANGE && magnitude > 0)
         return std::nullopt;
     return number.starts_with('-') ? -value : value;
+}
+
+PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
+    std::string digits{number.substr(0, number.find_first_of("eE"))};
+    std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
+    if (digits.size() != number.size()) {
+        const char* const first = number.data() + digits.size() + 1;
+        std::from_chars(first + (*first == '+' ? 1 : 0), number.data() + number.size(), exponent);
+    }
+    const bool is_negative = digits[0] == '-';
+    digits.erase(0, is_negative ? 1 : 0);
+    const auto point = static_cast<std::int64_t>(std::min(digits.find('.'), digits.size())) + exponent;
+    std::erase(digits, '.');
+    const std::size_t leading_zeros = digits.find_first_not_of('0');
+    if (leading_zeros == digits.npos)
+        return {};
+    if (point <= static_cast<std::int64_t>(digits.find_last_not_of('0')))
+        return {.is_integral = false};
+    if (point - static_cast<std::int64_t>(leading_zeros) > std::numeric_limits<std::int64_t>::digits10 + 1)
+        return {.fits = false};
+    digits.resize(static_cast<std::size_t>(point), '0');
+    digits.insert(0, is_negative ? 1 : 0, '-');
+    integer_reading reading;
+    reading.fits =
+        std::from_chars(digits.data(), digits.data() + digits.size(), reading.value).ec == std::errc{};
+    return reading;
 }
 
 #endif

@@ -3,7 +3,6 @@
 
 #include <promptlayer/detail/abi.hpp>
 #include <promptlayer/detail/json_reader.hpp>
-#include <promptlayer/detail/json_text.hpp>
 #include <promptlayer/detail/model.hpp>
 #include <promptlayer/detail/number.hpp>
 #include <promptlayer/detail/redaction.hpp>
@@ -76,18 +75,6 @@ inline json_type type_of(const boost::json::value& value) noexcept {
     return json_type::number;
 }
 
-PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
-    std::string_view found;
-    for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
-        json_document unescaped;
-        if (member.find('\\') != member.npos && !unescaped.parse("\"" + std::string{member} + "\""))
-            member = unescaped.value().get_string();
-        if (member == name)
-            found = value;
-    });
-    return found;
-}
-
 /// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
 /// without hidden characters and secrets.
 class reply_reader {
@@ -102,10 +89,8 @@ class reply_reader {
         return field.functions->find_member(body_, field.name());
     }
 
-    template <class NumberT>
-    void store_number(const field_info& field, member_value value, NumberT number) {
-        check_number(field, number, report_);
-        value.is_given = true;
+    void store_number(const field_info& field, const member_value& value) {
+        check_number(field, value, report_);
         field.store(reply_, value);
     }
 
@@ -118,14 +103,14 @@ class reply_reader {
         else if (!reading.is_integral)
             report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
         else
-            store_number(field, {.integer = reading.value}, reading.value);
+            store_number(field, {.is_given = true, .integer = reading.value});
     }
 
     void read_double(const field_info& field) {
         const auto value = field.functions->read_number(json_text(field));
         if (!value)
             return report_.add(rule::finite, {field.name()}, 0, 0);
-        store_number(field, {.number = *value}, *value);
+        store_number(field, {.is_given = true, .number = *value});
     }
 
     void store_text(const field_info& field, std::string_view text) {

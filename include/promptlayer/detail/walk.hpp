@@ -73,8 +73,8 @@ constexpr void check_text(const field_info& field, std::string_view text, const 
             report.add(limit.rule, where, limit.limit, scanned.code_points);
         else if (limit.rule == rule::one_of && !limit.lists(text))
             report.add_one_of(where, limit.names);
-        else if (limit.accepts && !limit.accepts(text))
-            report.add(limit.rule, where, 0, 0);
+        else if (limit.rule == rule::date_time && !limit.accepts(text))
+            report.add(rule::date_time, where, 0, 0);
     }
 }
 
@@ -87,15 +87,11 @@ constexpr void check_read_text(const field_info& field, std::string_view text, c
 }
 
 /// Checks the rules on an integer or a finite double.
-template <class NumberT, class ReportT>
-constexpr void check_number(const field_info& field, NumberT value, ReportT& report) {
-    for (const field_rule& rule : field.rules) {
-        const auto limit = static_cast<NumberT>(rule.limit);
-        const bool is_accepted = rule.rule == rule::minimum   ? value >= limit
-                                 : rule.rule == rule::maximum ? value <= limit
-                                                              : value > limit;
-        if (!is_accepted)
-            report.add(rule.rule, {field.name()}, rule.limit, 0);
+template <class ReportT>
+constexpr void check_number(const field_info& field, const member_value& value, ReportT& report) {
+    for (const field_rule& limit : field.rules) {
+        if (!limit.accepts_number(value, field.kind == member_kind::number))
+            report.add(limit.rule, {field.name()}, limit.limit, 0);
     }
 }
 
@@ -267,7 +263,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         case member_kind::integer: {
             char buffer[20]{};
             out.put(decimal(value.integer, buffer));
-            check_number(field, value.integer, report);
+            check_number(field, value, report);
             break;
         }
         case member_kind::number:
@@ -276,7 +272,7 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
                 break;
             }
             put_number(field, value.number, out);
-            check_number(field, value.number, report);
+            check_number(field, value, report);
             break;
         case member_kind::string:
             check_text(field, value.text, out.put_text(value.text), {field.name()}, report);
