@@ -471,7 +471,7 @@ enum class rule {
     exclusive_minimum, ///< the number is not more than `limit`
     min_length,        ///< fewer code points than `limit`
     max_length,        ///< more code points than `limit`
-    one_of,            ///< the text is not one of those that the schema lists
+    one_of,            ///< the text is not in the list of the schema
     date_time,         ///< the text is not a date and time of RFC 3339
     json_object,       ///< the text is not one JSON object; `actual` is the byte offset
     max_depth,         ///< the JSON object nests deeper than `limit`; `actual` is the byte offset
@@ -1413,8 +1413,8 @@ struct json_text_reader {
     }
 };
 
-/// Checks that `text` is one JSON object, with white space around it or none, whose objects and arrays nest
-/// at most `max_depth` deep (the object itself counts). Accepts what Boost.JSON's parser accepts: surrogates
+/// Checks that `text` is one JSON object, with white space around it or none. Objects and arrays may nest
+/// `max_depth` deep; the object itself counts. Accepts what Boost.JSON's parser accepts: surrogates
 /// must be pairs, an exponent must fit 32 bits, names may repeat. Linear; no allocation; the stack grows by
 /// depth.
 constexpr json_text_check check_json_object(std::string_view text, std::size_t max_depth) noexcept {
@@ -3381,7 +3381,7 @@ class model_reader {
     void* model_;
     violation_collector report_{};
     std::uint64_t given_ = 0;           // bit N stands for field N
-    std::uint64_t null_ = 0;            // of `given_`, those that null makes absent from a reply
+    std::uint64_t null_ = 0;            // the fields of `given_` that are null, in a reply
     std::size_t depth_ = 0;             // of the value being read
     bool is_object_ = false;            // the outermost value
     const field_info* field_ = nullptr; // the member being read; null if its value is ignored

@@ -63,7 +63,7 @@ enum class rule {
     exclusive_minimum, ///< the number is not more than `limit`
     min_length,        ///< fewer code points than `limit`
     max_length,        ///< more code points than `limit`
-    one_of,            ///< the text is not one of those that the schema lists
+    one_of,            ///< the text is not in the list of the schema
     date_time,         ///< the text is not a date and time of RFC 3339
     json_object,       ///< the text is not one JSON object; `actual` is the byte offset
     max_depth,         ///< the JSON object nests deeper than `limit`; `actual` is the byte offset

@@ -151,7 +151,7 @@ TEST_CASE("read_number returns nullopt above the largest double and zero below t
     }
 }
 
-TEST_CASE("read_number reads a million digits, whose exponent may balance them") {
+TEST_CASE("read_number reads a million digits, also if the exponent balances them") {
     CHECK(!read_number("1" + zeros(1'000'000)));
     CHECK(reads_as("1" + zeros(1'000'000) + "e-1000000", 1.0));
     CHECK(reads_as("1" + zeros(1'000'000) + "e-1000001", 0.1));

@@ -391,7 +391,7 @@ pl::result<build_reply> decoded(const std::string& members, int status = 202) {
 
 } // namespace
 
-TEST_CASE("rules: every status from 200 to 299 is a success of a model whose success_status is 0") {
+TEST_CASE("rules: every status from 200 to 299 is a success if success_status is 0") {
     for (const int status : {199, 200, 299, 300})
         CHECK(pl::decode<unknown_request>({status, {}, R"({"build":7,"queue":null,"load":0})"}).has_value() ==
               (status / 100 == 2));

@@ -189,7 +189,7 @@ TEST_CASE("scan counts every escape at every position in a run of eight bytes") 
     }
 }
 
-TEST_CASE("blocks are scanned and written as bytes are, for every sequence, position, end and alignment") {
+TEST_CASE("blocks are scanned and written as bytes are, at every position, end and alignment") {
     for (const std::string_view sequence : sequences) {
         for (const std::string_view around : {"x", "\xC3\xA9", "\xE6\xBC\xA2", "\xF0\x9F\x98\x80"}) {
             for (std::size_t before = 0; before <= 20; ++before) {
@@ -208,7 +208,7 @@ TEST_CASE("blocks are scanned and written as bytes are, for every sequence, posi
     }
 }
 
-TEST_CASE("a sequence is checked wherever it stands in a long text, also if the text around it is plain") {
+TEST_CASE("a sequence is checked wherever it stands in a long text that is plain otherwise") {
     for (const std::string_view sequence : sequences) {
         for (std::size_t before = 505; before <= 515; ++before) { // longer texts are written in pieces
             const std::string text = std::string(before, 'x').append(sequence).append(600, 'y');

@@ -1007,7 +1007,7 @@ TEST_CASE("outbox: discard cancels what waits, and sends nothing in flight again
     CHECK(queue.box.stats() == pl::outbox_stats{.pushed = 6, .delivered = 3, .cancelled = 3});
 }
 
-TEST_CASE("outbox: a closed outbox rejects pushes; drain returns the rest and says which may have arrived") {
+TEST_CASE("outbox: a closed outbox rejects pushes; drain says which requests may have arrived") {
     outbox_fixture queue;
     queue.grow_window(3);
     queue.push_all(5); // 3 to 7

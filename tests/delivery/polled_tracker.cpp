@@ -730,7 +730,7 @@ TEST_CASE("polled tracker: a transport may repeat a log only with repeat_logs, a
     }
 }
 
-TEST_CASE("polled tracker: a restored log is delivered by its 201, though the program logged none itself") {
+TEST_CASE("polled tracker: a restored log is delivered by its 201, if the program logged none") {
     tracker_fixture fixture;
     REQUIRE(fixture.tracker->track(valid_log()));
     fixture.tracker.reset();

@@ -271,7 +271,7 @@ TEST_CASE("retrying_transport: maybe_delivered is not retried if the policy forb
     CHECK(transport.transport().requests().size() == 3);
 }
 
-TEST_CASE("retrying_transport: a log that may have been delivered is not sent again, other requests are") {
+TEST_CASE("retrying_transport: only a log is not sent again if it may have been delivered") {
     virtual_time time;
     pl::client client{{.api_key = "pl_key"}, time.retrying()};
     auto& sent = client.transport().transport();

@@ -499,7 +499,7 @@ TEST_CASE("curl_multi: any number of requests move from a connection that ends t
     loopback_service server;
     curl_multi_transport transport{nullptr, 2};
     std::vector<transport_result> outcomes;
-    for (int i = 0; i < 10; ++i) { // libcurl gives up after five attempts with a handle
+    for (int i = 0; i < 10; ++i) { // libcurl fails after five attempts with a handle
         for (int n = 0; n < 2; ++n)
             transport.send(request_to(server), into(outcomes));
         finish(transport);

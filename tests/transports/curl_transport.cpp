@@ -395,7 +395,7 @@ TEST_CASE("curl: a kept connection that ends before a response is replaced") {
 TEST_CASE("curl: any number of kept connections that end are replaced") {
     loopback_service server;
     curl_transport transport;
-    for (int i = 0; i < 10; ++i) { // libcurl gives up after five attempts with a handle
+    for (int i = 0; i < 10; ++i) { // libcurl fails after five attempts with a handle
         response_of(transport.send(request_to(server)));
         response_of(transport.send(request_to(server)));
         server.respond(only(ending::reset_before_response));

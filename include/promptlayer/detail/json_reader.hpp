@@ -52,7 +52,7 @@ class model_reader {
     void* model_;
     violation_collector report_{};
     std::uint64_t given_ = 0;           // bit N stands for field N
-    std::uint64_t null_ = 0;            // of `given_`, those that null makes absent from a reply
+    std::uint64_t null_ = 0;            // the fields of `given_` that are null, in a reply
     std::size_t depth_ = 0;             // of the value being read
     bool is_object_ = false;            // the outermost value
     const field_info* field_ = nullptr; // the member being read; null if its value is ignored

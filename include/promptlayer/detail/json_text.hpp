@@ -172,8 +172,8 @@ struct json_text_reader {
     }
 };
 
-/// Checks that `text` is one JSON object, with white space around it or none, whose objects and arrays nest
-/// at most `max_depth` deep (the object itself counts). Accepts what Boost.JSON's parser accepts: surrogates
+/// Checks that `text` is one JSON object, with white space around it or none. Objects and arrays may nest
+/// `max_depth` deep; the object itself counts. Accepts what Boost.JSON's parser accepts: surrogates
 /// must be pairs, an exponent must fit 32 bits, names may repeat. Linear; no allocation; the stack grows by
 /// depth.
 constexpr json_text_check check_json_object(std::string_view text, std::size_t max_depth) noexcept {
