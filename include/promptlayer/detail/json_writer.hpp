@@ -31,11 +31,14 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 
 /// Writes JSON up to `max_bytes`, and counts all of it. Gathers it in a buffer on the stack.
 class json_writer {
+    using escaper = text_escaper<vector_block>;
+    static constexpr std::size_t max_short_text = 64;
+
     std::string& out_;
     std::size_t max_bytes_;
     std::size_t flushed_ = 0; // bytes that are no longer in `buffer_`
     char* end_ = buffer_;     // of the JSON in `buffer_`
-    char buffer_[text_escaper::max_escaped_piece + 1024];
+    char buffer_[escaper::max_escaped_piece + 1024];
 
     std::size_t free_bytes() const noexcept {
         return static_cast<std::size_t>(buffer_ + sizeof buffer_ - end_);
@@ -47,17 +50,16 @@ class json_writer {
             flush();
     }
 
-    text_scan put_escaped(std::string_view text) {
-        put('"');
-        if (text.size() > 2 * text_escaper::max_piece && size() + text.size() < max_bytes_)
+    text_scan put_escaped(std::string_view text, std::size_t written) {
+        if (text.size() > 2 * escaper::max_piece && size() + text.size() < max_bytes_)
             out_.reserve(size() + text.size() + sizeof buffer_); // often all that follows
-        text_escaper escaper{text};
+        escaper escaped{text, written};
         do {
-            reserve(text_escaper::max_escaped_piece);
-            end_ = escaper.write_piece(end_);
-        } while (!escaper.is_finished());
+            reserve(escaper::max_escaped_piece);
+            end_ = escaped.write_piece(end_);
+        } while (!escaped.is_finished());
         put('"');
-        return escaper.scan();
+        return escaped.scan();
     }
 
 public:
@@ -88,14 +90,17 @@ public:
 
     /// Writes a string in quotes, and scans it.
     text_scan put_text(std::string_view text) {
-        if (text.size() > text_escaper::max_piece)
-            return put_escaped(text);
-        reserve(text.size() + 2);
-        if (!copy_plain(text, end_ + 1))
-            return put_escaped(text);
-        *end_ = '"';
-        end_ += text.size() + 2;
-        end_[-1] = '"';
+        if (text.size() > max_short_text) {
+            put('"');
+            return put_escaped(text, 0);
+        }
+        reserve(max_short_text + vector_block::size + 2);
+        *end_++ = '"';
+        const std::size_t plain = copy_plain<vector_block>(text, end_);
+        end_ += plain;
+        if (plain != text.size())
+            return put_escaped(text, plain);
+        *end_++ = '"';
         return {.code_points = text.size(), .json_bytes = text.size()};
     }
 

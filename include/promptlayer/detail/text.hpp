@@ -121,10 +121,11 @@ PROMPTLAYER_DECL std::string sanitize(std::string_view text, std::size_t max_byt
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-/// A block of 8 bytes, the first in the lowest bits. Functions that compare bytes return flags: bit 7 of each
+/// A block of 8 bytes, the first in the lowest bits. Functions that test bytes return flags: bit 7 of each
 /// byte; the other bits of flags mean nothing.
 struct word_block {
     static constexpr std::size_t size = 8;
+    static constexpr int flag_distance = 8; ///< between two bits of `mask`
 
     std::uint64_t bits = 0;
 
@@ -132,41 +133,69 @@ struct word_block {
         return std::uint64_t{0x0101010101010101} * byte;
     }
 
-    /// Loads `count` bytes, at most 8; the others are 0.
-    static word_block load(const char* p, std::size_t count) noexcept {
-        word_block block;
-        for (std::size_t i = 0; i < count; ++i)
-            block.bits |= std::uint64_t{static_cast<unsigned char>(p[i])} << 8 * i;
-        return block;
+    template <class WordT>
+    static std::uint64_t read(const char* p) noexcept {
+        WordT word = 0;
+        if constexpr (std::endian::native == std::endian::little) {
+            std::memcpy(&word, p, sizeof word);
+        } else {
+            for (std::size_t i = 0; i < sizeof word; ++i)
+                word |= WordT{static_cast<unsigned char>(p[i])} << 8 * i;
+        }
+        return word;
     }
 
-    static word_block load(const char* p) noexcept {
-        if constexpr (std::endian::native != std::endian::little)
-            return load(p, size);
-        word_block block;
-        std::memcpy(&block.bits, p, size);
-        return block;
+    static word_block load(const char* p) noexcept { return {read<std::uint64_t>(p)}; }
+
+    /// Loads `count` bytes, at most 8. The others are spaces.
+    static word_block load(const char* p, std::size_t count) noexcept {
+        const std::uint64_t spaces = count == size ? 0 : repeat(' ') << 8 * count;
+        if (count == 0)
+            return {spaces};
+        if (count >= 4)
+            return {spaces | read<std::uint32_t>(p) | read<std::uint32_t>(p + count - 4) << 8 * (count - 4)};
+        return {spaces | read<std::uint8_t>(p) | read<std::uint8_t>(p + count / 2) << 8 * (count / 2) |
+                read<std::uint8_t>(p + count - 1) << 8 * (count - 1)};
+    }
+
+    void store(char* out) const noexcept {
+        if constexpr (std::endian::native == std::endian::little) {
+            std::memcpy(out, &bits, size);
+        } else {
+            for (std::size_t i = 0; i < size; ++i)
+                out[i] = static_cast<char>(bits >> 8 * i);
+        }
     }
 
     /// Flags bytes of at least `limit`, which is 0x80 to 0xFF.
     word_block at_least(unsigned limit) const noexcept {
-        return {bits & ((bits & repeat(0x7F)) + repeat(0x100 - limit))};
+        switch (limit) {
+        case 0xC0: return {bits & bits << 1};
+        case 0xE0: return {bits & bits << 1 & bits << 2};
+        case 0xF0: return {bits & bits << 1 & bits << 2 & bits << 3};
+        default: return {bits & ((bits & repeat(0x7F)) + repeat(0x100 - limit))};
+        }
     }
 
-    /// Flags bytes that equal `byte`, which is 0x80 to 0xFE.
-    word_block equals(unsigned byte) const noexcept { return without(at_least(byte), at_least(byte + 1)); }
+    word_block equals(unsigned byte) const noexcept {
+        const std::uint64_t difference = bits ^ repeat(byte);
+        return {~(((difference & repeat(0x7F)) + repeat(0x7F)) | difference)};
+    }
+
+    /// Flags bytes from 0x80 to 0xBF.
+    word_block continuations() const noexcept { return {bits & ~(bits << 1)}; }
+
+    /// Flags quotes, backslashes, control characters and bytes that are not ASCII.
+    word_block special() const noexcept {
+        const auto seven_bits = [](std::uint64_t word) { return word & repeat(0x7F); };
+        const std::uint64_t above_quote =
+            seven_bits(bits ^ repeat(2)) + repeat(0x80 - 0x21); // '"' ^ 2 == ' '
+        const std::uint64_t no_backslash = seven_bits(bits ^ repeat('\\')) + repeat(0x7F);
+        return {bits | ~(above_quote & no_backslash)};
+    }
 
     /// Flags quotes, backslashes and control characters.
-    word_block escaped() const noexcept {
-        const auto differs = [&](unsigned char c) {
-            const std::uint64_t difference = bits ^ repeat(c);
-            return ((difference & repeat(0x7F)) + repeat(0x7F)) | difference;
-        };
-        return {~(differs('"') & differs('\\') & (bits | bits << 1 | bits << 2))};
-    }
-
-    /// Flags bytes that are not ASCII, too.
-    word_block special() const noexcept { return *this | escaped(); }
+    word_block escaped() const noexcept { return without(special(), *this); }
 
     /// Returns the `N` last bytes of `before`, then the first of this block.
     template <int N>
@@ -174,10 +203,12 @@ struct word_block {
         return {bits << 8 * N | before.bits >> (64 - 8 * N)};
     }
 
-    bool any() const noexcept { return (bits & repeat(0x80)) != 0; }
+    /// Returns one bit for each flag, the lowest for the first byte.
+    std::uint64_t mask() const noexcept { return bits & repeat(0x80); }
+    bool any() const noexcept { return mask() != 0; }
 
-    /// Adds one to each byte that `flags` flags.
-    void add(word_block flags) noexcept { bits += flags.bits >> 7 & repeat(1); }
+    /// Adds one to each byte that `flags` flags, which `continuations` returned.
+    void count(word_block flags) noexcept { bits += flags.bits >> 7 & repeat(1); }
 
     /// Returns the sum of all bytes.
     std::size_t sum() const noexcept {
@@ -200,6 +231,7 @@ using vector_block = word_block;
 /// A block of 16 bytes; see `word_block`.
 struct vector_block {
     static constexpr std::size_t size = 16;
+    static constexpr int flag_distance = 1;
 
     __m128i bits = _mm_setzero_si128();
 
@@ -208,30 +240,32 @@ struct vector_block {
     static vector_block load(const char* p) noexcept {
         return {_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))};
     }
+    static vector_block load(word_block low, word_block high) noexcept {
+        return {_mm_set_epi64x(static_cast<std::int64_t>(high.bits), static_cast<std::int64_t>(low.bits))};
+    }
+    void store(char* out) const noexcept { _mm_storeu_si128(reinterpret_cast<__m128i*>(out), bits); }
 
     vector_block at_least(unsigned limit) const noexcept {
         return {_mm_subs_epu8(bits, repeat(limit - 0x80))};
     }
     vector_block equals(unsigned byte) const noexcept { return {_mm_cmpeq_epi8(bits, repeat(byte))}; }
+    vector_block continuations() const noexcept { return {_mm_cmplt_epi8(bits, repeat(0xC0))}; }
 
-    vector_block escaped() const noexcept {
-        return {
-            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(bits, repeat('"')), _mm_cmpeq_epi8(bits, repeat('\\'))),
-                         _mm_cmpeq_epi8(_mm_min_epu8(bits, repeat(0x1F)), bits))};
+    vector_block special() const noexcept { // as signed bytes, those that are not ASCII are negative
+        return {_mm_or_si128(_mm_cmplt_epi8(_mm_xor_si128(bits, repeat(2)), repeat(0x21)),
+                             _mm_cmpeq_epi8(bits, repeat('\\')))};
     }
-
-    vector_block special() const noexcept { return *this | escaped(); }
+    vector_block escaped() const noexcept { return without(special(), *this); }
 
     template <int N>
     vector_block after(vector_block before) const noexcept {
         return {_mm_or_si128(_mm_slli_si128(bits, N), _mm_srli_si128(before.bits, 16 - N))};
     }
 
-    bool any() const noexcept { return _mm_movemask_epi8(bits) != 0; }
+    std::uint64_t mask() const noexcept { return static_cast<unsigned>(_mm_movemask_epi8(bits)); }
+    bool any() const noexcept { return mask() != 0; }
 
-    void add(vector_block flags) noexcept {
-        bits = _mm_add_epi8(bits, _mm_and_si128(_mm_srli_epi16(flags.bits, 7), repeat(1)));
-    }
+    void count(vector_block flags) noexcept { bits = _mm_sub_epi8(bits, flags.bits); }
     std::size_t sum() const noexcept {
         const __m128i sums = _mm_sad_epu8(bits, _mm_setzero_si128());
         return static_cast<std::size_t>(_mm_cvtsi128_si32(sums) +
@@ -257,6 +291,7 @@ struct vector_block {
 /// A block of 16 bytes; see `word_block`.
 struct vector_block {
     static constexpr std::size_t size = 16;
+    static constexpr int flag_distance = 4;
 
     uint8x16_t bits = vdupq_n_u8(0);
 
@@ -265,24 +300,34 @@ struct vector_block {
     static vector_block load(const char* p) noexcept {
         return {vld1q_u8(reinterpret_cast<const std::uint8_t*>(p))};
     }
+    static vector_block load(word_block low, word_block high) noexcept {
+        return {vcombine_u8(vcreate_u8(low.bits), vcreate_u8(high.bits))};
+    }
+    void store(char* out) const noexcept { vst1q_u8(reinterpret_cast<std::uint8_t*>(out), bits); }
 
     vector_block at_least(unsigned limit) const noexcept { return {vqsubq_u8(bits, repeat(limit - 0x80))}; }
     vector_block equals(unsigned byte) const noexcept { return {vceqq_u8(bits, repeat(byte))}; }
-
-    vector_block escaped() const noexcept {
-        return {vorrq_u8(vorrq_u8(vceqq_u8(bits, repeat('"')), vceqq_u8(bits, repeat('\\'))),
-                         vcltq_u8(bits, repeat(0x20)))};
+    vector_block continuations() const noexcept {
+        return {vcltq_s8(vreinterpretq_s8_u8(bits), vreinterpretq_s8_u8(repeat(0xC0)))};
     }
 
-    vector_block special() const noexcept { return *this | escaped(); }
+    vector_block special() const noexcept { // as signed bytes, those that are not ASCII are negative
+        return {vorrq_u8(vcltq_s8(vreinterpretq_s8_u8(veorq_u8(bits, repeat(2))), vdupq_n_s8(0x21)),
+                         vceqq_u8(bits, repeat('\\')))};
+    }
+    vector_block escaped() const noexcept { return without(special(), *this); }
 
     template <int N>
     vector_block after(vector_block before) const noexcept {
         return {vextq_u8(before.bits, bits, 16 - N)};
     }
 
+    std::uint64_t mask() const noexcept {
+        const uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(bits), 4);
+        return vget_lane_u64(vreinterpret_u64_u8(nibbles), 0) & 0x8888888888888888;
+    }
     bool any() const noexcept { return vmaxvq_u8(bits) >= 0x80; }
-    void add(vector_block flags) noexcept { bits = vaddq_u8(bits, vshrq_n_u8(flags.bits, 7)); }
+    void count(vector_block flags) noexcept { bits = vsubq_u8(bits, flags.bits); }
     std::size_t sum() const noexcept { return vaddlvq_u8(bits); }
 
     friend vector_block operator&(vector_block a, vector_block b) noexcept {
@@ -305,22 +350,43 @@ using vector_block = word_block;
 
 #endif
 
-/// Flags the bytes of `block` at which UTF-8 is broken; `before` is the block before. Each byte has to be a
-/// continuation if one of the three before it begins a sequence that is long enough, and nothing else.
+/// Loads the first `count` bytes of a block. The others are spaces.
 template <class BlockT>
-inline BlockT utf8_errors(BlockT block, BlockT before) noexcept {
-    const BlockT first = block.template after<1>(before);
-    const BlockT leads = block.at_least(0xC0);
-    const BlockT expected = first.at_least(0xC0), continuations = without(block, leads);
-    const BlockT overlong = without(leads, block.at_least(0xC2));
-    if (!(block.at_least(0xE0) | before.at_least(0xE0)).any())
-        return (expected ^ continuations) | overlong; // sequences of two bytes, as in European languages
-    const BlockT second = block.template after<2>(before), third = block.template after<3>(before);
-    const BlockT from_90 = block.at_least(0x90), from_a0 = block.at_least(0xA0);
-    return ((expected | second.at_least(0xE0) | third.at_least(0xF0)) ^ continuations) | overlong |
-           without(first.equals(0xE0), from_a0) | (first.equals(0xED) & from_a0) |
-           without(first.equals(0xF0), from_90) | (first.equals(0xF4) & from_90) | block.at_least(0xF5);
+BlockT load_part(const char* p, std::size_t count) noexcept {
+    if constexpr (std::is_same_v<BlockT, word_block>)
+        return word_block::load(p, count);
+    else if (count > word_block::size)
+        return BlockT::load(word_block::load(p),
+                            word_block::load(p + word_block::size, count - word_block::size));
+    else
+        return BlockT::load(word_block::load(p, count), {word_block::repeat(' ')});
 }
+
+/// Checks UTF-8 and counts continuations, block by block.
+template <class BlockT>
+struct utf8_checker {
+    BlockT suspects{};      ///< flags bytes at which UTF-8 is broken; also each byte of at least 0xF4
+    BlockT continuations{}; ///< their number at each place
+
+    /// Checks a block of a text without sequences of more than two bytes. `first` is the text from one byte
+    /// before. Each byte has to be a continuation if the one before it begins a sequence, and nothing else.
+    void check_short(BlockT block, BlockT first) noexcept { add(block, first, first.at_least(0xC0)); }
+
+    /// Checks a block of any text; `second` and `third` are the text from two and three bytes before.
+    void check(BlockT block, BlockT first, BlockT second, BlockT third) noexcept {
+        const BlockT from_90 = block.at_least(0x90), from_a0 = block.at_least(0xA0);
+        add(block, first, first.at_least(0xC0) | second.at_least(0xE0) | third.at_least(0xF0));
+        suspects = suspects | without(first.equals(0xE0), from_a0) | (first.equals(0xED) & from_a0) |
+                   without(first.equals(0xF0), from_90) | block.at_least(0xF4);
+    }
+
+private:
+    void add(BlockT block, BlockT first, BlockT expected) noexcept {
+        const BlockT found = block.continuations();
+        continuations.count(found);
+        suspects = suspects | (expected ^ found) | without(first.at_least(0xC0), first.at_least(0xC2));
+    }
+};
 
 /// A byte as JSON writes it in a string: of a sequence of several bytes, each stays as it is.
 struct escaped_byte {
@@ -345,113 +411,143 @@ inline constexpr auto escape_table = [] {
     return table;
 }();
 
+/// Copies text to `out`, block by block, up to the first block with a byte that is escaped or not ASCII.
+/// Returns how many bytes that are. Writes up to `BlockT::size` bytes more.
 template <class BlockT>
-bool copy_plain_blocks(std::string_view text, char* out) noexcept {
-    const std::size_t last = text.size() - BlockT::size; // may overlap the block before
-    BlockT flags;
-    for (std::size_t i = 0;; i = std::min(i + BlockT::size, last)) {
+std::size_t copy_plain(std::string_view text, char* out) noexcept {
+    std::size_t i = 0;
+    for (; text.size() - i >= BlockT::size; i += BlockT::size) {
         const BlockT block = BlockT::load(text.data() + i);
-        flags = flags | block.special();
-        std::memcpy(out + i, text.data() + i, BlockT::size);
-        if (i == last)
-            return !flags.any();
+        if (block.special().any())
+            return i;
+        block.store(out + i);
     }
-}
-
-/// Copies a short text to `out` and returns true if it is ASCII without escapes.
-inline bool copy_plain(std::string_view text, char* out) noexcept {
-    if (text.size() >= vector_block::size)
-        return copy_plain_blocks<vector_block>(text, out);
-    if (text.size() >= word_block::size)
-        return copy_plain_blocks<word_block>(text, out);
-    bool is_plain = true;
-    for (const char c : text) {
-        is_plain &= static_cast<signed char>(c) >= 0 && escape_table[static_cast<unsigned char>(c)].size == 1;
-        *out++ = c;
-    }
-    return is_plain;
+    if (i == text.size())
+        return i;
+    const BlockT block = load_part<BlockT>(text.data() + i, text.size() - i);
+    if (block.special().any())
+        return i;
+    block.store(out + i);
+    return text.size();
 }
 
 /// Writes text as JSON writes it between quotes, and scans it in the same pass. Takes pieces of the text, so
 /// that they fit into a buffer of fixed size.
+template <class BlockT>
 class text_escaper {
     std::string_view text_;
-    std::size_t position_ = 0; // of the next piece
-    std::size_t continuations_ = 0, json_bytes_ = 0;
-    bool valid_utf8_ = true;
+    std::size_t position_; // of the next piece; a multiple of the size of a block, or the end
+    std::size_t continuations_ = 0, json_bytes_;
+    bool is_ascii_ = true; // the last chunk
+    bool is_suspect_ = false;
 
-    /// Writes `count` bytes; may write up to 8 more.
-    static char* write_bytes(const char* p, std::size_t count, char* out) noexcept {
-        for (std::size_t i = 0; i < count; ++i) {
-            const escaped_byte& entry = escape_table[static_cast<unsigned char>(p[i])];
-            std::memcpy(out, &entry, sizeof entry);
-            out += entry.size;
+    static char* write_escape(char c, char* out) noexcept {
+        const escaped_byte& entry = escape_table[static_cast<unsigned char>(c)];
+        std::memcpy(out, &entry, sizeof entry);
+        return out + entry.size;
+    }
+
+    /// Writes the first `count` bytes of a block that is at `p`.
+    char* write_block(BlockT block, const char* p, std::size_t count, char* out) const noexcept {
+        std::uint64_t escapes = block.escaped().mask();
+        if (escapes == 0) {
+            block.store(out);
+            return out + count;
         }
-        return out;
-    }
-
-    /// Returns the block before the next one.
-    template <class BlockT>
-    BlockT before() const noexcept {
-        return position_ == 0 ? BlockT{} : BlockT::load(text_.data() + position_ - BlockT::size);
-    }
-
-    /// Writes the whole blocks between `position_` and `end`.
-    template <class BlockT>
-    char* write_blocks(std::size_t end, char* out) noexcept {
-        std::size_t count = (end - position_) / BlockT::size;
-        if (count == 0)
+        const char* const end = p + count;
+        if (static_cast<std::size_t>(text_.data() + text_.size() - p) < 2 * BlockT::size) {
+            for (; p != end; ++p)
+                out = write_escape(*p, out);
             return out;
-        BlockT last = before<BlockT>(), errors, continuations;
-        int to_check = 0; // blocks; several at a time, because text is seldom ASCII in parts only
-        const char* p = text_.data() + position_;
-        for (; count != 0; --count) {
-            const BlockT block = BlockT::load(p);
-            if ((block | last).any())
-                to_check = 4;
-            if (to_check != 0) {
-                --to_check;
-                continuations.add(without(block, block.at_least(0xC0)));
-                errors = errors | utf8_errors(block, last);
-            }
-            if (block.escaped().any()) {
-                out = write_bytes(p, BlockT::size, out);
-            } else {
-                std::memcpy(out, p, BlockT::size);
-                out += BlockT::size;
-            }
-            last = block;
-            p += BlockT::size;
         }
-        position_ = static_cast<std::size_t>(p - text_.data());
-        continuations_ += continuations.sum();
-        valid_utf8_ = valid_utf8_ && !errors.any();
+        for (const char* const first = p; escapes != 0; escapes &= escapes - 1) {
+            const char* const escaped = first + std::countr_zero(escapes) / BlockT::flag_distance;
+            std::memcpy(out, p, BlockT::size); // copies more than is needed
+            out = write_escape(*escaped, out + (escaped - p));
+            p = escaped + 1;
+        }
+        std::memcpy(out, p, BlockT::size);
+        return out + (end - p);
+    }
+
+    /// Writes the whole chunks between `position_`, which is not 0, and `end`.
+    char* write_chunks(std::size_t end, char* out, utf8_checker<BlockT>& utf8) noexcept {
+        constexpr std::size_t size = BlockT::size;
+        for (; end - position_ >= 4 * size; position_ += 4 * size) {
+            const char* const p = text_.data() + position_;
+            const BlockT last = BlockT::load(p - size), a = BlockT::load(p), b = BlockT::load(p + size),
+                         c = BlockT::load(p + 2 * size), d = BlockT::load(p + 3 * size);
+            const auto store = [&] {
+                a.store(out);
+                b.store(out + size);
+                c.store(out + 2 * size);
+                d.store(out + 3 * size);
+                out += 4 * size;
+            };
+            if (is_ascii_ && !(a.special() | b.special() | c.special() | d.special() | last).any()) {
+                store();
+                continue;
+            }
+            is_ascii_ = !(a | b | c | d | last).any();
+            if (!is_ascii_) {
+                const BlockT is_long = last.at_least(0xE0) | a.at_least(0xE0) | b.at_least(0xE0) |
+                                       c.at_least(0xE0) | d.at_least(0xE0);
+                if (is_long.any()) {
+                    for (const char* at = p; at != p + 4 * size; at += size)
+                        utf8.check(BlockT::load(at), BlockT::load(at - 1), BlockT::load(at - 2),
+                                   BlockT::load(at - 3));
+                } else {
+                    for (const char* at = p; at != p + 4 * size; at += size)
+                        utf8.check_short(BlockT::load(at), BlockT::load(at - 1));
+                }
+            }
+            if ((a.escaped() | b.escaped() | c.escaped() | d.escaped()).any()) {
+                out = write_block(a, p, size, out);
+                out = write_block(b, p + size, size, out);
+                out = write_block(c, p + 2 * size, size, out);
+                out = write_block(d, p + 3 * size, size, out);
+            } else {
+                store();
+            }
+        }
         return out;
+    }
+
+    /// Writes one block, or the rest of the text, which may be empty.
+    char* write_one(char* out, utf8_checker<BlockT>& utf8) noexcept {
+        const char* const p = text_.data() + position_;
+        const std::size_t count = std::min(text_.size() - position_, BlockT::size);
+        const BlockT before = position_ == 0 ? BlockT{} : BlockT::load(p - BlockT::size);
+        const BlockT block = count == BlockT::size ? BlockT::load(p) : load_part<BlockT>(p, count);
+        if ((block | before).any())
+            utf8.check(block, block.template after<1>(before), block.template after<2>(before),
+                       block.template after<3>(before));
+        position_ += count;
+        return write_block(block, p, count, out);
     }
 
 public:
     static constexpr std::size_t max_piece = 512;
-    static constexpr std::size_t max_escaped_piece = 6 * max_piece + 8;
+    static constexpr std::size_t max_escaped_piece = 6 * (max_piece + BlockT::size) + BlockT::size;
 
-    explicit text_escaper(std::string_view text) noexcept : text_(text) {}
+    /// The first `written` bytes of the text, as `copy_plain` returned it, need not be written.
+    explicit text_escaper(std::string_view text, std::size_t written = 0) noexcept
+        : text_(text), position_(written), json_bytes_(written) {}
 
     /// Writes the next piece to `out`, which has room for `max_escaped_piece`, and returns the end.
     char* write_piece(char* const out) noexcept {
+        utf8_checker<BlockT> utf8;
+        char* end = position_ == 0 ? write_one(out, utf8) : out;
         const std::size_t piece_end = std::min(position_ + max_piece, text_.size());
-        char* end = write_blocks<vector_block>(piece_end, out);
-        end = write_blocks<word_block>(piece_end, end);
-        if (piece_end == text_.size()) { // also if nothing is left: the last sequence may be cut
-            const std::size_t rest = piece_end - position_;
-            const auto block = word_block::load(text_.data() + position_, rest), last = before<word_block>();
-            if ((block | last).any()) {
-                word_block continuations;
-                continuations.add(without(block, block.at_least(0xC0)));
-                continuations_ += continuations.sum();
-                valid_utf8_ = valid_utf8_ && !utf8_errors(block, last).any();
-            }
-            end = write_bytes(text_.data() + position_, rest, end);
-            position_ = piece_end;
+        end = write_chunks(piece_end, end, utf8);
+        if (piece_end == text_.size()) {
+            while (text_.size() - position_ >= BlockT::size)
+                end = write_one(end, utf8);
+            if (position_ % BlockT::size == 0) // also if nothing is left: the last sequence may be cut
+                end = write_one(end, utf8);
         }
+        continuations_ += utf8.continuations.sum();
+        is_suspect_ |= utf8.suspects.any();
         json_bytes_ += static_cast<std::size_t>(end - out);
         return end;
     }
@@ -461,17 +557,15 @@ public:
 
     /// Returns the scan of a text that is finished.
     text_scan scan() const noexcept {
-        if (!valid_utf8_)
-            return scan_code_points(text_); // finds the place
+        if (is_suspect_)
+            return scan_code_points(text_); // decides, and finds the place
         return {.code_points = text_.size() - continuations_, .json_bytes = json_bytes_};
     }
 };
 
 PROMPTLAYER_DECL text_scan scan_blocks(std::string_view text) noexcept {
-    char unused[text_escaper::max_escaped_piece];
-    if (text.size() <= text_escaper::max_piece && copy_plain(text, unused))
-        return {.code_points = text.size(), .json_bytes = text.size()};
-    text_escaper escaper{text};
+    char unused[text_escaper<vector_block>::max_escaped_piece];
+    text_escaper<vector_block> escaper{text};
     do
         escaper.write_piece(unused);
     while (!escaper.is_finished());
