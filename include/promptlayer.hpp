@@ -1069,6 +1069,12 @@ struct utf8_checker {
                    without(first.equals(0xF0), from_90) | block.at_least(0xF4);
     }
 
+    /// The same with `before`, the block before.
+    void check(BlockT block, BlockT before) noexcept {
+        check(block, block.template after<1>(before), block.template after<2>(before),
+              block.template after<3>(before));
+    }
+
 private:
     void add(BlockT block, BlockT first, BlockT expected) noexcept {
         const BlockT found = block.continuations();
@@ -1100,10 +1106,48 @@ inline constexpr auto escape_table = [] {
     return table;
 }();
 
-/// Copies text to `out`, block by block, up to the first block with a byte that is escaped or not ASCII.
-/// Returns how many bytes that are. Writes up to `BlockT::size` bytes more.
+/// Writes a character as JSON writes it in a string. May write up to 7 bytes more than it says.
+inline char* write_escaped(char c, char* out) noexcept {
+    const escaped_byte& entry = escape_table[static_cast<unsigned char>(c)];
+    std::memcpy(out, &entry, sizeof entry);
+    return out + entry.size;
+}
+
+/// Writes `count` bytes of a text that ends at `text_end`; `escapes` says which of them need escapes.
 template <class BlockT>
-std::size_t copy_plain(std::string_view text, char* out) noexcept {
+inline char* write_with_escapes(std::uint64_t escapes, const char* p, std::size_t count, const char* text_end,
+                                char* out) noexcept {
+    const char* const end = p + count;
+    if (static_cast<std::size_t>(text_end - p) < 2 * BlockT::size) {
+        for (; p != end; ++p)
+            out = write_escaped(*p, out);
+        return out;
+    }
+    for (const char* const first = p; escapes != 0; escapes &= escapes - 1) {
+        const char* const escaped = first + std::countr_zero(escapes) / BlockT::flag_distance;
+        std::memcpy(out, p, BlockT::size); // more than is needed
+        out = write_escaped(*escaped, out + (escaped - p));
+        p = escaped + 1;
+    }
+    std::memcpy(out, p, BlockT::size);
+    return out + (end - p);
+}
+
+/// Writes a block, which is the first `count` bytes at `p`.
+template <class BlockT>
+inline char* write_block(BlockT block, const char* p, std::size_t count, const char* text_end,
+                         char* out) noexcept {
+    const std::uint64_t escapes = block.escaped().mask();
+    if (escapes != 0)
+        return write_with_escapes<BlockT>(escapes, p, count, text_end, out);
+    block.store(out);
+    return out + count;
+}
+
+/// Copies text to `out`, block by block, up to the first block with a byte that is escaped or not ASCII.
+/// Returns how many bytes that are. May write up to a block more than it says.
+template <class BlockT>
+inline std::size_t copy_plain(std::string_view text, char* out) noexcept {
     std::size_t i = 0;
     for (; text.size() - i >= BlockT::size; i += BlockT::size) {
         const BlockT block = BlockT::load(text.data() + i);
@@ -1120,135 +1164,125 @@ std::size_t copy_plain(std::string_view text, char* out) noexcept {
     return text.size();
 }
 
+/// Writes the end of a text. `before` is the block before it. May write up to a block more than it says.
+template <class BlockT>
+char* write_blocks(std::string_view text, BlockT before, char* out, utf8_checker<BlockT>& utf8) noexcept {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p != end) {
+        const auto rest = static_cast<std::size_t>(end - p);
+        const std::size_t count = std::min(rest, BlockT::size);
+        const BlockT block = count == BlockT::size ? BlockT::load(p) : load_part<BlockT>(p, count);
+        if ((block | before).any())
+            utf8.check(block, before);
+        out = write_block(block, p, count, end, out);
+        before = block;
+        p += count;
+    }
+    if (before.any())
+        utf8.check({}, before); // the last sequence may be cut
+    return out;
+}
+
 /// Writes text as JSON writes it between quotes, and scans it in the same pass. Takes pieces of the text, so
 /// that they fit into a buffer of fixed size.
 template <class BlockT>
 class text_escaper {
-    std::string_view text_;
-    std::size_t position_; // of the next piece; a multiple of the size of a block, or the end
-    std::size_t continuations_ = 0, json_bytes_;
-    bool is_ascii_ = true; // the last chunk
-    bool is_suspect_ = false;
+    static constexpr std::size_t size = BlockT::size, group_size = 4 * size;
 
-    static char* write_escape(char c, char* out) noexcept {
-        const escaped_byte& entry = escape_table[static_cast<unsigned char>(c)];
-        std::memcpy(out, &entry, sizeof entry);
-        return out + entry.size;
+    const char* const begin_;
+    const char* const end_;
+    const char* p_ = begin_; // what is not written yet
+    std::size_t continuations_ = 0, json_bytes_ = 0;
+    bool is_ascii_ = true; // the last group
+    utf8_checker<BlockT> utf8_{};
+
+    std::size_t rest() const noexcept { return static_cast<std::size_t>(end_ - p_); }
+
+    /// Checks the UTF-8 of a group of four blocks at `p`. There is a block before it.
+    void check_group(const char* p) noexcept {
+        BlockT is_long;
+        for (const char* at = p - size; at != p + group_size; at += size)
+            is_long = is_long | BlockT::load(at).at_least(0xE0);
+        utf8_checker<BlockT> utf8 = utf8_; // in registers
+        if (is_long.any()) {
+            for (const char* at = p; at != p + group_size; at += size)
+                utf8.check(BlockT::load(at), BlockT::load(at - 1), BlockT::load(at - 2),
+                           BlockT::load(at - 3));
+        } else {
+            for (const char* at = p; at != p + group_size; at += size)
+                utf8.check_short(BlockT::load(at), BlockT::load(at - 1));
+        }
+        utf8_ = utf8;
     }
 
-    /// Writes the first `count` bytes of a block that is at `p`.
-    char* write_block(BlockT block, const char* p, std::size_t count, char* out) const noexcept {
-        std::uint64_t escapes = block.escaped().mask();
-        if (escapes == 0) {
-            block.store(out);
-            return out + count;
-        }
-        const char* const end = p + count;
-        if (static_cast<std::size_t>(text_.data() + text_.size() - p) < 2 * BlockT::size) {
-            for (; p != end; ++p)
-                out = write_escape(*p, out);
-            return out;
-        }
-        for (const char* const first = p; escapes != 0; escapes &= escapes - 1) {
-            const char* const escaped = first + std::countr_zero(escapes) / BlockT::flag_distance;
-            std::memcpy(out, p, BlockT::size); // copies more than is needed
-            out = write_escape(*escaped, out + (escaped - p));
-            p = escaped + 1;
-        }
-        std::memcpy(out, p, BlockT::size);
-        return out + (end - p);
-    }
-
-    /// Writes the whole chunks between `position_`, which is not 0, and `end`.
-    char* write_chunks(std::size_t end, char* out, utf8_checker<BlockT>& utf8) noexcept {
-        constexpr std::size_t size = BlockT::size;
-        for (; end - position_ >= 4 * size; position_ += 4 * size) {
-            const char* const p = text_.data() + position_;
+    /// Writes groups of four blocks. There is a block before them.
+    char* write_groups(std::size_t count, char* out) noexcept {
+        const char* p = p_;
+        for (; count != 0; --count, p += group_size) {
             const BlockT last = BlockT::load(p - size), a = BlockT::load(p), b = BlockT::load(p + size),
                          c = BlockT::load(p + 2 * size), d = BlockT::load(p + 3 * size);
-            const auto store = [&] {
-                a.store(out);
-                b.store(out + size);
-                c.store(out + 2 * size);
-                d.store(out + 3 * size);
-                out += 4 * size;
-            };
-            if (is_ascii_ && !(a.special() | b.special() | c.special() | d.special() | last).any()) {
-                store();
-                continue;
-            }
-            is_ascii_ = !(a | b | c | d | last).any();
-            if (!is_ascii_) {
-                const BlockT is_long = last.at_least(0xE0) | a.at_least(0xE0) | b.at_least(0xE0) |
-                                       c.at_least(0xE0) | d.at_least(0xE0);
-                if (is_long.any()) {
-                    for (const char* at = p; at != p + 4 * size; at += size)
-                        utf8.check(BlockT::load(at), BlockT::load(at - 1), BlockT::load(at - 2),
-                                   BlockT::load(at - 3));
-                } else {
-                    for (const char* at = p; at != p + 4 * size; at += size)
-                        utf8.check_short(BlockT::load(at), BlockT::load(at - 1));
+            if (!is_ascii_ || (a.special() | b.special() | c.special() | d.special() | last).any()) {
+                is_ascii_ = !(a | b | c | d | last).any();
+                if (!is_ascii_)
+                    check_group(p);
+                if ((a.escaped() | b.escaped() | c.escaped() | d.escaped()).any()) {
+                    out = write_block(a, p, size, end_, out);
+                    out = write_block(b, p + size, size, end_, out);
+                    out = write_block(c, p + 2 * size, size, end_, out);
+                    out = write_block(d, p + 3 * size, size, end_, out);
+                    continue;
                 }
             }
-            if ((a.escaped() | b.escaped() | c.escaped() | d.escaped()).any()) {
-                out = write_block(a, p, size, out);
-                out = write_block(b, p + size, size, out);
-                out = write_block(c, p + 2 * size, size, out);
-                out = write_block(d, p + 3 * size, size, out);
-            } else {
-                store();
-            }
+            a.store(out);
+            b.store(out + size);
+            c.store(out + 2 * size);
+            d.store(out + 3 * size);
+            out += group_size;
         }
+        p_ = p;
         return out;
-    }
-
-    /// Writes one block, or the rest of the text, which may be empty.
-    char* write_one(char* out, utf8_checker<BlockT>& utf8) noexcept {
-        const char* const p = text_.data() + position_;
-        const std::size_t count = std::min(text_.size() - position_, BlockT::size);
-        const BlockT before = position_ == 0 ? BlockT{} : BlockT::load(p - BlockT::size);
-        const BlockT block = count == BlockT::size ? BlockT::load(p) : load_part<BlockT>(p, count);
-        if ((block | before).any())
-            utf8.check(block, block.template after<1>(before), block.template after<2>(before),
-                       block.template after<3>(before));
-        position_ += count;
-        return write_block(block, p, count, out);
     }
 
 public:
     static constexpr std::size_t max_piece = 512;
-    static constexpr std::size_t max_escaped_piece = 6 * (max_piece + BlockT::size) + BlockT::size;
+    static constexpr std::size_t max_escaped_piece = 6 * (size + max_piece + group_size) + size;
 
-    /// The first `written` bytes of the text, as `copy_plain` returned it, need not be written.
-    explicit text_escaper(std::string_view text, std::size_t written = 0) noexcept
-        : text_(text), position_(written), json_bytes_(written) {}
+    explicit text_escaper(std::string_view text) noexcept : begin_(text.data()), end_(begin_ + text.size()) {}
 
     /// Writes the next piece to `out`, which has room for `max_escaped_piece`, and returns the end.
     char* write_piece(char* const out) noexcept {
-        utf8_checker<BlockT> utf8;
-        char* end = position_ == 0 ? write_one(out, utf8) : out;
-        const std::size_t piece_end = std::min(position_ + max_piece, text_.size());
-        end = write_chunks(piece_end, end, utf8);
-        if (piece_end == text_.size()) {
-            while (text_.size() - position_ >= BlockT::size)
-                end = write_one(end, utf8);
-            if (position_ % BlockT::size == 0) // also if nothing is left: the last sequence may be cut
-                end = write_one(end, utf8);
+        char* end = out;
+        BlockT before{};
+        utf8_.continuations = {};
+        if (p_ == begin_ && rest() > group_size) {
+            before = BlockT::load(p_);
+            utf8_.check(before, {});
+            end = write_block(before, p_, size, end_, end);
+            p_ += size;
         }
-        continuations_ += utf8.continuations.sum();
-        is_suspect_ |= utf8.suspects.any();
+        if (rest() >= group_size)
+            end = write_groups(std::min(rest(), max_piece) / group_size, end);
+        if (rest() < group_size) {
+            if (p_ != begin_)
+                before = BlockT::load(p_ - size);
+            end = write_blocks({p_, rest()}, before, end, utf8_);
+            p_ = end_;
+        }
+        continuations_ += utf8_.continuations.sum();
         json_bytes_ += static_cast<std::size_t>(end - out);
         return end;
     }
 
     /// Returns true if all of the text is written.
-    bool is_finished() const noexcept { return position_ == text_.size(); }
+    bool is_finished() const noexcept { return p_ == end_; }
 
     /// Returns the scan of a text that is finished.
     text_scan scan() const noexcept {
-        if (is_suspect_)
-            return scan_code_points(text_); // decides, and finds the place
-        return {.code_points = text_.size() - continuations_, .json_bytes = json_bytes_};
+        const auto bytes = static_cast<std::size_t>(end_ - begin_);
+        if (utf8_.suspects.any())
+            return scan_code_points({begin_, bytes}); // decides, and finds the place
+        return {.code_points = bytes - continuations_, .json_bytes = json_bytes_};
     }
 };
 
@@ -2868,6 +2902,11 @@ constexpr void check_text(const field_info& field, std::string_view text, const 
     }
 }
 
+/// Returns false if `check_text` would find nothing.
+constexpr bool has_to_check(const field_info& field, const text_scan& scanned) noexcept {
+    return !field.rules.empty() || !scanned.valid_utf8;
+}
+
 /// Checks the rules on a string that a JSON parser has read, which is UTF-8.
 template <class ReportT>
 constexpr void check_read_text(const field_info& field, std::string_view text, const location& where,
@@ -2986,21 +3025,18 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
     model.visit_entries(index, [&](std::string_view name, std::string_view text) {
         if (count != 0)
             out.put(',');
-        location where{field.name()};
         if (is_map) {
-            where.name = &name;
-            where.is_name = true;
-            check_text(field, name, out.put_text(name), where, report);
-            where.is_name = false;
+            const text_scan scanned = out.put_text(name);
+            if (has_to_check(field, scanned)) [[unlikely]]
+                check_text(field, name, scanned, {field.name(), &name, location::no_index, true}, report);
             out.put(':');
-        } else {
-            where.index = count;
         }
+        const text_scan scanned = out.put_text(text);
+        if (!is_map && has_to_check(field, scanned)) [[unlikely]]
+            check_text(field, text, scanned, {field.name(), nullptr, count}, report);
+        else if (!scanned.valid_utf8) [[unlikely]]
+            check_utf8(scanned, {field.name(), &name}, report);
         ++count;
-        if (is_map)
-            check_utf8(out.put_text(text), where, report);
-        else
-            check_text(field, text, out.put_text(text), where, report);
     });
     out.put(is_map ? '}' : ']');
     if (!is_map || field.has_unique_names || count < 2)
@@ -3349,33 +3385,48 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 class json_writer {
     using escaper = text_escaper<vector_block>;
     static constexpr std::size_t max_short_text = 64;
+    static constexpr std::size_t capacity = escaper::max_escaped_piece + 1024;
+    static constexpr std::size_t max_characters = 8;
 
     std::string& out_;
     std::size_t max_bytes_;
     std::size_t flushed_ = 0; // bytes that are no longer in `buffer_`
     char* end_ = buffer_;     // of the JSON in `buffer_`
-    char buffer_[escaper::max_escaped_piece + 1024];
+    char buffer_[capacity + max_characters];
 
-    std::size_t free_bytes() const noexcept {
-        return static_cast<std::size_t>(buffer_ + sizeof buffer_ - end_);
-    }
-
-    /// Makes room for `bytes` in the buffer, at most its size.
+    /// Makes room for `bytes` in the buffer, at most `capacity`.
     void reserve(std::size_t bytes) {
-        if (bytes > free_bytes())
+        if (static_cast<std::size_t>(end_ - buffer_) + bytes > capacity) [[unlikely]]
             flush();
     }
 
-    text_scan put_escaped(std::string_view text, std::size_t written) {
-        if (text.size() > 2 * escaper::max_piece && size() + text.size() < max_bytes_)
+    text_scan put_long_text(std::string_view text) {
+        if (size() + text.size() < max_bytes_)
             out_.reserve(size() + text.size() + sizeof buffer_); // often all that follows
-        escaper escaped{text, written};
+        put('"');
+        escaper escaped{text};
         do {
             reserve(escaper::max_escaped_piece);
             end_ = escaped.write_piece(end_);
         } while (!escaped.is_finished());
         put('"');
         return escaped.scan();
+    }
+
+    /// Writes a short text of which `plain` bytes are copied.
+    text_scan put_short_text(std::string_view text, std::size_t plain) {
+        char* const begin = end_ + 1;
+        vector_block before;
+        if (plain != 0)
+            before = vector_block::load(text.data() + plain - vector_block::size);
+        utf8_checker<vector_block> utf8;
+        char* const end = write_blocks(text.substr(plain), before, begin + plain, utf8);
+        *end_ = *end = '"';
+        end_ = end + 1;
+        if (utf8.suspects.any())
+            return scan_code_points(text); // decides, and finds the place
+        return {.code_points = text.size() - utf8.continuations.sum(),
+                .json_bytes = static_cast<std::size_t>(end - begin)};
     }
 
 public:
@@ -3385,16 +3436,14 @@ public:
     json_writer(const json_writer&) = delete;
     json_writer& operator=(const json_writer&) = delete;
 
-    std::size_t size() const noexcept { return flushed_ + sizeof buffer_ - free_bytes(); }
+    std::size_t size() const noexcept { return flushed_ + static_cast<std::size_t>(end_ - buffer_); }
 
-    void put(char c) {
-        reserve(1);
-        *end_++ = c;
-    }
+    /// Writes a character of punctuation; at most `max_characters` in sequence.
+    void put(char c) noexcept { *end_++ = c; }
 
     void put(std::string_view json) {
         reserve(json.size());
-        if (json.size() > sizeof buffer_) {
+        if (json.size() > capacity) {
             flushed_ += json.size();
             if (flushed_ <= max_bytes_)
                 out_.append(json);
@@ -3406,18 +3455,16 @@ public:
 
     /// Writes a string in quotes, and scans it.
     text_scan put_text(std::string_view text) {
-        if (text.size() > max_short_text) {
-            put('"');
-            return put_escaped(text, 0);
-        }
-        reserve(max_short_text + vector_block::size + 2);
-        *end_++ = '"';
-        const std::size_t plain = copy_plain<vector_block>(text, end_);
-        end_ += plain;
-        if (plain != text.size())
-            return put_escaped(text, plain);
-        *end_++ = '"';
-        return {.code_points = text.size(), .json_bytes = text.size()};
+        if (text.size() > max_short_text) [[unlikely]]
+            return put_long_text(text);
+        reserve(6 * max_short_text + vector_block::size + 2);
+        char* const out = end_;
+        const std::size_t plain = copy_plain<vector_block>(text, out + 1);
+        if (plain != text.size()) [[unlikely]]
+            return put_short_text(text, plain);
+        out[0] = out[1 + plain] = '"';
+        end_ = out + plain + 2;
+        return {.code_points = plain, .json_bytes = plain};
     }
 
     void flush() {

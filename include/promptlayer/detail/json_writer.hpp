@@ -33,33 +33,48 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 class json_writer {
     using escaper = text_escaper<vector_block>;
     static constexpr std::size_t max_short_text = 64;
+    static constexpr std::size_t capacity = escaper::max_escaped_piece + 1024;
+    static constexpr std::size_t max_characters = 8;
 
     std::string& out_;
     std::size_t max_bytes_;
     std::size_t flushed_ = 0; // bytes that are no longer in `buffer_`
     char* end_ = buffer_;     // of the JSON in `buffer_`
-    char buffer_[escaper::max_escaped_piece + 1024];
+    char buffer_[capacity + max_characters];
 
-    std::size_t free_bytes() const noexcept {
-        return static_cast<std::size_t>(buffer_ + sizeof buffer_ - end_);
-    }
-
-    /// Makes room for `bytes` in the buffer, at most its size.
+    /// Makes room for `bytes` in the buffer, at most `capacity`.
     void reserve(std::size_t bytes) {
-        if (bytes > free_bytes())
+        if (static_cast<std::size_t>(end_ - buffer_) + bytes > capacity) [[unlikely]]
             flush();
     }
 
-    text_scan put_escaped(std::string_view text, std::size_t written) {
-        if (text.size() > 2 * escaper::max_piece && size() + text.size() < max_bytes_)
+    text_scan put_long_text(std::string_view text) {
+        if (size() + text.size() < max_bytes_)
             out_.reserve(size() + text.size() + sizeof buffer_); // often all that follows
-        escaper escaped{text, written};
+        put('"');
+        escaper escaped{text};
         do {
             reserve(escaper::max_escaped_piece);
             end_ = escaped.write_piece(end_);
         } while (!escaped.is_finished());
         put('"');
         return escaped.scan();
+    }
+
+    /// Writes a short text of which `plain` bytes are copied.
+    text_scan put_short_text(std::string_view text, std::size_t plain) {
+        char* const begin = end_ + 1;
+        vector_block before;
+        if (plain != 0)
+            before = vector_block::load(text.data() + plain - vector_block::size);
+        utf8_checker<vector_block> utf8;
+        char* const end = write_blocks(text.substr(plain), before, begin + plain, utf8);
+        *end_ = *end = '"';
+        end_ = end + 1;
+        if (utf8.suspects.any())
+            return scan_code_points(text); // decides, and finds the place
+        return {.code_points = text.size() - utf8.continuations.sum(),
+                .json_bytes = static_cast<std::size_t>(end - begin)};
     }
 
 public:
@@ -69,16 +84,14 @@ public:
     json_writer(const json_writer&) = delete;
     json_writer& operator=(const json_writer&) = delete;
 
-    std::size_t size() const noexcept { return flushed_ + sizeof buffer_ - free_bytes(); }
+    std::size_t size() const noexcept { return flushed_ + static_cast<std::size_t>(end_ - buffer_); }
 
-    void put(char c) {
-        reserve(1);
-        *end_++ = c;
-    }
+    /// Writes a character of punctuation; at most `max_characters` in sequence.
+    void put(char c) noexcept { *end_++ = c; }
 
     void put(std::string_view json) {
         reserve(json.size());
-        if (json.size() > sizeof buffer_) {
+        if (json.size() > capacity) {
             flushed_ += json.size();
             if (flushed_ <= max_bytes_)
                 out_.append(json);
@@ -90,18 +103,16 @@ public:
 
     /// Writes a string in quotes, and scans it.
     text_scan put_text(std::string_view text) {
-        if (text.size() > max_short_text) {
-            put('"');
-            return put_escaped(text, 0);
-        }
-        reserve(max_short_text + vector_block::size + 2);
-        *end_++ = '"';
-        const std::size_t plain = copy_plain<vector_block>(text, end_);
-        end_ += plain;
-        if (plain != text.size())
-            return put_escaped(text, plain);
-        *end_++ = '"';
-        return {.code_points = text.size(), .json_bytes = text.size()};
+        if (text.size() > max_short_text) [[unlikely]]
+            return put_long_text(text);
+        reserve(6 * max_short_text + vector_block::size + 2);
+        char* const out = end_;
+        const std::size_t plain = copy_plain<vector_block>(text, out + 1);
+        if (plain != text.size()) [[unlikely]]
+            return put_short_text(text, plain);
+        out[0] = out[1 + plain] = '"';
+        end_ = out + plain + 2;
+        return {.code_points = plain, .json_bytes = plain};
     }
 
     void flush() {

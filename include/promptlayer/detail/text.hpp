@@ -380,6 +380,12 @@ struct utf8_checker {
                    without(first.equals(0xF0), from_90) | block.at_least(0xF4);
     }
 
+    /// The same with `before`, the block before.
+    void check(BlockT block, BlockT before) noexcept {
+        check(block, block.template after<1>(before), block.template after<2>(before),
+              block.template after<3>(before));
+    }
+
 private:
     void add(BlockT block, BlockT first, BlockT expected) noexcept {
         const BlockT found = block.continuations();
@@ -411,10 +417,48 @@ inline constexpr auto escape_table = [] {
     return table;
 }();
 
-/// Copies text to `out`, block by block, up to the first block with a byte that is escaped or not ASCII.
-/// Returns how many bytes that are. Writes up to `BlockT::size` bytes more.
+/// Writes a character as JSON writes it in a string. May write up to 7 bytes more than it says.
+inline char* write_escaped(char c, char* out) noexcept {
+    const escaped_byte& entry = escape_table[static_cast<unsigned char>(c)];
+    std::memcpy(out, &entry, sizeof entry);
+    return out + entry.size;
+}
+
+/// Writes `count` bytes of a text that ends at `text_end`; `escapes` says which of them need escapes.
 template <class BlockT>
-std::size_t copy_plain(std::string_view text, char* out) noexcept {
+inline char* write_with_escapes(std::uint64_t escapes, const char* p, std::size_t count, const char* text_end,
+                                char* out) noexcept {
+    const char* const end = p + count;
+    if (static_cast<std::size_t>(text_end - p) < 2 * BlockT::size) {
+        for (; p != end; ++p)
+            out = write_escaped(*p, out);
+        return out;
+    }
+    for (const char* const first = p; escapes != 0; escapes &= escapes - 1) {
+        const char* const escaped = first + std::countr_zero(escapes) / BlockT::flag_distance;
+        std::memcpy(out, p, BlockT::size); // more than is needed
+        out = write_escaped(*escaped, out + (escaped - p));
+        p = escaped + 1;
+    }
+    std::memcpy(out, p, BlockT::size);
+    return out + (end - p);
+}
+
+/// Writes a block, which is the first `count` bytes at `p`.
+template <class BlockT>
+inline char* write_block(BlockT block, const char* p, std::size_t count, const char* text_end,
+                         char* out) noexcept {
+    const std::uint64_t escapes = block.escaped().mask();
+    if (escapes != 0)
+        return write_with_escapes<BlockT>(escapes, p, count, text_end, out);
+    block.store(out);
+    return out + count;
+}
+
+/// Copies text to `out`, block by block, up to the first block with a byte that is escaped or not ASCII.
+/// Returns how many bytes that are. May write up to a block more than it says.
+template <class BlockT>
+inline std::size_t copy_plain(std::string_view text, char* out) noexcept {
     std::size_t i = 0;
     for (; text.size() - i >= BlockT::size; i += BlockT::size) {
         const BlockT block = BlockT::load(text.data() + i);
@@ -431,135 +475,125 @@ std::size_t copy_plain(std::string_view text, char* out) noexcept {
     return text.size();
 }
 
+/// Writes the end of a text. `before` is the block before it. May write up to a block more than it says.
+template <class BlockT>
+char* write_blocks(std::string_view text, BlockT before, char* out, utf8_checker<BlockT>& utf8) noexcept {
+    const char* p = text.data();
+    const char* const end = p + text.size();
+    while (p != end) {
+        const auto rest = static_cast<std::size_t>(end - p);
+        const std::size_t count = std::min(rest, BlockT::size);
+        const BlockT block = count == BlockT::size ? BlockT::load(p) : load_part<BlockT>(p, count);
+        if ((block | before).any())
+            utf8.check(block, before);
+        out = write_block(block, p, count, end, out);
+        before = block;
+        p += count;
+    }
+    if (before.any())
+        utf8.check({}, before); // the last sequence may be cut
+    return out;
+}
+
 /// Writes text as JSON writes it between quotes, and scans it in the same pass. Takes pieces of the text, so
 /// that they fit into a buffer of fixed size.
 template <class BlockT>
 class text_escaper {
-    std::string_view text_;
-    std::size_t position_; // of the next piece; a multiple of the size of a block, or the end
-    std::size_t continuations_ = 0, json_bytes_;
-    bool is_ascii_ = true; // the last chunk
-    bool is_suspect_ = false;
+    static constexpr std::size_t size = BlockT::size, group_size = 4 * size;
 
-    static char* write_escape(char c, char* out) noexcept {
-        const escaped_byte& entry = escape_table[static_cast<unsigned char>(c)];
-        std::memcpy(out, &entry, sizeof entry);
-        return out + entry.size;
+    const char* const begin_;
+    const char* const end_;
+    const char* p_ = begin_; // what is not written yet
+    std::size_t continuations_ = 0, json_bytes_ = 0;
+    bool is_ascii_ = true; // the last group
+    utf8_checker<BlockT> utf8_{};
+
+    std::size_t rest() const noexcept { return static_cast<std::size_t>(end_ - p_); }
+
+    /// Checks the UTF-8 of a group of four blocks at `p`. There is a block before it.
+    void check_group(const char* p) noexcept {
+        BlockT is_long;
+        for (const char* at = p - size; at != p + group_size; at += size)
+            is_long = is_long | BlockT::load(at).at_least(0xE0);
+        utf8_checker<BlockT> utf8 = utf8_; // in registers
+        if (is_long.any()) {
+            for (const char* at = p; at != p + group_size; at += size)
+                utf8.check(BlockT::load(at), BlockT::load(at - 1), BlockT::load(at - 2),
+                           BlockT::load(at - 3));
+        } else {
+            for (const char* at = p; at != p + group_size; at += size)
+                utf8.check_short(BlockT::load(at), BlockT::load(at - 1));
+        }
+        utf8_ = utf8;
     }
 
-    /// Writes the first `count` bytes of a block that is at `p`.
-    char* write_block(BlockT block, const char* p, std::size_t count, char* out) const noexcept {
-        std::uint64_t escapes = block.escaped().mask();
-        if (escapes == 0) {
-            block.store(out);
-            return out + count;
-        }
-        const char* const end = p + count;
-        if (static_cast<std::size_t>(text_.data() + text_.size() - p) < 2 * BlockT::size) {
-            for (; p != end; ++p)
-                out = write_escape(*p, out);
-            return out;
-        }
-        for (const char* const first = p; escapes != 0; escapes &= escapes - 1) {
-            const char* const escaped = first + std::countr_zero(escapes) / BlockT::flag_distance;
-            std::memcpy(out, p, BlockT::size); // copies more than is needed
-            out = write_escape(*escaped, out + (escaped - p));
-            p = escaped + 1;
-        }
-        std::memcpy(out, p, BlockT::size);
-        return out + (end - p);
-    }
-
-    /// Writes the whole chunks between `position_`, which is not 0, and `end`.
-    char* write_chunks(std::size_t end, char* out, utf8_checker<BlockT>& utf8) noexcept {
-        constexpr std::size_t size = BlockT::size;
-        for (; end - position_ >= 4 * size; position_ += 4 * size) {
-            const char* const p = text_.data() + position_;
+    /// Writes groups of four blocks. There is a block before them.
+    char* write_groups(std::size_t count, char* out) noexcept {
+        const char* p = p_;
+        for (; count != 0; --count, p += group_size) {
             const BlockT last = BlockT::load(p - size), a = BlockT::load(p), b = BlockT::load(p + size),
                          c = BlockT::load(p + 2 * size), d = BlockT::load(p + 3 * size);
-            const auto store = [&] {
-                a.store(out);
-                b.store(out + size);
-                c.store(out + 2 * size);
-                d.store(out + 3 * size);
-                out += 4 * size;
-            };
-            if (is_ascii_ && !(a.special() | b.special() | c.special() | d.special() | last).any()) {
-                store();
-                continue;
-            }
-            is_ascii_ = !(a | b | c | d | last).any();
-            if (!is_ascii_) {
-                const BlockT is_long = last.at_least(0xE0) | a.at_least(0xE0) | b.at_least(0xE0) |
-                                       c.at_least(0xE0) | d.at_least(0xE0);
-                if (is_long.any()) {
-                    for (const char* at = p; at != p + 4 * size; at += size)
-                        utf8.check(BlockT::load(at), BlockT::load(at - 1), BlockT::load(at - 2),
-                                   BlockT::load(at - 3));
-                } else {
-                    for (const char* at = p; at != p + 4 * size; at += size)
-                        utf8.check_short(BlockT::load(at), BlockT::load(at - 1));
+            if (!is_ascii_ || (a.special() | b.special() | c.special() | d.special() | last).any()) {
+                is_ascii_ = !(a | b | c | d | last).any();
+                if (!is_ascii_)
+                    check_group(p);
+                if ((a.escaped() | b.escaped() | c.escaped() | d.escaped()).any()) {
+                    out = write_block(a, p, size, end_, out);
+                    out = write_block(b, p + size, size, end_, out);
+                    out = write_block(c, p + 2 * size, size, end_, out);
+                    out = write_block(d, p + 3 * size, size, end_, out);
+                    continue;
                 }
             }
-            if ((a.escaped() | b.escaped() | c.escaped() | d.escaped()).any()) {
-                out = write_block(a, p, size, out);
-                out = write_block(b, p + size, size, out);
-                out = write_block(c, p + 2 * size, size, out);
-                out = write_block(d, p + 3 * size, size, out);
-            } else {
-                store();
-            }
+            a.store(out);
+            b.store(out + size);
+            c.store(out + 2 * size);
+            d.store(out + 3 * size);
+            out += group_size;
         }
+        p_ = p;
         return out;
-    }
-
-    /// Writes one block, or the rest of the text, which may be empty.
-    char* write_one(char* out, utf8_checker<BlockT>& utf8) noexcept {
-        const char* const p = text_.data() + position_;
-        const std::size_t count = std::min(text_.size() - position_, BlockT::size);
-        const BlockT before = position_ == 0 ? BlockT{} : BlockT::load(p - BlockT::size);
-        const BlockT block = count == BlockT::size ? BlockT::load(p) : load_part<BlockT>(p, count);
-        if ((block | before).any())
-            utf8.check(block, block.template after<1>(before), block.template after<2>(before),
-                       block.template after<3>(before));
-        position_ += count;
-        return write_block(block, p, count, out);
     }
 
 public:
     static constexpr std::size_t max_piece = 512;
-    static constexpr std::size_t max_escaped_piece = 6 * (max_piece + BlockT::size) + BlockT::size;
+    static constexpr std::size_t max_escaped_piece = 6 * (size + max_piece + group_size) + size;
 
-    /// The first `written` bytes of the text, as `copy_plain` returned it, need not be written.
-    explicit text_escaper(std::string_view text, std::size_t written = 0) noexcept
-        : text_(text), position_(written), json_bytes_(written) {}
+    explicit text_escaper(std::string_view text) noexcept : begin_(text.data()), end_(begin_ + text.size()) {}
 
     /// Writes the next piece to `out`, which has room for `max_escaped_piece`, and returns the end.
     char* write_piece(char* const out) noexcept {
-        utf8_checker<BlockT> utf8;
-        char* end = position_ == 0 ? write_one(out, utf8) : out;
-        const std::size_t piece_end = std::min(position_ + max_piece, text_.size());
-        end = write_chunks(piece_end, end, utf8);
-        if (piece_end == text_.size()) {
-            while (text_.size() - position_ >= BlockT::size)
-                end = write_one(end, utf8);
-            if (position_ % BlockT::size == 0) // also if nothing is left: the last sequence may be cut
-                end = write_one(end, utf8);
+        char* end = out;
+        BlockT before{};
+        utf8_.continuations = {};
+        if (p_ == begin_ && rest() > group_size) {
+            before = BlockT::load(p_);
+            utf8_.check(before, {});
+            end = write_block(before, p_, size, end_, end);
+            p_ += size;
         }
-        continuations_ += utf8.continuations.sum();
-        is_suspect_ |= utf8.suspects.any();
+        if (rest() >= group_size)
+            end = write_groups(std::min(rest(), max_piece) / group_size, end);
+        if (rest() < group_size) {
+            if (p_ != begin_)
+                before = BlockT::load(p_ - size);
+            end = write_blocks({p_, rest()}, before, end, utf8_);
+            p_ = end_;
+        }
+        continuations_ += utf8_.continuations.sum();
         json_bytes_ += static_cast<std::size_t>(end - out);
         return end;
     }
 
     /// Returns true if all of the text is written.
-    bool is_finished() const noexcept { return position_ == text_.size(); }
+    bool is_finished() const noexcept { return p_ == end_; }
 
     /// Returns the scan of a text that is finished.
     text_scan scan() const noexcept {
-        if (is_suspect_)
-            return scan_code_points(text_); // decides, and finds the place
-        return {.code_points = text_.size() - continuations_, .json_bytes = json_bytes_};
+        const auto bytes = static_cast<std::size_t>(end_ - begin_);
+        if (utf8_.suspects.any())
+            return scan_code_points({begin_, bytes}); // decides, and finds the place
+        return {.code_points = bytes - continuations_, .json_bytes = json_bytes_};
     }
 };
 

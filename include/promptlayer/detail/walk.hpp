@@ -78,6 +78,11 @@ constexpr void check_text(const field_info& field, std::string_view text, const 
     }
 }
 
+/// Returns false if `check_text` would find nothing.
+constexpr bool has_to_check(const field_info& field, const text_scan& scanned) noexcept {
+    return !field.rules.empty() || !scanned.valid_utf8;
+}
+
 /// Checks the rules on a string that a JSON parser has read, which is UTF-8.
 template <class ReportT>
 constexpr void check_read_text(const field_info& field, std::string_view text, const location& where,
@@ -196,21 +201,18 @@ constexpr void walk_entries(const field_info& field, const ModelT& model, std::s
     model.visit_entries(index, [&](std::string_view name, std::string_view text) {
         if (count != 0)
             out.put(',');
-        location where{field.name()};
         if (is_map) {
-            where.name = &name;
-            where.is_name = true;
-            check_text(field, name, out.put_text(name), where, report);
-            where.is_name = false;
+            const text_scan scanned = out.put_text(name);
+            if (has_to_check(field, scanned)) [[unlikely]]
+                check_text(field, name, scanned, {field.name(), &name, location::no_index, true}, report);
             out.put(':');
-        } else {
-            where.index = count;
         }
+        const text_scan scanned = out.put_text(text);
+        if (!is_map && has_to_check(field, scanned)) [[unlikely]]
+            check_text(field, text, scanned, {field.name(), nullptr, count}, report);
+        else if (!scanned.valid_utf8) [[unlikely]]
+            check_utf8(scanned, {field.name(), &name}, report);
         ++count;
-        if (is_map)
-            check_utf8(out.put_text(text), where, report);
-        else
-            check_text(field, text, out.put_text(text), where, report);
     });
     out.put(is_map ? '}' : ']');
     if (!is_map || field.has_unique_names || count < 2)
