@@ -1255,7 +1255,7 @@ public:
         char* end = out;
         BlockT before{};
         utf8_.continuations = {};
-        if (p_ == begin_ && rest() > group_size) {
+        if (p_ == begin_ && rest() >= group_size) {
             before = BlockT::load(p_);
             utf8_.check(before, {});
             end = write_block(before, p_, size, end_, end);
@@ -2996,24 +2996,18 @@ public:
     constexpr std::size_t size() const noexcept { return size_; }
     constexpr void put(char) noexcept { ++size_; }
     constexpr void put(std::string_view json) noexcept { size_ += json.size(); }
+    constexpr void put_integer(std::int64_t value) noexcept {
+        size_ += value < 0 ? 1 : 0;
+        do
+            ++size_;
+        while ((value /= 10) != 0);
+    }
     constexpr text_scan put_text(std::string_view text) noexcept {
         const text_scan scanned = scan(text);
         size_ += scanned.json_bytes + 2;
         return scanned;
     }
 };
-
-/// Returns the digits of `value`, which are in `buffer`.
-constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexcept {
-    char* first = buffer + sizeof buffer;
-    auto rest = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
-    do
-        *--first = static_cast<char>('0' + rest % 10);
-    while (rest /= 10);
-    if (value < 0)
-        *--first = '-';
-    return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
-}
 
 /// Walks a map or an array. Reports violations to `report` and writes JSON to `out`.
 template <class ModelT, class OutputT, class ReportT>
@@ -3086,12 +3080,10 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         out.put(field.key);
         switch (field.kind) {
         case member_kind::boolean: out.put(value.integer != 0 ? "true" : "false"); break;
-        case member_kind::integer: {
-            char buffer[20]{};
-            out.put(decimal(value.integer, buffer));
+        case member_kind::integer:
+            out.put_integer(value.integer);
             check_number(field, value, report);
             break;
-        }
         case member_kind::number:
             if (!is_finite(value.number)) {
                 report.add(rule::finite, {field.name()}, 0, 0);
@@ -3394,9 +3386,13 @@ class json_writer {
     char* end_ = buffer_;     // of the JSON in `buffer_`
     char buffer_[capacity + max_characters];
 
+    bool has_room(std::size_t bytes) const noexcept {
+        return static_cast<std::size_t>(end_ - buffer_) + bytes <= capacity;
+    }
+
     /// Makes room for `bytes` in the buffer, at most `capacity`.
     void reserve(std::size_t bytes) {
-        if (static_cast<std::size_t>(end_ - buffer_) + bytes > capacity) [[unlikely]]
+        if (!has_room(bytes)) [[unlikely]]
             flush();
     }
 
@@ -3453,11 +3449,17 @@ public:
         }
     }
 
+    void put_integer(std::int64_t value) {
+        constexpr std::size_t max_size = 20;
+        reserve(max_size);
+        end_ = std::to_chars(end_, end_ + max_size, value).ptr;
+    }
+
     /// Writes a string in quotes, and scans it.
     text_scan put_text(std::string_view text) {
-        if (text.size() > max_short_text) [[unlikely]]
+        if (text.size() > max_short_text || !has_room(6 * max_short_text + vector_block::size + 2))
+            [[unlikely]]
             return put_long_text(text);
-        reserve(6 * max_short_text + vector_block::size + 2);
         char* const out = end_;
         const std::size_t plain = copy_plain<vector_block>(text, out + 1);
         if (plain != text.size()) [[unlikely]]

@@ -6,7 +6,9 @@
 
 #include <boost/json.hpp>
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <string>
 #include <string_view>
@@ -71,6 +73,29 @@ TEST_CASE("a long text with many escapes is written completely") {
         text += i % 7 == 0 ? "\"" : i % 11 == 0 ? "\n" : i % 13 == 0 ? "\xF0\x9F\x98\x80" : "x";
     const auto json = written(pl::track_prompt{.prompt_name = text, .request_id = 1});
     CHECK(boost::json::parse(json).as_object().at("prompt_name").as_string() == text);
+}
+
+TEST_CASE("a body is written completely, whatever its size and wherever a text ends") {
+    constexpr std::string_view texts[] = {"", "a", "0123456789abcdef",
+                                          "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x1F",
+                                          "She said \"wait\", and \\ we wait\xC3\xA9"
+                                          "d. \xE6\xBC\xA2 \xF0\x9F\x98\x80"};
+    for (std::size_t i = 0; i < std::size(texts); ++i) {
+        for (std::size_t first = 0; first < 600; ++first) {
+            pl::track_prompt request{.prompt_name = std::string(first + 1, 'n'), .request_id = 1};
+            std::string expected =
+                "{\"prompt_name\":\"" + *request.prompt_name + "\",\"prompt_input_variables\":{";
+            for (int name = 1000; name < 1200; ++name) {
+                const std::string_view text = texts[(i + static_cast<std::size_t>(name)) % std::size(texts)];
+                request.prompt_input_variables.emplace(std::to_string(name), text);
+                expected += (name == 1000 ? "\"" : ",\"") + std::to_string(name) +
+                            "\":" + boost::json::serialize(boost::json::string(text));
+            }
+            REQUIRE(written(request) == expected + "},\"request_id\":1}");
+            if (first == 10)
+                first = 400;
+        }
+    }
 }
 
 TEST_CASE("an invalid request is not written") {

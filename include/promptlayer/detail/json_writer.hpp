@@ -12,9 +12,11 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #if defined(PROMPTLAYER_DEFINITIONS)
+#include <charconv>
 #include <cstring>
 #include <utility>
 #endif
@@ -42,9 +44,13 @@ class json_writer {
     char* end_ = buffer_;     // of the JSON in `buffer_`
     char buffer_[capacity + max_characters];
 
+    bool has_room(std::size_t bytes) const noexcept {
+        return static_cast<std::size_t>(end_ - buffer_) + bytes <= capacity;
+    }
+
     /// Makes room for `bytes` in the buffer, at most `capacity`.
     void reserve(std::size_t bytes) {
-        if (static_cast<std::size_t>(end_ - buffer_) + bytes > capacity) [[unlikely]]
+        if (!has_room(bytes)) [[unlikely]]
             flush();
     }
 
@@ -101,11 +107,17 @@ public:
         }
     }
 
+    void put_integer(std::int64_t value) {
+        constexpr std::size_t max_size = 20;
+        reserve(max_size);
+        end_ = std::to_chars(end_, end_ + max_size, value).ptr;
+    }
+
     /// Writes a string in quotes, and scans it.
     text_scan put_text(std::string_view text) {
-        if (text.size() > max_short_text) [[unlikely]]
+        if (text.size() > max_short_text || !has_room(6 * max_short_text + vector_block::size + 2))
+            [[unlikely]]
             return put_long_text(text);
-        reserve(6 * max_short_text + vector_block::size + 2);
         char* const out = end_;
         const std::size_t plain = copy_plain<vector_block>(text, out + 1);
         if (plain != text.size()) [[unlikely]]

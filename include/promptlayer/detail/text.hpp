@@ -566,7 +566,7 @@ public:
         char* end = out;
         BlockT before{};
         utf8_.continuations = {};
-        if (p_ == begin_ && rest() > group_size) {
+        if (p_ == begin_ && rest() >= group_size) {
             before = BlockT::load(p_);
             utf8_.check(before, {});
             end = write_block(before, p_, size, end_, end);

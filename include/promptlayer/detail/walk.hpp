@@ -172,24 +172,18 @@ public:
     constexpr std::size_t size() const noexcept { return size_; }
     constexpr void put(char) noexcept { ++size_; }
     constexpr void put(std::string_view json) noexcept { size_ += json.size(); }
+    constexpr void put_integer(std::int64_t value) noexcept {
+        size_ += value < 0 ? 1 : 0;
+        do
+            ++size_;
+        while ((value /= 10) != 0);
+    }
     constexpr text_scan put_text(std::string_view text) noexcept {
         const text_scan scanned = scan(text);
         size_ += scanned.json_bytes + 2;
         return scanned;
     }
 };
-
-/// Returns the digits of `value`, which are in `buffer`.
-constexpr std::string_view decimal(std::int64_t value, char (&buffer)[20]) noexcept {
-    char* first = buffer + sizeof buffer;
-    auto rest = value < 0 ? 0 - static_cast<std::uint64_t>(value) : static_cast<std::uint64_t>(value);
-    do
-        *--first = static_cast<char>('0' + rest % 10);
-    while (rest /= 10);
-    if (value < 0)
-        *--first = '-';
-    return {first, static_cast<std::size_t>(buffer + sizeof buffer - first)};
-}
 
 /// Walks a map or an array. Reports violations to `report` and writes JSON to `out`.
 template <class ModelT, class OutputT, class ReportT>
@@ -262,12 +256,10 @@ constexpr void walk(const model_info& info, const ModelT& model, std::size_t max
         out.put(field.key);
         switch (field.kind) {
         case member_kind::boolean: out.put(value.integer != 0 ? "true" : "false"); break;
-        case member_kind::integer: {
-            char buffer[20]{};
-            out.put(decimal(value.integer, buffer));
+        case member_kind::integer:
+            out.put_integer(value.integer);
             check_number(field, value, report);
             break;
-        }
         case member_kind::number:
             if (!is_finite(value.number)) {
                 report.add(rule::finite, {field.name()}, 0, 0);
