@@ -35,7 +35,7 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 class json_writer {
     using escaper = text_escaper<vector_block>;
     static constexpr std::size_t max_short_text = 64;
-    static constexpr std::size_t capacity = escaper::max_escaped_piece + 1024;
+    static constexpr std::size_t capacity = 4096;
     static constexpr std::size_t max_characters = 8;
 
     std::string& out_;
@@ -60,8 +60,8 @@ class json_writer {
         put('"');
         escaper escaped{text};
         do {
-            reserve(escaper::max_escaped_piece);
-            end_ = escaped.write_piece(end_);
+            reserve(escaper::min_room);
+            end_ = escaped.write_piece(end_, buffer_ + capacity);
         } while (!escaped.is_finished());
         put('"');
         return escaped.scan();

@@ -495,8 +495,8 @@ char* write_blocks(std::string_view text, BlockT before, char* out, utf8_checker
     return out;
 }
 
-/// Writes text as JSON writes it between quotes, and scans it in the same pass. Takes pieces of the text, so
-/// that they fit into a buffer of fixed size.
+/// Writes text as JSON writes it between quotes, and scans it in the same pass; piece by piece into a buffer
+/// of fixed size.
 template <class BlockT>
 class text_escaper {
     static constexpr std::size_t size = BlockT::size, group_size = 4 * size;
@@ -527,10 +527,11 @@ class text_escaper {
         utf8_ = utf8;
     }
 
-    /// Writes groups of four blocks. There is a block before them.
-    char* write_groups(std::size_t count, char* out) noexcept {
+    /// Writes at most `count` groups of four blocks, and none at or after `limit`. There is a block before
+    /// them.
+    char* write_groups(std::size_t count, char* out, const char* limit) noexcept {
         const char* p = p_;
-        for (; count != 0; --count, p += group_size) {
+        for (; count != 0 && out < limit; --count, p += group_size) {
             const BlockT last = BlockT::load(p - size), a = BlockT::load(p), b = BlockT::load(p + size),
                          c = BlockT::load(p + 2 * size), d = BlockT::load(p + 3 * size);
             if (!is_ascii_ || (a.special() | b.special() | c.special() | d.special() | last).any()) {
@@ -556,13 +557,15 @@ class text_escaper {
     }
 
 public:
-    static constexpr std::size_t max_piece = 512;
-    static constexpr std::size_t max_escaped_piece = 6 * (size + max_piece + group_size) + size;
+    /// The room that a piece needs: for a block, a group and the end, and what is written too much.
+    static constexpr std::size_t min_room = 6 * (size + 2 * group_size) + size;
 
     explicit text_escaper(std::string_view text) noexcept : begin_(text.data()), end_(begin_ + text.size()) {}
 
-    /// Writes the next piece to `out`, which has room for `max_escaped_piece`, and returns the end.
-    char* write_piece(char* const out) noexcept {
+    /// Writes to `out` as much of the text as has room there, and returns the end. There is room for
+    /// `min_room`.
+    char* write_piece(char* const out, const char* const out_end) noexcept {
+        constexpr std::size_t max_groups = 60; // else the bytes in `utf8_.continuations` overflow
         char* end = out;
         BlockT before{};
         utf8_.continuations = {};
@@ -573,7 +576,8 @@ public:
             p_ += size;
         }
         if (rest() >= group_size)
-            end = write_groups(std::min(rest(), max_piece) / group_size, end);
+            end =
+                write_groups(std::min(rest() / group_size, max_groups), end, out_end - (min_room - 6 * size));
         if (rest() < group_size) {
             if (p_ != begin_)
                 before = BlockT::load(p_ - size);
@@ -598,10 +602,10 @@ public:
 };
 
 PROMPTLAYER_DECL text_scan scan_blocks(std::string_view text) noexcept {
-    char unused[text_escaper<vector_block>::max_escaped_piece];
+    char unused[4096];
     text_escaper<vector_block> escaper{text};
     do
-        escaper.write_piece(unused);
+        escaper.write_piece(unused, unused + sizeof unused);
     while (!escaper.is_finished());
     return escaper.scan();
 }
