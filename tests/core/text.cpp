@@ -210,7 +210,7 @@ TEST_CASE("blocks are scanned and written as bytes are, at every position, end a
 
 TEST_CASE("a sequence is checked wherever it stands in a long text that is plain otherwise") {
     for (const std::string_view sequence : sequences) {
-        for (std::size_t before = 505; before <= 515; ++before) { // longer texts are written in pieces
+        for (std::size_t before = 3335; before <= 3350; ++before) { // longer texts are written in pieces
             const std::string text = std::string(before, 'x').append(sequence).append(600, 'y');
             for (const std::size_t cut : {std::size_t{0}, std::size_t{1}, std::size_t{2}}) {
                 const bool agreed = agrees(std::string{text}.erase(before + sequence.size() - 1, cut));
@@ -232,9 +232,18 @@ TEST_CASE("a text is scanned and written as bytes are, wherever it is cut") {
     }
 }
 
+TEST_CASE("a long text without ASCII is scanned and written as bytes are") {
+    for (const std::string_view sequence : {"\xC3\xA9", "\xE6\xBC\xA2", "\xF0\x9F\x98\x80"}) {
+        std::string text;
+        while (text.size() < 20'000)
+            text += sequence;
+        CHECK(agrees(text));
+    }
+}
+
 TEST_CASE("random texts of every length are scanned and written as bytes are") {
     std::minstd_rand random{1};
-    for (std::size_t size = 0; size < 1600; ++size) {
+    for (std::size_t size = 0; size < 20'000; size += size < 1600 ? 1 : 97) {
         std::string text;
         const std::size_t kinds = size % 3 == 0   ? 3
                                   : size % 3 == 1 ? 29
