@@ -346,13 +346,20 @@ inline error status_error(const config& config, const http_response& response,
                           std::span<const std::string_view> secrets) {
     service_message message;
     if (response.body.size() <= config.max_response_bytes)
-        message = read_service_message(response.body, secrets);
+        message = service_message_reader{response.body, secrets}.read();
     if (!message.is_object)
         message.text = excerpt(response.body, secrets);
-    if (!message.violations.empty() && message.text.empty())
-        message.text = join(message.violations);
-    error failed = response_error(code_of(response.status), response, secrets,
-                                  shown_text(message.text, secrets, max_service_text));
+    const std::string list = join(message.violations);
+    const std::string shown = shown_text(list, secrets, max_service_text);
+    if (shown != list) { // otherwise each part can be shown as it is, too
+        for (violation& reported : message.violations) {
+            reported.path = shown_text(reported.path, secrets, max_service_text);
+            reported.message = shown_text(reported.message, secrets, max_service_text);
+        }
+    }
+    error failed =
+        response_error(code_of(response.status), response, secrets,
+                       message.text.empty() ? shown : shown_text(message.text, secrets, max_service_text));
     failed.violations = std::move(message.violations);
     return failed;
 }

@@ -145,16 +145,14 @@ struct json_text_reader {
         return is_name;
     }
 
-    /// Takes an object or array whose values nest at most `max_depth` deep. Calls `visit(index, name, value)`
-    /// for each member or item: its position from 0, its name as written between the quotes (empty in an
-    /// array), and the text of its value without white space around it.
-    template <class VisitT>
-    constexpr bool take_members(std::size_t max_depth, VisitT&& visit) {
-        const bool is_object = at('{', '{');
-        const char close = is_object ? '}' : ']';
-        if (!is_object && !at('[', '['))
+    /// Takes an object or array. Calls `take_member(index, name)` at each value: with its position from 0, and
+    /// its name as written between the quotes, which is empty in an array. It takes the value.
+    template <class TakeT>
+    constexpr bool take_members(TakeT&& take_member) {
+        const bool is_object = take('{');
+        if (!is_object && !take('['))
             return false;
-        ++p;
+        const char close = is_object ? '}' : ']';
         skip_space();
         if (take(close))
             return true;
@@ -162,12 +160,8 @@ struct json_text_reader {
         do {
             skip_space();
             std::string_view name;
-            if (is_object && !take_name(name))
+            if ((is_object && !take_name(name)) || !take_member(index++, name))
                 return false;
-            const char* const value = p;
-            if (!take_value(max_depth))
-                return false;
-            visit(index++, name, std::string_view{value, static_cast<std::size_t>(p - value)});
             skip_space();
         } while (take(','));
         return take(close);
@@ -185,7 +179,15 @@ struct json_text_reader {
             error = json_text_error::max_depth;
             return false;
         }
-        return take_members(max_depth - 1, [](std::size_t, std::string_view, std::string_view) {});
+        return take_members([&](std::size_t, std::string_view) { return take_value(max_depth - 1); });
+    }
+
+    /// Sets `value` to the text of the value, which has no white space around it.
+    constexpr bool take_value(std::size_t max_depth, std::string_view& value) noexcept {
+        const char* const first = p;
+        const bool is_taken = take_value(max_depth);
+        value = {first, static_cast<std::size_t>(p - first)};
+        return is_taken;
     }
 };
 
@@ -203,25 +205,32 @@ constexpr json_text_check check_json_object(std::string_view text, std::size_t m
             static_cast<std::size_t>(reader.p - text.data())};
 }
 
-/// Calls `visit(index, name, value)` as `take_members` does. `text` is an object or array that a parser
-/// accepted; otherwise the calls end early.
+/// Calls `visit(index, name, value)` for each member of an object, or item of an array, that a parser accepted:
+/// index and name as for `take_members`, and the text of the value. The views refer to `text`.
 template <class VisitT>
 constexpr void for_each_json_member(std::string_view text, VisitT&& visit) {
     json_text_reader reader{text};
     reader.skip_space();
-    reader.take_members(text.size(), visit);
+    reader.take_members([&](std::size_t index, std::string_view name) {
+        std::string_view value;
+        const bool is_taken = reader.take_value(text.size(), value);
+        if (is_taken)
+            visit(index, name, value);
+        return is_taken;
+    });
 }
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) noexcept {
-    constexpr std::ptrdiff_t size = vector_block::size;
-    while (end - p >= size && !vector_block::load(p).special().any())
-        p += size;
-    for (; end - p >= 8; p += 8) {
+    constexpr std::ptrdiff_t word_size = word_block::size, vector_size = vector_block::size;
+    while (end - p >= word_size) { // most names are short
         const std::uint64_t flags = word_block::load(p).special().bits & word_block::repeat(0x80);
         if (flags != 0)
             return p + std::countr_zero(flags) / 8;
+        p += word_size;
+        while (end - p >= vector_size && !vector_block::load(p).special().any())
+            p += vector_size;
     }
     while (p != end && static_cast<unsigned char>(*p) < 0x80 && json_length(*p) == 1)
         ++p;

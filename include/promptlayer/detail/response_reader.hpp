@@ -7,6 +7,7 @@
 #include <promptlayer/detail/number.hpp>
 #include <promptlayer/detail/redaction.hpp>
 #include <promptlayer/detail/text.hpp>
+#include <promptlayer/detail/url.hpp>
 #include <promptlayer/detail/violation_collector.hpp>
 #include <promptlayer/detail/walk.hpp>
 #include <promptlayer/error.hpp>
@@ -16,7 +17,6 @@
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -150,16 +150,17 @@ public:
         json_text_reader reader{body};
         reader.skip_space();
         const json_type type = reader.p == reader.end ? json_type::null : type_of({reader.p, 1});
-        const bool is_json =
-            type != json_type::object
-                ? reader.take_value(max_json_depth)
-                : reader.take_members(
-                      max_json_depth - 1, [&](std::size_t, std::string_view name, std::string_view value) {
-                          for (std::size_t i = 0; i < info_.fields.size(); ++i) {
-                              if (is_json_name(name, info_.fields[i].name()))
-                                  members[i] = value;
-                          }
-                      });
+        const auto keep_member = [&](std::size_t, std::string_view name) {
+            std::string_view value;
+            const bool is_taken = reader.take_value(max_json_depth - 1, value);
+            for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+                if (is_json_name(name, info_.fields[i].name()))
+                    members[i] = value;
+            }
+            return is_taken;
+        };
+        const bool is_json = type == json_type::object ? reader.take_members(keep_member)
+                                                       : reader.take_value(max_json_depth);
         if (is_json)
             reader.skip_space();
         const auto offset = static_cast<std::size_t>(reader.p - body.data());
@@ -200,24 +201,6 @@ struct service_message {
     std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
 };
 
-/// Sets each of `values` to the JSON text of the last member with that name, if there is one. Returns false
-/// if `text` is not one JSON object.
-inline bool find_members(std::string_view text, const std::array<std::string_view, 3>& names,
-                         std::array<std::string_view, 3>& values) {
-    json_text_reader reader{text};
-    reader.skip_space();
-    const auto keep = [&](std::size_t, std::string_view name, std::string_view value) {
-        for (std::size_t i = 0; i < names.size(); ++i) {
-            if (is_json_name(name, names[i]))
-                values[i] = value;
-        }
-    };
-    if (!reader.at('{', '{') || !reader.take_members(max_json_depth - 1, keep))
-        return false;
-    reader.skip_space();
-    return reader.p == reader.end;
-}
-
 /// Returns FastAPI's `loc` as a path: `prompt_input_variables["user"]` for ["body", "prompt_input_variables",
 /// "user"].
 inline std::string path_of(std::string_view loc, std::span<const std::string_view> secrets) {
@@ -233,8 +216,8 @@ inline std::string path_of(std::string_view loc, std::span<const std::string_vie
             return;
         if (step.starts_with('"')) {
             path += shown == 0 ? "" : "[\"";
-            if (step.size() == name.size() + 2 && name.size() <= 64 && is_harmless(name, secrets))
-                path += name; // no escapes: as `json_escape` writes it
+            if (step.size() == name.size() + 2 && name.size() <= 64 && ascii_from(' ', name))
+                path += name; // nothing to escape or to cut
             else
                 path += json_escape(redact(std::string{name}, secrets));
             path += shown == 0 ? "" : "\"]";
@@ -245,45 +228,86 @@ inline std::string path_of(std::string_view loc, std::span<const std::string_vie
         }
         ++shown;
     });
-    return shown_text(path, secrets, max_service_text);
+    return path;
 }
 
-/// Reads the body of a response that is no success. Secrets are in no violation, but may be in the text.
-inline service_message read_service_message(std::string_view body,
-                                            std::span<const std::string_view> secrets) {
-    service_message message;
-    std::array<std::string_view, 3> members;
-    message.is_object = find_members(body, {"message", "error", "detail"}, members);
-    if (!message.is_object)
-        return message;
-    std::string buffer;
-    for (std::string_view value : members) {
-        if (value.starts_with('{'))
-            value = find_json_member(value, "message");
-        message.text = sanitize(text_of_string(value, buffer), std::string_view::npos);
-        if (message.text.find_first_not_of(' ') != message.text.npos)
-            break;
+/// Reads the body of a response that is no success, in one pass: of repeated members, the last counts.
+class service_message_reader {
+    json_text_reader reader_;
+    std::span<const std::string_view> secrets_;
+    std::string_view message_{}, error_{}, detail_{}; // as JSON text
+    violation_list list_{};
+    std::string buffer_{};
+
+    /// Takes an item of `detail`.
+    bool take_item() {
+        constexpr std::size_t max_depth = max_json_depth - 2; // within the body and the array
+        std::string_view msg, type, loc, value;
+        const bool is_taken =
+            !reader_.at('{', '{')
+                ? reader_.take_value(max_depth, msg)
+                : reader_.take_members([&](std::size_t, std::string_view name) {
+                      if (!reader_.take_value(max_depth - 1, value))
+                          return false;
+                      if (is_json_name(name, "msg"))
+                          msg = value;
+                      else if (is_json_name(name, "type"))
+                          type = value;
+                      else if (is_json_name(name, "loc"))
+                          loc = value;
+                      return true;
+                  });
+        if (!is_taken)
+            return false;
+        std::string_view text = text_of_string(msg, buffer_);
+        if (text.empty())
+            text = text_of_string(type, buffer_);
+        std::string path = path_of(loc, secrets_);
+        if (!path.empty() || !text.empty())
+            list_.add([&] { return violation{std::move(path), rule::service, 0, 0, std::string{text}}; });
+        return true;
+    }
+
+    bool take_member(std::string_view name) {
+        std::string_view unused;
+        const bool is_detail = is_json_name(name, "detail");
+        if (is_detail) {
+            list_ = {};
+            detail_ = {};
+            if (reader_.at('[', '['))
+                return reader_.take_members([&](std::size_t, std::string_view) { return take_item(); });
+        }
+        return reader_.take_value(max_json_depth - 1, is_detail                       ? detail_
+                                                      : is_json_name(name, "message") ? message_
+                                                      : is_json_name(name, "error")   ? error_
+                                                                                      : unused);
+    }
+
+public:
+    service_message_reader(std::string_view body, std::span<const std::string_view> secrets) noexcept
+        : reader_(body), secrets_(secrets) {}
+
+    /// Returns the message, with hidden characters and secrets in its violations.
+    service_message read() && {
+        reader_.skip_space();
+        const bool is_object =
+            reader_.at('{', '{') &&
+            reader_.take_members([&](std::size_t, std::string_view name) { return take_member(name); });
+        reader_.skip_space();
+        if (!is_object || reader_.p != reader_.end)
+            return {};
+        service_message message{.is_object = true, .violations = std::move(list_).take()};
+        for (std::string_view value : {message_, error_, detail_}) {
+            if (value.starts_with('{'))
+                value = find_json_member(value, "message");
+            message.text = sanitize(text_of_string(value, buffer_), std::string_view::npos);
+            if (message.text.find_first_not_of(' ') != message.text.npos)
+                return message;
+        }
         message.text.clear();
+        return message;
     }
-    violation_list list;
-    if (members[2].starts_with('[')) {
-        for_each_json_member(members[2], [&](std::size_t, std::string_view, std::string_view item) {
-            std::array<std::string_view, 3> entry;
-            const bool is_object = find_members(item, {"msg", "type", "loc"}, entry);
-            std::string_view text = text_of_string(is_object ? entry[0] : item, buffer);
-            if (text.empty())
-                text = text_of_string(entry[1], buffer);
-            std::string path = path_of(entry[2], secrets);
-            if (!path.empty() || !text.empty())
-                list.add([&] {
-                    return violation{std::move(path), rule::service, 0, 0,
-                                     shown_text(text, secrets, max_service_text)};
-                });
-        });
-    }
-    message.violations = std::move(list).take();
-    return message;
-}
+};
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
