@@ -171,12 +171,15 @@ class model_reader {
         return true;
     }
 
-    /// Ends a string or number, of which there may be parts in the buffer.
-    bool on_whole(json_type type, std::string_view last) {
+    /// Returns a name, string or number, of which there may be parts in the buffer.
+    std::string_view whole(std::string_view last) {
         if (buffer_.empty())
-            return on_value(type, last);
-        buffer_ += last;
-        on_value(type, buffer_);
+            return last;
+        return buffer_ += last;
+    }
+
+    bool on_whole(json_type type, std::string_view last) {
+        on_value(type, whole(last));
         buffer_.clear();
         return true;
     }
@@ -236,11 +239,10 @@ public:
     bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
     bool on_key_part(json_text text, std::size_t, error_code&) { return append(text); }
     bool on_key(json_text text, std::size_t, error_code&) {
-        append(text);
         if (depth_ == 1 && is_object_)
-            on_member(buffer_);
+            on_member(whole(text));
         else if (depth_ == 2 && in_entries_)
-            name_.swap(buffer_);
+            name_ = whole(text);
         buffer_.clear();
         return true;
     }
