@@ -249,7 +249,14 @@ public:
     bool on_string_part(json_text text, std::size_t, error_code&) { return append(text); }
     bool on_string(json_text text, std::size_t, error_code&) { return on_whole(json_type::string, text); }
     bool on_number_part(json_text text, error_code&) { return append(text); }
-    bool on_int64(std::int64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
+    bool on_int64(std::int64_t value, json_text text, error_code&) {
+        if (depth_ == 1 && is_object_ && field_ && field_->kind == member_kind::integer) {
+            buffer_.clear();
+            store_number({.is_given = true, .integer = value});
+            return true;
+        }
+        return on_whole(json_type::number, text);
+    }
     bool on_uint64(std::uint64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
     bool on_double(double, json_text text, error_code&) { return on_whole(json_type::number, text); }
     bool on_bool(bool value, error_code&) { return on_value(json_type::boolean, value ? "true" : ""); }

@@ -145,8 +145,8 @@ struct json_text_reader {
         return is_name;
     }
 
-    /// Takes an object or array. Calls `take_member(index, name)` at each value: with its position from 0, and
-    /// its name as written between the quotes, which is empty in an array. It takes the value.
+    /// Takes an object or array. Calls `take_member(index, name)` at each value: with its position from 0,
+    /// and its name as written between the quotes, which is empty in an array. It takes the value.
     template <class TakeT>
     constexpr bool take_members(TakeT&& take_member) {
         const bool is_object = take('{');
@@ -205,8 +205,8 @@ constexpr json_text_check check_json_object(std::string_view text, std::size_t m
             static_cast<std::size_t>(reader.p - text.data())};
 }
 
-/// Calls `visit(index, name, value)` for each member of an object, or item of an array, that a parser accepted:
-/// index and name as for `take_members`, and the text of the value. The views refer to `text`.
+/// Calls `visit(index, name, value)` for each member of an object, or item of an array, that a parser
+/// accepted: index and name as for `take_members`, and the text of the value. The views refer to `text`.
 template <class VisitT>
 constexpr void for_each_json_member(std::string_view text, VisitT&& visit) {
     json_text_reader reader{text};
@@ -275,8 +275,8 @@ inline std::string unescape(std::string_view escaped) {
 
 /// Returns true if `escaped`, the name of a member between its quotes, stands for `name`.
 inline bool is_json_name(std::string_view escaped, std::string_view name) {
-    return escaped == name || (escaped.size() > name.size() && escaped.find('\\') != escaped.npos &&
-                               unescape(escaped) == name);
+    return escaped == name ||
+           (escaped.size() > name.size() && escaped.find('\\') != escaped.npos && unescape(escaped) == name);
 }
 
 PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {

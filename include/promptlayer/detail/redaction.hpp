@@ -106,9 +106,8 @@ class secret_finder {
         for (; text.size() - from > word_block::size; from += word_block::size) {
             const word_block block = word_block::load(text.data() + from);
             const word_block next = word_block::load(text.data() + from + 1);
-            const std::uint64_t flags =
-                flag_escapes(block) |
-                (flag(block, secret_[0]) & (flag(next, secret_[1]) | flag_escapes(next)));
+            const std::uint64_t flags = flag_escapes(block) | (flag(block, secret_[0]) &
+                                                               (flag(next, secret_[1]) | flag_escapes(next)));
             if (flags != 0)
                 return from + static_cast<std::size_t>(std::countr_zero(flags)) / 8;
         }

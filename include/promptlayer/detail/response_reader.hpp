@@ -159,8 +159,8 @@ public:
             }
             return is_taken;
         };
-        const bool is_json = type == json_type::object ? reader.take_members(keep_member)
-                                                       : reader.take_value(max_json_depth);
+        const bool is_json =
+            type == json_type::object ? reader.take_members(keep_member) : reader.take_value(max_json_depth);
         if (is_json)
             reader.skip_space();
         const auto offset = static_cast<std::size_t>(reader.p - body.data());
@@ -243,20 +243,19 @@ class service_message_reader {
     bool take_item() {
         constexpr std::size_t max_depth = max_json_depth - 2; // within the body and the array
         std::string_view msg, type, loc, value;
-        const bool is_taken =
-            !reader_.at('{', '{')
-                ? reader_.take_value(max_depth, msg)
-                : reader_.take_members([&](std::size_t, std::string_view name) {
-                      if (!reader_.take_value(max_depth - 1, value))
-                          return false;
-                      if (is_json_name(name, "msg"))
-                          msg = value;
-                      else if (is_json_name(name, "type"))
-                          type = value;
-                      else if (is_json_name(name, "loc"))
-                          loc = value;
-                      return true;
-                  });
+        const bool is_taken = !reader_.at('{', '{')
+                                  ? reader_.take_value(max_depth, msg)
+                                  : reader_.take_members([&](std::size_t, std::string_view name) {
+                                        if (!reader_.take_value(max_depth - 1, value))
+                                            return false;
+                                        if (is_json_name(name, "msg"))
+                                            msg = value;
+                                        else if (is_json_name(name, "type"))
+                                            type = value;
+                                        else if (is_json_name(name, "loc"))
+                                            loc = value;
+                                        return true;
+                                    });
         if (!is_taken)
             return false;
         std::string_view text = text_of_string(msg, buffer_);
