@@ -60,6 +60,11 @@ class reply_reader {
     void* reply_;
     std::span<const std::string_view> secrets_;
     violation_collector& report_;
+    std::uint64_t given_ = 0; // bit N stands for field N
+    struct {
+        const char* data;
+        std::size_t size;
+    } members_[64]; // the JSON text of the fields in `given_`; the last of repeated members
 
     void store_number(const field_info& field, const member_value& value) {
         check_number(field, value, report_);
@@ -139,6 +144,21 @@ class reply_reader {
         }
     }
 
+    void read_members() {
+        for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+            const field_info& field = info_.fields[i];
+            if (given_ >> i & 1) {
+                const std::string_view value{members_[i].data, members_[i].size};
+                read_member(field, value);
+                if (value == "null")
+                    given_ &= ~(std::uint64_t{1} << i);
+            } else if (field.is_required) {
+                report_.add(rule::required, {field.name()}, 0, 0);
+            }
+        }
+        check_groups(info_, given_, report_);
+    }
+
 public:
     reply_reader(const model_info& info, void* reply, std::span<const std::string_view> secrets,
                  violation_collector& report) noexcept
@@ -146,7 +166,6 @@ public:
 
     /// Reads the body of a response. Returns where and why it is no JSON text, and then reports nothing.
     json_text_check read(std::string_view body) {
-        std::string_view members[64]; // by field; the last of repeated members
         json_text_reader reader{body};
         reader.skip_space();
         const json_type type = reader.p == reader.end ? json_type::null : type_of({reader.p, 1});
@@ -154,8 +173,10 @@ public:
             std::string_view value;
             const bool is_taken = reader.take_value(max_json_depth - 1, value);
             for (std::size_t i = 0; i < info_.fields.size(); ++i) {
-                if (is_json_name(name, info_.fields[i].name()))
-                    members[i] = value;
+                if (is_json_name(name, info_.fields[i].name())) {
+                    given_ |= std::uint64_t{1} << i;
+                    members_[i] = {value.data(), value.size()};
+                }
             }
             return is_taken;
         };
@@ -169,25 +190,10 @@ public:
         if (offset != body.size())
             report_.add(rule::trailing_text, {}, 0, offset);
         if (type == json_type::object)
-            read_members(members);
+            read_members();
         else
             report_.add_type({}, json_type::object, type_name(type));
         return {};
-    }
-
-private:
-    void read_members(std::span<const std::string_view> members) {
-        std::uint64_t given = 0;
-        for (std::size_t i = 0; i < info_.fields.size(); ++i) {
-            const field_info& field = info_.fields[i];
-            if (!members[i].empty()) {
-                given |= std::uint64_t{members[i] == "null" ? 0u : 1u} << i;
-                read_member(field, members[i]);
-            } else if (field.is_required) {
-                report_.add(rule::required, {field.name()}, 0, 0);
-            }
-        }
-        check_groups(info_, given, report_);
     }
 };
 
