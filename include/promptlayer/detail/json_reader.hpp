@@ -30,7 +30,7 @@ namespace detail {
 
 /// Reads JSON into a model with empty members. Returns `malformed_json`, or `invalid_request` with every
 /// violation; nullopt if the JSON is valid. `FormatT` is always `void`: a template is compiled only in
-/// programs that call it, and this one needs a second JSON parser.
+/// programs that call it, and this one needs Boost.JSON's parser.
 template <class FormatT>
 std::optional<error> read_json(std::string_view text, const model_info& info, void* model);
 
