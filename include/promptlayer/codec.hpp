@@ -301,8 +301,10 @@ inline std::string excerpt(std::string_view body, std::span<const std::string_vi
 /// as a slash, and need no slashes after the scheme. Empty if the response is no redirect or has no
 /// `Location`.
 inline std::string redirect_target(const http_response& response, std::span<const std::string_view> secrets) {
+    if (response.status < 300 || response.status > 399)
+        return {};
     const std::string* const location = find_header(response.headers, "Location");
-    if (!location || location->empty() || response.status < 300 || response.status > 399)
+    if (!location || location->empty())
         return {};
     std::string target = *location;
     std::erase_if(target, [](char c) { return c == '\t' || c == '\r' || c == '\n'; });
@@ -330,12 +332,11 @@ inline std::string redirect_target(const http_response& response, std::span<cons
 inline error response_error(errc code, const http_response& response,
                             std::span<const std::string_view> secrets, const std::string& detail) {
     error failed{.code = code, .status = response.status};
-    failed.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    failed.message.reserve(detail.size() + 128);
+    failed.message.append(message_for(code)).append(" (HTTP ").append(std::to_string(response.status));
     if (const std::string target = redirect_target(response, secrets); !target.empty())
-        failed.message += ", redirects to " + target;
-    failed.message += ")";
-    if (!detail.empty())
-        failed.message += ": " + detail;
+        failed.message.append(", redirects to ").append(target);
+    failed.message.append(detail.empty() ? ")" : "): ").append(detail);
     failed.retry_after = retry_after(response);
     return failed;
 }
@@ -345,17 +346,20 @@ inline error status_error(const config& config, const http_response& response,
                           std::span<const std::string_view> secrets) {
     service_message message;
     if (response.body.size() <= config.max_response_bytes)
-        message = read_service_message(response.body, config.api_key);
+        message = service_message_reader{response.body, secrets}.read();
     if (!message.is_object)
         message.text = excerpt(response.body, secrets);
-    if (!message.violations.empty() && message.text.empty())
-        message.text = join(message.violations);
-    error failed = response_error(code_of(response.status), response, secrets,
-                                  shown_text(message.text, secrets, max_service_text));
-    for (violation& reported : message.violations) {
-        reported.path = shown_text(reported.path, secrets, max_service_text);
-        reported.message = shown_text(reported.message, secrets, max_service_text);
+    const std::string list = join(message.violations);
+    const std::string shown = shown_text(list, secrets, max_service_text);
+    if (shown != list) { // otherwise each part can be shown as it is, too
+        for (violation& reported : message.violations) {
+            reported.path = shown_text(reported.path, secrets, max_service_text);
+            reported.message = shown_text(reported.message, secrets, max_service_text);
+        }
     }
+    error failed =
+        response_error(code_of(response.status), response, secrets,
+                       message.text.empty() ? shown : shown_text(message.text, secrets, max_service_text));
     failed.violations = std::move(message.violations);
     return failed;
 }
@@ -386,16 +390,14 @@ PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const htt
     };
     if (response.body.size() > config.max_response_bytes)
         return malformed("more than " + std::to_string(config.max_response_bytes) + " bytes");
-    json_document document;
-    if (const auto failed = document.parse(response.body)) {
+    violation_collector report{.api_key = config.api_key};
+    const json_text_check checked =
+        reply_reader{reply.info, reply.object, secrets, report}.read(response.body);
+    if (checked.error != json_text_error::none) {
         const std::string shown = excerpt(response.body, secrets);
-        return malformed(shown_text(failed->message, secrets, max_service_text) +
+        return malformed("the text is not JSON at byte " + std::to_string(checked.offset) +
                          (shown.empty() ? "" : ": " + shown));
     }
-    violation_collector report{.api_key = config.api_key};
-    if (document.size() != response.body.size())
-        report.add(rule::trailing_text, {}, 0, document.size());
-    reply_reader{response.body, reply.info, reply.object, secrets, report}.read(document.value());
     if (auto violations = std::move(report.list).take(); !violations.empty()) {
         error failed = malformed(shown_text(join(violations), secrets, max_service_text));
         for (violation& broken : violations)

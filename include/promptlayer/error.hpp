@@ -238,7 +238,10 @@ inline std::string message_for(rule broken, std::int64_t limit, std::uint64_t ac
 inline std::string join(const std::vector<violation>& violations) {
     std::string text;
     for (const violation& broken : violations)
-        text.append(text.empty() ? "" : "; ").append(to_string(broken));
+        text.append(text.empty() ? "" : "; ")
+            .append(broken.path)
+            .append(broken.path.empty() ? "" : ": ")
+            .append(broken.message);
     return text;
 }
 

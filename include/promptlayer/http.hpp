@@ -160,6 +160,8 @@ inline bool is_harmless(std::string_view text, std::span<const std::string_view>
 /// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
 inline std::string shown_text(std::string_view text, std::span<const std::string_view> secrets,
                               std::size_t max_bytes = std::string_view::npos) {
+    if (text.size() <= max_bytes && is_harmless(text, secrets))
+        return std::string{text};
     std::string shown = sanitize(text, text.npos);
     if (holds_secret(shown, secrets)) // redaction may cut a code point
         shown = sanitize(redact(std::move(shown), secrets), text.npos);

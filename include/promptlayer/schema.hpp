@@ -562,7 +562,11 @@ struct field {
                 info.insert = [](void* model, [[maybe_unused]] std::string_view entry,
                                  std::string_view text) {
                     value_type& entries = member_traits::get(static_cast<ModelT*>(model)->*MemberV);
-                    if constexpr (kind == detail::member_kind::map)
+                    if constexpr (requires { entries.emplace_hint(entries.end(), entry, text); }) {
+                        const std::size_t count = entries.size();
+                        entries.emplace_hint(entries.end(), entry, text); // names are often in order
+                        return entries.size() != count;
+                    } else if constexpr (kind == detail::member_kind::map)
                         return entries.emplace(entry, text).second;
                     else
                         return entries.emplace_back(text), true;

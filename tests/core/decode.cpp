@@ -220,6 +220,80 @@ TEST_CASE("a key that the service echoes is redacted everywhere") {
     CHECK(cut_name.violations.at(0).path == std::string(60, 'x') + "[red");
 }
 
+TEST_CASE("a key is redacted at any place of a text, whichever of its first characters is encoded") {
+    for (std::size_t before = 0; before < 20; ++before) {
+        for (std::size_t after = 0; after < 20; ++after) {
+            const std::string head(before, 'p'), tail(after, '.');
+            for (const char* const key : {"pl_sesame", "PL_SESAME", "%70l_sesame", "p%6C_sesame",
+                                          "%70%6c_sesame", R"(\\u0070l_sesame)", R"(p\\u006c_sesame)"}) {
+                CAPTURE(head + key + tail);
+                CHECK(error_of(400, R"({"message":")" + head + key + tail + "\"}")
+                          .message.ends_with(": " + head + "[redacted]" + tail));
+            }
+            CHECK(error_of(400, R"({"message":")" + head + "l_sesame" + tail + "\"}")
+                      .message.ends_with(": " + head + "l_sesame" + tail) == (before == 0));
+        }
+    }
+    for (const char* const key : {"k", "kk"}) {
+        const auto shown = [&](const std::string& text) {
+            return pl::decode(pl::config{.api_key = key}, {400, {}, R"({"message":")" + text + "\"}"})
+                .error()
+                .message;
+        };
+        for (std::size_t before = 0; before < 20; ++before) {
+            const std::string dots(before, '.');
+            CHECK(shown(dots + key + "............").ends_with(": " + dots + "[redacted]............"));
+        }
+        CHECK(shown("xk kkk").ends_with(": xk kkk"));
+    }
+}
+
+TEST_CASE("the violations of a response show no key, though the message is another text") {
+    const auto e =
+        error_of(422, R"({"message":"m","detail":[{"loc":["body","pl_sesame"],"msg":"pl_sesame\n"}]})");
+    CHECK(e.message.ends_with(": m"));
+    CHECK(to_string(e.violations.at(0)) == "[redacted]: [redacted] ");
+}
+
+TEST_CASE("of repeated members of a response the last counts, escaped or not") {
+    CHECK(decoded(200, R"({"success":false,"message":"a","succ\u0065ss":true,"message":"b\n\u00e9"})")
+              ->message == "b \xC3\xA9");
+    CHECK(error_of(400, R"({"message":"a","m\u0065ssage":"b"})").message.ends_with(": b"));
+    CHECK(error_of(400, R"({"detail":["a"],"detail":"b"})").violations.empty());
+    CHECK(error_of(400, R"({"detail":"a","detail":["b"]})").message.ends_with("(HTTP 400): b"));
+    CHECK(error_of(400, R"({"detail":["a"],"d\u0065tail":["b"]})").violations.size() == 1);
+    const auto e =
+        error_of(400, R"({"detail":[{"msg":"a","msg":"b","loc":["c"],"l\u006fc":["body","d\u0022"]}]})");
+    CHECK(to_string(e.violations.at(0)) == R"(d\": b)");
+}
+
+TEST_CASE("a list of errors in a body that is not JSON to its end is not read") {
+    for (const char* const end : {"", "}x", "]}"}) {
+        const auto e = error_of(400, R"({"detail":["a"])" + std::string{end});
+        CHECK(e.violations.empty());
+        CHECK(e.message.ends_with(R"((HTTP 400): {"detail":["a"])" + std::string{end}));
+    }
+}
+
+TEST_CASE("a body nested past 32 within a list of errors is not parsed") {
+    const auto list = [](std::size_t depth) { // of the item
+        return R"({"detail":[)" + std::string(depth, '[') + std::string(depth, ']') + "]}";
+    };
+    CHECK(error_of(400, list(30)).message.ends_with("(HTTP 400)"));
+    CHECK(error_of(400, list(31)).message.find("[[[") != std::string::npos);
+    CHECK(error_of(400, R"({"detail":[{"a":)" + std::string(29, '[') + std::string(29, ']') + "}]}")
+              .message.ends_with("(HTTP 400)"));
+    CHECK(error_of(400, R"({"detail":[{"a":)" + std::string(30, '[') + std::string(30, ']') + "}]}")
+              .message.find("[[[") != std::string::npos);
+}
+
+TEST_CASE("a response that is not JSON is reported with the byte offset") {
+    const auto message = [](const std::string& body) { return error_of(200, body).message; };
+    CHECK(message(R"({"success":tru})").find(" at byte 11: {") != std::string::npos);
+    CHECK(message("{\"success\":true,\"message\":\"\xFF\"}").find(" at byte 27: {") != std::string::npos);
+    CHECK(message(std::string(33, '[')).find(" at byte 32: [") != std::string::npos);
+}
+
 TEST_CASE("an error carries the response's Retry-After") {
     const auto wait = [](int status, std::vector<pl::header> headers) {
         return pl::decode(settings(), {status, std::move(headers), ""}).error().retry_after;

@@ -1,8 +1,12 @@
 #include <promptlayer.hpp>
 
+#include <boost/json/parse.hpp>
 #include <doctest/doctest.h>
 
+#include <cstddef>
 #include <cstdint>
+#include <iterator>
+#include <random>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -179,6 +183,8 @@ TEST_CASE("a number with an integral value is an integer, whatever its notation"
     CHECK(id("9007199254740993.0") == 9007199254740993);
     CHECK(id("9007199254740993e0") == 9007199254740993);
     CHECK(id("9.223372036854775807e18") == INT64_MAX);
+    CHECK(id("999999999999999999") == 999999999999999999); // 18 digits
+    CHECK(id("1000000000000000000") == 1000000000000000000);
     CHECK(id("9223372036854775807") == INT64_MAX);
     CHECK(id("-9223372036854775808") == INT64_MIN);
     CHECK(id("-9223372036854775808.000000") == INT64_MIN);
@@ -266,6 +272,52 @@ TEST_CASE("text of max_request_bytes is read, and longer text is rejected unread
     CHECK(read(text + std::string(8 * 1024 * 1024 - text.size(), ' ')).has_value());
     CHECK(read(text + std::string(8 * 1024 * 1024 - text.size() + 1, ' ')).error().violations.at(0).rule ==
           rule::max_bytes);
+}
+
+TEST_CASE("a text of any length is read as Boost.JSON reads it") {
+    constexpr std::string_view pieces[] = {"a",
+                                           "seven b",
+                                           "a run of 20 letters ",
+                                           "\\n",
+                                           "\\\\",
+                                           "\\/",
+                                           "\\\"",
+                                           "\\u0001",
+                                           "\\u00e9",
+                                           "\\ud83d\\ude00",
+                                           "\xC3\xA9",
+                                           "\xF0\x9F\x98\x80"};
+    std::minstd_rand random{1};
+    for (std::size_t size = 0; size < 1200; size += 3) {
+        std::string text;
+        const bool has_escapes = size % 2 != 0;
+        while (text.size() < size) {
+            const std::string_view piece = pieces[random() % std::size(pieces)];
+            text += has_escapes || piece[0] != '\\' ? piece : "";
+        }
+        CAPTURE(text);
+        const auto request = read(with("\"prompt_input_variables\":{\"" + text + "\":\"" + text + "\"}"));
+        REQUIRE(request.has_value());
+        const auto expected = boost::json::parse("\"" + text + "\"").as_string();
+        CHECK(request->prompt_input_variables.begin()->first == std::string_view{expected});
+        CHECK(request->prompt_input_variables.begin()->second == std::string_view{expected});
+    }
+}
+
+TEST_CASE("a byte that breaks a text is malformed JSON at any place, in a value or a name") {
+    for (const char broken : {'\x80', '\xC3', '\xFF', '\n', '"'}) {
+        for (std::size_t before = 0; before < 40; ++before) {
+            for (const std::string beginning : {"", "\\n"}) {
+                const std::string text =
+                    "\"" + beginning + std::string(before, 'x') + broken + std::string(20, 'x') + "\"";
+                CAPTURE(text);
+                CHECK(read("{\"prompt_name\":" + text + ",\"request_id\":1}").error().code ==
+                      pl::errc::malformed_json);
+                CHECK(read("{\"prompt_name\":\"a\",\"request_id\":1," + text + ":1}").error().code ==
+                      pl::errc::malformed_json);
+            }
+        }
+    }
 }
 
 TEST_CASE("every prefix of a body is malformed JSON") {

@@ -30,7 +30,7 @@ namespace detail {
 
 /// Reads JSON into a model with empty members. Returns `malformed_json`, or `invalid_request` with every
 /// violation; nullopt if the JSON is valid. `FormatT` is always `void`: a template is compiled only in
-/// programs that call it, and this one needs a second JSON parser.
+/// programs that call it, and this one needs Boost.JSON's parser.
 template <class FormatT>
 std::optional<error> read_json(std::string_view text, const model_info& info, void* model);
 
@@ -171,12 +171,15 @@ class model_reader {
         return true;
     }
 
-    /// Ends a string or number, of which there may be parts in the buffer.
-    bool on_whole(json_type type, std::string_view last) {
+    /// Returns a name, string or number, of which there may be parts in the buffer.
+    std::string_view whole(std::string_view last) {
         if (buffer_.empty())
-            return on_value(type, last);
-        buffer_ += last;
-        on_value(type, buffer_);
+            return last;
+        return buffer_ += last;
+    }
+
+    bool on_whole(json_type type, std::string_view last) {
+        on_value(type, whole(last));
         buffer_.clear();
         return true;
     }
@@ -236,18 +239,24 @@ public:
     bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
     bool on_key_part(json_text text, std::size_t, error_code&) { return append(text); }
     bool on_key(json_text text, std::size_t, error_code&) {
-        append(text);
         if (depth_ == 1 && is_object_)
-            on_member(buffer_);
+            on_member(whole(text));
         else if (depth_ == 2 && in_entries_)
-            name_.swap(buffer_);
+            name_ = whole(text);
         buffer_.clear();
         return true;
     }
     bool on_string_part(json_text text, std::size_t, error_code&) { return append(text); }
     bool on_string(json_text text, std::size_t, error_code&) { return on_whole(json_type::string, text); }
     bool on_number_part(json_text text, error_code&) { return append(text); }
-    bool on_int64(std::int64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
+    bool on_int64(std::int64_t value, json_text text, error_code&) {
+        if (depth_ == 1 && is_object_ && field_ && field_->kind == member_kind::integer) {
+            buffer_.clear();
+            store_number({.is_given = true, .integer = value});
+            return true;
+        }
+        return on_whole(json_type::number, text);
+    }
     bool on_uint64(std::uint64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
     bool on_double(double, json_text text, error_code&) { return on_whole(json_type::number, text); }
     bool on_bool(bool value, error_code&) { return on_value(json_type::boolean, value ? "true" : ""); }

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <type_traits>
 #if defined(PROMPTLAYER_DEFINITIONS)
+#include <bit>
 #include <string>
 #endif
 
@@ -110,7 +111,11 @@ struct json_text_reader {
     constexpr bool take_string() noexcept {
         if (!take('"'))
             return false;
-        while (!take('"')) {
+        for (;;) {
+            if (!std::is_constant_evaluated())
+                p = skip_plain_ascii(p, end);
+            if (take('"'))
+                return true;
             const char* const first = p;
             if (p == end || static_cast<unsigned char>(*p) < 0x20)
                 return false;
@@ -124,11 +129,8 @@ struct json_text_reader {
                 return false;
             } else {
                 p += length;
-                if (length == 1 && !std::is_constant_evaluated())
-                    p = skip_plain_ascii(p, end);
             }
         }
-        return true;
     }
 
     /// Takes the text before a member's value.
@@ -143,32 +145,49 @@ struct json_text_reader {
         return is_name;
     }
 
+    /// Takes an object or array. Calls `take_member(index, name)` at each value: with its position from 0,
+    /// and its name as written between the quotes, which is empty in an array. It takes the value.
+    template <class TakeT>
+    constexpr bool take_members(TakeT&& take_member) {
+        const bool is_object = take('{');
+        if (!is_object && !take('['))
+            return false;
+        const char close = is_object ? '}' : ']';
+        skip_space();
+        if (take(close))
+            return true;
+        std::size_t index = 0;
+        do {
+            skip_space();
+            std::string_view name;
+            if ((is_object && !take_name(name)) || !take_member(index++, name))
+                return false;
+            skip_space();
+        } while (take(','));
+        return take(close);
+    }
+
     /// Calls itself for nested values, at most `max_depth` deep.
     constexpr bool take_value(std::size_t max_depth) noexcept {
         if (at('"', '"'))
             return take_string();
         if (at('-', '-') || at('0', '9'))
             return take_number();
-        const bool is_object = at('{', '{');
-        if (!is_object && !at('[', '['))
+        if (!at('{', '{') && !at('[', '['))
             return take("true") || take("false") || take("null");
         if (max_depth == 0) {
             error = json_text_error::max_depth;
             return false;
         }
-        const char close = is_object ? '}' : ']';
-        ++p;
-        skip_space();
-        if (take(close))
-            return true;
-        do {
-            skip_space();
-            std::string_view name;
-            if ((is_object && !take_name(name)) || !take_value(max_depth - 1))
-                return false;
-            skip_space();
-        } while (take(','));
-        return take(close);
+        return take_members([&](std::size_t, std::string_view) { return take_value(max_depth - 1); });
+    }
+
+    /// Sets `value` to the text of the value, which has no white space around it.
+    constexpr bool take_value(std::size_t max_depth, std::string_view& value) noexcept {
+        const char* const first = p;
+        const bool is_taken = take_value(max_depth);
+        value = {first, static_cast<std::size_t>(p - first)};
+        return is_taken;
     }
 };
 
@@ -186,31 +205,33 @@ constexpr json_text_check check_json_object(std::string_view text, std::size_t m
             static_cast<std::size_t>(reader.p - text.data())};
 }
 
-/// Calls `visit(index, name, value)` for each member of an object that `check_json_object` or another parser
-/// accepted: its position from 0, its name as written between the quotes, and the text of its value without
-/// white space around it. The views refer to `object`.
+/// Calls `visit(index, name, value)` for each member of an object, or item of an array, that a parser
+/// accepted: index and name as for `take_members`, and the text of the value. The views refer to `text`.
 template <class VisitT>
-constexpr void for_each_json_member(std::string_view object, VisitT&& visit) {
-    json_text_reader reader{object};
+constexpr void for_each_json_member(std::string_view text, VisitT&& visit) {
+    json_text_reader reader{text};
     reader.skip_space();
-    for (std::size_t index = 0; reader.take(index == 0 ? '{' : ','); ++index) {
-        reader.skip_space();
-        std::string_view name;
-        const bool is_member = reader.take_name(name);
-        const char* const value = reader.p;
-        if (!is_member || !reader.take_value(object.size()))
-            return;
-        visit(index, name, std::string_view{value, static_cast<std::size_t>(reader.p - value)});
-        reader.skip_space();
-    }
+    reader.take_members([&](std::size_t index, std::string_view name) {
+        std::string_view value;
+        const bool is_taken = reader.take_value(text.size(), value);
+        if (is_taken)
+            visit(index, name, value);
+        return is_taken;
+    });
 }
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) noexcept {
-    constexpr std::ptrdiff_t size = vector_block::size;
-    while (end - p >= size && !vector_block::load(p).special().any())
-        p += size;
+    constexpr std::ptrdiff_t word_size = word_block::size, vector_size = vector_block::size;
+    while (end - p >= word_size) { // most names are short
+        const std::uint64_t flags = word_block::load(p).special().bits & word_block::repeat(0x80);
+        if (flags != 0)
+            return p + std::countr_zero(flags) / 8;
+        p += word_size;
+        while (end - p >= vector_size && !vector_block::load(p).special().any())
+            p += vector_size;
+    }
     while (p != end && static_cast<unsigned char>(*p) < 0x80 && json_length(*p) == 1)
         ++p;
     return p;
@@ -252,10 +273,16 @@ inline std::string unescape(std::string_view escaped) {
     return text;
 }
 
+/// Returns true if `escaped`, the name of a member between its quotes, stands for `name`.
+inline bool is_json_name(std::string_view escaped, std::string_view name) {
+    return escaped == name ||
+           (escaped.size() > name.size() && escaped.find('\\') != escaped.npos && unescape(escaped) == name);
+}
+
 PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
     std::string_view found;
     for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
-        if (member == name || (member.find('\\') != member.npos && unescape(member) == name))
+        if (is_json_name(member, name))
             found = value;
     });
     return found;

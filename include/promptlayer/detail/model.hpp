@@ -104,11 +104,10 @@ struct field_functions {
     std::string_view (*write_number)(double value, char (&buffer)[max_number_size]) noexcept;
     std::optional<double> (*read_number)(std::string_view number) noexcept;
     integer_reading (*read_integer)(std::string_view number);
-    std::string_view (*find_member)(std::string_view object, std::string_view name);
 };
 
 inline constexpr field_functions all_field_functions{check_json_object, write_number, read_number,
-                                                     read_integer, find_json_member};
+                                                     read_integer};
 
 /// A member of a model as data. The functions access it in a model of unknown type, at run time; they are
 /// null if the member has another kind. The last two are also null if the member refers to its text.

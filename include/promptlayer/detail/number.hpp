@@ -105,6 +105,11 @@ PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noex
 }
 
 PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
+    integer_reading reading;
+    const char* const end = number.data() + number.size();
+    if (const auto parsed = std::from_chars(number.data(), end, reading.value);
+        parsed.ec == std::errc{} && parsed.ptr == end)
+        return reading;
     std::string digits{number.substr(0, number.find_first_of("eE"))};
     std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
     if (digits.size() != number.size()) {
@@ -124,7 +129,6 @@ PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
         return {.fits = false};
     digits.resize(static_cast<std::size_t>(point), '0');
     digits.insert(0, is_negative ? 1 : 0, '-');
-    integer_reading reading;
     reading.fits =
         std::from_chars(digits.data(), digits.data() + digits.size(), reading.value).ec == std::errc{};
     return reading;

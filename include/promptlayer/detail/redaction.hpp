@@ -11,7 +11,9 @@
 #include <string_view>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
+#include <bit>
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 #endif
 
@@ -87,6 +89,31 @@ class secret_finder {
         return spelled >= std::min(secret_.size(), min_prefix) ? used : 0;
     }
 
+    /// Flags the bytes of a block that may equal `c`, in any case. May flag others, too.
+    static std::uint64_t flag(word_block block, char c) noexcept {
+        const std::uint64_t difference = (block.bits ^ word_block::repeat(static_cast<unsigned char>(c))) &
+                                         word_block::repeat(0xDF); // without the bit that tells the case
+        return (difference - word_block::repeat(1)) & ~difference & word_block::repeat(0x80);
+    }
+
+    static std::uint64_t flag_escapes(word_block block) noexcept {
+        return flag(block, '%') | flag(block, '\\');
+    }
+
+    /// Skips places from `from` on where the secret, of two characters or more, does not begin. Stops within
+    /// 8 bytes of the end.
+    std::size_t skip(std::string_view text, std::size_t from) const noexcept {
+        for (; text.size() - from > word_block::size; from += word_block::size) {
+            const word_block block = word_block::load(text.data() + from);
+            const word_block next = word_block::load(text.data() + from + 1);
+            const std::uint64_t flags = flag_escapes(block) | (flag(block, secret_[0]) &
+                                                               (flag(next, secret_[1]) | flag_escapes(next)));
+            if (flags != 0)
+                return from + static_cast<std::size_t>(std::countr_zero(flags)) / 8;
+        }
+        return from;
+    }
+
     static constexpr bool is_word_character(char c) noexcept {
         return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z') || c == '_' ||
                c == '-' || static_cast<unsigned char>(c) >= 0x80;
@@ -96,9 +123,10 @@ public:
     constexpr explicit secret_finder(std::string_view secret) noexcept : secret_(secret) {}
 
     /// Returns the first part of `text`, from `from` on, that spells the secret; empty if there is none.
-    constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+    std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
         const char first = secret_.empty() ? '\0' : ascii_lower(secret_[0]);
         for (; !secret_.empty() && from < text.size(); ++from) {
+            from = secret_.size() == 1 ? from : skip(text, from);
             const char c = text[from];
             if (c != '%' && c != '\\' && ascii_lower(c) != first)
                 continue;
