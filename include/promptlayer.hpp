@@ -342,9 +342,6 @@ extern "C" {
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
 #include <boost/json/basic_parser_impl.hpp>
-#include <boost/json/monotonic_resource.hpp>
-#include <boost/json/parser.hpp>
-#include <boost/json/value.hpp>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -646,7 +643,10 @@ inline std::string message_for(rule broken, std::int64_t limit, std::uint64_t ac
 inline std::string join(const std::vector<violation>& violations) {
     std::string text;
     for (const violation& broken : violations)
-        text.append(text.empty() ? "" : "; ").append(to_string(broken));
+        text.append(text.empty() ? "" : "; ")
+            .append(broken.path)
+            .append(broken.path.empty() ? "" : ": ")
+            .append(broken.message);
     return text;
 }
 
@@ -1483,7 +1483,11 @@ struct json_text_reader {
     constexpr bool take_string() noexcept {
         if (!take('"'))
             return false;
-        while (!take('"')) {
+        for (;;) {
+            if (!std::is_constant_evaluated())
+                p = skip_plain_ascii(p, end);
+            if (take('"'))
+                return true;
             const char* const first = p;
             if (p == end || static_cast<unsigned char>(*p) < 0x20)
                 return false;
@@ -1497,11 +1501,8 @@ struct json_text_reader {
                 return false;
             } else {
                 p += length;
-                if (length == 1 && !std::is_constant_evaluated())
-                    p = skip_plain_ascii(p, end);
             }
         }
-        return true;
     }
 
     /// Takes the text before a member's value.
@@ -1516,32 +1517,49 @@ struct json_text_reader {
         return is_name;
     }
 
+    /// Takes an object or array. Calls `take_member(index, name)` at each value: with its position from 0,
+    /// and its name as written between the quotes, which is empty in an array. It takes the value.
+    template <class TakeT>
+    constexpr bool take_members(TakeT&& take_member) {
+        const bool is_object = take('{');
+        if (!is_object && !take('['))
+            return false;
+        const char close = is_object ? '}' : ']';
+        skip_space();
+        if (take(close))
+            return true;
+        std::size_t index = 0;
+        do {
+            skip_space();
+            std::string_view name;
+            if ((is_object && !take_name(name)) || !take_member(index++, name))
+                return false;
+            skip_space();
+        } while (take(','));
+        return take(close);
+    }
+
     /// Calls itself for nested values, at most `max_depth` deep.
     constexpr bool take_value(std::size_t max_depth) noexcept {
         if (at('"', '"'))
             return take_string();
         if (at('-', '-') || at('0', '9'))
             return take_number();
-        const bool is_object = at('{', '{');
-        if (!is_object && !at('[', '['))
+        if (!at('{', '{') && !at('[', '['))
             return take("true") || take("false") || take("null");
         if (max_depth == 0) {
             error = json_text_error::max_depth;
             return false;
         }
-        const char close = is_object ? '}' : ']';
-        ++p;
-        skip_space();
-        if (take(close))
-            return true;
-        do {
-            skip_space();
-            std::string_view name;
-            if ((is_object && !take_name(name)) || !take_value(max_depth - 1))
-                return false;
-            skip_space();
-        } while (take(','));
-        return take(close);
+        return take_members([&](std::size_t, std::string_view) { return take_value(max_depth - 1); });
+    }
+
+    /// Sets `value` to the text of the value, which has no white space around it.
+    constexpr bool take_value(std::size_t max_depth, std::string_view& value) noexcept {
+        const char* const first = p;
+        const bool is_taken = take_value(max_depth);
+        value = {first, static_cast<std::size_t>(p - first)};
+        return is_taken;
     }
 };
 
@@ -1559,31 +1577,33 @@ constexpr json_text_check check_json_object(std::string_view text, std::size_t m
             static_cast<std::size_t>(reader.p - text.data())};
 }
 
-/// Calls `visit(index, name, value)` for each member of an object that `check_json_object` or another parser
-/// accepted: its position from 0, its name as written between the quotes, and the text of its value without
-/// white space around it. The views refer to `object`.
+/// Calls `visit(index, name, value)` for each member of an object, or item of an array, that a parser
+/// accepted: index and name as for `take_members`, and the text of the value. The views refer to `text`.
 template <class VisitT>
-constexpr void for_each_json_member(std::string_view object, VisitT&& visit) {
-    json_text_reader reader{object};
+constexpr void for_each_json_member(std::string_view text, VisitT&& visit) {
+    json_text_reader reader{text};
     reader.skip_space();
-    for (std::size_t index = 0; reader.take(index == 0 ? '{' : ','); ++index) {
-        reader.skip_space();
-        std::string_view name;
-        const bool is_member = reader.take_name(name);
-        const char* const value = reader.p;
-        if (!is_member || !reader.take_value(object.size()))
-            return;
-        visit(index, name, std::string_view{value, static_cast<std::size_t>(reader.p - value)});
-        reader.skip_space();
-    }
+    reader.take_members([&](std::size_t index, std::string_view name) {
+        std::string_view value;
+        const bool is_taken = reader.take_value(text.size(), value);
+        if (is_taken)
+            visit(index, name, value);
+        return is_taken;
+    });
 }
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL const char* skip_plain_ascii(const char* p, const char* end) noexcept {
-    constexpr std::ptrdiff_t size = vector_block::size;
-    while (end - p >= size && !vector_block::load(p).special().any())
-        p += size;
+    constexpr std::ptrdiff_t word_size = word_block::size, vector_size = vector_block::size;
+    while (end - p >= word_size) { // most names are short
+        const std::uint64_t flags = word_block::load(p).special().bits & word_block::repeat(0x80);
+        if (flags != 0)
+            return p + std::countr_zero(flags) / 8;
+        p += word_size;
+        while (end - p >= vector_size && !vector_block::load(p).special().any())
+            p += vector_size;
+    }
     while (p != end && static_cast<unsigned char>(*p) < 0x80 && json_length(*p) == 1)
         ++p;
     return p;
@@ -1625,10 +1645,16 @@ inline std::string unescape(std::string_view escaped) {
     return text;
 }
 
+/// Returns true if `escaped`, the name of a member between its quotes, stands for `name`.
+inline bool is_json_name(std::string_view escaped, std::string_view name) {
+    return escaped == name ||
+           (escaped.size() > name.size() && escaped.find('\\') != escaped.npos && unescape(escaped) == name);
+}
+
 PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
     std::string_view found;
     for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
-        if (member == name || (member.find('\\') != member.npos && unescape(member) == name))
+        if (is_json_name(member, name))
             found = value;
     });
     return found;
@@ -1730,6 +1756,11 @@ PROMPTLAYER_DECL std::optional<double> read_number(std::string_view number) noex
 }
 
 PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
+    integer_reading reading;
+    const char* const end = number.data() + number.size();
+    if (const auto parsed = std::from_chars(number.data(), end, reading.value);
+        parsed.ec == std::errc{} && parsed.ptr == end)
+        return reading;
     std::string digits{number.substr(0, number.find_first_of("eE"))};
     std::int64_t exponent = 0; // within 32 bits: the parser calls others malformed
     if (digits.size() != number.size()) {
@@ -1749,7 +1780,6 @@ PROMPTLAYER_DECL integer_reading read_integer(std::string_view number) {
         return {.fits = false};
     digits.resize(static_cast<std::size_t>(point), '0');
     digits.insert(0, is_negative ? 1 : 0, '-');
-    integer_reading reading;
     reading.fits =
         std::from_chars(digits.data(), digits.data() + digits.size(), reading.value).ec == std::errc{};
     return reading;
@@ -1897,6 +1927,31 @@ class secret_finder {
         return spelled >= std::min(secret_.size(), min_prefix) ? used : 0;
     }
 
+    /// Flags the bytes of a block that may equal `c`, in any case. May flag others, too.
+    static std::uint64_t flag(word_block block, char c) noexcept {
+        const std::uint64_t difference = (block.bits ^ word_block::repeat(static_cast<unsigned char>(c))) &
+                                         word_block::repeat(0xDF); // without the bit that tells the case
+        return (difference - word_block::repeat(1)) & ~difference & word_block::repeat(0x80);
+    }
+
+    static std::uint64_t flag_escapes(word_block block) noexcept {
+        return flag(block, '%') | flag(block, '\\');
+    }
+
+    /// Skips places from `from` on where the secret, of two characters or more, does not begin. Stops within
+    /// 8 bytes of the end.
+    std::size_t skip(std::string_view text, std::size_t from) const noexcept {
+        for (; text.size() - from > word_block::size; from += word_block::size) {
+            const word_block block = word_block::load(text.data() + from);
+            const word_block next = word_block::load(text.data() + from + 1);
+            const std::uint64_t flags = flag_escapes(block) | (flag(block, secret_[0]) &
+                                                               (flag(next, secret_[1]) | flag_escapes(next)));
+            if (flags != 0)
+                return from + static_cast<std::size_t>(std::countr_zero(flags)) / 8;
+        }
+        return from;
+    }
+
     static constexpr bool is_word_character(char c) noexcept {
         return (c >= '0' && c <= '9') || (ascii_lower(c) >= 'a' && ascii_lower(c) <= 'z') || c == '_' ||
                c == '-' || static_cast<unsigned char>(c) >= 0x80;
@@ -1906,9 +1961,10 @@ public:
     constexpr explicit secret_finder(std::string_view secret) noexcept : secret_(secret) {}
 
     /// Returns the first part of `text`, from `from` on, that spells the secret; empty if there is none.
-    constexpr std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
+    std::string_view find(std::string_view text, std::size_t from = 0) const noexcept {
         const char first = secret_.empty() ? '\0' : ascii_lower(secret_[0]);
         for (; !secret_.empty() && from < text.size(); ++from) {
+            from = secret_.size() == 1 ? from : skip(text, from);
             const char c = text[from];
             if (c != '%' && c != '\\' && ascii_lower(c) != first)
                 continue;
@@ -2064,11 +2120,10 @@ struct field_functions {
     std::string_view (*write_number)(double value, char (&buffer)[max_number_size]) noexcept;
     std::optional<double> (*read_number)(std::string_view number) noexcept;
     integer_reading (*read_integer)(std::string_view number);
-    std::string_view (*find_member)(std::string_view object, std::string_view name);
 };
 
 inline constexpr field_functions all_field_functions{check_json_object, write_number, read_number,
-                                                     read_integer, find_json_member};
+                                                     read_integer};
 
 /// A member of a model as data. The functions access it in a model of unknown type, at run time; they are
 /// null if the member has another kind. The last two are also null if the member refers to its text.
@@ -2660,7 +2715,11 @@ struct field {
                 info.insert = [](void* model, [[maybe_unused]] std::string_view entry,
                                  std::string_view text) {
                     value_type& entries = member_traits::get(static_cast<ModelT*>(model)->*MemberV);
-                    if constexpr (kind == detail::member_kind::map)
+                    if constexpr (requires { entries.emplace_hint(entries.end(), entry, text); }) {
+                        const std::size_t count = entries.size();
+                        entries.emplace_hint(entries.end(), entry, text); // names are often in order
+                        return entries.size() != count;
+                    } else if constexpr (kind == detail::member_kind::map)
                         return entries.emplace(entry, text).second;
                     else
                         return entries.emplace_back(text), true;
@@ -3511,7 +3570,7 @@ namespace detail {
 
 /// Reads JSON into a model with empty members. Returns `malformed_json`, or `invalid_request` with every
 /// violation; nullopt if the JSON is valid. `FormatT` is always `void`: a template is compiled only in
-/// programs that call it, and this one needs a second JSON parser.
+/// programs that call it, and this one needs Boost.JSON's parser.
 template <class FormatT>
 std::optional<error> read_json(std::string_view text, const model_info& info, void* model);
 
@@ -3652,12 +3711,15 @@ class model_reader {
         return true;
     }
 
-    /// Ends a string or number, of which there may be parts in the buffer.
-    bool on_whole(json_type type, std::string_view last) {
+    /// Returns a name, string or number, of which there may be parts in the buffer.
+    std::string_view whole(std::string_view last) {
         if (buffer_.empty())
-            return on_value(type, last);
-        buffer_ += last;
-        on_value(type, buffer_);
+            return last;
+        return buffer_ += last;
+    }
+
+    bool on_whole(json_type type, std::string_view last) {
+        on_value(type, whole(last));
         buffer_.clear();
         return true;
     }
@@ -3717,18 +3779,24 @@ public:
     bool on_array_end(std::size_t, error_code&) noexcept { return end(); }
     bool on_key_part(json_text text, std::size_t, error_code&) { return append(text); }
     bool on_key(json_text text, std::size_t, error_code&) {
-        append(text);
         if (depth_ == 1 && is_object_)
-            on_member(buffer_);
+            on_member(whole(text));
         else if (depth_ == 2 && in_entries_)
-            name_.swap(buffer_);
+            name_ = whole(text);
         buffer_.clear();
         return true;
     }
     bool on_string_part(json_text text, std::size_t, error_code&) { return append(text); }
     bool on_string(json_text text, std::size_t, error_code&) { return on_whole(json_type::string, text); }
     bool on_number_part(json_text text, error_code&) { return append(text); }
-    bool on_int64(std::int64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
+    bool on_int64(std::int64_t value, json_text text, error_code&) {
+        if (depth_ == 1 && is_object_ && field_ && field_->kind == member_kind::integer) {
+            buffer_.clear();
+            store_number({.is_given = true, .integer = value});
+            return true;
+        }
+        return on_whole(json_type::number, text);
+    }
     bool on_uint64(std::uint64_t, json_text text, error_code&) { return on_whole(json_type::number, text); }
     bool on_double(double, json_text text, error_code&) { return on_whole(json_type::number, text); }
     bool on_bool(bool value, error_code&) { return on_value(json_type::boolean, value ? "true" : ""); }
@@ -4753,6 +4821,8 @@ inline bool is_harmless(std::string_view text, std::span<const std::string_view>
 /// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
 inline std::string shown_text(std::string_view text, std::span<const std::string_view> secrets,
                               std::size_t max_bytes = std::string_view::npos) {
+    if (text.size() <= max_bytes && is_harmless(text, secrets))
+        return std::string{text};
     std::string shown = sanitize(text, text.npos);
     if (holds_secret(shown, secrets)) // redaction may cut a code point
         shown = sanitize(redact(std::move(shown), secrets), text.npos);
@@ -5282,72 +5352,51 @@ struct prepared_request {
 namespace promptlayer::inline PROMPTLAYER_ABI {
 namespace detail {
 
-/// The JSON text of a response. Its values live in memory on the stack as long as that is enough.
-class json_document {
-    unsigned char buffer_[2048];
-    boost::json::monotonic_resource memory_{buffer_};
-    boost::json::value value_ = boost::json::value(boost::json::storage_ptr(&memory_));
-    std::size_t size_ = 0;
-
-public:
-    /// Parses `text`; returns `malformed_json` if it does not begin with a JSON value.
-    std::optional<error> parse(std::string_view text) {
-        boost::json::parse_options options;
-        options.max_depth = max_json_depth;
-        unsigned char buffer[1024];
-        boost::json::parser parser{{}, options, buffer};
-        parser.reset(&memory_);
-        boost::json::error_code failed;
-        size_ = parser.write_some(text.data(), text.size(), failed);
-        if (failed)
-            return malformed_json(size_, failed.message());
-        value_ = parser.release();
-        return std::nullopt;
+/// Returns the type of a JSON value by its text.
+constexpr json_type type_of(std::string_view value) noexcept {
+    switch (value[0]) {
+    case 'n': return json_type::null;
+    case 't':
+    case 'f': return json_type::boolean;
+    case '"': return json_type::string;
+    case '[': return json_type::array;
+    case '{': return json_type::object;
+    default: return json_type::number;
     }
+}
 
-    const boost::json::value& value() const noexcept { return value_; }
+/// Returns the text of a JSON string that is given without its quotes: `escaped` itself, or `buffer`.
+inline std::string_view text_of(std::string_view escaped, std::string& buffer) {
+    if (escaped.find('\\') == escaped.npos)
+        return escaped;
+    return buffer = unescape(escaped);
+}
 
-    /// Returns how many bytes of the text belong to the value.
-    std::size_t size() const noexcept { return size_; }
-};
-
-inline json_type type_of(const boost::json::value& value) noexcept {
-    switch (value.kind()) {
-    case boost::json::kind::null: return json_type::null;
-    case boost::json::kind::bool_: return json_type::boolean;
-    case boost::json::kind::string: return json_type::string;
-    case boost::json::kind::array: return json_type::array;
-    case boost::json::kind::object: return json_type::object;
-    case boost::json::kind::int64:
-    case boost::json::kind::uint64:
-    case boost::json::kind::double_: break;
-    }
-    return json_type::number;
+/// Returns the text of a JSON string; empty for any other value, or if there is none.
+inline std::string_view text_of_string(std::string_view value, std::string& buffer) {
+    return value.starts_with('"') ? text_of(value.substr(1, value.size() - 2), buffer) : std::string_view{};
 }
 
 /// Reads the reply of a response. Reports members that do not match the model to `report`. Stores text
 /// without hidden characters and secrets.
 class reply_reader {
-    std::string_view body_;
     const model_info& info_;
     void* reply_;
     std::span<const std::string_view> secrets_;
     violation_collector& report_;
-
-    /// Returns the JSON text of a member that `body_` has.
-    std::string_view json_text(const field_info& field) const {
-        return field.functions->find_member(body_, field.name());
-    }
+    std::uint64_t given_ = 0; // bit N stands for field N
+    struct {
+        const char* data;
+        std::size_t size;
+    } members_[64]; // the JSON text of the fields in `given_`; the last of repeated members
 
     void store_number(const field_info& field, const member_value& value) {
         check_number(field, value, report_);
         field.store(reply_, value);
     }
 
-    void read_integer(const field_info& field, const boost::json::value& value) {
-        // Boost.JSON may have rounded a number with a fraction or an exponent.
-        const integer_reading reading = value.is_int64() ? integer_reading{value.get_int64()}
-                                                         : field.functions->read_integer(json_text(field));
+    void read_integer(const field_info& field, std::string_view digits) {
+        const integer_reading reading = field.functions->read_integer(digits);
         if (!reading.fits)
             report_.add(rule::range, {field.name()}, 0, 0);
         else if (!reading.is_integral)
@@ -5356,8 +5405,8 @@ class reply_reader {
             store_number(field, {.is_given = true, .integer = reading.value});
     }
 
-    void read_double(const field_info& field) {
-        const auto value = field.functions->read_number(json_text(field));
+    void read_double(const field_info& field, std::string_view digits) {
+        const auto value = field.functions->read_number(digits);
         if (!value)
             return report_.add(rule::finite, {field.name()}, 0, 0);
         store_number(field, {.is_given = true, .number = *value});
@@ -5370,19 +5419,19 @@ class reply_reader {
             field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
     }
 
-    void read_entry(const field_info& field, const location& where, const boost::json::value& value) {
-        const auto* const text = value.if_string();
-        if (!text)
+    void read_entry(const field_info& field, const location& where, std::string_view value) {
+        if (type_of(value) != json_type::string)
             return report_.add_type(where, json_type::string, type_name(type_of(value)));
-        const std::string_view ruled = where.name ? *where.name : std::string_view{*text};
-        check_read_text(field, ruled, {where.member, where.name, where.index, where.name != nullptr},
-                        report_);
+        std::string buffer;
+        const std::string_view text = text_of_string(value, buffer);
+        check_read_text(field, where.name ? *where.name : text,
+                        {where.member, where.name, where.index, where.name != nullptr}, report_);
         const std::string name = where.name ? shown_text(*where.name, secrets_) : std::string{};
-        if (!field.insert(reply_, name, shown_text(*text, secrets_)))
-            report_.add(rule::unique, where, 0, 0); // the names differ in hidden text only
+        if (!field.insert(reply_, name, shown_text(text, secrets_)))
+            report_.add(rule::unique, where, 0, 0); // or the names differ in hidden text only
     }
 
-    void read_member(const field_info& field, const boost::json::value& value) {
+    void read_member(const field_info& field, std::string_view value) {
         const json_type type = type_of(value);
         if (field.kind == member_kind::any || (type == json_type::null && !field.is_required))
             return;
@@ -5390,55 +5439,85 @@ class reply_reader {
             return read_integer(field, value);
         if (type != json_type_of(field.kind))
             return report_.add_type({field.name()}, json_type_of(field.kind), type_name(type));
+        std::string buffer;
         switch (field.kind) {
         case member_kind::boolean:
-            field.store(reply_, {.is_given = true, .integer = value.get_bool() ? 1 : 0});
+            field.store(reply_, {.is_given = true, .integer = value == "true" ? 1 : 0});
             break;
-        case member_kind::number: read_double(field); break;
+        case member_kind::number: read_double(field, value); break;
         case member_kind::string: {
-            const std::string_view text = value.get_string();
+            const std::string_view text = text_of_string(value, buffer);
             check_read_text(field, text, {field.name()}, report_);
             store_text(field, text);
             break;
         }
-        case member_kind::json_object: store_text(field, json_text(field)); break;
-        case member_kind::strings: {
-            std::size_t index = 0;
-            for (const auto& item : value.get_array())
-                read_entry(field, {.member = field.name(), .index = index++}, item);
+        case member_kind::json_object: store_text(field, value); break;
+        case member_kind::strings:
+            for_each_json_member(value, [&](std::size_t index, std::string_view, std::string_view item) {
+                read_entry(field, {.member = field.name(), .index = index}, item);
+            });
             break;
-        }
         case member_kind::map:
-            for (const auto& entry : value.get_object()) {
-                const std::string_view name = entry.key();
-                read_entry(field, {.member = field.name(), .name = &name}, entry.value());
-            }
+            for_each_json_member(value, [&](std::size_t, std::string_view escaped, std::string_view entry) {
+                const std::string_view name = text_of(escaped, buffer);
+                read_entry(field, {.member = field.name(), .name = &name}, entry);
+            });
             break;
         case member_kind::integer:
         case member_kind::any: break;
         }
     }
 
-public:
-    reply_reader(std::string_view body, const model_info& info, void* reply,
-                 std::span<const std::string_view> secrets, violation_collector& report) noexcept
-        : body_(body), info_(info), reply_(reply), secrets_(secrets), report_(report) {}
-
-    void read(const boost::json::value& value) {
-        const auto* const object = value.if_object();
-        if (!object)
-            return report_.add_type({}, json_type::object, type_name(type_of(value)));
-        std::uint64_t given = 0;
+    void read_members() {
         for (std::size_t i = 0; i < info_.fields.size(); ++i) {
             const field_info& field = info_.fields[i];
-            if (const auto* const member = object->if_contains(field.name())) {
-                given |= std::uint64_t{member->is_null() ? 0u : 1u} << i;
-                read_member(field, *member);
+            if (given_ >> i & 1) {
+                const std::string_view value{members_[i].data, members_[i].size};
+                read_member(field, value);
+                if (value == "null")
+                    given_ &= ~(std::uint64_t{1} << i);
             } else if (field.is_required) {
                 report_.add(rule::required, {field.name()}, 0, 0);
             }
         }
-        check_groups(info_, given, report_);
+        check_groups(info_, given_, report_);
+    }
+
+public:
+    reply_reader(const model_info& info, void* reply, std::span<const std::string_view> secrets,
+                 violation_collector& report) noexcept
+        : info_(info), reply_(reply), secrets_(secrets), report_(report) {}
+
+    /// Reads the body of a response. Returns where and why it is no JSON text, and then reports nothing.
+    json_text_check read(std::string_view body) {
+        json_text_reader reader{body};
+        reader.skip_space();
+        const json_type type = reader.p == reader.end ? json_type::null : type_of({reader.p, 1});
+        const auto keep_member = [&](std::size_t, std::string_view name) {
+            std::string_view value;
+            const bool is_taken = reader.take_value(max_json_depth - 1, value);
+            for (std::size_t i = 0; i < info_.fields.size(); ++i) {
+                if (is_json_name(name, info_.fields[i].name())) {
+                    given_ |= std::uint64_t{1} << i;
+                    members_[i] = {value.data(), value.size()};
+                }
+            }
+            return is_taken;
+        };
+        const bool is_json =
+            type == json_type::object ? reader.take_members(keep_member) : reader.take_value(max_json_depth);
+        if (is_json)
+            reader.skip_space();
+        const auto offset = static_cast<std::size_t>(reader.p - body.data());
+        if (!is_json)
+            return {reader.error, offset};
+        if (offset != body.size())
+            report_.add(rule::trailing_text, {}, 0, offset);
+        if (type == json_type::object)
+            read_members();
+        else
+            report_.add_type({}, json_type::object, type_name(type));
+        return {};
     }
 };
 
@@ -5452,73 +5531,112 @@ struct service_message {
     std::vector<violation> violations{}; ///< from FastAPI's list of `loc`, `msg` and `type`
 };
 
-/// Returns the text of a string without hidden characters; empty for any other value.
-inline std::string text_of(const boost::json::value* value) {
-    const auto* const text = value ? value->if_string() : nullptr;
-    return text ? sanitize(*text, std::string_view::npos) : std::string{};
-}
-
 /// Returns FastAPI's `loc` as a path: `prompt_input_variables["user"]` for ["body", "prompt_input_variables",
 /// "user"].
-inline std::string path_of(const boost::json::value* loc, std::string_view api_key) {
+inline std::string path_of(std::string_view loc, std::span<const std::string_view> secrets) {
     constexpr std::size_t max_steps = 8; // deeper than any request
     std::string path;
-    const auto* const steps = loc ? loc->if_array() : nullptr;
-    if (!steps)
+    if (!loc.starts_with('['))
         return path;
     std::size_t shown = 0;
-    for (auto step = steps->begin(); step != steps->end() && shown < max_steps; ++step) {
-        if (const auto* const name = step->if_string()) {
-            if (step == steps->begin() && *name == "body")
-                continue;
-            const std::string safe = json_escape(redact(std::string{std::string_view{*name}}, api_key));
-            path += shown == 0 ? safe : "[\"" + safe + "\"]";
-        } else if (step->is_int64()) {
-            path += "[" + std::to_string(step->get_int64()) + "]";
+    std::string buffer;
+    for_each_json_member(loc, [&](std::size_t index, std::string_view, std::string_view step) {
+        const std::string_view name = text_of_string(step, buffer);
+        if (shown == max_steps || (index == 0 && name == "body"))
+            return;
+        if (step.starts_with('"')) {
+            path += shown == 0 ? "" : "[\"";
+            if (step.size() == name.size() + 2 && name.size() <= 64 && ascii_from(' ', name))
+                path += name; // nothing to escape or to cut
+            else
+                path += json_escape(redact(std::string{name}, secrets));
+            path += shown == 0 ? "" : "\"]";
+        } else if (type_of(step) == json_type::number && step.find_first_of(".eE") == step.npos) {
+            path.append("[").append(step).append("]");
         } else {
-            continue;
+            return;
         }
         ++shown;
-    }
-    return sanitize(path, max_service_text);
+    });
+    return path;
 }
 
-/// Reads the body of a response that is no success. The API key is in no path, but may be in the texts.
-inline service_message read_service_message(std::string_view body, std::string_view api_key) {
-    service_message message;
-    json_document document;
-    if (document.parse(body) || document.size() != body.size())
-        return message;
-    const auto* const object = document.value().if_object();
-    message.is_object = object != nullptr;
-    if (!object)
-        return message;
-    for (const char* const member : {"message", "error", "detail"}) {
-        const boost::json::value* value = object->if_contains(member);
-        if (value && value->is_object())
-            value = value->get_object().if_contains("message");
-        message.text = text_of(value);
-        if (message.text.find_first_not_of(' ') != message.text.npos)
-            break;
-        message.text.clear();
-    }
-    const boost::json::value* const detail = object->if_contains("detail");
-    if (!detail || !detail->is_array())
-        return message;
-    violation_list list;
-    for (const boost::json::value& item : detail->get_array()) {
-        const auto* const entry = item.if_object();
-        const auto find = [&](const char* member) { return entry ? entry->if_contains(member) : nullptr; };
-        std::string text = text_of(entry ? find("msg") : &item);
+/// Reads the body of a response that is no success, in one pass: of repeated members, the last counts.
+class service_message_reader {
+    json_text_reader reader_;
+    std::span<const std::string_view> secrets_;
+    std::string_view message_{}, error_{}, detail_{}; // as JSON text
+    violation_list list_{};
+    std::string buffer_{};
+
+    /// Takes an item of `detail`.
+    bool take_item() {
+        constexpr std::size_t max_depth = max_json_depth - 2; // within the body and the array
+        std::string_view msg, type, loc, value;
+        const bool is_taken = !reader_.at('{', '{')
+                                  ? reader_.take_value(max_depth, msg)
+                                  : reader_.take_members([&](std::size_t, std::string_view name) {
+                                        if (!reader_.take_value(max_depth - 1, value))
+                                            return false;
+                                        if (is_json_name(name, "msg"))
+                                            msg = value;
+                                        else if (is_json_name(name, "type"))
+                                            type = value;
+                                        else if (is_json_name(name, "loc"))
+                                            loc = value;
+                                        return true;
+                                    });
+        if (!is_taken)
+            return false;
+        std::string_view text = text_of_string(msg, buffer_);
         if (text.empty())
-            text = text_of(find("type"));
-        std::string path = path_of(find("loc"), api_key);
+            text = text_of_string(type, buffer_);
+        std::string path = path_of(loc, secrets_);
         if (!path.empty() || !text.empty())
-            list.add([&] { return violation{std::move(path), rule::service, 0, 0, std::move(text)}; });
+            list_.add([&] { return violation{std::move(path), rule::service, 0, 0, std::string{text}}; });
+        return true;
     }
-    message.violations = std::move(list).take();
-    return message;
-}
+
+    bool take_member(std::string_view name) {
+        std::string_view unused;
+        const bool is_detail = is_json_name(name, "detail");
+        if (is_detail) {
+            list_ = {};
+            detail_ = {};
+            if (reader_.at('[', '['))
+                return reader_.take_members([&](std::size_t, std::string_view) { return take_item(); });
+        }
+        return reader_.take_value(max_json_depth - 1, is_detail                       ? detail_
+                                                      : is_json_name(name, "message") ? message_
+                                                      : is_json_name(name, "error")   ? error_
+                                                                                      : unused);
+    }
+
+public:
+    service_message_reader(std::string_view body, std::span<const std::string_view> secrets) noexcept
+        : reader_(body), secrets_(secrets) {}
+
+    /// Returns the message, with hidden characters and secrets in its violations.
+    service_message read() && {
+        reader_.skip_space();
+        const bool is_object =
+            reader_.at('{', '{') &&
+            reader_.take_members([&](std::size_t, std::string_view name) { return take_member(name); });
+        reader_.skip_space();
+        if (!is_object || reader_.p != reader_.end)
+            return {};
+        service_message message{.is_object = true, .violations = std::move(list_).take()};
+        for (std::string_view value : {message_, error_, detail_}) {
+            if (value.starts_with('{'))
+                value = find_json_member(value, "message");
+            message.text = sanitize(text_of_string(value, buffer_), std::string_view::npos);
+            if (message.text.find_first_not_of(' ') != message.text.npos)
+                return message;
+        }
+        message.text.clear();
+        return message;
+    }
+};
 
 } // namespace detail
 } // namespace promptlayer::inline PROMPTLAYER_ABI
@@ -5801,8 +5919,10 @@ inline std::string excerpt(std::string_view body, std::span<const std::string_vi
 /// as a slash, and need no slashes after the scheme. Empty if the response is no redirect or has no
 /// `Location`.
 inline std::string redirect_target(const http_response& response, std::span<const std::string_view> secrets) {
+    if (response.status < 300 || response.status > 399)
+        return {};
     const std::string* const location = find_header(response.headers, "Location");
-    if (!location || location->empty() || response.status < 300 || response.status > 399)
+    if (!location || location->empty())
         return {};
     std::string target = *location;
     std::erase_if(target, [](char c) { return c == '\t' || c == '\r' || c == '\n'; });
@@ -5830,12 +5950,11 @@ inline std::string redirect_target(const http_response& response, std::span<cons
 inline error response_error(errc code, const http_response& response,
                             std::span<const std::string_view> secrets, const std::string& detail) {
     error failed{.code = code, .status = response.status};
-    failed.message = message_for(code) + std::string{" (HTTP "} + std::to_string(response.status);
+    failed.message.reserve(detail.size() + 128);
+    failed.message.append(message_for(code)).append(" (HTTP ").append(std::to_string(response.status));
     if (const std::string target = redirect_target(response, secrets); !target.empty())
-        failed.message += ", redirects to " + target;
-    failed.message += ")";
-    if (!detail.empty())
-        failed.message += ": " + detail;
+        failed.message.append(", redirects to ").append(target);
+    failed.message.append(detail.empty() ? ")" : "): ").append(detail);
     failed.retry_after = retry_after(response);
     return failed;
 }
@@ -5845,17 +5964,20 @@ inline error status_error(const config& config, const http_response& response,
                           std::span<const std::string_view> secrets) {
     service_message message;
     if (response.body.size() <= config.max_response_bytes)
-        message = read_service_message(response.body, config.api_key);
+        message = service_message_reader{response.body, secrets}.read();
     if (!message.is_object)
         message.text = excerpt(response.body, secrets);
-    if (!message.violations.empty() && message.text.empty())
-        message.text = join(message.violations);
-    error failed = response_error(code_of(response.status), response, secrets,
-                                  shown_text(message.text, secrets, max_service_text));
-    for (violation& reported : message.violations) {
-        reported.path = shown_text(reported.path, secrets, max_service_text);
-        reported.message = shown_text(reported.message, secrets, max_service_text);
+    const std::string list = join(message.violations);
+    const std::string shown = shown_text(list, secrets, max_service_text);
+    if (shown != list) { // otherwise each part can be shown as it is, too
+        for (violation& reported : message.violations) {
+            reported.path = shown_text(reported.path, secrets, max_service_text);
+            reported.message = shown_text(reported.message, secrets, max_service_text);
+        }
     }
+    error failed =
+        response_error(code_of(response.status), response, secrets,
+                       message.text.empty() ? shown : shown_text(message.text, secrets, max_service_text));
     failed.violations = std::move(message.violations);
     return failed;
 }
@@ -5886,16 +6008,14 @@ PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const htt
     };
     if (response.body.size() > config.max_response_bytes)
         return malformed("more than " + std::to_string(config.max_response_bytes) + " bytes");
-    json_document document;
-    if (const auto failed = document.parse(response.body)) {
+    violation_collector report{.api_key = config.api_key};
+    const json_text_check checked =
+        reply_reader{reply.info, reply.object, secrets, report}.read(response.body);
+    if (checked.error != json_text_error::none) {
         const std::string shown = excerpt(response.body, secrets);
-        return malformed(shown_text(failed->message, secrets, max_service_text) +
+        return malformed("the text is not JSON at byte " + std::to_string(checked.offset) +
                          (shown.empty() ? "" : ": " + shown));
     }
-    violation_collector report{.api_key = config.api_key};
-    if (document.size() != response.body.size())
-        report.add(rule::trailing_text, {}, 0, document.size());
-    reply_reader{response.body, reply.info, reply.object, secrets, report}.read(document.value());
     if (auto violations = std::move(report.list).take(); !violations.empty()) {
         error failed = malformed(shown_text(join(violations), secrets, max_service_text));
         for (violation& broken : violations)
