@@ -7,13 +7,13 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
 #include <charconv>
-#include <cstddef>
 #include <system_error>
 #include <utility>
 #endif
@@ -30,9 +30,23 @@ constexpr bool ascii_from(char first, std::string_view text) noexcept {
     return true;
 }
 
-/// Returns true if `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
+/// Tells of each byte whether it may stand in a token by RFC 9110, section 5.6.2.
+inline constexpr auto token_characters = [] {
+    std::array<bool, 256> table{};
+    for (int c = '!'; c <= '~'; ++c)
+        table[static_cast<std::size_t>(c)] = true;
+    for (const char c : std::string_view{"\"(),/:;<=>?@[\\]{}"})
+        table[static_cast<unsigned char>(c)] = false;
+    return table;
+}();
+
+/// Returns true if `text` is a token: a method or the name of a header.
 constexpr bool is_token(std::string_view text) noexcept {
-    return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
+    for (const char c : text) {
+        if (!token_characters[static_cast<unsigned char>(c)])
+            return false;
+    }
+    return !text.empty();
 }
 
 /// Reads an IPv6 address in any form of RFC 4291, section 2.2, without a zone; nullopt for anything else.
