@@ -81,7 +81,7 @@ struct curl_connections {
     std::size_t seen_begin = 0, seen_end = 0;  // those of `pooled_sockets` whose `revents` are current
     std::vector<curl_easy> idle_handles[2]{};  // of answered requests: of `http`, of `https`
     std::size_t max_idle_handles = 1;
-    std::string last_url{};
+    std::string last_url{};       // a URL that can be sent, or empty
     curl_parsed_url parsed_url{}; // `last_url`; null if libcurl rejects it
     std::atomic<bool> cancelled{false};
 
@@ -224,6 +224,7 @@ class curl_exchange {
             in_headers_ = true;
             may_have_chunks_ = line.starts_with("HTTP/1.1");
             headers.clear(); // of an informational response
+            headers.reserve(16);
             const bool maybe_http_2 = secure_ && !connections_.one_at_a_time;
             valid = valid && (is_status_line(line) || (maybe_http_2 && !line.starts_with("HTTP/1")));
         } else if (line.empty()) {
@@ -379,7 +380,7 @@ class curl_exchange {
                 line_list_[line_list_.size() - 2].next = &line_list_.back();
         };
         for (const header& h : request_.headers) { // libcurl omits "Name:" and sends "Name:" for "Name;"
-            const bool empty = trim(h.value).empty();
+            const bool empty = h.value.find_first_not_of(" \t") == h.value.npos;
             add(h.name, empty ? ";" : ": ", empty ? std::string_view{} : h.value);
         }
         for (const std::string_view name : defaults) {
@@ -438,7 +439,7 @@ public:
 
     /// Passes the request to libcurl. Returns why it is not sent; nullopt if it is on its way.
     std::optional<transport_failure> start(const std::function<void(CURL*)>& configure) {
-        if (auto error = request_error(request_))
+        if (auto error = request_error(request_, connections_.last_url))
             return error;
         if (!easy_)
             return not_sent(failure::other, "libcurl cannot be initialised");
