@@ -384,7 +384,8 @@ class curl_exchange {
             add(h.name, empty ? ";" : ": ", empty ? std::string_view{} : h.value);
         }
         for (const std::string_view name : defaults) {
-            if (!find_header(request_.headers, name) && (name != "Expect" || request_.body.size() > 1024))
+            const bool may_be_added = name != "Expect" || request_.body.size() > 1024; // by any libcurl
+            if (may_be_added && !find_header(request_.headers, name))
                 add(name, ":", ""); // keeps libcurl from adding its own
         }
         return line_list_.data();
