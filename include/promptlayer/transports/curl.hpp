@@ -7,6 +7,7 @@
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
+#include <promptlayer/transports/detail/curl_connections.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
 #include <promptlayer/transports/detail/request_limits.hpp>
 
@@ -14,8 +15,6 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <algorithm>
-#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <functional>
@@ -63,110 +62,6 @@ constexpr failure curl_failure(CURLcode code) noexcept {
         return failure::reset;
     return failure::other;
 }
-
-struct curl_easy_deleter {
-    void operator()(CURL* easy) const noexcept { curl_easy_cleanup(easy); }
-};
-using curl_easy = std::unique_ptr<CURL, curl_easy_deleter>;
-using curl_parsed_url = std::shared_ptr<CURLU>;
-
-/// Runs requests, and keeps their connections and TLS sessions for later requests. Must outlive its handles.
-struct curl_connections {
-    CURLM* multi = nullptr;                    // null if libcurl cannot be initialised
-    CURLM* probe = nullptr;                    // has no handles; looks at a socket while `multi` is in use
-    CURLSH* sessions = nullptr;                // of TLS; without it each handle would keep its own
-    const bool one_at_a_time;                  // no two requests are in flight at once, and all use HTTP/1.x
-    std::vector<curl_waitfd> pooled_sockets{}; // of HTTP/1.x; some are closed
-    std::vector<long> pooled_ports{};          // the local ports of `pooled_sockets`
-    std::size_t seen_begin = 0, seen_end = 0;  // those of `pooled_sockets` whose `revents` are current
-    std::vector<curl_easy> idle_handles[2]{};  // of answered requests: of `http`, of `https`
-    std::size_t max_idle_handles = 1;
-    std::string last_url{};       // a URL that can be sent, or empty
-    curl_parsed_url parsed_url{}; // `last_url`; null if libcurl rejects it
-    std::atomic<bool> cancelled{false};
-
-    explicit curl_connections(bool single) noexcept : one_at_a_time(single) {
-        static const CURLcode initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
-        if (initialised == CURLE_OK) {
-            multi = curl_multi_init();
-            probe = curl_multi_init();
-            sessions = curl_share_init();
-            curl_share_setopt(sessions, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
-        }
-    }
-    curl_connections(const curl_connections&) = delete;
-    curl_connections& operator=(const curl_connections&) = delete;
-    ~curl_connections() {
-        for (auto& handles : idle_handles)
-            handles.clear(); // they refer to `sessions`
-        curl_multi_cleanup(multi);
-        curl_multi_cleanup(probe);
-        curl_share_cleanup(sessions);
-    }
-
-    /// Returns the URL as libcurl parses it; null if libcurl rejects it. Remembers the last URL, because
-    /// libcurl needs a tenth of the time of a request to parse its URL.
-    curl_parsed_url parse(const std::string& url) {
-        if (url != last_url) {
-            std::string copy = url;
-            parsed_url = {curl_url(), &curl_url_cleanup};                      // from here on nothing throws
-            constexpr unsigned as_is = CURLU_PATH_AS_IS | CURLU_DISALLOW_USER; // else an Authorization
-            if (curl_url_set(parsed_url.get(), CURLUPART_URL, url.c_str(), as_is) != CURLUE_OK)
-                parsed_url.reset();
-            last_url = std::move(copy);
-        }
-        return parsed_url;
-    }
-
-    /// Remembers the socket of a new connection, or with CURL_SOCKET_BAD only that the port is taken. Forgets
-    /// the closed connection that had its port or the number of its socket.
-    void pool(long local_port, curl_socket_t socket) {
-        for (std::size_t i = pooled_ports.size(); i-- != 0;) {
-            if (pooled_ports[i] != local_port && pooled_sockets[i].fd != socket)
-                continue;
-            pooled_ports.erase(pooled_ports.begin() + static_cast<std::ptrdiff_t>(i));
-            pooled_sockets.erase(pooled_sockets.begin() + static_cast<std::ptrdiff_t>(i));
-        }
-        if (socket != CURL_SOCKET_BAD) {
-            pooled_ports.reserve(pooled_ports.size() + 1);
-            pooled_sockets.push_back({socket, CURL_WAIT_POLLIN, 0});
-            pooled_ports.push_back(local_port);
-        }
-        forget_seen();
-    }
-
-    /// Returns whether a pooled connection was closed by the server, or has bytes that no request asked for.
-    /// Looks at the next connections, too, because libcurl uses them in this order, and each look is a system
-    /// call. Call `forget_seen` when time has passed or bytes of a response were read.
-    bool is_stale(long local_port) noexcept {
-#ifdef __linux__
-        constexpr std::size_t max_count = 8; // libcurl allocates memory for more than 10
-#else
-        constexpr std::size_t max_count = 1; // a closed one could hide the others
-#endif
-        const auto port = std::find(pooled_ports.begin(), pooled_ports.end(), local_port);
-        if (port == pooled_ports.end())
-            return false;
-        const auto index = static_cast<std::size_t>(port - pooled_ports.begin());
-        if (index < seen_begin || index >= seen_end) {
-            seen_begin = index;
-            seen_end = std::min(index + max_count, pooled_sockets.size());
-            for (std::size_t i = seen_begin; i != seen_end; ++i)
-                pooled_sockets[i].revents = 0; // libcurl leaves it as it is if nothing happens
-            curl_multi_wait(probe, &pooled_sockets[index], static_cast<unsigned>(seen_end - index), 0,
-                            nullptr);
-        }
-        return pooled_sockets[index].revents != 0;
-    }
-
-    void forget_seen() noexcept { seen_end = 0; }
-
-    /// Wakes `curl_multi_poll`. Any thread.
-    void cancel() noexcept {
-        cancelled = true;
-        curl_multi_wakeup(multi);
-    }
-};
 
 /// One request and its response. Refers to the connections and the request, which must outlive it.
 class curl_exchange {
@@ -265,7 +160,7 @@ class curl_exchange {
     template <bool (curl_exchange::*TakeV)(std::string_view)>
     static std::size_t receive(char* data, std::size_t, std::size_t size, void* self) noexcept {
         auto& exchange = *static_cast<curl_exchange*>(self);
-        exchange.connections_.forget_seen(); // the connection of this request may serve another one next
+        exchange.connections_.end_look(); // the connection of this request may serve another one next
         bool taken = false;
         return call_noexcept([&] { taken = (exchange.*TakeV)({data, size}); }) && taken ? size : 0;
     }
@@ -561,7 +456,7 @@ public:
         detail::curl_exchange exchange{*connections_,
                                        detail::curl_exchange::take_handle(*connections_, request), request};
         connections_->cancelled = false;
-        connections_->forget_seen();
+        connections_->end_look();
         if (auto error = exchange.start(configure_))
             return *std::move(error);
         int count = 0;
