@@ -2,13 +2,14 @@
 // 99.9th percentile of single calls, with 1 and 4 threads, while the tracker's thread is idle and while it
 // sends. The two are measured alternately in one run.
 
+#include "report.hpp"
+
 #include <promptlayer.hpp>
 
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <thread>
 #include <utility>
@@ -53,11 +54,6 @@ nanoseconds duration_of(ActionT&& action) {
     return std::chrono::steady_clock::now() - start;
 }
 
-void check(bool condition) {
-    if (!condition)
-        std::abort();
-}
-
 template <class TransportT>
 void measure(const char* name, std::size_t threads) {
     const pl::track_prompt request{.prompt_name = "support-response",
@@ -81,8 +77,10 @@ void measure(const char* name, std::size_t threads) {
             own.prepare.reserve(calls);
             own.track.reserve(calls);
             for (std::size_t i = 0; i < calls; ++i) {
-                own.prepare.push_back(duration_of([&] { check(pl::prepare(request).has_value()); }));
-                own.track.push_back(duration_of([&] { check(tracker.track_prompt(request).has_value()); }));
+                own.prepare.push_back(
+                    duration_of([&] { check(pl::prepare(request).has_value(), "a request is valid"); }));
+                own.track.push_back(duration_of(
+                    [&] { check(tracker.track_prompt(request).has_value(), "a request is queued"); }));
             }
         });
     for (std::thread& caller : callers)
@@ -104,9 +102,10 @@ void measure(const char* name, std::size_t threads) {
 } // namespace
 
 int main() {
-    std::printf(
-        "| tracker's thread | prepare | track_prompt | ratio | prepare, 99.9 %% | track_prompt, 99.9 %% |\n"
-        "|---|---|---|---|---|---|\n");
+    std::printf("%s\n\n| tracker's thread | prepare | track_prompt | ratio | prepare, 99.9 %% | "
+                "track_prompt, 99.9 %% |\n"
+                "|---|---|---|---|---|---|\n",
+                machine().c_str());
     for (const std::size_t threads : {1U, 4U}) {
         measure<silent_transport>("sleeps", threads);
         measure<immediate_transport>("sends", threads);

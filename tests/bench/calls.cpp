@@ -7,6 +7,7 @@
 
 #include "curl_loop.hpp"
 #include "drain_server.hpp"
+#include "report.hpp"
 
 #include <promptlayer.hpp>
 #include <promptlayer/transports/curl.hpp>
@@ -41,25 +42,12 @@ constexpr std::size_t slice = 208; // calls; a multiple of `in_flight`
 constexpr std::size_t in_flight = 16;
 constexpr std::size_t memory_calls = 10'000;
 
-#ifdef __clang__
-constexpr const char* compiler = __VERSION__;
-#else
-constexpr const char* compiler = "GCC " __VERSION__;
-#endif
-
 const pl::track_prompt prompt{
     .prompt_name = "support-response",
     .prompt_input_variables = {{"user_message", "Where is my order?"}, {"language", "en"}},
     .request_id = 12345,
     .version = 2,
     .label = {}};
-
-void check(bool condition, const char* what) {
-    if (!condition) {
-        std::fprintf(stderr, "failed: %s\n", what);
-        std::exit(1);
-    }
-}
 
 /// Makes this many calls. Returns how many succeeded.
 using caller = std::function<std::size_t(std::size_t)>;
@@ -285,14 +273,6 @@ int pin() {
     return core;
 }
 
-std::string cpu_name() {
-    std::ifstream info{"/proc/cpuinfo"};
-    for (std::string line; std::getline(info, line);)
-        if (line.starts_with("model name"))
-            return line.substr(line.find(':') + 2);
-    return "unknown CPU";
-}
-
 } // namespace
 
 int main(int argc, char** argv) {
@@ -342,9 +322,9 @@ int main(int argc, char** argv) {
         }
     }
 
-    std::printf("%s, core %d, %s, %s; medians of %zu slices of %zu calls\n\n"
+    std::printf("%s, core %d, %s; medians of %zu slices of %zu calls\n\n"
                 "| what | calls a second | of libcurl | CPU a call | of libcurl |\n|---|---|---|---|---|\n",
-                cpu_name().c_str(), core, compiler, curl_version(), rounds, slice);
+                machine().c_str(), core, curl_version(), rounds, slice);
     for (const row& measured : rows)
         print(measured, rows[measured.baseline]);
     std::printf(

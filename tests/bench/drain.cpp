@@ -7,6 +7,7 @@
 
 #include "curl_loop.hpp"
 #include "drain_server.hpp"
+#include "report.hpp"
 
 #include <promptlayer.hpp>
 #include <promptlayer/transports/curl.hpp>
@@ -37,13 +38,6 @@ const pl::track_prompt prompt{
     .request_id = 12345,
     .version = 2,
     .label = {}};
-
-void check(bool condition, const char* what) {
-    if (!condition) {
-        std::fprintf(stderr, "failed: %s\n", what);
-        std::exit(1);
-    }
-}
 
 pl::tracker_options options(std::size_t in_flight, std::size_t requests, std::size_t& delivered) {
     pl::tracker_options options;
@@ -121,11 +115,11 @@ int main(int argc, char** argv) {
     const pl::config config{.api_key = "pl_benchmark", .base_url = server.base_url()};
     const auto request = pl::encode(config, prompt);
     check(request.has_value(), "the request is valid");
-    std::printf("%zu requests; the ideal is in flight / 0.05 s, or / 4 frames if polled\n"
+    std::printf("%s, %s; %zu requests; the ideal is in flight / 0.05 s, or / 4 frames if polled\n\n"
                 "| what | in flight | requests a second | of the ideal | of the loop by hand | CPU a request "
                 "| of the "
                 "loop by hand |\n|---|---|---|---|---|---|---|\n",
-                requests);
+                machine().c_str(), curl_version(), requests);
     for (const std::size_t in_flight : {16U, 64U, 256U}) {
         curl_loop loop{*request, in_flight};
         check(loop.run(in_flight) == in_flight, "the connections are open");

@@ -1,6 +1,8 @@
 // Measures what each call of an outbox costs, by the number of queued requests, and the memory that a queued
 // request takes.
 
+#include "report.hpp"
+
 #include <promptlayer/outbox.hpp>
 
 #include <algorithm>
@@ -236,7 +238,8 @@ void print_memory(std::size_t queued) {
 } // namespace
 
 int main() {
-    std::puts("| queue | requests | call | mean | 99.99% | longest |\n|---|---|---|---|---|---|");
+    std::printf("%s\n\n| queue | requests | call | mean | 99.99 %% | longest |\n|---|---|---|---|---|---|\n",
+                machine().c_str());
     for (const std::size_t queued : {1'000U, 10'000U, 100'000U, 1'000'000U}) {
         run_untried(queued);
         run_tried(queued);

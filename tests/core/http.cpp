@@ -118,7 +118,7 @@ TEST_CASE("printing a request or response redacts secret headers, whatever their
 namespace {
 
 /// Returns whether a valid request is still valid after `change`.
-bool stays_valid(void (*change)(pl::http_request&)) {
+bool stays_valid(auto change) {
     pl::http_request request{
         .method = "POST", .url = "https://host/path", .headers = {{"A", "b"}}, .body = "{}"};
     change(request);
@@ -283,6 +283,16 @@ TEST_CASE("a request is valid if its method and headers follow HTTP") {
         request.headers = {{invalid, "b"}};
         CHECK_MESSAGE(pl::invalid_reason(request), invalid);
     }
+    for (int byte = 0; byte < 256; ++byte) {
+        const std::string text(1, static_cast<char>(byte));
+        const bool is_letter_or_digit =
+            (byte >= '0' && byte <= '9') || (byte >= 'A' && byte <= 'Z') || (byte >= 'a' && byte <= 'z');
+        const bool in_token =
+            is_letter_or_digit || (byte != 0 && std::string_view{"!#$%&'*+-.^_`|~"}.find(text) != text.npos);
+        CHECK_MESSAGE(stays_valid([&](pl::http_request& r) { r.headers[0].name = text; }) == in_token, byte);
+        const bool in_value = byte == '\t' || (byte >= ' ' && byte != 127);
+        CHECK_MESSAGE(stays_valid([&](pl::http_request& r) { r.headers[0].value = text; }) == in_value, byte);
+    }
     CHECK_FALSE(stays_valid([](pl::http_request& r) { r.method = "CONNECT"; }));
     for (const char control : {'\0', '\r', '\n', '\x1f', '\x7f'}) {
         pl::http_request request{
@@ -293,4 +303,17 @@ TEST_CASE("a request is valid if its method and headers follow HTTP") {
     CHECK_FALSE(stays_valid([](pl::http_request& r) { r.headers[0] = {"content-length", "2"}; }));
     CHECK_FALSE(stays_valid([](pl::http_request& r) { r.headers[0] = {"Transfer-encoding", "chunked"}; }));
     CHECK_FALSE(stays_valid([](pl::http_request& r) { r.headers = {{"Host", "a"}, {"host", "a"}}; }));
+}
+
+TEST_CASE("a URL that is known to be valid is not checked again, and no other is") {
+    const auto reason = [](const char* url, std::string_view valid_url) {
+        return pl::detail::invalid_reason_if({.method = "POST", .url = url, .headers = {}, .body = ""},
+                                             valid_url);
+    };
+    CHECK(reason("no URL", ""));
+    CHECK_FALSE(reason("no URL", "no URL"));
+    CHECK(reason("no URL", "no"));
+    CHECK(reason("", ""));
+    CHECK(reason("https://host/#a", "https://host/"));
+    CHECK_FALSE(reason("https://host/", ""));
 }

@@ -559,44 +559,110 @@ TEST_CASE("curl_multi: https requests wait for a connection that is being made")
 
 #if LIBCURL_VERSION_NUM >= 0x075000
 
-TEST_CASE("curl_multi: bytes on idle connections are not the next responses") {
-    boost::asio::io_context context;
+/// A server whose connections stay open and do nothing by themselves.
+struct manual_server {
+    boost::asio::io_context context{};
     tcp::acceptor acceptor{context, {boost::asio::ip::address_v4::loopback(), 0}};
-    acceptor.non_blocking(true);
-    curl_multi_transport transport{nullptr, 2};
-    const http_request request =
-        request_to("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/", "");
-    std::vector<tcp::socket> connections;
-    const auto write = [](tcp::socket& socket, const std::string& text) {
+    std::vector<tcp::socket> connections{};
+
+    manual_server() { acceptor.non_blocking(true); }
+
+    http_request request() const {
+        return request_to("http://127.0.0.1:" + std::to_string(acceptor.local_endpoint().port()) + "/", "");
+    }
+    void accept() {
+        boost::system::error_code none;
+        if (tcp::socket accepted = acceptor.accept(none); !none) {
+            accepted.set_option(tcp::no_delay{true});
+            connections.push_back(std::move(accepted));
+        }
+    }
+    static void write(tcp::socket& socket, const std::string& text) {
         boost::asio::write(socket, boost::asio::buffer(text));
-    };
-    const auto round = [&](std::size_t so_far) { // the server responds on the same connection
-        std::vector<transport_result> outcomes;
-        for (int i = 0; i < 2; ++i)
-            transport.send(request, into(outcomes));
+    }
+    static void write_unasked(tcp::socket& socket) {
+        write(socket, "HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n");
+    }
+    static void respond(tcp::socket& socket) {
+        if (std::string text(socket.available(), '\0'); !text.empty()) {
+            socket.receive(boost::asio::buffer(text));
+            write(socket, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+        }
+    }
+    /// Responds to all requests until that many have ended.
+    void serve(curl_multi_transport& transport, const std::vector<transport_result>& outcomes,
+               std::size_t count) {
         poll_until(transport, [&] {
-            boost::system::error_code none;
-            if (tcp::socket accepted = acceptor.accept(none); !none) {
-                accepted.set_option(tcp::no_delay{true});
-                connections.push_back(std::move(accepted));
-            }
-            for (tcp::socket& open : connections) {
-                if (std::string text(open.available(), '\0'); !text.empty()) {
-                    open.receive(boost::asio::buffer(text));
-                    write(open, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
-                }
-            }
-            return outcomes.size() == 2;
+            accept();
+            std::for_each(connections.begin(), connections.end(), respond);
+            return outcomes.size() == count;
         });
         for (const transport_result& outcome : outcomes)
             CHECK((outcome && outcome->body == "ok"));
-        CHECK(connections.size() == so_far);
-    };
-    round(2);
-    for (tcp::socket& open : connections)
-        write(open, "HTTP/1.1 408 Idle\r\nContent-Length: 0\r\n\r\n");
-    round(4);
-    round(4);
+    }
+};
+
+TEST_CASE("curl_multi: bytes on idle connections are not the next responses") {
+    constexpr int count = 10; // more than one look at the kept connections sees
+    manual_server server;
+    curl_multi_transport transport{nullptr, count};
+    for (const std::size_t connections : {10u, 20u, 20u}) {
+        std::vector<transport_result> outcomes;
+        for (int i = 0; i < count; ++i)
+            transport.send(server.request(), into(outcomes));
+        server.serve(transport, outcomes, count);
+        CHECK(server.connections.size() == connections);
+        if (connections == 10)
+            std::for_each(server.connections.begin(), server.connections.end(), manual_server::write_unasked);
+    }
+}
+
+TEST_CASE("curl_multi: bytes that come on an idle connection while another is used are not a response") {
+    manual_server server;
+    curl_multi_transport transport{nullptr, 2};
+    std::vector<transport_result> outcomes;
+    for (int i = 0; i < 2; ++i)
+        transport.send(server.request(), into(outcomes));
+    server.serve(transport, outcomes, 2);
+    REQUIRE(server.connections.size() == 2);
+    transport.send(server.request(), into(outcomes));
+    const auto is_idle = [](tcp::socket& socket) { return socket.available() == 0; };
+    poll_until(transport,
+               [&] { return !std::all_of(server.connections.begin(), server.connections.end(), is_idle); });
+    manual_server::write_unasked(
+        *std::find_if(server.connections.begin(), server.connections.end(), is_idle));
+    transport.send(server.request(), into(outcomes));
+    server.serve(transport, outcomes, 4);
+    CHECK(server.connections.size() == 3);
+}
+
+TEST_CASE("curl_multi: bytes behind a response are not the response to a request that waits") {
+    static manual_server* acting = nullptr; // within libcurl, at once
+    manual_server server;
+    curl_multi_transport transport{[](CURL* easy) {
+                                       const curl_debug_callback act = [](CURL*, curl_infotype type, char*,
+                                                                          std::size_t, void*) {
+                                           if (acting && type == CURLINFO_HEADER_OUT) {
+                                               manual_server::respond(acting->connections[0]);
+                                           } else if (acting && type == CURLINFO_DATA_IN) {
+                                               manual_server::write_unasked(acting->connections[0]);
+                                               acting = nullptr;
+                                           }
+                                           return 0;
+                                       };
+                                       curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, act);
+                                       curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
+                                   },
+                                   1};
+    std::vector<transport_result> outcomes;
+    transport.send(server.request(), into(outcomes));
+    server.serve(transport, outcomes, 1);
+    acting = &server;
+    for (int i = 0; i < 2; ++i)
+        transport.send(server.request(), into(outcomes));
+    server.serve(transport, outcomes, 3);
+    CHECK_FALSE(acting);
+    CHECK(server.connections.size() == 2);
 }
 
 #endif

@@ -57,7 +57,8 @@ void respond_on(auto& stream) {
 }
 
 /// Checks that bytes on an idle connection are not the next response: a new connection is made, and kept. The
-/// server speaks over the stream that `secure` returns for a socket.
+/// server speaks over the stream that `secure` returns for a socket. A request to another server times out
+/// before the bytes come.
 void check_unasked(curl_transport& transport, const std::string& scheme, auto secure) {
     silent_listener listener;
     std::promise<void> idle, written;
@@ -78,7 +79,13 @@ void check_unasked(curl_transport& transport, const std::string& scheme, auto se
     }};
     http_request request = request_to(listener.url(scheme));
     request.body.clear();
+    loopback_service other;
+    http_request unanswered = request_to(other);
+    response_of(transport.send(unanswered));
     CHECK(response_of(transport.send(request)).body == "ok");
+    unanswered.timeout = 50ms;
+    other.respond(late());
+    check_failure(transport.send(unanswered), failure::timeout, true);
     idle.set_value();
     written.get_future().wait();
     request.timeout = 5s;
@@ -430,6 +437,24 @@ TEST_CASE("curl: requests to several servers in turn go to the server of their U
 TEST_CASE("curl: bytes on an idle connection are not the next response") {
     curl_transport transport;
     check_unasked(transport, "http", [](tcp::socket& socket) -> tcp::socket& { return socket; });
+}
+
+TEST_CASE("curl: a new connection replaces the closed one that had its port or its socket") {
+    const auto ports_after = [](long port, curl_socket_t socket) {
+        promptlayer::detail::curl_connections connections{true};
+        for (const int i : {1, 2, 3})
+            connections.pool(10 + i, static_cast<curl_socket_t>(1'000 + i));
+        connections.pool(port, socket);
+        std::vector<long> ports;
+        for (const auto& connection : connections.pooled)
+            ports.push_back(connection.local_port);
+        return ports;
+    };
+    CHECK(ports_after(14, 1'004) == std::vector<long>{11, 12, 13, 14});
+    CHECK(ports_after(12, 1'004) == std::vector<long>{11, 13, 12});
+    CHECK(ports_after(14, 1'002) == std::vector<long>{11, 13, 14});
+    CHECK(ports_after(11, 1'003) == std::vector<long>{12, 11});
+    CHECK(ports_after(12, CURL_SOCKET_BAD) == std::vector<long>{11, 13}); // of HTTP/2
 }
 
 #ifdef PROMPTLAYER_TEST_TLS

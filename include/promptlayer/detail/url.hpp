@@ -7,13 +7,13 @@
 #include <promptlayer/detail/push_macros.hpp>
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
 #include <charconv>
-#include <cstddef>
 #include <system_error>
 #include <utility>
 #endif
@@ -30,10 +30,34 @@ constexpr bool ascii_from(char first, std::string_view text) noexcept {
     return true;
 }
 
-/// Returns true if `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
-constexpr bool is_token(std::string_view text) noexcept {
-    return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
+/// Where a byte may stand in HTTP, by RFC 9110, sections 5.5 and 5.6.2.
+enum : unsigned char { in_field = 1, in_token = 2 };
+
+inline constexpr auto http_bytes = [] {
+    std::array<unsigned char, 256> allowed{};
+    for (std::size_t byte = 0; byte != allowed.size(); ++byte) {
+        if (byte == '\t' || (byte >= ' ' && byte != 127))
+            allowed[byte] = in_field;
+        if (byte > ' ' && byte < 127 &&
+            std::string_view{"\"(),/:;<=>?@[\\]{}"}.find(static_cast<char>(byte)) == std::string_view::npos)
+            allowed[byte] |= in_token;
+    }
+    return allowed;
+}();
+
+constexpr bool has_only(unsigned char allowed, std::string_view text) noexcept {
+    for (const char c : text) {
+        if (!(http_bytes[static_cast<unsigned char>(c)] & allowed))
+            return false;
+    }
+    return true;
 }
+
+/// Returns true if `text` holds no control character except tabs.
+constexpr bool is_field_text(std::string_view text) noexcept { return has_only(in_field, text); }
+
+/// Returns true if `text` is a token: a method or the name of a header.
+constexpr bool is_token(std::string_view text) noexcept { return !text.empty() && has_only(in_token, text); }
 
 /// Reads an IPv6 address in any form of RFC 4291, section 2.2, without a zone; nullopt for anything else.
 PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept;

@@ -7,6 +7,7 @@
 #include <promptlayer/error.hpp>
 #include <promptlayer/http.hpp>
 #include <promptlayer/transport.hpp>
+#include <promptlayer/transports/detail/curl_connections.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
 #include <promptlayer/transports/detail/request_limits.hpp>
 
@@ -14,11 +15,10 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
-#include <atomic>
+#include <chrono>
 #include <cstddef>
 #include <functional>
 #include <iterator>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -62,75 +62,6 @@ constexpr failure curl_failure(CURLcode code) noexcept {
         return failure::reset;
     return failure::other;
 }
-
-struct curl_easy_deleter {
-    void operator()(CURL* easy) const noexcept { curl_easy_cleanup(easy); }
-};
-using curl_easy = std::unique_ptr<CURL, curl_easy_deleter>;
-using curl_parsed_url = std::shared_ptr<CURLU>;
-
-/// Runs requests, and keeps their connections and TLS sessions for later requests. Must outlive its handles.
-struct curl_connections {
-    CURLM* multi = nullptr;     // null if libcurl cannot be initialised
-    CURLM* probe = nullptr;     // has no handles; looks at a socket while `multi` is in use
-    CURLSH* sessions = nullptr; // of TLS; without it each handle would keep its own
-    const bool one_at_a_time;   // no two requests are in flight at once, and all use HTTP/1.x
-    std::map<long, curl_socket_t> pooled_sockets{}; // of HTTP/1.x, by local port; some are closed
-    std::vector<curl_easy> idle_handles[2]{};       // of answered requests: of `http`, of `https`
-    std::size_t max_idle_handles = 1;
-    std::string last_url{};
-    curl_parsed_url parsed_url{}; // `last_url`; null if libcurl rejects it
-    std::atomic<bool> cancelled{false};
-
-    explicit curl_connections(bool single) noexcept : one_at_a_time(single) {
-        static const CURLcode initialised = curl_global_init(CURL_GLOBAL_DEFAULT);
-        if (initialised == CURLE_OK) {
-            multi = curl_multi_init();
-            probe = curl_multi_init();
-            sessions = curl_share_init();
-            curl_share_setopt(sessions, CURLSHOPT_SHARE, CURL_LOCK_DATA_SSL_SESSION);
-        }
-    }
-    curl_connections(const curl_connections&) = delete;
-    curl_connections& operator=(const curl_connections&) = delete;
-    ~curl_connections() {
-        for (auto& handles : idle_handles)
-            handles.clear(); // they refer to `sessions`
-        curl_multi_cleanup(multi);
-        curl_multi_cleanup(probe);
-        curl_share_cleanup(sessions);
-    }
-
-    /// Returns the URL as libcurl parses it; null if libcurl rejects it. Remembers the last URL, because
-    /// libcurl needs a tenth of the time of a request to parse its URL.
-    curl_parsed_url parse(const std::string& url) {
-        if (url != last_url) {
-            std::string copy = url;
-            parsed_url = {curl_url(), &curl_url_cleanup};                      // from here on nothing throws
-            constexpr unsigned as_is = CURLU_PATH_AS_IS | CURLU_DISALLOW_USER; // else an Authorization
-            if (curl_url_set(parsed_url.get(), CURLUPART_URL, url.c_str(), as_is) != CURLUE_OK)
-                parsed_url.reset();
-            last_url = std::move(copy);
-        }
-        return parsed_url;
-    }
-
-    /// Returns whether a pooled connection was closed by the server, or has bytes that no request asked for.
-    bool is_stale(int local_port) const noexcept {
-        const auto entry = pooled_sockets.find(local_port);
-        if (entry == pooled_sockets.end())
-            return false;
-        curl_waitfd socket{entry->second, CURL_WAIT_POLLIN, 0};
-        int count = 0;
-        return curl_multi_wait(probe, &socket, 1, 0, &count) == CURLM_OK && count != 0;
-    }
-
-    /// Wakes `curl_multi_poll`. Any thread.
-    void cancel() noexcept {
-        cancelled = true;
-        curl_multi_wakeup(multi);
-    }
-};
 
 /// One request and its response. Refers to the connections and the request, which must outlive it.
 class curl_exchange {
@@ -188,6 +119,7 @@ class curl_exchange {
             in_headers_ = true;
             may_have_chunks_ = line.starts_with("HTTP/1.1");
             headers.clear(); // of an informational response
+            headers.reserve(16);
             const bool maybe_http_2 = secure_ && !connections_.one_at_a_time;
             valid = valid && (is_status_line(line) || (maybe_http_2 && !line.starts_with("HTTP/1")));
         } else if (line.empty()) {
@@ -228,6 +160,7 @@ class curl_exchange {
     template <bool (curl_exchange::*TakeV)(std::string_view)>
     static std::size_t receive(char* data, std::size_t, std::size_t size, void* self) noexcept {
         auto& exchange = *static_cast<curl_exchange*>(self);
+        exchange.connections_.end_look(); // the connection of this request may serve another one next
         bool taken = false;
         return call_noexcept([&] { taken = (exchange.*TakeV)({data, size}); }) && taken ? size : 0;
     }
@@ -342,11 +275,12 @@ class curl_exchange {
                 line_list_[line_list_.size() - 2].next = &line_list_.back();
         };
         for (const header& h : request_.headers) { // libcurl omits "Name:" and sends "Name:" for "Name;"
-            const bool empty = trim(h.value).empty();
+            const bool empty = h.value.find_first_not_of(" \t") == h.value.npos;
             add(h.name, empty ? ";" : ": ", empty ? std::string_view{} : h.value);
         }
         for (const std::string_view name : defaults) {
-            if (!find_header(request_.headers, name))
+            const bool may_be_added = name != "Expect" || request_.body.size() > 1024; // by any libcurl
+            if (may_be_added && !find_header(request_.headers, name))
                 add(name, ":", ""); // keeps libcurl from adding its own
         }
         return line_list_.data();
@@ -371,10 +305,7 @@ class curl_exchange {
         curl_socket_t socket = CURL_SOCKET_BAD;
         if (http_1())
             curl_easy_getinfo(easy_.get(), CURLINFO_ACTIVESOCKET, &socket);
-        if (const long port = info(CURLINFO_LOCAL_PORT); socket != CURL_SOCKET_BAD)
-            connections_.pooled_sockets.insert_or_assign(port, socket);
-        else
-            connections_.pooled_sockets.erase(port);
+        connections_.pool(info(CURLINFO_LOCAL_PORT), socket);
     }
 
 public:
@@ -404,7 +335,7 @@ public:
 
     /// Passes the request to libcurl. Returns why it is not sent; nullopt if it is on its way.
     std::optional<transport_failure> start(const std::function<void(CURL*)>& configure) {
-        if (auto error = request_error(request_))
+        if (auto error = request_error(request_, connections_.last_url))
             return error;
         if (!easy_)
             return not_sent(failure::other, "libcurl cannot be initialised");
@@ -525,6 +456,7 @@ public:
         detail::curl_exchange exchange{*connections_,
                                        detail::curl_exchange::take_handle(*connections_, request), request};
         connections_->cancelled = false;
+        connections_->end_look();
         if (auto error = exchange.start(configure_))
             return *std::move(error);
         int count = 0;

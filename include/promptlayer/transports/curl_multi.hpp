@@ -39,8 +39,8 @@ class curl_requests {
         clock::time_point deadline = clock::now() + clamp_timeout(request.timeout);
         curl_exchange exchange;
 
-        running_request(curl_connections& connections, curl_easy handle, http_request sent,
-                        completion on_outcome)
+        running_request(curl_connections& connections, curl_easy handle, http_request&& sent,
+                        completion&& on_outcome)
             : request(std::move(sent)), done(std::move(on_outcome)),
               exchange(connections, std::move(handle), request) {}
     };
@@ -53,24 +53,24 @@ class curl_requests {
     curl_connections connections_{false};
     std::function<void(CURL*)> configure_;
     const bool follows_max_in_flight_;
-    std::unordered_map<CURL*, running_request> running_{};
+    using running_map = std::unordered_map<CURL*, running_request>;
+    running_map running_{};
     std::set<std::pair<clock::time_point, CURL*>> deadlines_{};
     std::deque<finished_request> finished_{}; // poll() calls their completions
 
-    void finish(CURL* easy, transport_result outcome) {
-        const auto entry = running_.find(easy);
+    void finish(running_map::iterator entry, transport_result&& outcome) {
         finished_.push_back({std::move(entry->second.done), std::move(outcome)});
-        deadlines_.erase({entry->second.deadline, easy});
+        deadlines_.erase({entry->second.deadline, entry->first});
         running_.erase(entry);
     }
 
-    void fail(CURL* easy, failure kind, const char* message) {
-        finish(easy, running_.find(easy)->second.exchange.failed(kind, message));
+    void fail(running_map::iterator entry, failure kind, const char* message) {
+        finish(entry, entry->second.exchange.failed(kind, message));
     }
 
     void fail_all(failure kind, const char* message) {
         while (!running_.empty())
-            fail(running_.begin()->first, kind, message);
+            fail(running_.begin(), kind, message);
     }
 
     void fail_if_cancelled() {
@@ -116,6 +116,7 @@ class curl_requests {
     void advance(const std::vector<curl_waitfd>& ready) {
         int count = 0;
         CURLMcode code = CURLM_OK;
+        connections_.end_look();
         for (const curl_waitfd& entry : ready) {
             const int events = ((entry.revents & CURL_WAIT_POLLIN) ? CURL_CSELECT_IN : 0) |
                                ((entry.revents & CURL_WAIT_POLLOUT) ? CURL_CSELECT_OUT : 0);
@@ -125,16 +126,16 @@ class curl_requests {
         if (code == CURLM_OK)
             code = curl_multi_socket_action(connections_.multi, CURL_SOCKET_TIMEOUT, 0, &count);
         while (const CURLMsg* const done = curl_multi_info_read(connections_.multi, &count)) {
-            CURL* const easy = done->easy_handle; // `done` ends with the transfer
-            const CURLcode result = done->data.result;
-            if (auto& exchange = running_.find(easy)->second.exchange; !exchange.restart_if_stale())
-                finish(easy, exchange.outcome(result));
+            const auto entry = running_.find(done->easy_handle);
+            const CURLcode result = done->data.result; // `done` ends with the transfer
+            if (auto& exchange = entry->second.exchange; !exchange.restart_if_stale())
+                finish(entry, exchange.outcome(result));
         }
         if (code != CURLM_OK)
             fail_all(failure::other, curl_multi_strerror(code));
         // libcurl does not time out a request that waits for a connection.
         for (const auto now = clock::now(); !deadlines_.empty() && deadlines_.begin()->first <= now;)
-            fail(deadlines_.begin()->second, failure::timeout, "timed out");
+            fail(running_.find(deadlines_.begin()->second), failure::timeout, "timed out");
     }
 
     void limit_connections(long count) noexcept {
@@ -156,16 +157,16 @@ public:
             limit_connections(static_cast<long>(std::clamp<std::size_t>(count, 1, 1'000'000)));
     }
 
-    void send(http_request request, completion done) {
+    void send(http_request&& request, completion&& done) {
         fail_if_cancelled();
         curl_easy easy = curl_exchange::take_handle(connections_, request);
         CURL* const key = easy.get();
-        running_request& entry =
+        const auto entry =
             running_.try_emplace(key, connections_, std::move(easy), std::move(request), std::move(done))
-                .first->second;
-        deadlines_.emplace(entry.deadline, key);
-        if (auto error = entry.exchange.start(configure_))
-            finish(key, *std::move(error));
+                .first;
+        deadlines_.emplace(entry->second.deadline, key);
+        if (auto error = entry->second.exchange.start(configure_))
+            finish(entry, *std::move(error));
     }
 
     std::size_t poll(milliseconds wait) {

@@ -21,12 +21,6 @@ namespace promptlayer::inline PROMPTLAYER_ABI {
 
 namespace detail {
 
-/// Returns whether `text` holds no control character except tabs.
-constexpr bool is_field_text(std::string_view text) noexcept {
-    return std::all_of(text.begin(), text.end(),
-                       [](char c) { return c == '\t' || (static_cast<unsigned char>(c) >= 32 && c != 127); });
-}
-
 /// Returns whether `line`, without its CRLF, is the status line of an HTTP/1 response. The reason and the
 /// space before it may be missing.
 constexpr bool is_status_line(std::string_view line) noexcept {
@@ -40,7 +34,7 @@ constexpr bool is_status_line(std::string_view line) noexcept {
 /// Returns whether `line`, without its CRLF, is a field line by RFC 9112, section 5, that is not folded.
 constexpr bool is_field_line(std::string_view line) noexcept {
     const std::string_view name = line.substr(0, line.find(':'));
-    return name.size() < line.size() && is_field_text(line) && is_token(name);
+    return name.size() < line.size() && is_token(name) && is_field_text(line.substr(name.size()));
 }
 
 /// Returns the path and query that are sent. The URL of a request may have none.
@@ -64,12 +58,12 @@ constexpr bool is_framing(std::string_view name) noexcept {
 inline bool has_clear_framing(const std::vector<header>& headers, bool may_have_body, bool may_have_chunks) {
     const header* first = nullptr;
     for (const header& h : headers) {
-        if (!is_framing(h.name))
+        const bool is_length = equal_ignoring_case(h.name, "Content-Length");
+        if (!is_length && !equal_ignoring_case(h.name, "Transfer-Encoding"))
             continue;
         const bool clear =
-            equal_ignoring_case(h.name, "Content-Length")
-                ? h.value.size() - 1 < 18 && h.value.find_first_not_of("0123456789") == h.value.npos
-                : may_have_chunks && !first && equal_ignoring_case(h.value, "chunked");
+            is_length ? h.value.size() - 1 < 18 && h.value.find_first_not_of("0123456789") == h.value.npos
+                      : may_have_chunks && !first && equal_ignoring_case(h.value, "chunked");
         if (!clear || !may_have_body ||
             (first && (!equal_ignoring_case(first->name, h.name) || first->value != h.value)))
             return false;

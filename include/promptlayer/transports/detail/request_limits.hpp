@@ -25,9 +25,11 @@ inline transport_failure not_sent(failure kind, std::string message) {
     return {kind, std::move(message), false};
 }
 
-/// Returns why a request is not sent; nullopt if it can be sent.
-inline std::optional<transport_failure> request_error(const http_request& request) {
-    if (const char* const reason = invalid_reason(request))
+/// Returns why a request is not sent; nullopt if it can be sent. Does not check its URL again if that is
+/// `valid_url`.
+inline std::optional<transport_failure> request_error(const http_request& request,
+                                                      std::string_view valid_url = {}) {
+    if (const char* const reason = invalid_reason_if(request, valid_url))
         return not_sent(failure::other, reason);
     if (request.timeout <= std::chrono::milliseconds{0})
         return not_sent(failure::timeout, "the request allows no time");
