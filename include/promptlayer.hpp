@@ -4455,10 +4455,34 @@ constexpr bool ascii_from(char first, std::string_view text) noexcept {
     return true;
 }
 
-/// Returns true if `text` is a token by RFC 9110, section 5.6.2: a method or the name of a header.
-constexpr bool is_token(std::string_view text) noexcept {
-    return !text.empty() && ascii_from('!', text) && text.find_first_of("\"(),/:;<=>?@[\\]{}") == text.npos;
+/// Where a byte may stand in HTTP, by RFC 9110, sections 5.5 and 5.6.2.
+enum : unsigned char { in_field = 1, in_token = 2 };
+
+inline constexpr auto http_bytes = [] {
+    std::array<unsigned char, 256> allowed{};
+    for (std::size_t byte = 0; byte != allowed.size(); ++byte) {
+        if (byte == '\t' || (byte >= ' ' && byte != 127))
+            allowed[byte] = in_field;
+        if (byte > ' ' && byte < 127 &&
+            std::string_view{"\"(),/:;<=>?@[\\]{}"}.find(static_cast<char>(byte)) == std::string_view::npos)
+            allowed[byte] |= in_token;
+    }
+    return allowed;
+}();
+
+constexpr bool has_only(unsigned char allowed, std::string_view text) noexcept {
+    for (const char c : text) {
+        if (!(http_bytes[static_cast<unsigned char>(c)] & allowed))
+            return false;
+    }
+    return true;
 }
+
+/// Returns true if `text` holds no control character except tabs.
+constexpr bool is_field_text(std::string_view text) noexcept { return has_only(in_field, text); }
+
+/// Returns true if `text` is a token: a method or the name of a header.
+constexpr bool is_token(std::string_view text) noexcept { return !text.empty() && has_only(in_token, text); }
 
 /// Reads an IPv6 address in any form of RFC 4291, section 2.2, without a zone; nullopt for anything else.
 PROMPTLAYER_DECL std::optional<std::array<std::uint8_t, 16>> parse_ipv6(std::string_view text) noexcept;
@@ -4752,6 +4776,10 @@ PROMPTLAYER_DECL std::string to_string(const http_response& response);
 
 namespace detail {
 
+/// Does the same as `invalid_reason`, but takes a URL that equals `valid_url` as valid, unless it is empty.
+PROMPTLAYER_DECL const char* invalid_reason_if(const http_request& request,
+                                               std::string_view valid_url) noexcept;
+
 template <>
 inline constexpr bool is_printable<http_request> = true;
 template <>
@@ -4846,6 +4874,28 @@ inline std::string without_user_information(std::string_view url) {
     return std::string{url.substr(0, shown)}.append("[redacted]").append(url.substr(at));
 }
 
+PROMPTLAYER_DECL const char* invalid_reason_if(const http_request& request,
+                                               std::string_view valid_url) noexcept {
+    const std::string_view url = request.url;
+    if (url.empty() || (url != valid_url && (!split_url(url).error.empty() || url.find('#') != url.npos)))
+        return "the URL is not an http or https URL that can be sent as it stands";
+    if (!is_token(request.method) || request.method == "CONNECT")
+        return "the method cannot be sent";
+    if (request.method == "HEAD" && !request.body.empty())
+        return "HEAD cannot have a body";
+    std::size_t hosts = 0;
+    for (const header& field : request.headers) {
+        if (!is_token(field.name) || !is_field_text(field.value))
+            return "a header contains a character that HTTP does not allow there";
+        if (equal_ignoring_case(field.name, "Content-Length") ||
+            equal_ignoring_case(field.name, "Transfer-Encoding"))
+            return "the transport writes the length of the body, not a header of the request";
+        if (equal_ignoring_case(field.name, "Host") && ++hosts > 1)
+            return "there is more than one Host";
+    }
+    return nullptr;
+}
+
 #endif
 
 } // namespace detail
@@ -4853,26 +4903,7 @@ inline std::string without_user_information(std::string_view url) {
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL const char* invalid_reason(const http_request& request) noexcept {
-    if (!detail::split_url(request.url).error.empty() || request.url.find('#') != request.url.npos)
-        return "the URL is not an http or https URL that can be sent as it stands";
-    if (!detail::is_token(request.method) || request.method == "CONNECT")
-        return "the method cannot be sent";
-    if (request.method == "HEAD" && !request.body.empty())
-        return "HEAD cannot have a body";
-    std::size_t hosts = 0;
-    for (const header& field : request.headers) {
-        const auto is_control = [](char c) {
-            return (static_cast<unsigned char>(c) < ' ' && c != '\t') || c == '\x7F';
-        };
-        if (!detail::is_token(field.name) || std::any_of(field.value.begin(), field.value.end(), is_control))
-            return "a header contains a character that HTTP does not allow there";
-        if (detail::equal_ignoring_case(field.name, "Content-Length") ||
-            detail::equal_ignoring_case(field.name, "Transfer-Encoding"))
-            return "the transport writes the length of the body, not a header of the request";
-        if (detail::equal_ignoring_case(field.name, "Host") && ++hosts > 1)
-            return "there is more than one Host";
-    }
-    return nullptr;
+    return detail::invalid_reason_if(request, {});
 }
 
 PROMPTLAYER_DECL const std::string* find_header(const std::vector<header>& headers,
