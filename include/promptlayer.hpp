@@ -3436,9 +3436,11 @@ PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_
 
 #if defined(PROMPTLAYER_DEFINITIONS)
 
-/// Writes JSON up to `max_bytes`, and counts all of it. Gathers it in a buffer on the stack.
+/// Writes JSON up to `max_bytes`, and counts all of it. Gathers it in a buffer on the stack. A template,
+/// because a program may have files with vectors and files without.
+template <class BlockT>
 class json_writer {
-    using escaper = text_escaper<vector_block>;
+    using escaper = text_escaper<BlockT>;
     static constexpr std::size_t max_short_text = 64;
     static constexpr std::size_t capacity = 4096;
     static constexpr std::size_t max_characters = 8;
@@ -3475,10 +3477,10 @@ class json_writer {
     /// Writes a short text of which `plain` bytes are copied.
     text_scan put_short_text(std::string_view text, std::size_t plain) {
         char* const begin = end_ + 1;
-        vector_block before;
+        BlockT before;
         if (plain != 0)
-            before = vector_block::load(text.data() + plain - vector_block::size);
-        utf8_checker<vector_block> utf8;
+            before = BlockT::load(text.data() + plain - BlockT::size);
+        utf8_checker<BlockT> utf8;
         char* const end = write_blocks(text.substr(plain), before, begin + plain, utf8);
         *end_ = *end = '"';
         end_ = end + 1;
@@ -3520,11 +3522,10 @@ public:
 
     /// Writes a string in quotes, and scans it.
     text_scan put_text(std::string_view text) {
-        if (text.size() > max_short_text || !has_room(6 * max_short_text + vector_block::size + 2))
-            [[unlikely]]
+        if (text.size() > max_short_text || !has_room(6 * max_short_text + BlockT::size + 2)) [[unlikely]]
             return put_long_text(text);
         char* const out = end_;
-        const std::size_t plain = copy_plain<vector_block>(text, out + 1);
+        const std::size_t plain = copy_plain<BlockT>(text, out + 1);
         if (plain != text.size()) [[unlikely]]
             return put_short_text(text, plain);
         out[0] = out[1 + plain] = '"';
@@ -3543,7 +3544,7 @@ public:
 
 PROMPTLAYER_DECL result<void> write_json(model_reference model, std::size_t max_bytes, std::string& out,
                                          std::string_view api_key) {
-    json_writer writer{out, max_bytes};
+    json_writer<vector_block> writer{out, max_bytes};
     violation_collector report{.api_key = api_key};
     walk(model.info, model, max_bytes, writer, report);
     if (report.list.empty()) {
@@ -4332,7 +4333,7 @@ json_object chat_prompt(const RangeT& messages) {
 PROMPTLAYER_DECL json_object detail::chat_prompt(const chat_message* first, std::size_t count) {
     constexpr std::string_view roles[] = {"system", "user", "assistant"};
     std::string json;
-    json_writer writer{json, json.max_size()};
+    json_writer<vector_block> writer{json, json.max_size()};
     writer.put(R"({"type":"chat","messages":[)");
     for (std::size_t i = 0; i < count; ++i) {
         const chat_message& message = first[i];

@@ -161,7 +161,7 @@ json_object chat_prompt(const RangeT& messages) {
 PROMPTLAYER_DECL json_object detail::chat_prompt(const chat_message* first, std::size_t count) {
     constexpr std::string_view roles[] = {"system", "user", "assistant"};
     std::string json;
-    json_writer writer{json, json.max_size()};
+    json_writer<vector_block> writer{json, json.max_size()};
     writer.put(R"({"type":"chat","messages":[)");
     for (std::size_t i = 0; i < count; ++i) {
         const chat_message& message = first[i];

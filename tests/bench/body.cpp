@@ -2,6 +2,8 @@
 // ratios are meaningful on a busy machine; each time is the least of the repetitions. The others check less:
 // none counts code points or knows the rules, and glaze takes any bytes as text.
 
+#include "report.hpp"
+
 #include <promptlayer.hpp>
 
 #include <boost/json.hpp>
@@ -24,7 +26,6 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 #include <map>
 #include <new>
 #include <optional>
@@ -305,15 +306,6 @@ void add_calls() {
     add("a whole call", "the body", write);
 }
 
-std::string processor() {
-    std::ifstream file{"/proc/cpuinfo"};
-    for (std::string line; std::getline(file, line);) {
-        if (line.starts_with("model name"))
-            return line.substr(std::min(line.find(": ") + 2, line.size()));
-    }
-    return "unknown processor";
-}
-
 } // namespace
 
 int main(int argc, char** argv) {
@@ -334,10 +326,8 @@ int main(int argc, char** argv) {
         arguments.insert(arguments.begin() + 1, argument.data());
     argc = static_cast<int>(arguments.size());
     benchmark::Initialize(&argc, arguments.data());
-#if defined(__VERSION__)
-    std::printf("%s, %s, body of %zu bytes as `small`\n\n", processor().c_str(), __VERSION__,
+    std::printf("%s, body of %zu bytes as `small`\n\n", machine().c_str(),
                 pl::to_json(request("small")).value().size());
-#endif
     table reporter{rows};
     benchmark::RunSpecifiedBenchmarks(&reporter);
 }

@@ -3,6 +3,8 @@
 //
 // usage: journal_benchmark [FOLDER]
 
+#include "report.hpp"
+
 #include <promptlayer/file_journal.hpp>
 #include <promptlayer/journal.hpp>
 
@@ -196,7 +198,7 @@ void write_hostile(std::size_t size, const auto& head) {
 } // namespace
 
 int main(int argc, char** argv) {
-    std::cout << std::unitbuf;
+    std::cout << std::unitbuf << machine() << "\n\n";
     const std::filesystem::path folder =
         argc > 1 ? std::filesystem::path{argv[1]} : std::filesystem::temp_directory_path();
     path = folder / "promptlayer-journal-benchmark";

@@ -19,7 +19,7 @@ AXES = [
     {"exceptions": [], "no_exceptions": ["-fno-exceptions"]},
     {"threads": [], "no_threads": ["-DPROMPTLAYER_NO_THREADS"]},
     # With optimisation, an inlined function of one file calls functions of another.
-    {"rtti": [], "no_rtti": ["-fno-rtti", "-fvisibility=hidden", "-O1"]},
+    {"rtti": [], "no_rtti": ["-fno-rtti", "-fvisibility=hidden", "-O1", "-DPROMPTLAYER_NO_SIMD"]},
 ]
 # These settings change the standard library's classes and the classes that contain them.
 LIBRARY_MODES = {"debug": ["-D_GLIBCXX_DEBUG"], "old_strings": ["-D_GLIBCXX_USE_CXX11_ABI=0"]}
