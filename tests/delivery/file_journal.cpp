@@ -193,7 +193,7 @@ std::optional<std::chrono::milliseconds> maintain(pl::journal& journal) {
 constexpr std::uint64_t empty = record::header_size;
 
 /// A journal in memory: for a program that hands over its requests to another journal, or for tests.
-class memory_journal final : public pl::journal {
+class own_journal final : public pl::journal {
     std::mutex mutex_{};
     std::map<pl::request_number, entry> entries_{};
 
@@ -224,7 +224,7 @@ public:
 } // namespace
 
 TEST_CASE("journal: a journal of one's own implements five functions") {
-    memory_journal own;
+    own_journal own;
     pl::journal& journal = own;
     CHECK(journal.pending().empty());
     REQUIRE(journal.add(1, prepared("a")));
