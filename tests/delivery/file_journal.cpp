@@ -605,6 +605,7 @@ TEST_CASE("journal: the remains of an interrupted compaction are removed") {
     CHECK(pending_in(folder) == "1 a");
 }
 
+#ifndef PROMPTLAYER_NO_THREADS
 TEST_CASE("journal: many threads add while requests are begun, removed and compacted") {
     const temporary_folder folder;
     for (const std::chrono::milliseconds sync_after : {1000ms, 0ms}) {
@@ -650,6 +651,7 @@ TEST_CASE("journal: many threads add while requests are begun, removed and compa
         }
     }
 }
+#endif
 
 TEST_CASE("journal: the file stays within its limit; a request that does not fit is an error") {
     const temporary_folder folder;
@@ -1130,6 +1132,7 @@ TEST_CASE("journal: a compaction that fails at any step changes nothing and is r
     CHECK(pending_in(folder) == expected);
 }
 
+#ifndef PROMPTLAYER_NO_THREADS
 TEST_CASE("journal: requests added during the sync of a compaction are acknowledged after it") {
     const temporary_folder folder;
     {
@@ -1144,6 +1147,7 @@ TEST_CASE("journal: requests added during the sync of a compaction are acknowled
     }
     CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
 }
+#endif
 
 #ifndef PROMPTLAYER_NO_THREADS
 TEST_CASE("journal: maintain does not truncate the file itself, because that may wait for the disk") {
