@@ -74,10 +74,15 @@ PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_
 PROMPTLAYER_DECL std::string_view write_number_by_printf(double value,
                                                          char (&buffer)[max_number_size]) noexcept {
     char scientific[32], fixed[32];
-    int size = 0, decimals = -1;
-    do
-        size = std::snprintf(scientific, sizeof scientific, "%.*e", ++decimals, value);
-    while (decimals < 16 && std::strtod(scientific, nullptr) != value);
+    int size = 0;
+    const auto is_exact_with = [&](int decimals) {
+        size = std::snprintf(scientific, sizeof scientific, "%.*e", decimals, value);
+        return __builtin_bit_cast(std::uint64_t, std::strtod(scientific, nullptr)) ==
+               __builtin_bit_cast(std::uint64_t, value);
+    };
+    int decimals = is_exact_with(14) ? 0 : 15; // never fewer than 14 if 14 are too few
+    while (!is_exact_with(decimals) && decimals < 16)
+        ++decimals;
     const int exponent = std::atoi(std::strchr(scientific, 'e') + 1);
     const int fixed_size =
         std::snprintf(fixed, sizeof fixed, "%.*f", std::max(decimals - exponent, 0), value);
