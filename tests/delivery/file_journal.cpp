@@ -34,6 +34,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,15 +78,15 @@ extern "C" int open(const char* path, int flags, ...) {
 }
 
 extern "C" ssize_t pread(int descriptor, void* to, std::size_t size, off_t offset) {
-    const ssize_t count = read_fault.takes_effect() ? -1
-                                                    : ::syscall(SYS_pread64, descriptor, to, size, offset,
-                                                                0); // 0: the upper half with 32 bits
+    const iovec block{to, size};
+    const ssize_t count = read_fault.takes_effect() ? -1 : ::preadv(descriptor, &block, 1, offset);
     bytes_read += static_cast<std::uint64_t>(std::max<ssize_t>(count, 0));
     return count;
 }
 
 extern "C" ssize_t pwrite(int descriptor, const void* from, std::size_t size, off_t offset) {
-    return write_fault.takes_effect() ? -1 : ::syscall(SYS_pwrite64, descriptor, from, size, offset, 0);
+    const iovec block{const_cast<void*>(from), size};
+    return write_fault.takes_effect() ? -1 : ::pwritev(descriptor, &block, 1, offset);
 }
 
 extern "C" int ftruncate(int descriptor, off_t size) noexcept {
