@@ -315,7 +315,6 @@ extern "C" {
 
 #include <array>
 #include <atomic>
-#include <bit>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
@@ -341,6 +340,7 @@ extern "C" {
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
+#include <bit>
 #include <boost/json/basic_parser_impl.hpp>
 #include <cerrno>
 #include <charconv>
@@ -1678,7 +1678,7 @@ namespace detail {
 /// assumes that each double passed or returned by value is finite.
 constexpr bool is_finite(const double& value) noexcept {
     constexpr std::uint64_t exponent_bits = 0x7FF0'0000'0000'0000;
-    return (std::bit_cast<std::uint64_t>(value) & exponent_bits) != exponent_bits;
+    return (__builtin_bit_cast(std::uint64_t, value) & exponent_bits) != exponent_bits;
 }
 
 /// The size of the longest text that `write_number` returns, such as `-2.2250738585072014e-308`.
@@ -1687,6 +1687,11 @@ inline constexpr std::size_t max_number_size = 24;
 /// Writes the shortest JSON text that `read_number` reads as `value`, which is finite. Returns the text in
 /// `buffer`.
 PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
+
+/// Returns the same text without `std::to_chars`, which some standard libraries have only for integers:
+/// libc++ before version 14, and for Apple's systems before macOS 13.3. Slow.
+PROMPTLAYER_DECL std::string_view write_number_by_printf(double value,
+                                                         char (&buffer)[max_number_size]) noexcept;
 
 /// Returns the double nearest to a number of JSON's grammar, whatever the locale: nullopt if the number is
 /// too large, also with `-ffast-math`; a denormal or 0 if it is tiny. Linear; no allocation.
@@ -1705,7 +1710,35 @@ PROMPTLAYER_DECL integer_reading read_integer(std::string_view number);
 #if defined(PROMPTLAYER_DEFINITIONS)
 
 PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept {
-    const char* const end = std::to_chars(buffer, buffer + max_number_size, value).ptr;
+    const auto write = [&buffer](auto number) -> std::string_view {
+        if constexpr (requires { std::to_chars(buffer, buffer, number); }) {
+            const char* const end = std::to_chars(buffer, buffer + max_number_size, number).ptr;
+            return {buffer, static_cast<std::size_t>(end - buffer)};
+        } else {
+            return write_number_by_printf(number, buffer);
+        }
+    };
+    return write(value);
+}
+
+PROMPTLAYER_DECL std::string_view write_number_by_printf(double value,
+                                                         char (&buffer)[max_number_size]) noexcept {
+    char scientific[32], fixed[32];
+    int size = 0;
+    const auto is_exact_with = [&](int decimals) {
+        size = std::snprintf(scientific, sizeof scientific, "%.*e", decimals, value);
+        return __builtin_bit_cast(std::uint64_t, std::strtod(scientific, nullptr)) ==
+               __builtin_bit_cast(std::uint64_t, value);
+    };
+    int decimals = is_exact_with(14) ? 0 : 15; // never fewer than 14 if 14 are too few
+    while (!is_exact_with(decimals) && decimals < 16)
+        ++decimals;
+    const int exponent = std::atoi(std::strchr(scientific, 'e') + 1);
+    const int fixed_size =
+        std::snprintf(fixed, sizeof fixed, "%.*f", std::max(decimals - exponent, 0), value);
+    char* const end =
+        std::copy_n(fixed_size <= size ? fixed : scientific, std::min(fixed_size, size), buffer);
+    std::replace(buffer, end, ',', '.'); // of the locale
     return {buffer, static_cast<std::size_t>(end - buffer)};
 }
 
@@ -6445,7 +6478,7 @@ namespace detail {
 /// bits have the order of their numbers.
 PROMPTLAYER_DECL double within_unit(double number) noexcept {
     constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
-    const auto bits = std::bit_cast<std::uint64_t>(number);
+    const auto bits = __builtin_bit_cast(std::uint64_t, number);
     return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
 }
 

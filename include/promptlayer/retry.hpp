@@ -13,7 +13,6 @@
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #endif
 
 namespace promptlayer::inline PROMPTLAYER_ABI {
@@ -98,7 +97,7 @@ namespace detail {
 /// bits have the order of their numbers.
 PROMPTLAYER_DECL double within_unit(double number) noexcept {
     constexpr std::uint64_t one = 0x3FF0'0000'0000'0000, infinity = 0x7FF0'0000'0000'0000;
-    const auto bits = std::bit_cast<std::uint64_t>(number);
+    const auto bits = __builtin_bit_cast(std::uint64_t, number);
     return bits <= one ? number : bits <= infinity ? 1.0 : 0.0;
 }
 

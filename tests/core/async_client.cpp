@@ -118,6 +118,7 @@ TEST_CASE("a second completion is ignored") {
     CHECK(outcomes[0].error().code == errc::not_found);
 }
 
+#ifndef PROMPTLAYER_NO_THREADS
 TEST_CASE("the handler is called once if two threads complete at the same time") {
     for (int round = 0; round < 200; ++round) {
         std::vector<pl::completion> completions;
@@ -130,6 +131,7 @@ TEST_CASE("the handler is called once if two threads complete at the same time")
         CHECK(outcomes.size() == 1);
     }
 }
+#endif
 
 TEST_CASE("a request is cancelled if its completion is destroyed without a call") {
     std::vector<pl::completion> completions;

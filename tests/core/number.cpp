@@ -2,7 +2,6 @@
 
 #include <doctest/doctest.h>
 
-#include <bit>
 #include <clocale>
 #include <cstddef>
 #include <cstdint>
@@ -19,18 +18,25 @@ namespace {
 
 using limits = std::numeric_limits<double>;
 
+constexpr double double_of(std::uint64_t bits) { return __builtin_bit_cast(double, bits); }
+
 static_assert(is_finite(0.0) && is_finite(-0.0) && is_finite(1.5));
 static_assert(is_finite(limits::max()) && is_finite(limits::lowest()) && is_finite(limits::denorm_min()));
-static_assert(!is_finite(std::bit_cast<double>(std::uint64_t{0x7FF0'0000'0000'0000})));
-static_assert(!is_finite(std::bit_cast<double>(std::uint64_t{0xFFF0'0000'0000'0000})));
-static_assert(!is_finite(std::bit_cast<double>(std::uint64_t{0x7FF8'0000'0000'0000})));
+static_assert(!is_finite(double_of(0x7FF0'0000'0000'0000)));
+static_assert(!is_finite(double_of(0xFFF0'0000'0000'0000)));
+static_assert(!is_finite(double_of(0x7FF8'0000'0000'0000)));
 
 std::string written(double value) {
     char buffer[max_number_size];
     return std::string(promptlayer::detail::write_number(value, buffer));
 }
 
-std::uint64_t bits_of(double value) { return std::bit_cast<std::uint64_t>(value); }
+std::string printed(double value) {
+    char buffer[max_number_size];
+    return std::string(promptlayer::detail::write_number_by_printf(value, buffer));
+}
+
+std::uint64_t bits_of(double value) { return __builtin_bit_cast(std::uint64_t, value); }
 
 // Compares bits, so that 0 is not -0.
 bool reads_as(std::string_view number, double expected) {
@@ -76,6 +82,43 @@ TEST_CASE("write_number writes the shortest text of known values") {
     CHECK(written(-limits::min()).size() == max_number_size);
 }
 
+TEST_CASE("write_number_by_printf writes the same text as write_number") {
+    for (const double value : {0.0,
+                               -0.0,
+                               0.1,
+                               0.1 + 0.2,
+                               1.0,
+                               -1.5,
+                               100.0,
+                               12345.0,
+                               10000.0,
+                               100000.0,
+                               120000.0,
+                               1e15,
+                               1e21,
+                               1.5e22,
+                               123456789012345680000.0,
+                               9007199254740993.0,
+                               0.001,
+                               0.0001,
+                               0.00012,
+                               1e-7,
+                               1.25e-7,
+                               limits::denorm_min(),
+                               limits::min(),
+                               -limits::min(),
+                               limits::max()})
+        CHECK(printed(value) == written(value));
+    std::uint64_t bits = 1, different = 0;
+    for (int i = 0; i < 10'000; ++i) {
+        bits = bits * 0x5851'F42D'4C95'7F2D + 0x1405'7B7E'F767'814F;
+        const double value = double_of(bits);
+        if (is_finite(value) && printed(value) != written(value))
+            ++different;
+    }
+    CHECK(different == 0);
+}
+
 TEST_CASE("read_number reads what write_number has written, for a million random doubles") {
     std::uint64_t state = 1, different = 0;
     for (int i = 0; i < 1'000'000; ++i) {
@@ -84,8 +127,7 @@ TEST_CASE("read_number reads what write_number has written, for a million random
         bits = (bits ^ bits >> 27) * 0x94D0'49BB'1331'11EB;
         bits ^= bits >> 31;
         constexpr std::uint64_t exponent = 0x7FF0'0000'0000'0000;
-        if ((bits & exponent) != exponent &&
-            bits_of(read_number(written(std::bit_cast<double>(bits))).value()) != bits)
+        if ((bits & exponent) != exponent && bits_of(read_number(written(double_of(bits))).value()) != bits)
             ++different;
     }
     CHECK(different == 0);
@@ -123,7 +165,7 @@ TEST_CASE("read_number rounds to the nearest double, and to an even one in the m
         CHECK(reads_as(middle + zeros(size) + "1", 1.0 + limits::epsilon()));
         CHECK(reads_as(middle + zeros(size) + "1" + zeros(size), 1.0 + limits::epsilon()));
     }
-    CHECK(reads_as("2.2250738585072011e-308", std::bit_cast<double>(std::uint64_t{0x000F'FFFF'FFFF'FFFF})));
+    CHECK(reads_as("2.2250738585072011e-308", double_of(0x000F'FFFF'FFFF'FFFF)));
     CHECK(reads_as("2.2250738585072012e-308", limits::min()));
     // 2^-1075, the middle between 0 and the smallest double
     CHECK(reads_as("2.4703282292062327e-324", 0.0));
@@ -173,7 +215,7 @@ TEST_CASE("read_number reads a middle of 768 digits, the most there are") {
         "224956476109468201955118135219258317189939548603786162277173854562306587467901408672332763671875";
     REQUIRE(middle.size() == 768);
     const double above = 2 * limits::min();
-    const double below = std::bit_cast<double>(bits_of(above) - 1);
+    const double below = double_of(bits_of(above) - 1);
     CHECK(reads_as("0." + middle + "e-307", above)); // the even one
     CHECK(reads_as("0." + middle.substr(0, 767) + "4" + std::string(100, '9') + "e-307", below));
     // (2^54 - 3) * 2^-1075: the even one is below
@@ -187,9 +229,9 @@ TEST_CASE("read_number reads a middle of 768 digits, the most there are") {
         "618916870627821633352993761380751142008862499795052791018709663463944015644907297315659352441231"
         "715398102212132212018470035807616260163568645811358486831521563686919762403704226016998291015625";
     REQUIRE(lower.size() == 768);
-    CHECK(reads_as("0." + lower + "e-307", std::bit_cast<double>(bits_of(above) - 2)));
+    CHECK(reads_as("0." + lower + "e-307", double_of(bits_of(above) - 2)));
     for (const std::size_t size : {0U, 1U, 30U, 31U, 32U, 33U, 1000U}) {
-        CHECK(reads_as("0." + lower + zeros(size) + "e-307", std::bit_cast<double>(bits_of(above) - 2)));
+        CHECK(reads_as("0." + lower + zeros(size) + "e-307", double_of(bits_of(above) - 2)));
         CHECK(reads_as("0." + lower + zeros(size) + "1e-307", below));
     }
 }
@@ -201,6 +243,7 @@ TEST_CASE("numbers are read and written with a point in a locale with a decimal 
             break;
     }
     CHECK(written(-1.5) == "-1.5");
+    CHECK(printed(-1.5) == "-1.5");
     CHECK(reads_as("-1.5", -1.5));
     CHECK(reads_as("1234567.25e-2", 12345.6725));
     std::setlocale(LC_ALL, "C");

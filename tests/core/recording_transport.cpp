@@ -98,6 +98,7 @@ TEST_CASE("an asynchronous recording transport assigns its script in order of co
     CHECK(client.transport().requests().size() == 3);
 }
 
+#ifndef PROMPTLAYER_NO_THREADS
 TEST_CASE("several threads may share a recording transport") {
     recording_transport transport;
     recording_async_transport asynchronous;
@@ -121,6 +122,7 @@ TEST_CASE("several threads may share a recording transport") {
     CHECK(asynchronous.requests().size() == 400);
     CHECK(completed == 400);
 }
+#endif
 
 TEST_CASE("printing a recording transport redacts the key") {
     pl::client client{{.api_key = "pl_sesame"}, recording_transport{}};

@@ -112,6 +112,19 @@ pl::queue_options patient_queue() {
     return queue;
 }
 
+/// Tracks requests until another thread has closed the tracker, also while the queue is full. Returns how
+/// many it has accepted.
+std::size_t track_until_closed(pl::background_tracker& tracker) {
+    for (std::size_t accepted = 0;;) {
+        const auto queued = tracker.track_prompt(valid_request());
+        if (queued)
+            ++accepted;
+        else if (queued.error().code == pl::errc::closed)
+            return accepted;
+        std::this_thread::yield();
+    }
+}
+
 /// A synchronous transport that holds its requests until the state is open.
 struct gated_transport {
     std::shared_ptr<shared_state> state = std::make_shared<shared_state>();
@@ -559,8 +572,7 @@ TEST_CASE("background tracker: a request that begins while closing has the time 
     CHECK(tracker.track_prompt(valid_request()));
     REQUIRE(transport.state->await_sent(1));
     std::thread closing{[&] { CHECK(tracker.close(long_enough).empty()); }};
-    while (tracker.track_prompt(valid_request()))
-        std::this_thread::yield();
+    track_until_closed(tracker);
     transport.state->open();
     closing.join();
     CHECK(transport.state->timeouts[0] == 100s);
@@ -574,10 +586,9 @@ TEST_CASE("background tracker: a transport without cancel holds close for the re
     pl::background_tracker tracker{with_key(), transport};
     CHECK(tracker.track_prompt(valid_request()));
     REQUIRE(transport.state->await_sent(1));
-    std::size_t waiting = 0, returned = 0;
+    std::size_t returned = 0;
     std::thread closing{[&] { returned = tracker.close(0ms).size(); }};
-    while (tracker.track_prompt(valid_request()))
-        ++waiting;
+    const std::size_t waiting = track_until_closed(tracker);
     transport.state->open();
     closing.join();
     CHECK(transport.state->sent == 1);

@@ -34,6 +34,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -77,15 +78,15 @@ extern "C" int open(const char* path, int flags, ...) {
 }
 
 extern "C" ssize_t pread(int descriptor, void* to, std::size_t size, off_t offset) {
-    const ssize_t count = read_fault.takes_effect() ? -1
-                                                    : ::syscall(SYS_pread64, descriptor, to, size, offset,
-                                                                0); // 0: the upper half with 32 bits
+    const iovec block{to, size};
+    const ssize_t count = read_fault.takes_effect() ? -1 : ::preadv(descriptor, &block, 1, offset);
     bytes_read += static_cast<std::uint64_t>(std::max<ssize_t>(count, 0));
     return count;
 }
 
 extern "C" ssize_t pwrite(int descriptor, const void* from, std::size_t size, off_t offset) {
-    return write_fault.takes_effect() ? -1 : ::syscall(SYS_pwrite64, descriptor, from, size, offset, 0);
+    const iovec block{const_cast<void*>(from), size};
+    return write_fault.takes_effect() ? -1 : ::pwritev(descriptor, &block, 1, offset);
 }
 
 extern "C" int ftruncate(int descriptor, off_t size) noexcept {
@@ -193,7 +194,7 @@ std::optional<std::chrono::milliseconds> maintain(pl::journal& journal) {
 constexpr std::uint64_t empty = record::header_size;
 
 /// A journal in memory: for a program that hands over its requests to another journal, or for tests.
-class memory_journal final : public pl::journal {
+class own_journal final : public pl::journal {
     std::mutex mutex_{};
     std::map<pl::request_number, entry> entries_{};
 
@@ -224,7 +225,7 @@ public:
 } // namespace
 
 TEST_CASE("journal: a journal of one's own implements five functions") {
-    memory_journal own;
+    own_journal own;
     pl::journal& journal = own;
     CHECK(journal.pending().empty());
     REQUIRE(journal.add(1, prepared("a")));
@@ -605,6 +606,7 @@ TEST_CASE("journal: the remains of an interrupted compaction are removed") {
     CHECK(pending_in(folder) == "1 a");
 }
 
+#ifndef PROMPTLAYER_NO_THREADS
 TEST_CASE("journal: many threads add while requests are begun, removed and compacted") {
     const temporary_folder folder;
     for (const std::chrono::milliseconds sync_after : {1000ms, 0ms}) {
@@ -650,6 +652,7 @@ TEST_CASE("journal: many threads add while requests are begun, removed and compa
         }
     }
 }
+#endif
 
 TEST_CASE("journal: the file stays within its limit; a request that does not fit is an error") {
     const temporary_folder folder;
@@ -1130,6 +1133,7 @@ TEST_CASE("journal: a compaction that fails at any step changes nothing and is r
     CHECK(pending_in(folder) == expected);
 }
 
+#ifndef PROMPTLAYER_NO_THREADS
 TEST_CASE("journal: requests added during the sync of a compaction are acknowledged after it") {
     const temporary_folder folder;
     {
@@ -1144,6 +1148,7 @@ TEST_CASE("journal: requests added during the sync of a compaction are acknowled
     }
     CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
 }
+#endif
 
 #ifndef PROMPTLAYER_NO_THREADS
 TEST_CASE("journal: maintain does not truncate the file itself, because that may wait for the disk") {

@@ -35,7 +35,7 @@ using std::chrono::steady_clock;
 
 namespace {
 
-constexpr auto long_enough = std::chrono::milliseconds{20s};
+constexpr auto time_limit = std::chrono::milliseconds{20s};
 
 /// What the transports of a test share. A request is held until the gate is open or it is cancelled.
 struct gate {
@@ -53,7 +53,7 @@ struct gate {
     template <class ConditionT>
     void wait_until(ConditionT condition_holds) {
         std::unique_lock guard{mutex};
-        REQUIRE(condition.wait_for(guard, long_enough, condition_holds));
+        REQUIRE(condition.wait_for(guard, time_limit, condition_holds));
     }
     void wait_for_arrivals(std::size_t count) {
         wait_until([&] { return arrived >= count; });
@@ -61,7 +61,7 @@ struct gate {
 };
 
 /// Ends a request with the cancel of that number after its arrival.
-struct gated_transport {
+struct held_transport {
     std::shared_ptr<gate> state;
     std::size_t needed_cancels = 1;
 
@@ -72,7 +72,7 @@ struct gated_transport {
         state->most_in_flight = std::max(state->most_in_flight, ++state->in_flight);
         const std::size_t end = state->cancels + needed_cancels;
         state->condition.notify_all();
-        state->condition.wait_for(guard, long_enough, [&] { return state->open || state->cancels >= end; });
+        state->condition.wait_for(guard, time_limit, [&] { return state->open || state->cancels >= end; });
         --state->in_flight;
         if (!state->open)
             return pl::transport_failure{failure::cancelled, "cancelled"};
@@ -85,9 +85,9 @@ struct gated_transport {
     }
 };
 
-/// A `gated_transport` that cannot be cancelled.
+/// A `held_transport` that cannot be cancelled.
 struct uncancellable_transport {
-    gated_transport gated;
+    held_transport gated;
 
     pl::transport_result send(const pl::http_request& request) { return gated.send(request); }
 };
@@ -107,7 +107,7 @@ struct outcome_log {
     }
     std::vector<pl::transport_result> wait_for(std::size_t count) {
         std::unique_lock guard{mutex};
-        REQUIRE(condition.wait_for(guard, long_enough, [&] { return outcomes.size() >= count; }));
+        REQUIRE(condition.wait_for(guard, time_limit, [&] { return outcomes.size() >= count; }));
         return outcomes;
     }
     std::size_t count(failure kind) {
@@ -119,7 +119,7 @@ struct outcome_log {
     }
 };
 
-pl::http_request request(std::string body = "{}", std::chrono::milliseconds timeout = long_enough) {
+pl::http_request request(std::string body = "{}", std::chrono::milliseconds timeout = time_limit) {
     pl::http_request request;
     request.method = "POST";
     request.url = "http://127.0.0.1/";
@@ -129,9 +129,9 @@ pl::http_request request(std::string body = "{}", std::chrono::milliseconds time
 }
 
 /// Returns a transport over gated transports.
-threaded_transport<gated_transport> gated(std::size_t threads, const std::shared_ptr<gate>& state,
-                                          std::size_t needed_cancels = 1) {
-    return threaded_transport{threads, [&] { return gated_transport{state, needed_cancels}; }};
+threaded_transport<held_transport> gated(std::size_t threads, const std::shared_ptr<gate>& state,
+                                         std::size_t needed_cancels = 1) {
+    return threaded_transport{threads, [&] { return held_transport{state, needed_cancels}; }};
 }
 
 threaded_transport<uncancellable_transport> uncancellable(std::size_t threads,
@@ -156,12 +156,12 @@ struct immovable_transport {
     }
 };
 
-static_assert(pl::AsyncTransport<threaded_transport<gated_transport>>);
-static_assert(!pl::Transport<threaded_transport<gated_transport>>);
-static_assert(threaded_transport<gated_transport>::thread_safe);
+static_assert(pl::AsyncTransport<threaded_transport<held_transport>>);
+static_assert(!pl::Transport<threaded_transport<held_transport>>);
+static_assert(threaded_transport<held_transport>::thread_safe);
 static_assert(std::is_nothrow_move_constructible_v<threaded_transport<immovable_transport>> &&
               std::is_nothrow_move_assignable_v<threaded_transport<immovable_transport>>);
-static_assert(!std::is_copy_constructible_v<threaded_transport<gated_transport>>);
+static_assert(!std::is_copy_constructible_v<threaded_transport<held_transport>>);
 
 } // namespace
 
@@ -349,12 +349,12 @@ TEST_CASE("threaded transport: the wait in the queue is taken off the timeout") 
     auto transport = gated(1, state);
     transport.send(request(), log.completion());
     state->wait_for_arrivals(1);
-    transport.send(request("second", long_enough), log.completion());
+    transport.send(request("second", time_limit), log.completion());
     transport.send(request("third", std::chrono::milliseconds::max()), log.completion());
     pass_time(5ms);
     state->pass();
     log.wait_for(3);
-    CHECK(state->requests[1].timeout <= long_enough - 5ms);
+    CHECK(state->requests[1].timeout <= time_limit - 5ms);
     CHECK(state->requests[1].timeout > 0ms);
     CHECK(state->requests[2].timeout <= std::chrono::milliseconds::max() - 5ms);
     CHECK(state->requests[2].timeout > 24h);
@@ -482,7 +482,7 @@ TEST_CASE("threaded transport: an exception of a transport is failure::other, of
 TEST_CASE("threaded transport: a forked child does not hang, and the parent goes on") {
     const auto state = std::make_shared<gate>();
     outcome_log log;
-    std::optional<threaded_transport<gated_transport>> transport{gated(1, state)};
+    std::optional<threaded_transport<held_transport>> transport{gated(1, state)};
     for (int i = 0; i < 2; ++i)
         transport->send(request(), log.completion());
     state->wait_for_arrivals(1);

@@ -95,7 +95,7 @@ public:
 };
 
 /// Completes requests in `poll`.
-class waiting_transport {
+class wakeable_transport {
     std::mutex mutex_{};
     std::condition_variable condition_{};
     std::vector<pl::completion> completions_{};
@@ -234,7 +234,7 @@ TEST_CASE("tracker stress: each request over a transport with threads ends once"
 }
 
 TEST_CASE("tracker stress: each request over a transport that waits ends once") {
-    waiting_transport transport;
+    wakeable_transport transport;
     CHECK(stress(std::ref(transport)) != 0);
 }
 
