@@ -17,6 +17,7 @@
 
 #include <bit>
 #include <cmath>
+#include <map>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -222,6 +223,52 @@ void check(fuzz::input& in) {
     require(pl::to_json(*again).value() == written, "to_json writes the same bytes again");
 }
 
+/// Checks how a number is read.
+void check_number(std::string_view text) {
+    boost::system::error_code failed;
+    const json::value parsed = json::parse(json::string_view{text.data(), text.size()}, failed);
+    if (failed || !parsed.is_number() || text.find_first_of(" \t\r\n") != text.npos)
+        return;
+    const double value = std::strtod(std::string{text}.c_str(), nullptr);
+    const auto number = pl::detail::read_number(text);
+    require(number.has_value() == std::isfinite(value), "a number is finite if strtod has it so");
+    require(!number || std::bit_cast<std::uint64_t>(*number) == std::bit_cast<std::uint64_t>(value),
+            "a number is the double that strtod reads");
+    char buffer[pl::detail::max_number_size];
+    require(!number ||
+                std::strtod(std::string{pl::detail::write_number(value, buffer)}.c_str(), nullptr) == value,
+            "a double is written so that it can be read again");
+    const auto integer = pl::detail::read_integer(text);
+    const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
+    const bool is_zero = text.substr(0, text.find_first_of("eE")).find_first_of("123456789") == text.npos;
+    if (const auto* const exact = parsed.if_int64())
+        require(integer.is_integral && integer.fits && integer.value == *exact, "an integer is exact");
+    else if (parsed.is_uint64())
+        require(integer.is_integral && !integer.fits, "an integer over 64 bits signed is out of range");
+    else if (std::abs(value) < 1e15 && std::count_if(text.begin(), text.end(), is_digit) < 15)
+        require(integer.is_integral == (is_zero || (value != 0 && value == std::trunc(value))) &&
+                    (!integer.is_integral || static_cast<double>(integer.value) == value),
+                "a number with an integral value is an integer");
+    else if (std::abs(value) > 1e19 && integer.is_integral)
+        require(!integer.fits, "a large number is out of range");
+}
+
+/// Checks the variables of a view, which may repeat a name.
+void check_names(fuzz::input& in) {
+    std::vector<std::pair<std::string_view, std::string_view>> pairs;
+    std::map<std::string_view, int> counts;
+    while (!in.empty()) {
+        pairs.emplace_back(in.line(), "");
+        ++counts[pairs.back().first];
+    }
+    const auto violations = pl::validate(pl::track_metadata_view{.request_id = 1, .metadata = pairs});
+    const auto repeats = std::count_if(violations.begin(), violations.end(), [](const pl::violation& broken) {
+        return broken.rule == pl::rule::unique || broken.rule == pl::rule::omitted;
+    });
+    require((repeats != 0) == (counts.size() != pairs.size()) || violations.size() == 65,
+            "a repeated name is found");
+}
+
 } // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -237,5 +284,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         check<pl::track_group>(in);
     else if (letter == "l")
         check<pl::log_request, pl::log_request_view>(in);
+    else if (letter == "n")
+        check_number(in.rest());
+    else if (letter == "v")
+        check_names(in);
     return 0;
 }

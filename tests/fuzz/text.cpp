@@ -38,7 +38,7 @@ void check_scan(const text_scan& scanned, std::string_view text) {
         const auto [value, size] = fuzz::decode(text.substr(at));
         if (!value && !invalid_at)
             invalid_at = at;
-        code_points += invalid_at ? 0 : 1;
+        code_points += invalid_at ? 0U : 1U;
         at += size;
     }
     require(scanned.valid_utf8 == !invalid_at, "scan finds invalid UTF-8");
