@@ -155,6 +155,52 @@ void check_values(std::string_view text, const RequestT& request) {
     });
 }
 
+/// Returns true if a text is UTF-8 of `least` to `most` code points.
+bool has_length(std::string_view text, std::size_t least, std::size_t most) {
+    std::size_t count = 0;
+    for (; !text.empty(); ++count) {
+        const auto [value, size] = fuzz::decode(text);
+        if (!value)
+            return false;
+        text.remove_prefix(size);
+    }
+    return count >= least && count <= most;
+}
+
+constexpr std::size_t any = std::string_view::npos;
+
+bool is_utf8(const auto& map) {
+    return std::all_of(map.begin(), map.end(), [](const auto& entry) {
+        return has_length(entry.first, 0, any) && has_length(entry.second, 0, any);
+    });
+}
+
+/// Returns true if a request keeps its rules; nullopt if there are others, too.
+std::optional<bool> keeps_rules(const pl::track_prompt& request) {
+    return has_length(*request.prompt_name, 1, any) && is_utf8(request.prompt_input_variables) &&
+           !(request.version && request.label) && (!request.label || has_length(*request.label, 1, 512));
+}
+std::optional<bool> keeps_rules(const pl::track_score& request) {
+    return *request.score >= 0 && *request.score <= 100 &&
+           (!request.name || has_length(*request.name, 0, any));
+}
+std::optional<bool> keeps_rules(const pl::track_metadata& request) { return is_utf8(*request.metadata); }
+std::optional<bool> keeps_rules(const pl::track_group&) { return true; }
+std::optional<bool> keeps_rules(const pl::log_request& request) {
+    bool keeps = is_utf8(request.metadata) &&
+                 (!request.price || (*request.price >= 0 && std::isfinite(*request.price))) &&
+                 (!request.error_message || has_length(*request.error_message, 0, 1024)) &&
+                 (!request.prompt_version_number || *request.prompt_version_number > 0) &&
+                 (!request.score || (*request.score >= 0 && *request.score <= 100));
+    for (const auto& entry : request.metadata)
+        keeps = keeps && has_length(entry.first, 0, 1024);
+    for (const std::string& tag : request.tags)
+        keeps = keeps && has_length(tag, 0, 512);
+    for (const auto& tokens : {request.input_tokens, request.output_tokens})
+        keeps = keeps && (!tokens || *tokens >= 0);
+    return keeps ? std::nullopt : std::optional{false};
+}
+
 void check_error(const pl::error& failed) {
     require(failed.violations.size() <= 65 && failed.message.size() < 65 * 2048, "an error is bounded");
     fuzz::require_harmless(to_string(failed));
@@ -168,6 +214,9 @@ std::string check_request(const RequestT& request) {
     referrer references;
     const auto view = references.view_of<ViewT>(request);
     const auto violations = pl::validate(request);
+    const auto keeps = keeps_rules(request);
+    require(keeps.value_or(violations.empty()) == violations.empty(),
+            "a request is valid if it keeps the rules");
     const auto written = pl::to_json(request), written_view = pl::to_json(view);
     require(written.has_value() == violations.empty(), "to_json fails if validate reports something");
     require(pl::is_valid(request) == violations.empty(), "is_valid and validate agree");
@@ -209,8 +258,9 @@ void check(fuzz::input& in) {
     json::parse(text, failed);
     if (!read) {
         const bool is_malformed = read.error().code == pl::errc::malformed_json;
-        require(!is_malformed || (failed && read.error().offset <= text.size()),
-                "only what is no JSON is malformed");
+        require(is_malformed == (failed && failed != json::error::extra_data),
+                "what is no JSON is malformed");
+        require(!is_malformed || read.error().offset <= text.size(), "an error is within the text");
         require(is_malformed != !read.error().violations.empty(),
                 "a request that is not valid breaks a rule");
         return check_error(read.error());
