@@ -34,7 +34,8 @@ using fuzz::require;
 
 constexpr std::string_view magic{"\x89PLJ\r\n\x1A\n"}, marker{"\xFFPLR"};
 constexpr std::size_t header_size = 16, head_size = 36, buffer_size = 256 * 1024;
-constexpr std::int64_t today = 1'700'000'000'000, year = 366LL * 24 * 3600 * 1000; // in ms
+constexpr std::uint64_t now = 1'700'000'000'000; // in ms
+constexpr std::int64_t today = now, year = 366LL * 24 * 3600 * 1000;
 
 std::uint64_t crc32(std::string_view bytes) {
     boost::crc_32_type crc;
@@ -81,7 +82,7 @@ std::string built(fuzz::input& in) {
             const char state = "\x1E\x2D\xD2\x00"[in.up_to(3)];
             const bool idempotent = in.flag();
             const std::uint64_t id = number();
-            const auto created = today - static_cast<std::int64_t>(in.flag() ? in.up_to(255) : number());
+            const auto created = static_cast<std::int64_t>(now - (in.flag() ? in.up_to(255) : number()));
             const std::string path{in.line()}, body{in.line()};
             file +=
                 head(state, idempotent, path.size() & 0xFFFF, body.size(), id, created, crc32(path + body)) +
