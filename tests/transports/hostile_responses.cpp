@@ -1,25 +1,17 @@
 // Responses of hostile servers to every adapter, over a kept connection. Run it with a sanitizer.
 
+#include "../support/adapters.hpp"
+
 #include <promptlayer/testing/scripted_server.hpp>
 #include <promptlayer/transport.hpp>
-#include <promptlayer/transports/beast.hpp>
-#include <promptlayer/transports/curl.hpp>
-#include <promptlayer/transports/curl_multi.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
-#include <promptlayer/transports/httplib.hpp>
 
 #include <doctest/doctest.h>
-
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ssl.hpp>
 
 #include <algorithm>
 #include <charconv>
 #include <chrono>
 #include <cstddef>
-#include <functional>
-#include <memory>
-#include <optional>
 #include <ostream>
 #include <random>
 #include <string>
@@ -36,61 +28,10 @@ using promptlayer::transport_result;
 using promptlayer::testing::scripted_response;
 using promptlayer::testing::scripted_server;
 using ending = scripted_response::connection_ending;
-
-/// Sends a request and waits for its outcome.
-using sender = std::function<transport_result(const http_request&)>;
-
-struct adapter {
-    std::string name;
-    sender (*make_sender)(); ///< with a new transport
-};
-
-sender over_curl() {
-    const auto transport = std::make_shared<promptlayer::curl_transport>();
-    return [=](const http_request& request) { return transport->send(request); };
-}
-
-sender over_curl_multi() {
-    const auto transport = std::make_shared<promptlayer::curl_multi_transport>();
-    return [=](const http_request& request) {
-        std::optional<transport_result> outcome;
-        transport->send(request, [&](transport_result result) { outcome = std::move(result); });
-        while (!outcome)
-            transport->poll(1s);
-        return *std::move(outcome);
-    };
-}
-
-sender over_beast() {
-    struct loop {
-        boost::asio::ssl::context tls{boost::asio::ssl::context::tls_client};
-        boost::asio::io_context context{};
-        promptlayer::beast_transport transport{context, tls};
-    };
-    const auto runner = std::make_shared<loop>();
-    return [=](const http_request& request) {
-        std::optional<transport_result> outcome;
-        runner->transport.send(request, [&](transport_result result) { outcome = std::move(result); });
-        runner->context.restart();
-        while (!outcome && runner->context.run_one() != 0) {
-        }
-        return outcome ? *std::move(outcome) : transport_result{promptlayer::transport_failure{}};
-    };
-}
-
-sender over_httplib() {
-    const auto transport = std::make_shared<promptlayer::httplib_transport>();
-    return [=](const http_request& request) { return transport->send(request); };
-}
-
-const std::vector<adapter> strict{
-    {"curl", over_curl}, {"curl_multi", over_curl_multi}, {"beast", over_beast}};
-
-std::vector<adapter> all() {
-    std::vector<adapter> adapters = strict;
-    adapters.push_back({"httplib", over_httplib});
-    return adapters;
-}
+using test_support::adapter;
+using test_support::all_adapters;
+using test_support::sender;
+using test_support::strict_adapters;
 
 /// Bytes that a server sends for a request, and whether it closes the connection after them.
 struct response {
@@ -442,7 +383,7 @@ TEST_CASE("hostile responses: curl and Beast agree, and the next response is cor
         responses.push_back({good});
         responses.push_back({expected.bytes, true});
     }
-    for (const adapter& tested : strict) {
+    for (const adapter& tested : strict_adapters) {
         const hostile_server server{responses};
         const sender send = tested.make_sender();
         for (std::size_t i = 0; i < responses.size(); i += 2) {
@@ -464,7 +405,7 @@ TEST_CASE("hostile responses: bytes after the headers for a HEAD are not the nex
                                           {with("Transfer-Encoding: chunked", "")},
                                           {chunked("5\r\nhello\r\n0\r\n\r\n")},
                                           {good}};
-    for (const adapter& tested : strict) {
+    for (const adapter& tested : strict_adapters) {
         const hostile_server server{responses};
         const sender send = tested.make_sender();
         for (std::size_t i = 0; i + 1 < responses.size(); ++i) {
@@ -487,7 +428,7 @@ TEST_CASE("hostile responses: no sequence on a kept connection harms an adapter"
     for (unsigned seed = 0; seed < 100; ++seed)
         add(generated(seed));
     responses.push_back({good});
-    for (const adapter& tested : all()) {
+    for (const adapter& tested : all_adapters()) {
         const hostile_server server{responses, 5ms};
         const sender send = tested.make_sender();
         for (std::size_t i = 0; i < responses.size(); ++i) {
@@ -504,7 +445,7 @@ TEST_CASE("hostile responses: curl and Beast never return different responses fo
     for (unsigned seed = 0; seed < 500; ++seed)
         responses.push_back({generated(seed), true});
     std::vector<std::vector<std::string>> outcomes(responses.size()); // by adapter
-    for (const adapter& tested : strict) {
+    for (const adapter& tested : strict_adapters) {
         const hostile_server server{responses};
         const sender send = tested.make_sender();
         for (std::size_t i = 0; i < responses.size(); ++i)

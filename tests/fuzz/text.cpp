@@ -1,0 +1,138 @@
+// Scanning and writing of text, against a plain decoder. With PROMPTLAYER_NO_SIMD, in blocks of 8 bytes only.
+
+#include "fuzz.hpp"
+
+#include <promptlayer/detail/text.hpp>
+
+#include <boost/json.hpp>
+
+#include <cstring>
+#include <string>
+
+namespace {
+
+using namespace promptlayer::detail;
+using fuzz::require;
+
+/// Returns a text as JSON writes it between quotes, with invalid bytes as they are.
+std::string escaped(std::string_view text) {
+    std::string out;
+    for (const char c : text) {
+        const std::size_t letter = std::string_view{"\b\t\n\f\r\"\\"}.find(c);
+        char code[8];
+        if (letter != std::string_view::npos)
+            (out += '\\') += "btnfr\"\\"[letter];
+        else if (static_cast<unsigned char>(c) >= 0x20)
+            out += c;
+        else
+            out.append(code,
+                       static_cast<std::size_t>(std::snprintf(code, sizeof code, "\\u%04x", unsigned(c))));
+    }
+    return out;
+}
+
+void check_scan(const text_scan& scanned, std::string_view text) {
+    std::size_t code_points = 0;
+    std::optional<std::size_t> invalid_at;
+    for (std::size_t at = 0; at < text.size();) {
+        const auto [value, size] = fuzz::decode(text.substr(at));
+        if (!value && !invalid_at)
+            invalid_at = at;
+        code_points += invalid_at ? 0U : 1U;
+        at += size;
+    }
+    require(scanned.valid_utf8 == !invalid_at, "scan finds invalid UTF-8");
+    require(scanned.invalid_at == invalid_at.value_or(0), "scan finds the first invalid byte");
+    require(scanned.code_points == code_points, "scan counts code points");
+    require(scanned.json_bytes == escaped(text).size(), "scan counts the bytes of JSON");
+}
+
+void check_escaper(std::string_view text) {
+    std::string out;
+    text_escaper escaper{text};
+    do {
+        std::string piece(text_escaper::max_escaped_piece, '\0');
+        piece.resize(static_cast<std::size_t>(escaper.write_piece(piece.data()) - piece.data()));
+        out += piece;
+    } while (!escaper.is_finished());
+    require(out == escaped(text), "the text is escaped as JSON");
+    check_scan(escaper.scan(), text);
+}
+
+/// Returns the flags of all blocks of `text`, whose size is a multiple of 16.
+template <class BlockT>
+std::string flags(std::string_view text) {
+    std::string all;
+    BlockT before;
+    for (std::size_t at = 0; at < text.size(); at += BlockT::size) {
+        const BlockT block = BlockT::load(text.data() + at);
+        const BlockT sets[] = {utf8_errors(block, before), block.escaped(), block.special()};
+        unsigned char bytes[sizeof sets];
+        std::memcpy(bytes, sets, sizeof sets);
+        for (std::size_t i = 0; i < BlockT::size; ++i)
+            all += static_cast<char>('0' + (bytes[i] >> 7) + 2 * (bytes[BlockT::size + i] >> 7) +
+                                     4 * (bytes[2 * BlockT::size + i] >> 7));
+        before = block;
+    }
+    return all;
+}
+
+void check_blocks(std::string_view text) {
+    std::string padded{text};
+    padded.resize((text.size() + 15) / 16 * 16);
+    require(flags<word_block>(padded) == flags<vector_block>(padded), "portable and SIMD blocks agree");
+    std::string copy(text.size(), '\0');
+    const bool is_plain =
+        escaped(text) == text && text.find_first_of("\x80") == text.npos &&
+        std::all_of(text.begin(), text.end(), [](char c) { return static_cast<signed char>(c) >= 0; });
+    require(copy_plain(text, copy.data()) == is_plain && copy == text, "copy_plain copies and judges");
+}
+
+/// Returns `text` with U+FFFD for each invalid byte, and of each hidden character what `hide` returns.
+template <class HideT>
+std::string shown(std::string_view text, std::size_t max_bytes, std::size_t max_code_points, HideT hide) {
+    std::string out;
+    for (; !text.empty() && max_code_points != 0; --max_code_points) {
+        const auto [value, size] = fuzz::decode(text);
+        std::string_view bytes = value ? text.substr(0, size) : "\xEF\xBF\xBD";
+        if (value && is_hidden(*value))
+            bytes = hide(bytes);
+        if (bytes.size() > max_bytes - out.size())
+            break;
+        out += bytes;
+        text.remove_prefix(size);
+    }
+    return out;
+}
+
+void check_shown(std::string_view text, std::size_t limit) {
+    const std::string sanitized = sanitize(text, limit);
+    fuzz::require_harmless(sanitized);
+    require(sanitized ==
+                shown(text, limit, text.size(), [](std::string_view) { return std::string_view{" "}; }),
+            "sanitize replaces hidden characters and invalid bytes, and cuts between code points");
+    const std::string json = json_escape(text, limit);
+    fuzz::require_harmless(json);
+    boost::system::error_code failed;
+    const auto value = boost::json::parse('"' + json + '"', failed);
+    require(!failed &&
+                value.as_string() == shown(text, text.npos, limit, [](std::string_view s) { return s; }),
+            "json_escape keeps the text");
+}
+
+} // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+    fuzz::input in{data, size};
+    const std::size_t alignment = in.up_to(31), limit = in.up_to(255);
+    std::string buffer(alignment, ' ');
+    buffer += in.rest();
+    buffer.shrink_to_fit(); // so that the sanitizer sees a read behind the end
+    const std::string_view text = std::string_view{buffer}.substr(alignment);
+    check_scan(scan(text), text);
+    check_scan(scan_code_points(text), text);
+    check_escaper(text);
+    check_blocks(text);
+    check_shown(text, limit);
+    return 0;
+}
