@@ -47,16 +47,28 @@ void check_scan(const text_scan& scanned, std::string_view text) {
     require(scanned.json_bytes == escaped(text).size(), "scan counts the bytes of JSON");
 }
 
-void check_escaper(std::string_view text) {
+template <class BlockT>
+void check_escaper(std::string_view text, std::size_t room) {
     std::string out;
-    text_escaper escaper{text};
+    text_escaper<BlockT> escaper{text};
     do {
-        std::string piece(text_escaper::max_escaped_piece, '\0');
-        piece.resize(static_cast<std::size_t>(escaper.write_piece(piece.data()) - piece.data()));
-        out += piece;
+        std::string piece(text_escaper<BlockT>::min_room + room, '\0');
+        char* const end = escaper.write_piece(piece.data(), piece.data() + piece.size());
+        out.append(piece, 0, static_cast<std::size_t>(end - piece.data()));
     } while (!escaper.is_finished());
     require(out == escaped(text), "the text is escaped as JSON");
     check_scan(escaper.scan(), text);
+}
+
+template <class BlockT>
+void check_copy(std::string_view text) {
+    std::string copy(text.size() + BlockT::size, '\0');
+    const std::size_t count = copy_plain<BlockT>(text, copy.data());
+    const bool is_plain = escaped(text) == text && std::all_of(text.begin(), text.end(), [](char c) {
+                              return static_cast<signed char>(c) >= 0;
+                          });
+    require((count == text.size()) == is_plain, "copy_plain stops at the first special block");
+    require(copy.compare(0, count, text, 0, count) == 0, "copy_plain copies");
 }
 
 /// Returns the flags of all blocks of `text`, whose size is a multiple of 16.
@@ -66,7 +78,9 @@ std::string flags(std::string_view text) {
     BlockT before;
     for (std::size_t at = 0; at < text.size(); at += BlockT::size) {
         const BlockT block = BlockT::load(text.data() + at);
-        const BlockT sets[] = {utf8_errors(block, before), block.escaped(), block.special()};
+        utf8_checker<BlockT> utf8;
+        utf8.check(block, before);
+        const BlockT sets[] = {utf8.suspects, block.escaped(), block.special()};
         unsigned char bytes[sizeof sets];
         std::memcpy(bytes, sets, sizeof sets);
         for (std::size_t i = 0; i < BlockT::size; ++i)
@@ -81,11 +95,6 @@ void check_blocks(std::string_view text) {
     std::string padded{text};
     padded.resize((text.size() + 15) / 16 * 16);
     require(flags<word_block>(padded) == flags<vector_block>(padded), "portable and SIMD blocks agree");
-    std::string copy(text.size(), '\0');
-    const bool is_plain =
-        escaped(text) == text && text.find_first_of("\x80") == text.npos &&
-        std::all_of(text.begin(), text.end(), [](char c) { return static_cast<signed char>(c) >= 0; });
-    require(copy_plain(text, copy.data()) == is_plain && copy == text, "copy_plain copies and judges");
 }
 
 /// Returns `text` with U+FFFD for each invalid byte, and of each hidden character what `hide` returns.
@@ -131,7 +140,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::string_view text = std::string_view{buffer}.substr(alignment);
     check_scan(scan(text), text);
     check_scan(scan_code_points(text), text);
-    check_escaper(text);
+    check_escaper<word_block>(text, limit);
+    check_escaper<vector_block>(text, limit);
+    check_copy<word_block>(text);
+    check_copy<vector_block>(text);
     check_blocks(text);
     check_shown(text, limit);
     return 0;
