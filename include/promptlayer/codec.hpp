@@ -294,6 +294,7 @@ inline std::string excerpt(std::string_view body, std::span<const std::string_vi
         out += bytes;
         ++count;
     }
+    out = without_cut_secret(std::move(out), secrets);
     return out.substr(0, out.find_last_not_of(' ') + 1);
 }
 

@@ -161,6 +161,13 @@ inline bool is_harmless(std::string_view text, std::span<const std::string_view>
     return ascii_from(' ', text) && !holds_secret(text, secrets);
 }
 
+/// Returns a text that was cut without its last word if the cut has made a short secret of it.
+inline std::string without_cut_secret(std::string text, std::span<const std::string_view> secrets) {
+    if (holds_secret(text, secrets))
+        text.erase(text.rfind(' ') + 1);
+    return text;
+}
+
 /// Returns `text` for a person: at most `max_bytes`, without hidden characters and secrets.
 inline std::string shown_text(std::string_view text, std::span<const std::string_view> secrets,
                               std::size_t max_bytes = std::string_view::npos) {
@@ -169,7 +176,7 @@ inline std::string shown_text(std::string_view text, std::span<const std::string
     std::string shown = sanitize(text, text.npos);
     if (holds_secret(shown, secrets)) // redaction may cut a code point
         shown = sanitize(redact(std::move(shown), secrets), text.npos);
-    return shown.size() <= max_bytes ? shown : sanitize(shown, max_bytes);
+    return shown.size() <= max_bytes ? shown : without_cut_secret(sanitize(shown, max_bytes), secrets);
 }
 
 /// Returns true if the value of a request's header may be printed.

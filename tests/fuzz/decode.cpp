@@ -58,7 +58,6 @@ std::string without_escapes(std::string_view text) {
 }
 
 /// Returns true if a text shows a secret: its first 8 characters or, if it is shorter, all of it as a word.
-/// At the end of a text that word may be a part of a longer one, which was cut.
 bool shows(const std::string& text, const std::string& secret) {
     const std::string needle = lower_case(secret.substr(0, 8));
     if (needle.size() == 8)
@@ -70,7 +69,7 @@ bool shows(const std::string& text, const std::string& secret) {
     };
     for (std::size_t at = 0; (at = lower_case(text).find(needle, at)) != text.npos; ++at) {
         const std::size_t end = at + needle.size();
-        if ((at == 0 || !is_word_character(at - 1)) && end < text.size() && !is_word_character(end))
+        if ((at == 0 || !is_word_character(at - 1)) && !is_word_character(end))
             return true;
     }
     return false;
