@@ -75,6 +75,20 @@ TEST_CASE("a long text with many escapes is written completely") {
     CHECK(boost::json::parse(json).as_object().at("prompt_name").as_string() == text);
 }
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+TEST_CASE("memory for many long texts grows by doubling, not text by text") {
+    std::string out;
+    pl::detail::json_writer<pl::detail::vector_block> writer{out, out.max_size()};
+    int growths = 0;
+    for (int i = 0; i < 2000; ++i) {
+        const std::size_t before = out.capacity();
+        writer.put_text(std::string(100, 'x'));
+        growths += out.capacity() != before;
+    }
+    CHECK(growths < 20);
+}
+#endif
+
 TEST_CASE("a body is written completely, whatever its size and wherever a text ends") {
     constexpr std::string_view texts[] = {"", "a", "0123456789abcdef",
                                           "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x1F",
