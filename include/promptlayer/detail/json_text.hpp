@@ -273,16 +273,18 @@ inline std::string unescape(std::string_view escaped) {
     return text;
 }
 
-/// Returns true if `escaped`, the name of a member between its quotes, stands for `name`.
-inline bool is_json_name(std::string_view escaped, std::string_view name) {
-    return escaped == name ||
-           (escaped.size() > name.size() && escaped.find('\\') != escaped.npos && unescape(escaped) == name);
+/// Returns the text of a JSON string that is given without its quotes: `escaped` itself, or `buffer`.
+inline std::string_view text_of(std::string_view escaped, std::string& buffer) {
+    if (escaped.find('\\') == escaped.npos)
+        return escaped;
+    return buffer = unescape(escaped);
 }
 
 PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
     std::string_view found;
+    std::string buffer;
     for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
-        if (is_json_name(member, name))
+        if (text_of(member, buffer) == name)
             found = value;
     });
     return found;
