@@ -157,7 +157,7 @@ public:
                  violation_collector& report) noexcept
         : info_(info), reply_(reply), secrets_(secrets), report_(report) {}
 
-    /// Reads the body of a response. Returns where and why it is no JSON text, and then reports nothing.
+    /// Reads the body of a response. Returns where and why it is not JSON text, and then reports nothing.
     json_text_check read(std::string_view body) {
         json_text_reader reader{body};
         reader.skip_space();
