@@ -1012,7 +1012,8 @@ struct vector_block {
     }
 
     std::uint64_t mask() const noexcept {
-        const uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(bits), 4);
+        const int8x16_t whole = vshrq_n_s8(vreinterpretq_s8_u8(bits), 7); // each byte is 0 or 0xFF
+        const uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_s8(whole), 4);
         return vget_lane_u64(vreinterpret_u64_u8(nibbles), 0) & 0x8888888888888888;
     }
     bool any() const noexcept { return vmaxvq_u8(bits) >= 0x80; }
@@ -1444,6 +1445,7 @@ struct json_text_reader {
         if ((!take('0') && !take_digits()) || (take('.') && !take_digits()))
             return false;
         // Boost.JSON rejects an exponent if 32 bits cannot hold it together with the digits that it shifts.
+        // This bound is simpler, and rejects a few more exponents near it.
         const std::int64_t max_exponent = 0x7FFFFFFF - (p - first - 1);
         if (!take('e') && !take('E'))
             return true;
@@ -1565,8 +1567,8 @@ struct json_text_reader {
 
 /// Checks that `text` is one JSON object, with white space around it or none. Objects and arrays may nest
 /// `max_depth` deep; the object itself counts. Accepts what Boost.JSON's parser accepts: surrogates
-/// must be pairs, an exponent must fit 32 bits, names may repeat. Linear; no allocation; the stack grows by
-/// depth.
+/// must be pairs, an exponent must fit 32 bits with its digits, names may repeat. Linear; no allocation; the
+/// stack grows by depth.
 constexpr json_text_check check_json_object(std::string_view text, std::size_t max_depth) noexcept {
     json_text_reader reader{text};
     reader.skip_space();
@@ -1645,16 +1647,18 @@ inline std::string unescape(std::string_view escaped) {
     return text;
 }
 
-/// Returns true if `escaped`, the name of a member between its quotes, stands for `name`.
-inline bool is_json_name(std::string_view escaped, std::string_view name) {
-    return escaped == name ||
-           (escaped.size() > name.size() && escaped.find('\\') != escaped.npos && unescape(escaped) == name);
+/// Returns the text of a JSON string that is given without its quotes: `escaped` itself, or `buffer`.
+inline std::string_view text_of(std::string_view escaped, std::string& buffer) {
+    if (escaped.find('\\') == escaped.npos)
+        return escaped;
+    return buffer = unescape(escaped);
 }
 
 PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
     std::string_view found;
+    std::string buffer;
     for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
-        if (is_json_name(member, name))
+        if (text_of(member, buffer) == name)
             found = value;
     });
     return found;
@@ -3495,8 +3499,8 @@ class json_writer {
     }
 
     text_scan put_long_text(std::string_view text) {
-        if (size() + text.size() < max_bytes_)
-            out_.reserve(size() + text.size() + sizeof buffer_); // often all that follows
+        if (text.size() > size() && size() + text.size() < max_bytes_) // else memory grows by doubling
+            out_.reserve(size() + text.size() + sizeof buffer_);       // often all that follows
         put('"');
         escaper escaped{text};
         do {
@@ -5437,13 +5441,6 @@ constexpr json_type type_of(std::string_view value) noexcept {
     }
 }
 
-/// Returns the text of a JSON string that is given without its quotes: `escaped` itself, or `buffer`.
-inline std::string_view text_of(std::string_view escaped, std::string& buffer) {
-    if (escaped.find('\\') == escaped.npos)
-        return escaped;
-    return buffer = unescape(escaped);
-}
-
 /// Returns the text of a JSON string; empty for any other value, or if there is none.
 inline std::string_view text_of_string(std::string_view value, std::string& buffer) {
     return value.starts_with('"') ? text_of(value.substr(1, value.size() - 2), buffer) : std::string_view{};
@@ -5560,16 +5557,18 @@ public:
                  violation_collector& report) noexcept
         : info_(info), reply_(reply), secrets_(secrets), report_(report) {}
 
-    /// Reads the body of a response. Returns where and why it is no JSON text, and then reports nothing.
+    /// Reads the body of a response. Returns where and why it is not JSON text, and then reports nothing.
     json_text_check read(std::string_view body) {
         json_text_reader reader{body};
         reader.skip_space();
         const json_type type = reader.p == reader.end ? json_type::null : type_of({reader.p, 1});
-        const auto keep_member = [&](std::size_t, std::string_view name) {
+        std::string buffer;
+        const auto keep_member = [&](std::size_t, std::string_view escaped) {
             std::string_view value;
             const bool is_taken = reader.take_value(max_json_depth - 1, value);
+            const std::string_view name = text_of(escaped, buffer);
             for (std::size_t i = 0; i < info_.fields.size(); ++i) {
-                if (is_json_name(name, info_.fields[i].name())) {
+                if (name == info_.fields[i].name()) {
                     given_ |= std::uint64_t{1} << i;
                     members_[i] = {value.data(), value.size()};
                 }
@@ -5647,14 +5646,15 @@ class service_message_reader {
         std::string_view msg, type, loc, value;
         const bool is_taken = !reader_.at('{', '{')
                                   ? reader_.take_value(max_depth, msg)
-                                  : reader_.take_members([&](std::size_t, std::string_view name) {
+                                  : reader_.take_members([&](std::size_t, std::string_view escaped) {
                                         if (!reader_.take_value(max_depth - 1, value))
                                             return false;
-                                        if (is_json_name(name, "msg"))
+                                        const std::string_view name = text_of(escaped, buffer_);
+                                        if (name == "msg")
                                             msg = value;
-                                        else if (is_json_name(name, "type"))
+                                        else if (name == "type")
                                             type = value;
-                                        else if (is_json_name(name, "loc"))
+                                        else if (name == "loc")
                                             loc = value;
                                         return true;
                                     });
@@ -5669,19 +5669,20 @@ class service_message_reader {
         return true;
     }
 
-    bool take_member(std::string_view name) {
+    bool take_member(std::string_view escaped) {
         std::string_view unused;
-        const bool is_detail = is_json_name(name, "detail");
-        if (is_detail) {
+        const std::string_view name = text_of(escaped, buffer_);
+        std::string_view& value = name == "message"  ? message_
+                                  : name == "error"  ? error_
+                                  : name == "detail" ? detail_
+                                                     : unused;
+        if (&value == &detail_) {
             list_ = {};
             detail_ = {};
             if (reader_.at('[', '['))
                 return reader_.take_members([&](std::size_t, std::string_view) { return take_item(); });
         }
-        return reader_.take_value(max_json_depth - 1, is_detail                       ? detail_
-                                                      : is_json_name(name, "message") ? message_
-                                                      : is_json_name(name, "error")   ? error_
-                                                                                      : unused);
+        return reader_.take_value(max_json_depth - 1, value);
     }
 
 public:

@@ -220,6 +220,16 @@ TEST_CASE("a sequence is checked wherever it stands in a long text that is plain
     }
 }
 
+TEST_CASE("a sequence that is cut by the end or by ASCII is found after plain text of any length") {
+    for (const std::string_view sequence : {"\xC3", "\xE6\xBC", "\xF0\x9F\x98"}) {
+        for (std::size_t before = 0; before <= 200; ++before) {
+            const std::string text = std::string(before, 'x').append(sequence);
+            const bool agreed = agrees(text) && agrees(text + std::string(100, 'y'));
+            CHECK_MESSAGE(agreed, before);
+        }
+    }
+}
+
 TEST_CASE("a text is scanned and written as bytes are, wherever it is cut") {
     const std::string text =
         "Gr\xC3\xBC\xC3\x9F Gott \"\xE6\xBC\xA2\xE5\xAD\x97\"\n \xF0\x9F\x98\x80\xE2\x82\xAC"

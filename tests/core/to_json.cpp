@@ -75,11 +75,29 @@ TEST_CASE("a long text with many escapes is written completely") {
     CHECK(boost::json::parse(json).as_object().at("prompt_name").as_string() == text);
 }
 
+#if defined(PROMPTLAYER_DEFINITIONS)
+TEST_CASE("memory for many long texts grows by doubling, not text by text") {
+    std::string out;
+    pl::detail::json_writer<pl::detail::vector_block> writer{out, out.max_size()};
+    int growths = 0;
+    for (int i = 0; i < 2000; ++i) {
+        const std::size_t before = out.capacity();
+        writer.put_text(std::string(100, 'x'));
+        growths += out.capacity() != before;
+    }
+    CHECK(growths < 20);
+}
+#endif
+
 TEST_CASE("a body is written completely, whatever its size and wherever a text ends") {
-    constexpr std::string_view texts[] = {"", "a", "0123456789abcdef",
-                                          "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x1F",
-                                          "She said \"wait\", and \\ we wait\xC3\xA9"
-                                          "d. \xE6\xBC\xA2 \xF0\x9F\x98\x80"};
+    const std::string longest(64, '\x01'); // of the texts that are written at once, six times as long
+    const std::string_view texts[] = {longest,
+                                      "",
+                                      "a",
+                                      "0123456789abcdef",
+                                      "\x01\x02\x03\x04\x05\x06\x07\x08\x09\x1F",
+                                      "She said \"wait\", and \\ we wait\xC3\xA9"
+                                      "d. \xE6\xBC\xA2 \xF0\x9F\x98\x80"};
     for (std::size_t i = 0; i < std::size(texts); ++i) {
         for (std::size_t first = 0; first < 600; ++first) {
             pl::track_prompt request{.prompt_name = std::string(first + 1, 'n'), .request_id = 1};

@@ -603,7 +603,7 @@ struct manual_server {
 };
 
 TEST_CASE("curl_multi: bytes on idle connections are not the next responses") {
-    constexpr int count = 10; // more than one look at the kept connections sees
+    constexpr int count = 10;
     manual_server server;
     curl_multi_transport transport{nullptr, count};
     for (const std::size_t connections : {10u, 20u, 20u}) {
@@ -633,6 +633,37 @@ TEST_CASE("curl_multi: bytes that come on an idle connection while another is us
         *std::find_if(server.connections.begin(), server.connections.end(), is_idle));
     transport.send(server.request(), into(outcomes));
     server.serve(transport, outcomes, 4);
+    CHECK(server.connections.size() == 3);
+}
+
+TEST_CASE("curl_multi: bytes that come while another request is being sent are not a response") {
+    static manual_server* acting = nullptr; // within libcurl, at once
+    manual_server server;
+    curl_multi_transport transport{
+        [](CURL* easy) {
+            const curl_debug_callback act = [](CURL*, curl_infotype type, char*, std::size_t, void*) {
+                if (acting && type == CURLINFO_HEADER_OUT) {
+                    manual_server::write_unasked(
+                        *std::find_if(acting->connections.begin(), acting->connections.end(),
+                                      [](auto& socket) { return socket.available() == 0; }));
+                    acting = nullptr;
+                }
+                return 0;
+            };
+            curl_easy_setopt(easy, CURLOPT_DEBUGFUNCTION, act);
+            curl_easy_setopt(easy, CURLOPT_VERBOSE, 1L);
+        },
+        2};
+    std::vector<transport_result> outcomes;
+    for (int i = 0; i < 2; ++i)
+        transport.send(server.request(), into(outcomes));
+    server.serve(transport, outcomes, 2);
+    REQUIRE(server.connections.size() == 2);
+    acting = &server;
+    for (int i = 0; i < 2; ++i)
+        transport.send(server.request(), into(outcomes));
+    server.serve(transport, outcomes, 4);
+    CHECK_FALSE(acting);
     CHECK(server.connections.size() == 3);
 }
 

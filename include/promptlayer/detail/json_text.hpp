@@ -72,6 +72,7 @@ struct json_text_reader {
         if ((!take('0') && !take_digits()) || (take('.') && !take_digits()))
             return false;
         // Boost.JSON rejects an exponent if 32 bits cannot hold it together with the digits that it shifts.
+        // This bound is simpler, and rejects a few more exponents near it.
         const std::int64_t max_exponent = 0x7FFFFFFF - (p - first - 1);
         if (!take('e') && !take('E'))
             return true;
@@ -193,8 +194,8 @@ struct json_text_reader {
 
 /// Checks that `text` is one JSON object, with white space around it or none. Objects and arrays may nest
 /// `max_depth` deep; the object itself counts. Accepts what Boost.JSON's parser accepts: surrogates
-/// must be pairs, an exponent must fit 32 bits, names may repeat. Linear; no allocation; the stack grows by
-/// depth.
+/// must be pairs, an exponent must fit 32 bits with its digits, names may repeat. Linear; no allocation; the
+/// stack grows by depth.
 constexpr json_text_check check_json_object(std::string_view text, std::size_t max_depth) noexcept {
     json_text_reader reader{text};
     reader.skip_space();
@@ -273,16 +274,18 @@ inline std::string unescape(std::string_view escaped) {
     return text;
 }
 
-/// Returns true if `escaped`, the name of a member between its quotes, stands for `name`.
-inline bool is_json_name(std::string_view escaped, std::string_view name) {
-    return escaped == name ||
-           (escaped.size() > name.size() && escaped.find('\\') != escaped.npos && unescape(escaped) == name);
+/// Returns the text of a JSON string that is given without its quotes: `escaped` itself, or `buffer`.
+inline std::string_view text_of(std::string_view escaped, std::string& buffer) {
+    if (escaped.find('\\') == escaped.npos)
+        return escaped;
+    return buffer = unescape(escaped);
 }
 
 PROMPTLAYER_DECL std::string_view find_json_member(std::string_view object, std::string_view name) {
     std::string_view found;
+    std::string buffer;
     for_each_json_member(object, [&](std::size_t, std::string_view member, std::string_view value) {
-        if (is_json_name(member, name))
+        if (text_of(member, buffer) == name)
             found = value;
     });
     return found;

@@ -57,8 +57,8 @@ class json_writer {
     }
 
     text_scan put_long_text(std::string_view text) {
-        if (size() + text.size() < max_bytes_)
-            out_.reserve(size() + text.size() + sizeof buffer_); // often all that follows
+        if (text.size() > size() && size() + text.size() < max_bytes_) // else memory grows by doubling
+            out_.reserve(size() + text.size() + sizeof buffer_);       // often all that follows
         put('"');
         escaper escaped{text};
         do {

@@ -41,13 +41,6 @@ constexpr json_type type_of(std::string_view value) noexcept {
     }
 }
 
-/// Returns the text of a JSON string that is given without its quotes: `escaped` itself, or `buffer`.
-inline std::string_view text_of(std::string_view escaped, std::string& buffer) {
-    if (escaped.find('\\') == escaped.npos)
-        return escaped;
-    return buffer = unescape(escaped);
-}
-
 /// Returns the text of a JSON string; empty for any other value, or if there is none.
 inline std::string_view text_of_string(std::string_view value, std::string& buffer) {
     return value.starts_with('"') ? text_of(value.substr(1, value.size() - 2), buffer) : std::string_view{};
@@ -164,16 +157,18 @@ public:
                  violation_collector& report) noexcept
         : info_(info), reply_(reply), secrets_(secrets), report_(report) {}
 
-    /// Reads the body of a response. Returns where and why it is no JSON text, and then reports nothing.
+    /// Reads the body of a response. Returns where and why it is not JSON text, and then reports nothing.
     json_text_check read(std::string_view body) {
         json_text_reader reader{body};
         reader.skip_space();
         const json_type type = reader.p == reader.end ? json_type::null : type_of({reader.p, 1});
-        const auto keep_member = [&](std::size_t, std::string_view name) {
+        std::string buffer;
+        const auto keep_member = [&](std::size_t, std::string_view escaped) {
             std::string_view value;
             const bool is_taken = reader.take_value(max_json_depth - 1, value);
+            const std::string_view name = text_of(escaped, buffer);
             for (std::size_t i = 0; i < info_.fields.size(); ++i) {
-                if (is_json_name(name, info_.fields[i].name())) {
+                if (name == info_.fields[i].name()) {
                     given_ |= std::uint64_t{1} << i;
                     members_[i] = {value.data(), value.size()};
                 }
@@ -251,14 +246,15 @@ class service_message_reader {
         std::string_view msg, type, loc, value;
         const bool is_taken = !reader_.at('{', '{')
                                   ? reader_.take_value(max_depth, msg)
-                                  : reader_.take_members([&](std::size_t, std::string_view name) {
+                                  : reader_.take_members([&](std::size_t, std::string_view escaped) {
                                         if (!reader_.take_value(max_depth - 1, value))
                                             return false;
-                                        if (is_json_name(name, "msg"))
+                                        const std::string_view name = text_of(escaped, buffer_);
+                                        if (name == "msg")
                                             msg = value;
-                                        else if (is_json_name(name, "type"))
+                                        else if (name == "type")
                                             type = value;
-                                        else if (is_json_name(name, "loc"))
+                                        else if (name == "loc")
                                             loc = value;
                                         return true;
                                     });
@@ -273,19 +269,20 @@ class service_message_reader {
         return true;
     }
 
-    bool take_member(std::string_view name) {
+    bool take_member(std::string_view escaped) {
         std::string_view unused;
-        const bool is_detail = is_json_name(name, "detail");
-        if (is_detail) {
+        const std::string_view name = text_of(escaped, buffer_);
+        std::string_view& value = name == "message"  ? message_
+                                  : name == "error"  ? error_
+                                  : name == "detail" ? detail_
+                                                     : unused;
+        if (&value == &detail_) {
             list_ = {};
             detail_ = {};
             if (reader_.at('[', '['))
                 return reader_.take_members([&](std::size_t, std::string_view) { return take_item(); });
         }
-        return reader_.take_value(max_json_depth - 1, is_detail                       ? detail_
-                                                      : is_json_name(name, "message") ? message_
-                                                      : is_json_name(name, "error")   ? error_
-                                                                                      : unused);
+        return reader_.take_value(max_json_depth - 1, value);
     }
 
 public:

@@ -323,7 +323,8 @@ struct vector_block {
     }
 
     std::uint64_t mask() const noexcept {
-        const uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(bits), 4);
+        const int8x16_t whole = vshrq_n_s8(vreinterpretq_s8_u8(bits), 7); // each byte is 0 or 0xFF
+        const uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_s8(whole), 4);
         return vget_lane_u64(vreinterpret_u64_u8(nibbles), 0) & 0x8888888888888888;
     }
     bool any() const noexcept { return vmaxvq_u8(bits) >= 0x80; }

@@ -160,7 +160,6 @@ class curl_exchange {
     template <bool (curl_exchange::*TakeV)(std::string_view)>
     static std::size_t receive(char* data, std::size_t, std::size_t size, void* self) noexcept {
         auto& exchange = *static_cast<curl_exchange*>(self);
-        exchange.connections_.end_look(); // the connection of this request may serve another one next
         bool taken = false;
         return call_noexcept([&] { taken = (exchange.*TakeV)({data, size}); }) && taken ? size : 0;
     }
@@ -456,7 +455,6 @@ public:
         detail::curl_exchange exchange{*connections_,
                                        detail::curl_exchange::take_handle(*connections_, request), request};
         connections_->cancelled = false;
-        connections_->end_look();
         if (auto error = exchange.start(configure_))
             return *std::move(error);
         int count = 0;

@@ -116,7 +116,6 @@ class curl_requests {
     void advance(const std::vector<curl_waitfd>& ready) {
         int count = 0;
         CURLMcode code = CURLM_OK;
-        connections_.end_look();
         for (const curl_waitfd& entry : ready) {
             const int events = ((entry.revents & CURL_WAIT_POLLIN) ? CURL_CSELECT_IN : 0) |
                                ((entry.revents & CURL_WAIT_POLLOUT) ? CURL_CSELECT_OUT : 0);

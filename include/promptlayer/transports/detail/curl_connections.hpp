@@ -29,18 +29,15 @@ using curl_parsed_url = std::shared_ptr<CURLU>;
 struct curl_pooled {
     long local_port;
     curl_socket_t socket;
-    std::size_t seen_in = 0; // the number of the look that `is_readable` is from
-    bool is_readable = false;
 };
 
 /// Runs requests, and keeps their connections and TLS sessions for later requests. Must outlive its handles.
 struct curl_connections {
-    CURLM* multi = nullptr;            // null if libcurl cannot be initialised
-    CURLM* probe = nullptr;            // has no handles; looks at a socket while `multi` is in use
-    CURLSH* sessions = nullptr;        // of TLS; without it each handle would keep its own
-    const bool one_at_a_time;          // no two requests are in flight at once, and all use HTTP/1.x
-    std::vector<curl_pooled> pooled{}; // connections of HTTP/1.x, in the order in which libcurl uses them
-    std::size_t look = 1;              // the number of the present one; see `is_stale`
+    CURLM* multi = nullptr;                   // null if libcurl cannot be initialised
+    CURLM* probe = nullptr;                   // has no handles; looks at a socket while `multi` is in use
+    CURLSH* sessions = nullptr;               // of TLS; without it each handle would keep its own
+    const bool one_at_a_time;                 // no two requests are in flight at once, and all use HTTP/1.x
+    std::vector<curl_pooled> pooled{};        // connections of HTTP/1.x
     std::vector<curl_easy> idle_handles[2]{}; // of answered requests: of `http`, of `https`
     std::size_t max_idle_handles = 1;
     std::string last_url{};       // a URL that can be sent, or empty
@@ -91,35 +88,17 @@ struct curl_connections {
     }
 
     /// Returns whether a pooled connection was closed by the server, or has bytes that no request asked for.
-    /// Looks also at those that libcurl uses next, because each look is a system call. Call `end_look` when
-    /// time has passed or bytes of a response were read.
-    bool is_stale(long local_port) noexcept {
-#ifdef __linux__
-        constexpr std::ptrdiff_t max_count = 8; // libcurl allocates memory for more than 10
-#else
-        constexpr std::ptrdiff_t max_count = 1; // a closed one could hide the others
-#endif
-        const auto first = std::find_if(pooled.begin(), pooled.end(), [=](const curl_pooled& connection) {
+    /// Call it directly before the request is sent, because such bytes would be read as its response.
+    bool is_stale(long local_port) const noexcept {
+        const auto entry = std::find_if(pooled.begin(), pooled.end(), [=](const curl_pooled& connection) {
             return connection.local_port == local_port;
         });
-        if (first == pooled.end())
+        if (entry == pooled.end())
             return false;
-        if (first->seen_in != look) {
-            curl_waitfd sockets[max_count]{};
-            const auto last = first + std::min(max_count, pooled.end() - first);
-            std::transform(first, last, sockets, [](const curl_pooled& connection) {
-                return curl_waitfd{connection.socket, CURL_WAIT_POLLIN, 0};
-            });
-            curl_multi_wait(probe, sockets, static_cast<unsigned>(last - first), 0, nullptr);
-            for (auto next = first; next != last; ++next) {
-                next->seen_in = look;
-                next->is_readable = sockets[next - first].revents != 0;
-            }
-        }
-        return first->is_readable;
+        curl_waitfd socket{entry->socket, CURL_WAIT_POLLIN, 0};
+        int count = 0;
+        return curl_multi_wait(probe, &socket, 1, 0, &count) == CURLM_OK && count != 0;
     }
-
-    void end_look() noexcept { ++look; }
 
     /// Wakes `curl_multi_poll`. Any thread.
     void cancel() noexcept {
