@@ -658,9 +658,11 @@ class file_journal final : public journal {
                 return failed("this is not a file; use the path of a file");
             if (!current_file().lock())
                 return failed(describe(errno));
-            path_ = std::filesystem::canonical(path_, ec);
-            if (!ec && current_file().is_at(path_))
+            auto canonical = std::filesystem::canonical(path_, ec); // empty if another tracker removed it
+            if (!ec && current_file().is_at(canonical)) {
+                path_ = std::move(canonical);
                 return {};
+            }
             // The tracker that had locked the file has replaced it meanwhile.
             if (ec && ec != std::errc::no_such_file_or_directory)
                 return failed(describe(ec.value()));
