@@ -20,6 +20,7 @@
 #include <cstring>
 #include <filesystem>
 #include <functional>
+#include <iterator>
 #include <limits>
 #include <map>
 #include <memory>
@@ -657,9 +658,11 @@ class file_journal final : public journal {
                 return failed("this is not a file; use the path of a file");
             if (!current_file().lock())
                 return failed(describe(errno));
-            path_ = std::filesystem::canonical(path_, ec);
-            if (!ec && current_file().is_at(path_))
+            auto canonical = std::filesystem::canonical(path_, ec); // empty if another tracker removed it
+            if (!ec && current_file().is_at(canonical)) {
+                path_ = std::move(canonical);
                 return {};
+            }
             // The tracker that had locked the file has replaced it meanwhile.
             if (ec && ec != std::errc::no_such_file_or_directory)
                 return failed(describe(ec.value()));
@@ -733,10 +736,20 @@ class file_journal final : public journal {
         return true;
     }
 
+    /// Changes nothing if memory is exhausted.
     void insert(const record_location& location) {
-        locations_.emplace_hint(locations_.end(), next_key_, location);
-        keys_.emplace(location.number, next_key_++);
+        locations added;
+        added.emplace(next_key_, location);
+        keys_.emplace(location.number, next_key_);
+        locations_.insert(locations_.end(), added.extract(added.begin()));
+        ++next_key_;
         live_bytes_ += location.size;
+    }
+
+    void erase(locations::iterator position) {
+        live_bytes_ -= position->second.size;
+        keys_.erase(position->second.number);
+        locations_.erase(position);
     }
 
     result<void> load() {
@@ -896,11 +909,11 @@ class file_journal final : public journal {
     }
 
     void begin_copy() {
+        buffer_.resize(slice_size);
         phase_ = phase::copying;
         next_copied_ = 0;
         partly_copied_ = 0;
         copy_size_ = record::header_size;
-        buffer_.resize(slice_size);
         remove_copy();
         copy_failed_ = !copy_file().open(copy_path_, file::use::new_only) || !copy_file().lock() ||
                        !copy_file().write(0, record::header());
@@ -1097,13 +1110,14 @@ public:
         detail::journal_lock guard{mutex_};
         if (size_ > settings_.max_bytes || text.size() > settings_.max_bytes - size_)
             return add_failed("the journal is full; its max_bytes is " + std::to_string(settings_.max_bytes));
+        insert({{size_, size_}, text.size(), number, record::state::added});
         if (!current_file().write(size_, text)) {
             const int cause = errno;
+            erase(std::prev(locations_.end()));
             static_cast<void>(
                 current_file().truncate(size_)); // if not: the next record or `open` removes the rest
             return add_failed(describe(cause));
         }
-        insert({{size_, size_}, text.size(), number, record::state::added});
         size_ += text.size();
         if (!current_file().is_at(path_)) {
             rewrite_ = true;
@@ -1131,9 +1145,7 @@ public:
         const auto position = locations_.find(key->second);
         position->second.state = record::state::removed;
         write_state(key->second, position->second);
-        live_bytes_ -= position->second.size;
-        locations_.erase(position);
-        keys_.erase(key);
+        erase(position);
     }
 
     std::optional<milliseconds> maintain() override {

@@ -82,7 +82,7 @@ PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
         if (field.is_required)
             append_item(required, quoted(field.name()));
         else if (info.is_reply)
-            type = R"({"anyOf":[)" + type + R"(,{"type":"null"}]})";
+            type.insert(0, R"({"anyOf":[)") += R"(,{"type":"null"}]})";
         append_item(properties, std::string{field.key} + type);
     }
     std::string text = R"({"type":"object","properties":{)" + properties + "}";

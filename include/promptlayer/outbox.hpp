@@ -250,7 +250,8 @@ private:
     }
 
     void remove(request_number number, request_outcome outcome) {
-        finished_.push_back(finish(extract(number), outcome));
+        finished_.emplace_back(); // may throw, while nothing has changed
+        finished_.back() = finish(extract(number), outcome);
         finished_bytes_ += size_of(finished_.back().request);
     }
 
@@ -302,11 +303,18 @@ private:
         return error{.code = errc::queue_full, .message = "the queue is full"};
     }
 
-    void insert(request_number number, prepared_request&& request, time_point created, time_point due) {
-        bytes_ += size_of(request);
+    static entry_map make_entry(request_number number, prepared_request&& request, time_point created,
+                                time_point due) {
+        entry_map entry;
+        entry.emplace(number, queue_entry{.request = std::move(request), .created = created, .due = due});
+        return entry;
+    }
+
+    /// Adds an entry from `make_entry`. Allocates nothing.
+    void insert(entry_map entry) {
+        bytes_ += size_of(entry.begin()->second.request);
         ++stats_.pushed;
-        untried_.emplace_hint(untried_.end(), number,
-                              queue_entry{.request = std::move(request), .created = created, .due = due});
+        untried_.insert(untried_.end(), entry.extract(entry.begin()));
     }
 
     /// Adds a failure to the history of its request, and reports it to the breaker unless the request is at
@@ -396,9 +404,11 @@ public:
         now = monotonic(now);
         if (auto reason = refusal(request))
             return *std::move(reason);
-        while (!fits(size_of(request), count(), bytes_)) // only if the oldest are to be dropped
+        const std::size_t size = size_of(request);
+        entry_map entry = make_entry(number, std::move(request), now, now);
+        while (!fits(size, count(), bytes_)) // only if the oldest are to be dropped
             remove(oldest_waiting(), request_outcome::dropped);
-        insert(number, std::move(request), now, now);
+        insert(std::move(entry));
         return number;
     }
 
@@ -409,7 +419,7 @@ public:
         if (contains(number))
             return;
         age = smaller(larger(age, milliseconds{0}), detail::max_wait);
-        insert(number, std::move(request), now - age, now);
+        insert(make_entry(number, std::move(request), now - age, now));
         last_number_ = larger(last_number_, number);
     }
 

@@ -410,7 +410,7 @@ struct one_of {
     static constexpr void check_kind() {
         static_assert(KindV == detail::member_kind::string,
                       "promptlayer: one_of is a rule on strings and enumerations");
-        static_assert(((std::string_view{NamesV}.size() != 0 && detail::is_plain_name(NamesV)) && ...),
+        static_assert(((!std::string_view{NamesV}.empty() && detail::is_plain_name(NamesV)) && ...),
                       "promptlayer: the names in one_of must not be empty or need escapes in JSON");
     }
 };
@@ -643,7 +643,7 @@ struct schema {
     /// Returns how many fields have this name.
     static constexpr std::size_t count(std::string_view name) {
         std::size_t count = 0;
-        for_each_field([&]<class FieldT>(FieldT, std::size_t) { count += FieldT::name == name ? 1u : 0u; });
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { count += FieldT::name == name ? 1U : 0U; });
         return count;
     }
 

@@ -410,13 +410,21 @@ public:
     /// Queues a request, after it has been added to the journal if there is one.
     result<queued_request> push(prepared_request&& request, const endpoint& target) {
         queued_request queued;
+        struct unqueued_record { // removes the request from the journal, unless it is queued
+            delivery_engine& engine;
+            request_number number = 0;
+            ~unqueued_record() {
+                if (number != 0)
+                    engine.remove_from_journal(number);
+            }
+        } record{*this};
         if (options_.journal) {
             {
                 const lock guard{mutex_};
                 const auto number = outbox_.reserve(request);
                 if (!number)
                     return number.error();
-                queued.number = *number;
+                queued.number = record.number = *number;
             }
             const auto added = guard_exceptions(
                 [&]() -> result<void> { return options_.journal->add(queued.number, request); },
@@ -437,13 +445,12 @@ public:
             if (pushed)
                 queued.number = *pushed;
             else
-                refused = pushed.error();
+                refused = pushed.error(); // other threads have filled the queue meanwhile
             wakes = std::exchange(wake_on_push_, false) || (outbox_.has_finished() && !had_finished);
         }
-        if (refused) { // other threads have filled the queue meanwhile
-            remove_from_journal(queued.number);
+        if (refused)
             return *std::move(refused);
-        }
+        record.number = 0;
         if (wakes)
             wake();
         return queued;

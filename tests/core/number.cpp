@@ -238,6 +238,7 @@ TEST_CASE("read_number reads a middle of 768 digits, the most there are") {
 
 // Tests nothing where no locale with a decimal comma is installed.
 TEST_CASE("numbers are read and written with a point in a locale with a decimal comma") {
+    const std::string before = std::setlocale(LC_ALL, nullptr);
     for (const char* const name : {"de_DE.UTF-8", "de_DE.utf8", "de_DE", "de-DE", "German"}) {
         if (std::setlocale(LC_ALL, name) != nullptr)
             break;
@@ -246,5 +247,5 @@ TEST_CASE("numbers are read and written with a point in a locale with a decimal 
     CHECK(printed(-1.5) == "-1.5");
     CHECK(reads_as("-1.5", -1.5));
     CHECK(reads_as("1234567.25e-2", 12345.6725));
-    std::setlocale(LC_ALL, "C");
+    std::setlocale(LC_ALL, before.c_str());
 }

@@ -786,6 +786,9 @@ int in_child(const std::function<int()>& action) {
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
+/// Returns the sentence of the system, in the language of its locale.
+std::string message_of(int error) { return std::generic_category().message(error); }
+
 /// Adds and removes requests, so that the next `maintain` compacts.
 void need_compaction(pl::journal& journal) {
     REQUIRE(journal.add(1'000, prepared(std::string(200'000, 'x'))));
@@ -805,11 +808,13 @@ TEST_CASE("journal: a pipe or a device is rejected") {
 TEST_CASE("journal: the message of open says what to do") {
     const temporary_folder folder;
     for (const auto& [cause, message] :
-         {std::pair{EROFS, "the file system is read-only; use another path"},
+         {std::pair{EROFS, std::string{"the file system is read-only; use another path"}},
           {EACCES, "no permission to read and write the file; change its permissions or its folder's"},
           {EISDIR, "this is not a file"},
           {ENOSPC, "the disk is full; make room"},
-          {EMFILE, "Too many open files"}}) {
+          {EDQUOT, "the user's quota of the disk is used up; make room"},
+          {EWOULDBLOCK, "the journal is locked by another process; use another path"},
+          {EMFILE, message_of(EMFILE)}}) {
         open_fault.fail(cause);
         CHECK(contains(rejection(folder.file()), message));
     }
@@ -818,6 +823,8 @@ TEST_CASE("journal: the message of open says what to do") {
     open_fault.fail(EACCES);
     CHECK(contains(rejection(folder.file()), "the file is read-only; make it writable or use another path"));
     fs::permissions(folder.file(), fs::perms::owner_all);
+    open_fault.fail(EACCES); // so Windows says it of a folder
+    CHECK(contains(rejection(folder.path), "this is not a file"));
     write_fault.fail(ENOSPC); // exactly at the header
     CHECK(contains(rejection(folder.file()), "the disk is full; make room"));
     CHECK(pending_in(folder).empty());
@@ -825,22 +832,34 @@ TEST_CASE("journal: the message of open says what to do") {
     CHECK(contains(rejection(folder.path / "loop" / "journal"), "loop"));
 }
 
+TEST_CASE("journal: a file that is replaced whenever it is opened is an error") {
+    const temporary_folder folder;
+    std::function<void()> remove = [&] {
+        fs::remove(folder.file());
+        after_open = remove;
+    };
+    after_open = remove;
+    CHECK(contains(rejection(folder.file()), "replaced again and again"));
+    after_open = nullptr;
+}
+
 TEST_CASE("journal: a file that cannot be read, truncated or synced is an error, unchanged") {
     const temporary_folder folder;
-    REQUIRE(open_journal(folder)->add(1, prepared("a")));
+    const std::string body(300'000, 'a'); // longer than one read
+    REQUIRE(open_journal(folder)->add(1, prepared(body)));
     std::ofstream{folder.file(), std::ios::app} << "torn";
     const std::string before = folder.text();
     for (int first = 0; first < 2; ++first) {
-        read_fault.fail(EIO, 1, 0);
-        CHECK(contains(rejection(folder.file()), "Input/output error"));
+        read_fault.fail(EIO, 1, first);
+        CHECK(contains(rejection(folder.file()), message_of(EIO)));
     }
     truncate_fault.fail(EIO);
-    CHECK(contains(rejection(folder.file()), "Input/output error"));
+    CHECK(contains(rejection(folder.file()), message_of(EIO)));
     CHECK(folder.text() == before);
-    CHECK(pending_in(folder) == "1 a");
+    CHECK(pending_in(folder) == "1 " + body);
     fs::remove(folder.file());
     sync_fault.fail(EIO);
-    CHECK(contains(rejection(folder.file()), "Input/output error"));
+    CHECK(contains(rejection(folder.file()), message_of(EIO)));
 }
 
 TEST_CASE("journal: a symbolic link beside the file is not followed") {
@@ -1239,7 +1258,7 @@ TEST_CASE("journal: a failed sync is an error for its request, and the file is m
         sync_fault.fail(EIO);
         const auto added = journal->add(1, prepared("a"));
         REQUIRE_FALSE(added);
-        CHECK(contains(added.error().message, "cannot be synced: Input/output error"));
+        CHECK(contains(added.error().message, "cannot be synced: " + message_of(EIO)));
         journal->remove(1);
         maintain(*journal);
         CHECK(journal->bytes() == empty);

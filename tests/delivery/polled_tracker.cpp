@@ -667,6 +667,24 @@ TEST_CASE("polled tracker: a request that is not idempotent is not sent again if
     }
 }
 
+TEST_CASE("polled tracker: a journal without undo_begin keeps a request as begun") {
+    struct journal_without_undo : memory_journal {
+        using memory_journal::memory_journal;
+        void undo_begin(pl::request_number number) override { pl::journal::undo_begin(number); }
+    };
+    const auto kept = std::make_shared<memory_journal::storage>();
+    pl::testing::recording_async_transport transport;
+    pl::polled_tracker tracker{{.api_key = "pl_key"},
+                               std::ref(transport),
+                               {.journal = std::make_unique<journal_without_undo>(kept)}};
+    REQUIRE(tracker.track(log_entry{.text = "a"}));
+    tracker.poll({});
+    transport.fail({pl::failure::connect, "refused"});
+    transport.complete_all();
+    tracker.poll({});
+    CHECK(kept->entries.at(1).begun);
+}
+
 TEST_CASE("polled tracker: a request found begun after a crash fails and says why if not idempotent") {
     tracker_fixture fixture;
     REQUIRE(fixture.tracker->track(log_entry{.text = "sent"}));

@@ -30,6 +30,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <vector>
 
@@ -207,6 +208,17 @@ TEST_CASE("httplib: a response that does not say clearly where its body ends is 
     }
     server.respond(raw("HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 3\r\n\r\nabc"));
     CHECK(response_of(transport.send(request_to(server))).body == "abc");
+}
+
+TEST_CASE("httplib: a line of a chunked body has at most 256 KiB") {
+    loopback_service server;
+    httplib_transport transport;
+    for (const std::size_t size : {256U * 1024, 256U * 1024 + 1}) {
+        const std::string extension(size - std::string_view{"3;x=\r\n"}.size(), 'x');
+        server.respond(raw("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3;x=" + extension +
+                           "\r\nabc\r\n0\r\n\r\n"));
+        CHECK(transport.send(request_to(server)).has_value() == (size == 256 * 1024));
+    }
 }
 
 TEST_CASE("httplib: an informational response other than 100 Continue is a failure") {

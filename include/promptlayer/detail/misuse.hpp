@@ -25,7 +25,7 @@ namespace detail {
 ///
 /// Only the declaration in result.hpp is [[noreturn]], because `noreturn` may be a macro here.
 PROMPTLAYER_DECL void misuse(const char* message) {
-    std::fputs(message, stderr);
+    static_cast<void>(std::fputs(message, stderr));
 #if defined(PROMPTLAYER_ASSERT)
     const bool interface_is_used_as_promised = false;
     PROMPTLAYER_ASSERT(interface_is_used_as_promised);

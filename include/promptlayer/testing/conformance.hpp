@@ -593,12 +593,12 @@ class conformance {
     }
 
     /// Sends a request with these headers, which must arrive. Returns all that arrived.
-    std::vector<header> sends(const scripted_server& server, const std::vector<header>& headers) const {
+    std::vector<header> sends(const scripted_server& server, const std::vector<header>& sent) const {
         http_request request = request_to(server);
-        request.headers = headers;
+        request.headers = sent;
         exchange(request);
         std::vector<header> arrived = only_request(server).headers;
-        same_headers(arrived, headers);
+        same_headers(arrived, sent);
         return arrived;
     }
 
@@ -1092,9 +1092,9 @@ class conformance {
 
     void cancels_many() const {
         const scripted_server server{always(end_with(ending::silent, milliseconds{3'000}))};
-        std::vector<pending_ptr> requests;
-        for (int i = 0; i < 3; ++i)
-            requests.push_back(start(request_to(server)));
+        std::vector<pending_ptr> requests(3);
+        for (pending_ptr& request : requests)
+            request = start(request_to(server));
         run_for(milliseconds{20});
         transport_.cancel();
         for (const pending_ptr& request : requests)
@@ -1210,9 +1210,9 @@ class conformance {
         http_request request = request_to(server);
         request.timeout = milliseconds{200};
         const auto begin = steady_clock::now();
-        std::vector<pending_ptr> requests;
-        for (int i = 0; i < 10; ++i)
-            requests.push_back(start(request));
+        std::vector<pending_ptr> requests(10);
+        for (pending_ptr& pending : requests)
+            pending = start(request);
         for (const pending_ptr& pending : requests)
             expect_failure(outcome_of(pending), {failure::timeout}, std::nullopt);
         const milliseconds duration = since(begin);

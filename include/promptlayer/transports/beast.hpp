@@ -2,6 +2,7 @@
 #define PROMPTLAYER_TRANSPORTS_BEAST_HPP
 
 #include <promptlayer/detail/abi.hpp>
+#include <promptlayer/detail/exceptions.hpp>
 #include <promptlayer/transport.hpp>
 #include <promptlayer/transports/detail/http1.hpp>
 #include <promptlayer/transports/detail/request_limits.hpp>
@@ -433,7 +434,8 @@ public:
     /// together, are kept, each for a minute; without that argument as many as `max_in_flight` says, or 8.
     beast_transport(boost::asio::any_io_executor executor, boost::asio::ssl::context& tls,
                     std::optional<std::size_t> max_idle_connections = {})
-        : core_(std::make_shared<detail::beast_core>(executor, tls.native_handle(), max_idle_connections)) {}
+        : core_(std::make_shared<detail::beast_core>(std::move(executor), tls.native_handle(),
+                                                     max_idle_connections)) {}
 
     template <class ContextT>
     requires std::convertible_to<ContextT&, boost::asio::execution_context&>
@@ -468,17 +470,22 @@ public:
     }
 
     /// Ends the requests in flight with `failure::cancelled`. Later requests are not affected. Does not wait.
-    /// May be called from any thread, except while the transport is moved or destroyed.
+    /// May be called from any thread, except while the transport is moved or destroyed. Ends nothing if
+    /// memory is exhausted.
     void cancel() noexcept {
         if (!core_)
             return;
-        boost::asio::post(core_->strand, [core = core_] {
-            for (const auto& exchange : core->in_flight)
-                boost::asio::post(core->strand, [exchange] {
-                    if (const auto alive = exchange.lock())
-                        alive->cancel();
+        detail::guard_exceptions(
+            [&] {
+                boost::asio::post(core_->strand, [core = core_] {
+                    for (const auto& exchange : core->in_flight)
+                        boost::asio::post(core->strand, [exchange] {
+                            if (const auto alive = exchange.lock())
+                                alive->cancel();
+                        });
                 });
-        });
+            },
+            [](const char*) {});
     }
 };
 
