@@ -2600,7 +2600,7 @@ struct one_of {
     static constexpr void check_kind() {
         static_assert(KindV == detail::member_kind::string,
                       "promptlayer: one_of is a rule on strings and enumerations");
-        static_assert(((std::string_view{NamesV}.size() != 0 && detail::is_plain_name(NamesV)) && ...),
+        static_assert(((!std::string_view{NamesV}.empty() && detail::is_plain_name(NamesV)) && ...),
                       "promptlayer: the names in one_of must not be empty or need escapes in JSON");
     }
 };
@@ -2833,7 +2833,7 @@ struct schema {
     /// Returns how many fields have this name.
     static constexpr std::size_t count(std::string_view name) {
         std::size_t count = 0;
-        for_each_field([&]<class FieldT>(FieldT, std::size_t) { count += FieldT::name == name ? 1u : 0u; });
+        for_each_field([&]<class FieldT>(FieldT, std::size_t) { count += FieldT::name == name ? 1U : 0U; });
         return count;
     }
 
@@ -4015,7 +4015,7 @@ PROMPTLAYER_DECL std::string json_schema_of(const model_info& info) {
         if (field.is_required)
             append_item(required, quoted(field.name()));
         else if (info.is_reply)
-            type = R"({"anyOf":[)" + type + R"(,{"type":"null"}]})";
+            type.insert(0, R"({"anyOf":[)") += R"(,{"type":"null"}]})";
         append_item(properties, std::string{field.key} + type);
     }
     std::string text = R"({"type":"object","properties":{)" + properties + "}";
@@ -7105,7 +7105,8 @@ private:
     }
 
     void remove(request_number number, request_outcome outcome) {
-        finished_.push_back(finish(extract(number), outcome));
+        finished_.emplace_back(); // may throw, while nothing has changed
+        finished_.back() = finish(extract(number), outcome);
         finished_bytes_ += size_of(finished_.back().request);
     }
 
@@ -7157,11 +7158,18 @@ private:
         return error{.code = errc::queue_full, .message = "the queue is full"};
     }
 
-    void insert(request_number number, prepared_request&& request, time_point created, time_point due) {
-        bytes_ += size_of(request);
+    static entry_map make_entry(request_number number, prepared_request&& request, time_point created,
+                                time_point due) {
+        entry_map entry;
+        entry.emplace(number, queue_entry{.request = std::move(request), .created = created, .due = due});
+        return entry;
+    }
+
+    /// Adds an entry from `make_entry`. Allocates nothing.
+    void insert(entry_map entry) {
+        bytes_ += size_of(entry.begin()->second.request);
         ++stats_.pushed;
-        untried_.emplace_hint(untried_.end(), number,
-                              queue_entry{.request = std::move(request), .created = created, .due = due});
+        untried_.insert(untried_.end(), entry.extract(entry.begin()));
     }
 
     /// Adds a failure to the history of its request, and reports it to the breaker unless the request is at
@@ -7251,9 +7259,11 @@ public:
         now = monotonic(now);
         if (auto reason = refusal(request))
             return *std::move(reason);
-        while (!fits(size_of(request), count(), bytes_)) // only if the oldest are to be dropped
+        const std::size_t size = size_of(request);
+        entry_map entry = make_entry(number, std::move(request), now, now);
+        while (!fits(size, count(), bytes_)) // only if the oldest are to be dropped
             remove(oldest_waiting(), request_outcome::dropped);
-        insert(number, std::move(request), now, now);
+        insert(std::move(entry));
         return number;
     }
 
@@ -7264,7 +7274,7 @@ public:
         if (contains(number))
             return;
         age = smaller(larger(age, milliseconds{0}), detail::max_wait);
-        insert(number, std::move(request), now - age, now);
+        insert(make_entry(number, std::move(request), now - age, now));
         last_number_ = larger(last_number_, number);
     }
 
@@ -8001,13 +8011,21 @@ public:
     /// Queues a request, after it has been added to the journal if there is one.
     result<queued_request> push(prepared_request&& request, const endpoint& target) {
         queued_request queued;
+        struct unqueued_record { // removes the request from the journal, unless it is queued
+            delivery_engine& engine;
+            request_number number = 0;
+            ~unqueued_record() {
+                if (number != 0)
+                    engine.remove_from_journal(number);
+            }
+        } record{*this};
         if (options_.journal) {
             {
                 const lock guard{mutex_};
                 const auto number = outbox_.reserve(request);
                 if (!number)
                     return number.error();
-                queued.number = *number;
+                queued.number = record.number = *number;
             }
             const auto added = guard_exceptions(
                 [&]() -> result<void> { return options_.journal->add(queued.number, request); },
@@ -8028,13 +8046,12 @@ public:
             if (pushed)
                 queued.number = *pushed;
             else
-                refused = pushed.error();
+                refused = pushed.error(); // other threads have filled the queue meanwhile
             wakes = std::exchange(wake_on_push_, false) || (outbox_.has_finished() && !had_finished);
         }
-        if (refused) { // other threads have filled the queue meanwhile
-            remove_from_journal(queued.number);
+        if (refused)
             return *std::move(refused);
-        }
+        record.number = 0;
         if (wakes)
             wake();
         return queued;
@@ -9308,7 +9325,7 @@ namespace detail {
 ///
 /// Only the declaration in result.hpp is [[noreturn]], because `noreturn` may be a macro here.
 PROMPTLAYER_DECL void misuse(const char* message) {
-    std::fputs(message, stderr);
+    static_cast<void>(std::fputs(message, stderr));
 #if defined(PROMPTLAYER_ASSERT)
     const bool interface_is_used_as_promised = false;
     PROMPTLAYER_ASSERT(interface_is_used_as_promised);
