@@ -465,6 +465,11 @@ TEST_CASE("rules: the digits of a reply are found by its last member with that n
           R"({"b":2})");
 }
 
+TEST_CASE("rules: a name given twice in a map of a reply is a violation") {
+    CHECK(to_string(decoded(R"(,"links":{"a":"b","\u0061":"c"})").error().violations.at(0)) ==
+          R"(links["a"]: is given more than once)");
+}
+
 TEST_CASE("rules: the texts of a reply show no hidden character and no key") {
     pl::client client{{.api_key = "key"}, pl::testing::recording_transport{}};
     client.transport().respond({202,
