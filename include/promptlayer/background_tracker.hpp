@@ -96,6 +96,8 @@ class background_engine final : public delivery_engine<ClockT> {
     /// How often a transport is polled that cannot wait, or has no `wakeup()`.
     static constexpr milliseconds poll_interval{5};
 
+    static constexpr milliseconds out_of_memory_delay{100};
+
     /// The longest wait in a transport: fits into the arguments of system calls.
     static constexpr milliseconds max_poll{60'000};
 
@@ -163,9 +165,11 @@ class background_engine final : public delivery_engine<ClockT> {
         {
             const std::lock_guard guard{mutex_}; // `start` has set `thread_`
         }
-        while (wait(this->step())) {
+        const auto step = [&]() -> std::optional<time_point> { return this->step(); };
+        const auto pause = [](const char*) { return std::optional{ClockT::now() + out_of_memory_delay}; };
+        while (wait(guard_exceptions(step, pause))) {
         }
-        this->settle();
+        ignore_exceptions([&] { this->settle(); });
         const std::lock_guard guard{mutex_};
         is_stopped_ = true;
         settled_.notify_all();

@@ -249,6 +249,14 @@ private:
         return node;
     }
 
+    /// Removes a request in flight.
+    typename entry_map::node_type land(typename entry_map::iterator position) {
+        in_flight_bytes_ -= size_of(position->second.request);
+        if (position->first == probe_)
+            probe_ = 0;
+        return in_flight_.extract(position);
+    }
+
     void remove(request_number number, request_outcome outcome) {
         finished_.emplace_back(); // may throw, while nothing has changed
         finished_.back() = finish(extract(number), outcome);
@@ -429,34 +437,36 @@ public:
         const auto due = may_send() ? earliest_time() : time_point::max();
         if (due > now)
             return std::nullopt;
-        const request_number number = breaker_.is_open() ? probe_ = choose_probe() : earliest().second;
+        const request_number number = breaker_.is_open() ? choose_probe() : earliest().second;
+        const auto untried = untried_.find(number);
+        due_request next{number, (untried != untried_.end() ? untried : tried_.find(number))->second.request};
+        if (breaker_.is_open()) // from here on nothing throws
+            probe_ = number;
         queue_entry& entry = in_flight_.insert(extract(number)).position->second;
-        ++entry.attempts;
+        next.attempt = ++entry.attempts;
         entry.config_number = config_number_;
         in_flight_bytes_ += size_of(entry.request);
-        return due_request{number, entry.request, entry.attempts};
+        return next;
     }
 
     /// Reports the result of an attempt: an empty `cause` if the request was delivered, else its error.
     /// Returns the request if it has ended, else nullopt. Ignores a number that is not in flight, such as
-    /// that of a request that is already completed or drained.
+    /// that of a request that is already completed or drained. If memory is exhausted, it throws, the request
+    /// remains in flight, and the result can be reported again.
     std::optional<finished_request> complete(request_number number, std::optional<error> cause,
                                              time_point now) {
         now = monotonic(now);
-        auto node = in_flight_.extract(number);
-        if (!node)
+        const auto position = in_flight_.find(number);
+        if (position == in_flight_.end())
             return std::nullopt;
-        queue_entry& entry = node.mapped();
-        in_flight_bytes_ -= size_of(entry.request);
+        queue_entry& entry = position->second;
         const bool is_probe = number == probe_;
-        if (is_probe)
-            probe_ = 0;
         const bool is_cancelled = cause && cause->failure == failure::cancelled;
         if (!cause || !(cause->is_service_failure() || is_cancelled)) {
             ++healthy_count_;
             breaker_.record_success(is_probe, entry.config_number == config_number_);
             auto finished =
-                finish(std::move(node), cause ? final_outcome(*cause) : request_outcome::delivered);
+                finish(land(position), cause ? final_outcome(*cause) : request_outcome::delivered);
             finished.error = std::move(cause);
             return finished;
         }
@@ -471,12 +481,14 @@ public:
                                          detail::circuit_breaker::min_wait) +
                                   detail::capped_retry_after(options_.retry, failed);
         if (const auto outcome = end_after(entry, failed, wait, now))
-            return finish(std::move(node), *outcome);
+            return finish(land(position), *outcome);
         entry.due = now + wait;
         entry.release_number = release_count_;
-        waits_.insert({release_count_, entry.due, number});
-        by_attempts_.insert({entry.attempts, number});
-        tried_.insert(std::move(node));
+        decltype(waits_) waiting{{release_count_, entry.due, number}};
+        decltype(by_attempts_) attempted{{entry.attempts, number}};
+        waits_.merge(waiting); // from here on nothing throws
+        by_attempts_.merge(attempted);
+        tried_.insert(land(position));
         return std::nullopt;
     }
 

@@ -24,6 +24,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -150,8 +151,42 @@ struct completion_queue {
     };
 
     detail::mutex mutex{};
-    std::vector<item> items{};
+    std::list<item> items{};
     std::function<void()> on_arrival{}; ///< called with `mutex` locked; empty after the tracker's destructor
+};
+
+/// Puts an attempt into its queue once: with its outcome, or as a failure if it is destroyed without, because
+/// memory is exhausted. Allocates nothing.
+template <class ClockT>
+class completion_ticket {
+    using queue_type = completion_queue<ClockT>;
+
+    std::shared_ptr<queue_type> queue_;
+    std::list<typename queue_type::item> item_{};
+
+    void arrive() {
+        if (item_.empty())
+            return;
+        const lock guard{queue_->mutex};
+        queue_->items.splice(queue_->items.end(), item_);
+        if (queue_->on_arrival)
+            queue_->on_arrival();
+    }
+
+public:
+    completion_ticket(std::shared_ptr<queue_type> queue, std::list<typename queue_type::item>& item)
+        : queue_(std::move(queue)) {
+        item_.splice(item_.end(), item);
+    }
+    completion_ticket(completion_ticket&&) = default;
+    completion_ticket& operator=(completion_ticket&&) = delete;
+    ~completion_ticket() { arrive(); }
+
+    void arrive(transport_result outcome) {
+        item_.front().outcome = std::move(outcome);
+        arrive();
+    }
+    void discard() noexcept { item_.clear(); }
 };
 
 /// What both trackers are made of: queue, journal, callbacks, attempts and their outcomes.
@@ -174,6 +209,8 @@ class delivery_engine {
     const unsigned fork_count_ = fork_count();
     any_transport transport_; // only the driver uses it, except for `wakeup` and `cancel`
     std::shared_ptr<completions_type> completions_ = std::make_shared<completions_type>();
+    std::list<typename completions_type::item> arrived_{}; // only for the driver, as the next
+    std::list<typename completions_type::item> spare_{};   // memory of the next attempt
 
     detail::mutex journal_mutex_{}; // for all functions of the journal except `add`
 
@@ -219,7 +256,8 @@ class delivery_engine {
         ++reported_count_;
     }
 
-    void complete(const attempt_type& attempt, transport_result outcome, std::optional<error> failed) {
+    /// Changes nothing if it throws.
+    void complete(const attempt_type& attempt, transport_result& outcome, std::optional<error> failed) {
         attempt_report report_of_attempt{.number = attempt.number, .attempt = attempt.count, .failure = {}};
         if (outcome)
             report_of_attempt.status = outcome->status;
@@ -237,7 +275,7 @@ class delivery_engine {
             finished = outbox_.complete(attempt.number, std::move(failed), now);
             is_open = outbox_.outage_cause().has_value();
             if (is_open && !was_open)
-                outage = outbox_.outage_cause();
+                ignore_exceptions([&] { outage = outbox_.outage_cause(); });
         }
         if (attempt.is_begun && !may_have_arrived && !finished)
             with_journal([&](journal& journal) { journal.undo_begin(attempt.number); });
@@ -255,14 +293,13 @@ class delivery_engine {
 
     /// Takes in the outcomes that have arrived.
     void collect() {
-        std::vector<typename completions_type::item> items;
         {
             const lock guard{completions_->mutex};
-            items.swap(completions_->items);
+            arrived_.splice(arrived_.end(), completions_->items);
         }
-        for (auto& [attempt, outcome] : items) {
-            auto failed = attempt.judge(*attempt.codec, outcome);
-            complete(attempt, std::move(outcome), std::move(failed));
+        for (; !arrived_.empty(); arrived_.pop_front()) {
+            auto& [attempt, outcome] = arrived_.front();
+            complete(attempt, outcome, attempt.judge(*attempt.codec, outcome));
         }
     }
 
@@ -285,7 +322,9 @@ class delivery_engine {
 
     /// Starts one request. Returns false if none is due.
     bool start_next() {
-        attempt_type next;
+        if (spare_.empty())
+            spare_.push_back({{}, transport_failure{failure::other, {}, false}});
+        attempt_type& next = spare_.front().attempt;
         std::optional<due_request> due;
         milliseconds time_left = milliseconds::max();
         {
@@ -301,6 +340,7 @@ class delivery_engine {
                 time_left =
                     std::max(std::chrono::ceil<milliseconds>(close_deadline_ - next.start), milliseconds{1});
         }
+        completion_ticket<ClockT> ticket{completions_, spare_};
         next.number = due->number;
         next.count = due->attempt;
         next.is_begun = !due->request.idempotent && !options_.queue.repeat_logs;
@@ -308,24 +348,22 @@ class delivery_engine {
             with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
         if (!http) {
-            complete(next, transport_failure{failure::other, {}, false}, std::move(http).error());
+            transport_result not_sent = transport_failure{failure::other, {}, false};
+            complete(next, not_sent, std::move(http).error());
+            ticket.discard();
             return true;
         }
         http->timeout = std::min(http->timeout, time_left);
         http->idempotent = !next.is_begun;
         if (!transport_.is_asynchronous()) {
-            auto outcome = transport_.reference().send(transport_.object(), *http);
-            auto failed = next.judge(*next.codec, outcome);
-            complete(next, std::move(outcome), std::move(failed));
+            ticket.arrive(transport_.reference().send(transport_.object(), *http));
+            collect();
             return true;
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [queue = completions_, attempt = std::move(next)](transport_result outcome) mutable {
-                           const lock guard{queue->mutex};
-                           queue->items.push_back({std::move(attempt), std::move(outcome)});
-                           if (queue->on_arrival)
-                               queue->on_arrival();
+                       [ticket = std::move(ticket)](transport_result outcome) mutable {
+                           ticket.arrive(std::move(outcome));
                        });
         });
         return true;

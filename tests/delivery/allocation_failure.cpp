@@ -8,6 +8,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstddef>
@@ -228,6 +229,44 @@ TEST_CASE("allocation failure: a polled tracker sends a request exactly once if 
             CHECK(deliver(tracker, transport));
             CHECK(bodies_of(transport.requests()) == expected_bodies(queued.has_value()));
             CHECK(storage->entries.empty());
+        });
+    }
+}
+
+TEST_CASE("allocation failure: a poll loses no request and reports each exactly once") {
+    for (const int failed_poll : {0, 1, 2, 3, 4, 5}) {
+        for_each_failure([&] {
+            std::vector<pl::request_number> delivered;
+            delivered.reserve(10);
+            pl::testing::recording_async_transport transport;
+            transport.respond({503, {}, "a gateway is tired, and says so in a long text"});
+            transport.respond({429, {{"Retry-After", "1"}}, ""});
+            pl::polled_tracker tracker{
+                a_config, std::ref(transport), {.on_delivered = [&](const auto& finished) {
+                    delivered.push_back(finished.number);
+                }}};
+            for (const auto& name : {before, failed, after})
+                REQUIRE(tracker.track(request_named(name)));
+            std::chrono::steady_clock::time_point now{};
+            has_failed = false;
+            for (int polls = 0; polls < failed_poll; ++polls) {
+                tracker.poll(now += 1min);
+                transport.complete_one();
+            }
+            succeeds([&] {
+                tracker.poll(now += 1min);
+                transport.complete_one();
+            });
+            const bool limit_was_reached = has_failed;
+            CHECK(tracker.pending() == 3 - delivered.size());
+            for (int polls = 0; polls < 100 && tracker.pending() != 0; ++polls) {
+                tracker.poll(now += 1min);
+                transport.complete_all();
+            }
+            std::sort(delivered.begin(), delivered.end());
+            CHECK(delivered == std::vector<pl::request_number>{1, 2, 3});
+            CHECK(tracker.stats() == pl::outbox_stats{.pushed = 3, .delivered = 3});
+            has_failed = limit_was_reached;
         });
     }
 }
