@@ -7104,6 +7104,14 @@ private:
         return node;
     }
 
+    /// Removes a request in flight.
+    typename entry_map::node_type land(typename entry_map::iterator position) {
+        in_flight_bytes_ -= size_of(position->second.request);
+        if (position->first == probe_)
+            probe_ = 0;
+        return in_flight_.extract(position);
+    }
+
     void remove(request_number number, request_outcome outcome) {
         finished_.emplace_back(); // may throw, while nothing has changed
         finished_.back() = finish(extract(number), outcome);
@@ -7284,34 +7292,36 @@ public:
         const auto due = may_send() ? earliest_time() : time_point::max();
         if (due > now)
             return std::nullopt;
-        const request_number number = breaker_.is_open() ? probe_ = choose_probe() : earliest().second;
+        const request_number number = breaker_.is_open() ? choose_probe() : earliest().second;
+        const auto untried = untried_.find(number);
+        due_request next{number, (untried != untried_.end() ? untried : tried_.find(number))->second.request};
+        if (breaker_.is_open()) // from here on nothing throws
+            probe_ = number;
         queue_entry& entry = in_flight_.insert(extract(number)).position->second;
-        ++entry.attempts;
+        next.attempt = ++entry.attempts;
         entry.config_number = config_number_;
         in_flight_bytes_ += size_of(entry.request);
-        return due_request{number, entry.request, entry.attempts};
+        return next;
     }
 
     /// Reports the result of an attempt: an empty `cause` if the request was delivered, else its error.
     /// Returns the request if it has ended, else nullopt. Ignores a number that is not in flight, such as
-    /// that of a request that is already completed or drained.
+    /// that of a request that is already completed or drained. If memory is exhausted, it throws, the request
+    /// remains in flight, and the result can be reported again.
     std::optional<finished_request> complete(request_number number, std::optional<error> cause,
                                              time_point now) {
         now = monotonic(now);
-        auto node = in_flight_.extract(number);
-        if (!node)
+        const auto position = in_flight_.find(number);
+        if (position == in_flight_.end())
             return std::nullopt;
-        queue_entry& entry = node.mapped();
-        in_flight_bytes_ -= size_of(entry.request);
+        queue_entry& entry = position->second;
         const bool is_probe = number == probe_;
-        if (is_probe)
-            probe_ = 0;
         const bool is_cancelled = cause && cause->failure == failure::cancelled;
         if (!cause || !(cause->is_service_failure() || is_cancelled)) {
             ++healthy_count_;
             breaker_.record_success(is_probe, entry.config_number == config_number_);
             auto finished =
-                finish(std::move(node), cause ? final_outcome(*cause) : request_outcome::delivered);
+                finish(land(position), cause ? final_outcome(*cause) : request_outcome::delivered);
             finished.error = std::move(cause);
             return finished;
         }
@@ -7326,12 +7336,14 @@ public:
                                          detail::circuit_breaker::min_wait) +
                                   detail::capped_retry_after(options_.retry, failed);
         if (const auto outcome = end_after(entry, failed, wait, now))
-            return finish(std::move(node), *outcome);
+            return finish(land(position), *outcome);
         entry.due = now + wait;
         entry.release_number = release_count_;
-        waits_.insert({release_count_, entry.due, number});
-        by_attempts_.insert({entry.attempts, number});
-        tried_.insert(std::move(node));
+        decltype(waits_) waiting{{release_count_, entry.due, number}};
+        decltype(by_attempts_) attempted{{entry.attempts, number}};
+        waits_.merge(waiting); // from here on nothing throws
+        by_attempts_.merge(attempted);
+        tried_.insert(land(position));
         return std::nullopt;
     }
 
@@ -7751,8 +7763,42 @@ struct completion_queue {
     };
 
     detail::mutex mutex{};
-    std::vector<item> items{};
+    std::list<item> items{};
     std::function<void()> on_arrival{}; ///< called with `mutex` locked; empty after the tracker's destructor
+};
+
+/// Puts an attempt into its queue once: with its outcome, or as a failure if it is destroyed without, because
+/// memory is exhausted. Allocates nothing.
+template <class ClockT>
+class completion_ticket {
+    using queue_type = completion_queue<ClockT>;
+
+    std::shared_ptr<queue_type> queue_;
+    std::list<typename queue_type::item> item_{};
+
+    void arrive() {
+        if (item_.empty())
+            return;
+        const lock guard{queue_->mutex};
+        queue_->items.splice(queue_->items.end(), item_);
+        if (queue_->on_arrival)
+            queue_->on_arrival();
+    }
+
+public:
+    completion_ticket(std::shared_ptr<queue_type> queue, std::list<typename queue_type::item>& item)
+        : queue_(std::move(queue)) {
+        item_.splice(item_.end(), item);
+    }
+    completion_ticket(completion_ticket&&) = default;
+    completion_ticket& operator=(completion_ticket&&) = delete;
+    ~completion_ticket() { arrive(); }
+
+    void arrive(transport_result outcome) {
+        item_.front().outcome = std::move(outcome);
+        arrive();
+    }
+    void discard() noexcept { item_.clear(); }
 };
 
 /// What both trackers are made of: queue, journal, callbacks, attempts and their outcomes.
@@ -7775,6 +7821,8 @@ class delivery_engine {
     const unsigned fork_count_ = fork_count();
     any_transport transport_; // only the driver uses it, except for `wakeup` and `cancel`
     std::shared_ptr<completions_type> completions_ = std::make_shared<completions_type>();
+    std::list<typename completions_type::item> arrived_{}; // only for the driver, as the next
+    std::list<typename completions_type::item> spare_{};   // memory of the next attempt
 
     detail::mutex journal_mutex_{}; // for all functions of the journal except `add`
 
@@ -7820,7 +7868,8 @@ class delivery_engine {
         ++reported_count_;
     }
 
-    void complete(const attempt_type& attempt, transport_result outcome, std::optional<error> failed) {
+    /// Changes nothing if it throws.
+    void complete(const attempt_type& attempt, transport_result& outcome, std::optional<error> failed) {
         attempt_report report_of_attempt{.number = attempt.number, .attempt = attempt.count, .failure = {}};
         if (outcome)
             report_of_attempt.status = outcome->status;
@@ -7838,7 +7887,7 @@ class delivery_engine {
             finished = outbox_.complete(attempt.number, std::move(failed), now);
             is_open = outbox_.outage_cause().has_value();
             if (is_open && !was_open)
-                outage = outbox_.outage_cause();
+                ignore_exceptions([&] { outage = outbox_.outage_cause(); });
         }
         if (attempt.is_begun && !may_have_arrived && !finished)
             with_journal([&](journal& journal) { journal.undo_begin(attempt.number); });
@@ -7856,14 +7905,13 @@ class delivery_engine {
 
     /// Takes in the outcomes that have arrived.
     void collect() {
-        std::vector<typename completions_type::item> items;
         {
             const lock guard{completions_->mutex};
-            items.swap(completions_->items);
+            arrived_.splice(arrived_.end(), completions_->items);
         }
-        for (auto& [attempt, outcome] : items) {
-            auto failed = attempt.judge(*attempt.codec, outcome);
-            complete(attempt, std::move(outcome), std::move(failed));
+        for (; !arrived_.empty(); arrived_.pop_front()) {
+            auto& [attempt, outcome] = arrived_.front();
+            complete(attempt, outcome, attempt.judge(*attempt.codec, outcome));
         }
     }
 
@@ -7886,7 +7934,9 @@ class delivery_engine {
 
     /// Starts one request. Returns false if none is due.
     bool start_next() {
-        attempt_type next;
+        if (spare_.empty())
+            spare_.push_back({{}, transport_failure{failure::other, {}, false}});
+        attempt_type& next = spare_.front().attempt;
         std::optional<due_request> due;
         milliseconds time_left = milliseconds::max();
         {
@@ -7902,6 +7952,7 @@ class delivery_engine {
                 time_left =
                     std::max(std::chrono::ceil<milliseconds>(close_deadline_ - next.start), milliseconds{1});
         }
+        completion_ticket<ClockT> ticket{completions_, spare_};
         next.number = due->number;
         next.count = due->attempt;
         next.is_begun = !due->request.idempotent && !options_.queue.repeat_logs;
@@ -7909,24 +7960,22 @@ class delivery_engine {
             with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
         if (!http) {
-            complete(next, transport_failure{failure::other, {}, false}, std::move(http).error());
+            transport_result not_sent = transport_failure{failure::other, {}, false};
+            complete(next, not_sent, std::move(http).error());
+            ticket.discard();
             return true;
         }
         http->timeout = std::min(http->timeout, time_left);
         http->idempotent = !next.is_begun;
         if (!transport_.is_asynchronous()) {
-            auto outcome = transport_.reference().send(transport_.object(), *http);
-            auto failed = next.judge(*next.codec, outcome);
-            complete(next, std::move(outcome), std::move(failed));
+            ticket.arrive(transport_.reference().send(transport_.object(), *http));
+            collect();
             return true;
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [queue = completions_, attempt = std::move(next)](transport_result outcome) mutable {
-                           const lock guard{queue->mutex};
-                           queue->items.push_back({std::move(attempt), std::move(outcome)});
-                           if (queue->on_arrival)
-                               queue->on_arrival();
+                       [ticket = std::move(ticket)](transport_result outcome) mutable {
+                           ticket.arrive(std::move(outcome));
                        });
         });
         return true;
@@ -8451,6 +8500,8 @@ class background_engine final : public delivery_engine<ClockT> {
     /// How often a transport is polled that cannot wait, or has no `wakeup()`.
     static constexpr milliseconds poll_interval{5};
 
+    static constexpr milliseconds out_of_memory_delay{100};
+
     /// The longest wait in a transport: fits into the arguments of system calls.
     static constexpr milliseconds max_poll{60'000};
 
@@ -8518,9 +8569,11 @@ class background_engine final : public delivery_engine<ClockT> {
         {
             const std::lock_guard guard{mutex_}; // `start` has set `thread_`
         }
-        while (wait(this->step())) {
+        const auto step = [&]() -> std::optional<time_point> { return this->step(); };
+        const auto pause = [](const char*) { return std::optional{ClockT::now() + out_of_memory_delay}; };
+        while (wait(guard_exceptions(step, pause))) {
         }
-        this->settle();
+        ignore_exceptions([&] { this->settle(); });
         const std::lock_guard guard{mutex_};
         is_stopped_ = true;
         settled_.notify_all();

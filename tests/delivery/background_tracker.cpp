@@ -535,17 +535,6 @@ TEST_CASE("background tracker: flush waits for the last callback, and not in a c
     CHECK_FALSE(flushed);
 }
 
-/// Tracks until another thread closes the tracker. Returns how many requests have been queued.
-static std::size_t track_until_closed(pl::background_tracker& tracker) {
-    for (std::size_t count = 0;;) {
-        const auto tracked = tracker.track_prompt(valid_request());
-        if (!tracked && tracked.error().code == pl::errc::closed)
-            return count;
-        count += tracked ? 1U : 0U; // the queue may be full
-        std::this_thread::yield();
-    }
-}
-
 TEST_CASE("background tracker: close sends until its timeout, then returns the rest in order") {
     {
         pl::background_tracker tracker{with_key(), pl::testing::recording_transport{}};
