@@ -138,11 +138,11 @@ pl::track_prompt request(std::string_view kind) {
     if (kind != "small")
         return {.prompt_name = "a", .prompt_input_variables = {{"text", sample(kind)}}, .request_id = 1};
     return {.prompt_name = "support-response",
-            .prompt_input_variables = {{"user_message", "My order has not arrived, what can I do?"},
+            .prompt_input_variables = {{"user_message", "My order has not arrived, what can I do"},
                                        {"customer", "Zo\u00EB M\u00FCller"},
                                        {"language", "en"},
                                        {"history", "She said \"wait a week\" and we waited for two."},
-                                       {"product", "A lamp for the desk, with a cable of two metres"}},
+                                       {"product", "A lamp for the desk, with a cable"}},
             .request_id = 1234567890123,
             .label = "production"};
 }
