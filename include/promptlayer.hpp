@@ -957,8 +957,8 @@ struct vector_block {
     void count(vector_block flags) noexcept { bits = _mm_sub_epi8(bits, flags.bits); }
     std::size_t sum() const noexcept {
         const __m128i sums = _mm_sad_epu8(bits, _mm_setzero_si128());
-        return static_cast<std::size_t>(_mm_cvtsi128_si32(sums) +
-                                        _mm_cvtsi128_si32(_mm_unpackhi_epi64(sums, sums)));
+        return static_cast<std::size_t>(_mm_cvtsi128_si32(sums)) +
+               static_cast<std::size_t>(_mm_cvtsi128_si32(_mm_unpackhi_epi64(sums, sums)));
     }
 
     friend vector_block operator&(vector_block a, vector_block b) noexcept {
@@ -1929,7 +1929,7 @@ constexpr spelled_character spelled_at(std::string_view text) noexcept {
         for (std::size_t i = from; i < from + count; ++i) {
             const unsigned digit = i < text.size() ? hex_value(text[i]) : 16;
             if (digit == 16 || value > 0xFF)
-                return 0x100u;
+                return 0x100U;
             value = value * 16 + digit;
         }
         return value;
@@ -1938,7 +1938,7 @@ constexpr spelled_character spelled_at(std::string_view text) noexcept {
                           : text.starts_with("\\u") ? hex_digits(2, 4)
                                                     : 0x100;
     if (code < 0x80)
-        return {static_cast<char>(code), text[0] == '%' ? 3u : 6u};
+        return {static_cast<char>(code), text[0] == '%' ? 3U : 6U};
     if (text.size() > 1 && text[0] == '\\' && (text[1] == '"' || text[1] == '\\' || text[1] == '/'))
         return {text[1], 2};
     return {text[0], 1};
@@ -5951,11 +5951,18 @@ PROMPTLAYER_DECL void clear(http_request& request) noexcept {
 
 PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, bool idempotent,
                                          model_reference request, http_request& out) {
+    struct clear_unless_done { // also after an exception
+        http_request* out;
+        ~clear_unless_done() {
+            if (out)
+                clear(*out);
+        }
+    } guard{&out};
     auto written = write_json(request, config.max_request_bytes, out.body, config.api_key);
-    if (written)
+    if (written) {
         to_http(config, path, idempotent, out);
-    else
-        clear(out);
+        guard.out = nullptr;
+    }
     return written;
 }
 

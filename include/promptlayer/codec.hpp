@@ -260,11 +260,18 @@ PROMPTLAYER_DECL void clear(http_request& request) noexcept {
 
 PROMPTLAYER_DECL result<void> encode_any(const config& config, std::string_view path, bool idempotent,
                                          model_reference request, http_request& out) {
+    struct clear_unless_done { // also after an exception
+        http_request* out;
+        ~clear_unless_done() {
+            if (out)
+                clear(*out);
+        }
+    } guard{&out};
     auto written = write_json(request, config.max_request_bytes, out.body, config.api_key);
-    if (written)
+    if (written) {
         to_http(config, path, idempotent, out);
-    else
-        clear(out);
+        guard.out = nullptr;
+    }
     return written;
 }
 

@@ -54,7 +54,7 @@ constexpr spelled_character spelled_at(std::string_view text) noexcept {
         for (std::size_t i = from; i < from + count; ++i) {
             const unsigned digit = i < text.size() ? hex_value(text[i]) : 16;
             if (digit == 16 || value > 0xFF)
-                return 0x100u;
+                return 0x100U;
             value = value * 16 + digit;
         }
         return value;
@@ -63,7 +63,7 @@ constexpr spelled_character spelled_at(std::string_view text) noexcept {
                           : text.starts_with("\\u") ? hex_digits(2, 4)
                                                     : 0x100;
     if (code < 0x80)
-        return {static_cast<char>(code), text[0] == '%' ? 3u : 6u};
+        return {static_cast<char>(code), text[0] == '%' ? 3U : 6U};
     if (text.size() > 1 && text[0] == '\\' && (text[1] == '"' || text[1] == '\\' || text[1] == '/'))
         return {text[1], 2};
     return {text[0], 1};

@@ -268,8 +268,8 @@ struct vector_block {
     void count(vector_block flags) noexcept { bits = _mm_sub_epi8(bits, flags.bits); }
     std::size_t sum() const noexcept {
         const __m128i sums = _mm_sad_epu8(bits, _mm_setzero_si128());
-        return static_cast<std::size_t>(_mm_cvtsi128_si32(sums) +
-                                        _mm_cvtsi128_si32(_mm_unpackhi_epi64(sums, sums)));
+        return static_cast<std::size_t>(_mm_cvtsi128_si32(sums)) +
+               static_cast<std::size_t>(_mm_cvtsi128_si32(_mm_unpackhi_epi64(sums, sums)));
     }
 
     friend vector_block operator&(vector_block a, vector_block b) noexcept {
