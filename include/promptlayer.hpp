@@ -824,14 +824,14 @@ struct word_block {
 
     template <class WordT>
     static std::uint64_t read(const char* p) noexcept {
-        WordT word = 0;
+        WordT value = 0;
         if constexpr (std::endian::native == std::endian::little) {
-            std::memcpy(&word, p, sizeof word);
+            std::memcpy(&value, p, sizeof value);
         } else {
-            for (std::size_t i = 0; i < sizeof word; ++i)
-                word |= WordT{static_cast<unsigned char>(p[i])} << 8 * i;
+            for (std::size_t i = 0; i < sizeof value; ++i)
+                value |= WordT{static_cast<unsigned char>(p[i])} << 8 * i;
         }
-        return word;
+        return value;
     }
 
     static word_block load(const char* p) noexcept { return {read<std::uint64_t>(p)}; }
@@ -876,7 +876,7 @@ struct word_block {
 
     /// Flags quotes, backslashes, control characters and bytes that are not ASCII.
     word_block special() const noexcept {
-        const auto seven_bits = [](std::uint64_t word) { return word & repeat(0x7F); };
+        const auto seven_bits = [](std::uint64_t value) { return value & repeat(0x7F); };
         const std::uint64_t above_quote =
             seven_bits(bits ^ repeat(2)) + repeat(0x80 - 0x21); // '"' ^ 2 == ' '
         const std::uint64_t no_backslash = seven_bits(bits ^ repeat('\\')) + repeat(0x7F);
