@@ -1737,7 +1737,7 @@ PROMPTLAYER_DECL std::string_view write_number_by_printf(double value,
     int decimals = is_exact_with(14) ? 0 : 15; // never fewer than 14 if 14 are too few
     while (!is_exact_with(decimals) && decimals < 16)
         ++decimals;
-    const int exponent = std::atoi(std::strchr(scientific, 'e') + 1);
+    const auto exponent = static_cast<int>(std::strtol(std::strchr(scientific, 'e') + 1, nullptr, 10));
     const int fixed_size =
         std::snprintf(fixed, sizeof fixed, "%.*f", std::max(decimals - exponent, 0), value);
     char* const end =
@@ -7981,8 +7981,8 @@ class delivery_engine {
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [ticket = std::move(ticket)](transport_result outcome) mutable {
-                           ticket.arrive(std::move(outcome));
+                       [sent = std::move(ticket)](transport_result outcome) mutable {
+                           sent.arrive(std::move(outcome));
                        });
         });
         return true;

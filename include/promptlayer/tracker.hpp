@@ -362,8 +362,8 @@ class delivery_engine {
         }
         ignore_exceptions([&] {
             send_async(transport_, *std::move(http),
-                       [ticket = std::move(ticket)](transport_result outcome) mutable {
-                           ticket.arrive(std::move(outcome));
+                       [sent = std::move(ticket)](transport_result outcome) mutable {
+                           sent.arrive(std::move(outcome));
                        });
         });
         return true;
