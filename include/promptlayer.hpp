@@ -940,7 +940,7 @@ struct vector_block {
     vector_block equals(unsigned byte) const noexcept { return {_mm_cmpeq_epi8(bits, repeat(byte))}; }
     vector_block continuations() const noexcept { return {_mm_cmplt_epi8(bits, repeat(0xC0))}; }
 
-    vector_block special() const noexcept { // as signed bytes, those that are not ASCII are negative
+    vector_block special() const noexcept { // a signed byte that is not ASCII is negative
         return {_mm_or_si128(_mm_cmplt_epi8(_mm_xor_si128(bits, repeat(2)), repeat(0x21)),
                              _mm_cmpeq_epi8(bits, repeat('\\')))};
     }
@@ -1000,7 +1000,7 @@ struct vector_block {
         return {vcltq_s8(vreinterpretq_s8_u8(bits), vreinterpretq_s8_u8(repeat(0xC0)))};
     }
 
-    vector_block special() const noexcept { // as signed bytes, those that are not ASCII are negative
+    vector_block special() const noexcept { // a signed byte that is not ASCII is negative
         return {vorrq_u8(vcltq_s8(vreinterpretq_s8_u8(veorq_u8(bits, repeat(2))), vdupq_n_s8(0x21)),
                          vceqq_u8(bits, repeat('\\')))};
     }

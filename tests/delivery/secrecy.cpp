@@ -175,7 +175,7 @@ void for_each_failure(const std::function<void(const pl::transport_failure&)>& a
 
 pl::track_prompt good_request() { return {.prompt_name = "support-response", .request_id = 1}; }
 
-/// Returns requests that break rules, in variables whose names hold the API key.
+/// Returns requests that break rules, with the API key in the names of variables.
 std::vector<pl::track_prompt> bad_requests() {
     std::vector<pl::track_prompt> all;
     for (const std::string& text : spellings(key)) {

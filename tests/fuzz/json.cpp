@@ -259,7 +259,7 @@ void check(fuzz::input& in) {
     if (!read) {
         const bool is_malformed = read.error().code == pl::errc::malformed_json;
         require(is_malformed == (failed && failed != json::error::extra_data),
-                "what is no JSON is malformed");
+                "what is not JSON is malformed");
         require(!is_malformed || read.error().offset <= text.size(), "an error is within the text");
         require(is_malformed != !read.error().violations.empty(),
                 "a request that is not valid breaks a rule");

@@ -71,7 +71,7 @@ void check_copy(std::string_view text) {
     require(copy.compare(0, count, text, 0, count) == 0, "copy_plain copies");
 }
 
-/// Returns the flags of all blocks of `text`, whose size is a multiple of 16.
+/// Returns the flags of all blocks of `text`, which has a multiple of 16 bytes.
 template <class BlockT>
 std::string flags(std::string_view text) {
     std::string all;
