@@ -271,7 +271,7 @@ TEST_CASE("allocation failure: a poll loses no request and reports each exactly 
     }
 }
 
-TEST_CASE("allocation failure: a full queue drops a request only for one that is queued") {
+TEST_CASE("allocation failure: a full queue drops a request only if another is queued") {
     const pl::track_prompt request = request_named(failed);
     for_each_failure([&] {
         int dropped = 0;

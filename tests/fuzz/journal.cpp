@@ -245,7 +245,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     journal->reset();
     journal = folder.open();
     require(journal.has_value(), "a recovered journal can be opened again");
-    // After damage, another record may have the number of the one that was removed.
+    // After damage, another record may have the number of the removed record.
     require_same((*journal)->pending(),
                  expected.damaged == 0 ? expected.pending : recovery{folder.content()}.pending);
     return 0;

@@ -559,7 +559,7 @@ TEST_CASE("curl_multi: https requests wait for a connection that is being made")
 
 #if LIBCURL_VERSION_NUM >= 0x075000
 
-/// A server whose connections stay open and do nothing by themselves.
+/// A server with connections that stay open and do nothing by themselves.
 struct manual_server {
     boost::asio::io_context context{};
     tcp::acceptor acceptor{context, {boost::asio::ip::address_v4::loopback(), 0}};

@@ -439,7 +439,7 @@ TEST_CASE("curl: bytes on an idle connection are not the next response") {
     check_unasked(transport, "http", [](tcp::socket& socket) -> tcp::socket& { return socket; });
 }
 
-TEST_CASE("curl: a new connection replaces the closed one that had its port or its socket") {
+TEST_CASE("curl: a new connection replaces the closed connection of its port or socket") {
     const auto ports_after = [](long port, curl_socket_t socket) {
         promptlayer::detail::curl_connections connections{true};
         for (const int i : {1, 2, 3})
