@@ -836,11 +836,9 @@ struct word_block {
 
     static word_block load(const char* p) noexcept { return {read<std::uint64_t>(p)}; }
 
-    /// Loads `count` bytes, at most 8. The others are spaces.
+    /// Loads `count` bytes, 1 to 8. The others are spaces.
     static word_block load(const char* p, std::size_t count) noexcept {
         const std::uint64_t spaces = count == size ? 0 : repeat(' ') << 8 * count;
-        if (count == 0)
-            return {spaces};
         if (count >= 4)
             return {spaces | read<std::uint32_t>(p) | read<std::uint32_t>(p + count - 4) << 8 * (count - 4)};
         return {spaces | read<std::uint8_t>(p) | read<std::uint8_t>(p + count / 2) << 8 * (count / 2) |
@@ -1040,7 +1038,7 @@ using vector_block = word_block;
 
 #endif
 
-/// Loads the first `count` bytes of a block. The others are spaces.
+/// Loads the first `count` bytes of a block, 1 or more. The others are spaces.
 template <class BlockT>
 BlockT load_part(const char* p, std::size_t count) noexcept {
     if constexpr (std::is_same_v<BlockT, word_block>)

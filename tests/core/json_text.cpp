@@ -287,6 +287,7 @@ TEST_CASE("for_each_json_member passes names with their escapes and values witho
           std::vector<member>{{"", "\"\""}, {R"(a\"b)", R"([ 1, {"c": 2} ])"}, {R"(a\"b)", R"({"d":"},"})"}});
     CHECK(members_of(rich).size() == 5);
     CHECK(members_of(nested(500, "[", "]")).size() == 1);
+    CHECK(members_of("\"a\"").empty());
 }
 
 TEST_CASE("find_json_member returns the last member with a name, escaped or not") {

@@ -127,6 +127,26 @@ TEST_CASE("an invalid request is not written") {
           1);
 }
 
+TEST_CASE("a JSON object of any size is written as it is, up to the limit of the body") {
+    pl::log_request request{.provider = "a",
+                            .model = "b",
+                            .input = "{}",
+                            .output = "{}",
+                            .request_start_time = "2026-01-01T00:00:00Z",
+                            .request_end_time = "2026-01-01T00:00:00Z"};
+    const std::size_t size = written(request).size();
+    for (const std::size_t bytes : {4'000u, 4'095u, 4'096u, 4'097u, 5'000u, 100'000u}) {
+        const std::string input = "{\"a\":\"" + std::string(bytes - 8, 'b') + "\"}";
+        request.input = input;
+        const std::size_t total = size - 2 + bytes;
+        const std::string json = pl::to_json(request, total).value();
+        CHECK(json.size() == total);
+        CHECK(json.find("\"input\":" + input + ",\"output\":{}") != json.npos);
+        CHECK(pl::to_json(request, total - 1).error().violations.at(0).rule == pl::rule::max_bytes);
+        CHECK(pl::to_json(request, bytes - 1).error().violations.at(0).rule == pl::rule::max_bytes);
+    }
+}
+
 TEST_CASE("to_json accepts its own size limit") {
     const pl::track_prompt request{.prompt_name = "a", .request_id = 1};
     CHECK(pl::to_json(request, 34).has_value());
