@@ -1564,3 +1564,14 @@ TEST_CASE("conformance: a transport that completes from a thread of its own pass
         CHECK(report.ok());
     }
 }
+
+TEST_CASE("conformance: a transport passes whose timeout ends before it could send the request") {
+    auto late = promptlayer::transport_from([](const http_request& request) -> transport_result {
+        std::this_thread::sleep_for(request.timeout);
+        return transport_failure{failure::timeout, "timed out", false};
+    });
+    const auto report = check_transport(
+        late, {.only = {"times out without a response", "times out while headers arrive without end"}});
+    INFO(promptlayer::testing::to_string(report));
+    CHECK(report.ok());
+}
