@@ -224,6 +224,7 @@ class delivery_engine {
     time_point now_{};
     time_point close_deadline_ = time_point::max();
     bool wake_on_push_ = false;
+    bool is_settling_ = false; // nothing can be cancelled: nobody would report it
 
     time_point now() const { return clock_ ? clock_() : now_; }
 
@@ -522,8 +523,12 @@ public:
         return next;
     }
 
-    /// Takes in what has arrived and reports all that has ended.
+    /// Takes in what has arrived and reports all that has ended. From then on nothing is cancelled.
     void settle() {
+        {
+            const lock guard{mutex_};
+            is_settling_ = true;
+        }
         transport_.call(transport_.functions().poll);
         collect();
         while (report_finished()) {
@@ -581,10 +586,13 @@ public:
     }
 
     bool cancel(request_number number) {
-        return change([&] { return outbox_.cancel(number); });
+        return change([&] { return !is_settling_ && outbox_.cancel(number); });
     }
     void discard() {
-        change([&] { outbox_.discard(); });
+        change([&] {
+            if (!is_settling_)
+                outbox_.discard();
+        });
     }
     void retry_now() {
         change([&] { outbox_.retry_now(now()); });
@@ -685,7 +693,8 @@ public:
         return track(request, options);
     }
 
-    /// Removes a request, which is reported as `cancelled`. Returns false if it is in flight or has ended.
+    /// Removes a request, which is reported as `cancelled`. Returns false if it is in flight or has ended, or
+    /// if `close` is about to return it.
     bool cancel(request_number number);
 
     /// Removes all waiting requests, also from the journal, and reports them as `cancelled`. Requests in

@@ -445,6 +445,30 @@ TEST_CASE("polled tracker: close reports what was answered, and returns and canc
     CHECK(tracker.stats() == pl::outbox_stats{.pushed = 4, .delivered = 2, .returned = 2});
 }
 
+TEST_CASE("polled tracker: close returns a request that is cancelled or discarded too late") {
+    struct disturbing_transport : pl::testing::recording_async_transport {
+        std::function<void()> disturb{};
+        void cancel() { disturb(); } // within `close`, when all that has ended is reported
+    } transport;
+    std::vector<pl::request_number> reported;
+    pl::polled_tracker tracker{
+        {.api_key = "pl_key"}, std::ref(transport), {.on_failed = [&](const pl::finished_request& request) {
+            reported.push_back(request.number);
+        }}};
+    for (int i = 1; i <= 4; ++i)
+        REQUIRE(tracker.track_prompt(valid_request(i)));
+    tracker.poll({});
+    CHECK(tracker.cancel(2));
+    transport.disturb = [&] {
+        CHECK_FALSE(tracker.cancel(3));
+        tracker.discard();
+    };
+    CHECK(tracker.close().size() == 3);
+    CHECK(reported == std::vector<pl::request_number>{2});
+    CHECK(tracker.stats() == pl::outbox_stats{.pushed = 4, .cancelled = 1, .returned = 3});
+    CHECK(tracker.pending() == 0);
+}
+
 TEST_CASE("polled tracker: the destructor reports what has ended; the journal keeps the rest") {
     tracker_fixture fixture{{.max_in_flight = 2}};
     for (int i = 1; i <= 3; ++i)
