@@ -260,6 +260,19 @@ TEST_CASE("outbox: a drop frees the whole queue if no request is in flight") {
     CHECK_FALSE(queue.box.push({"/p", std::string(99, 'x')}, queue.now));
 }
 
+TEST_CASE("outbox: by default a queue has 10,000 requests, 16 MiB and 16 requests in flight") {
+    outbox_fixture queue;
+    queue.grow_window(20);
+    queue.push_all(10'000);
+    CHECK(queue.box.push({}, queue.now).error().code == pl::errc::queue_full);
+    CHECK(queue.take_all() == 16);
+
+    outbox_fixture large;
+    CHECK(large.box.push({"", std::string(16 * 1024 * 1024 + 1, 'x')}, large.now).error().code ==
+          pl::errc::queue_full);
+    CHECK(large.box.push({"", std::string(16 * 1024 * 1024, 'x')}, large.now));
+}
+
 TEST_CASE("outbox: max_in_flight limits the requests in flight, and 0 counts as 1") {
     for (const std::size_t limit : {0U, 1U, 3U}) {
         outbox_fixture queue{{.max_in_flight = limit}};
