@@ -108,6 +108,8 @@ TEST_CASE("retry: no attempt starts after max_age") {
     CHECK(wait(-1h) == 2s);
     CHECK(wait(milliseconds::min()) == 2s);
     CHECK(pl::retry_wait({.max_age = std::nullopt}, status_error(503), 1, 1, milliseconds::max()) == 2s);
+    CHECK(pl::retry_wait({}, status_error(503), 1, 1, 118s) == 2s);
+    CHECK_FALSE(pl::retry_wait({}, status_error(503), 1, 1, 118s + 1ms));
     CHECK(pl::background_retry_policy().max_age == 24h);
 }
 
