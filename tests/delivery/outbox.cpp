@@ -260,6 +260,19 @@ TEST_CASE("outbox: a drop frees the whole queue if no request is in flight") {
     CHECK_FALSE(queue.box.push({"/p", std::string(99, 'x')}, queue.now));
 }
 
+TEST_CASE("outbox: by default a queue has 10,000 requests, 16 MiB and 16 requests in flight") {
+    outbox_fixture queue;
+    queue.grow_window(20);
+    queue.push_all(10'000);
+    CHECK(queue.box.push({}, queue.now).error().code == pl::errc::queue_full);
+    CHECK(queue.take_all() == 16);
+
+    outbox_fixture large;
+    CHECK(large.box.push({"", std::string(16 * 1024 * 1024 + 1, 'x')}, large.now).error().code ==
+          pl::errc::queue_full);
+    CHECK(large.box.push({"", std::string(16 * 1024 * 1024, 'x')}, large.now));
+}
+
 TEST_CASE("outbox: max_in_flight limits the requests in flight, and 0 counts as 1") {
     for (const std::size_t limit : {0U, 1U, 3U}) {
         outbox_fixture queue{{.max_in_flight = limit}};
@@ -318,6 +331,10 @@ TEST_CASE("outbox: a restored request keeps its age") {
     CHECK_FALSE(queue.complete(queue.take(), status_error(500)));
     CHECK_FALSE(queue.complete(queue.take(), status_error(500)));
     CHECK(queue.complete(queue.take(), status_error(500)) == request_outcome::expired);
+
+    outbox_fixture fresh{{.retry = {.max_age = 800ms}}};
+    fresh.box.restore(1, {}, -1ms, fresh.now); // counts as 0
+    CHECK_FALSE(fresh.complete(fresh.take(), status_error(500)));
 }
 
 // ---- rule 1: service failures and healthy responses
@@ -691,14 +708,14 @@ TEST_CASE("outbox: Retry-After in a late response prolongs the wait to at most 5
 // ---- rule 8: the probe
 
 TEST_CASE("outbox: one probe at a time is sent, drawn among the requests with the fewest attempts") {
-    for (const double random : {0.0, 0.3, 0.99, 1.0}) {
+    for (const auto& [random, expected] :
+         {std::pair<double, pl::request_number>{0.0, 2}, {0.3, 5}, {0.89, 10}, {0.99, 11}, {1.0, 11}}) {
         outbox_fixture queue;
         queue.push_all(11);
         CHECK(queue.send(status_error(429)) == 1);
         queue.now += 5s;
         queue.random = random;
-        const pl::request_number probe = queue.take();
-        CHECK(probe == (random == 0 ? 2 : random == 0.3 ? 5 : 11));
+        CHECK(queue.take() == expected);
         CHECK_FALSE(queue.due_in());
         CHECK(queue.take() == 0);
     }
@@ -1115,6 +1132,18 @@ TEST_CASE(
     CHECK(queue.send() == 3);
 }
 
+TEST_CASE("outbox: retry_now ends waits that began after an earlier retry_now") {
+    outbox_fixture queue;
+    queue.push_all(2);
+    queue.box.retry_now(queue.now);
+    queue.send(status_error(500));
+    REQUIRE(queue.take() == 2);
+    queue.box.retry_now(queue.now);
+    queue.complete(2, status_error(500));
+    CHECK(queue.due_in() == 0ms);
+    CHECK(queue.take() == 1);
+}
+
 TEST_CASE("outbox: retry_now delays no request that is due already") {
     outbox_fixture queue;
     queue.push();
@@ -1125,6 +1154,25 @@ TEST_CASE("outbox: retry_now delays no request that is due already") {
     queue.box.retry_now(queue.now);
     CHECK(queue.send() == 1);
     CHECK(queue.send() == 2);
+}
+
+TEST_CASE("outbox: wants_requests returns true if a new request could change what next_due returns") {
+    outbox_fixture queue;
+    CHECK(queue.box.wants_requests());
+    queue.box.pause();
+    CHECK_FALSE(queue.box.wants_requests());
+    queue.box.resume();
+    queue.push();
+    REQUIRE(queue.take() == 1);
+    CHECK_FALSE(queue.box.wants_requests()); // the window is full
+    queue.complete(1, status_error(429));
+    CHECK_FALSE(queue.box.wants_requests()); // a request can be the next probe
+    CHECK(queue.box.cancel(1));
+    CHECK(queue.box.wants_requests());
+    queue.push();
+    queue.now += 5s;
+    REQUIRE(queue.take() == 2);
+    CHECK_FALSE(queue.box.wants_requests()); // a probe is in flight
 }
 
 TEST_CASE("outbox: retry_now and reconfigure send a probe at once, also while another is in flight") {

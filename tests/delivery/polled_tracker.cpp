@@ -9,6 +9,7 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -236,6 +237,7 @@ TEST_CASE("polled tracker: the first of two completions counts, and a dropped on
     CHECK(tracker.poll({}) == 1);
     REQUIRE(attempts.size() == 1);
     CHECK(attempts[0].failure == pl::failure::cancelled);
+    CHECK(attempts[0].status == 0);
     tracker.poll(steady_clock::time_point{1s});
     REQUIRE(completions.size() == 1);
     const pl::completion copy = completions[0];
@@ -381,10 +383,12 @@ TEST_CASE("polled tracker: a poll sends as many requests as may be in flight") {
     for (int i = 0; i < 5; ++i)
         fixture.answer(200);
     CHECK(fixture.transport.pending() == 4);
-    tracker_fixture none{{.max_in_flight = 0}};
-    REQUIRE(none.tracker->track_prompt(valid_request()));
-    none.frame();
-    CHECK(none.transport.pending() == 1);
+    for (const std::size_t extreme : {std::size_t{0}, std::numeric_limits<std::size_t>::max()}) {
+        tracker_fixture other{{.max_in_flight = extreme}};
+        REQUIRE(other.tracker->track_prompt(valid_request()));
+        other.frame();
+        CHECK(other.transport.pending() == 1);
+    }
 }
 
 TEST_CASE("polled tracker: the transport receives max_in_flight once, before the first request") {
@@ -405,6 +409,9 @@ TEST_CASE("polled tracker: the transport receives max_in_flight once, before the
     CHECK(transport.calls[1] == "poll 0");
     CHECK(transport.calls[2] == "send");
     CHECK(std::count(transport.calls.begin(), transport.calls.end(), "7") == 1);
+    const pl::polled_tracker none{
+        {.api_key = "pl_key"}, std::ref(transport), {.queue = {.max_in_flight = 0}}};
+    CHECK(transport.calls.back() == "1");
 }
 
 TEST_CASE("polled tracker: close reports what was answered, and returns and cancels the rest once") {
@@ -689,6 +696,27 @@ TEST_CASE("polled tracker: a request that is not idempotent is not sent again if
         CHECK(fixture.sent() == (may_have_arrived ? 1 : 2));
         CHECK(fixture.tracker->stats().failed == (may_have_arrived ? 1 : 0));
     }
+}
+
+TEST_CASE("polled tracker: a log that may have arrived stays begun until it is reported, and after close") {
+    tracker_fixture fixture;
+    std::vector<bool> begun;
+    auto options = fixture.reporting();
+    options.on_attempt = [&](const pl::attempt_report& attempt) {
+        begun.push_back(fixture.kept->entries.at(attempt.number).begun);
+    };
+    fixture.tracker.emplace(pl::config{.api_key = "pl_key"}, std::ref(fixture.transport), std::move(options));
+    for (int i = 0; i < 2; ++i)
+        REQUIRE(fixture.tracker->track(log_entry{.text = "a"}));
+    fixture.frame();
+    fixture.transport.fail({pl::failure::reset, "cut", true});
+    fixture.transport.complete_all();
+    fixture.frame();
+    CHECK(fixture.sent() == 2);
+    CHECK(fixture.tracker->close().size() == 1);
+    fixture.answer(200); // too late
+    CHECK(begun == std::vector<bool>{true, true});
+    CHECK(fixture.kept->entries.at(2).begun);
 }
 
 TEST_CASE("polled tracker: a journal without undo_begin keeps a request as begun") {

@@ -31,6 +31,7 @@ TEST_CASE("retry: the maximum wait doubles from 2 s up to max_delay") {
     CHECK(max_delay(2) == 4s);
     CHECK(max_delay(3) == 8s);
     CHECK(max_delay(4) == 16s);
+    CHECK(max_delay(2, {.initial_delay = 1ms, .max_delay = 3ms}) == 2ms);
     const pl::retry_policy background = pl::background_retry_policy();
     CHECK(max_delay(7, background) == 128s);
     CHECK(max_delay(8, background) == 256s);
@@ -92,6 +93,7 @@ TEST_CASE("retry: Retry-After is the minimum wait, up to an hour, plus the rando
     CHECK(wait(std::chrono::seconds::min(), 0) == 0s);
     CHECK(wait(1s, 0, {.max_retry_after = 1500ms}) == 1s);
     CHECK(wait(2s, 0, {.max_retry_after = 1500ms}) == 1500ms);
+    CHECK(wait(2s, 0, {.max_retry_after = -1s}) == 0ms);
 }
 
 TEST_CASE("retry: no attempt starts after max_age") {
@@ -101,10 +103,13 @@ TEST_CASE("retry: no attempt starts after max_age") {
     CHECK(wait(0s) == 2s);
     CHECK(wait(58s) == 2s);
     CHECK_FALSE(wait(58s + 1ms));
+    CHECK(pl::retry_wait({.max_age = 60s}, status_error(503), 1, 0, 60s) == 0ms);
     CHECK_FALSE(wait(milliseconds::max()));
     CHECK(wait(-1h) == 2s);
     CHECK(wait(milliseconds::min()) == 2s);
     CHECK(pl::retry_wait({.max_age = std::nullopt}, status_error(503), 1, 1, milliseconds::max()) == 2s);
+    CHECK(pl::retry_wait({}, status_error(503), 1, 1, 118s) == 2s);
+    CHECK_FALSE(pl::retry_wait({}, status_error(503), 1, 1, 118s + 1ms));
     CHECK(pl::background_retry_policy().max_age == 24h);
 }
 

@@ -29,7 +29,7 @@ TESTS = {
     'codec.hpp': ['core/decode.cpp', 'core/encode.cpp', 'core/client.cpp'],
     'config.hpp': ['core/config.cpp'],
     'date_time.hpp': ['core/date_time.cpp'],
-    'detail/circuit_breaker.hpp': ['delivery/outbox.cpp', 'delivery/breaker_simulation.cpp'],
+    'detail/circuit_breaker.hpp': ['delivery/outbox.cpp', 'delivery/outbox_simulation.cpp'],
     'detail/date_time_text.hpp': ['core/date_time.cpp'],
     'detail/http_date.hpp': ['core/http.cpp', 'core/decode.cpp'],
     'detail/json_reader.hpp': ['core/from_json.cpp', 'core/schema_rules.cpp'],
@@ -44,9 +44,9 @@ TESTS = {
     'error.hpp': ['core/error.cpp', 'core/decode.cpp'],
     'file_journal.hpp': ['delivery/file_journal.cpp', 'delivery/journal_faults.cpp'],
     'http.hpp': ['core/http.cpp', 'core/decode.cpp'],
-    'outbox.hpp': ['delivery/outbox.cpp', 'delivery/outbox_simulation.cpp', 'delivery/breaker_simulation.cpp'],
+    'outbox.hpp': ['delivery/outbox.cpp', 'delivery/outbox_simulation.cpp'],
     'retry.hpp': ['delivery/retry.cpp', 'delivery/outbox.cpp'],
-    'retrying_transport.hpp': ['delivery/retry.cpp'],
+    'retrying_transport.hpp': ['delivery/retrying_transport.cpp'],
     'tracker.hpp': ['delivery/polled_tracker.cpp', 'delivery/background_tracker.cpp'],
 }
 
