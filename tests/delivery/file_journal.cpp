@@ -63,7 +63,7 @@ static fault open_fault, read_fault, write_fault, truncate_fault, rename_fault, 
 static std::atomic<int> syncs{0};
 static thread_local int truncations = 0; // calls on this thread
 static std::atomic<std::uint64_t> bytes_read{0};
-static std::function<void()> before_sync{}, after_open{};
+static std::function<void()> before_sync{}, before_open{}, after_open{};
 static std::atomic<bool> all_locks_succeed{false};
 
 extern "C" int open(const char* path, int flags, ...) {
@@ -71,6 +71,8 @@ extern "C" int open(const char* path, int flags, ...) {
     va_start(rest, flags);
     const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
     va_end(rest);
+    if (before_open)
+        std::exchange(before_open, nullptr)();
     const int descriptor = open_fault.takes_effect() ? -1 : ::openat(AT_FDCWD, path, flags, mode);
     if (after_open)
         std::exchange(after_open, nullptr)();
@@ -863,17 +865,42 @@ TEST_CASE("journal: a file that cannot be read, truncated or synced is an error,
 }
 
 TEST_CASE("journal: a symbolic link beside the file is not followed") {
+    for (const bool at_the_last_moment : {false, true}) {
+        const temporary_folder folder;
+        std::ofstream{folder.path / "victim"} << "mine";
+        const auto journal =
+            open_journal(folder, {.now = [] { return std::chrono::system_clock::time_point{480'000h}; }});
+        const auto link = [&] { fs::create_symlink(folder.path / "victim", folder.path / "journal.new"); };
+        if (at_the_last_moment)
+            before_open = link;
+        else
+            link();
+        need_compaction(*journal);
+        const auto wait = maintain(*journal);
+        CHECK((at_the_last_moment ? wait == 1s : journal->bytes() < 100)); // tried again, or compacted
+        CHECK(fs::is_regular_file(fs::symlink_status(folder.file())));
+        std::string mine;
+        std::ifstream{folder.path / "victim"} >> mine;
+        CHECK(mine == "mine");
+    }
+}
+
+TEST_CASE("journal: a program that the process executes does not inherit its files") {
     const temporary_folder folder;
-    std::ofstream{folder.path / "victim"} << "mine";
     const auto journal = open_journal(folder);
-    fs::create_symlink(folder.path / "victim", folder.path / "journal.new");
-    need_compaction(*journal);
-    maintain(*journal);
-    CHECK(journal->bytes() < 100);
-    CHECK(fs::is_regular_file(fs::symlink_status(folder.file())));
-    std::string mine;
-    std::ifstream{folder.path / "victim"} >> mine;
-    CHECK(mine == "mine");
+    REQUIRE(journal->add(1, prepared(std::string(1'000'000, 'x'))));
+    REQUIRE(journal->add(2, prepared(std::string(400'000, 'x'))));
+    journal->remove(1);
+    CHECK(journal->maintain() == 0ms); // a part of the copy is written
+    int files = 0;
+    for (const auto& descriptor : fs::directory_iterator{"/proc/self/fd"}) {
+        std::error_code ec;
+        if (fs::read_symlink(descriptor.path(), ec).parent_path() != fs::canonical(folder.path))
+            continue;
+        ++files;
+        CHECK((::fcntl(std::stoi(descriptor.path().filename()), F_GETFD) & FD_CLOEXEC) != 0);
+    }
+    CHECK(files == 2);
 }
 
 TEST_CASE("journal: a journal is locked by all its names, also after a compaction") {
