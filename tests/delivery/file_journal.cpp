@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -30,6 +31,7 @@
 #include <cstdio>
 #include <fcntl.h>
 #include <functional>
+#include <pthread.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -62,6 +64,7 @@ struct fault {
 static fault open_fault, status_fault, read_fault, write_fault, empty_write_fault, truncate_fault,
     rename_fault, sync_fault;
 static std::atomic<int> syncs{0};
+static std::atomic<std::thread::id> last_syncing{};
 static thread_local int truncations = 0; // calls on this thread
 static std::atomic<std::uint64_t> bytes_read{0};
 static std::function<void()> before_sync{}, before_open{}, after_open{};
@@ -113,6 +116,7 @@ extern "C" int flock(int descriptor, int operation) noexcept {
 
 extern "C" int fsync(int descriptor) {
     ++syncs;
+    last_syncing = std::this_thread::get_id();
     if (before_sync)
         std::exchange(before_sync, nullptr)();
     return sync_fault.takes_effect() ? -1 : static_cast<int>(::syscall(SYS_fsync, descriptor));
@@ -1323,20 +1327,49 @@ TEST_CASE("journal: a compaction that fails at any step changes nothing and is r
 }
 
 #ifndef PROMPTLAYER_NO_THREADS
-TEST_CASE("journal: requests added during the sync of a compaction are acknowledged after it") {
-    const temporary_folder folder;
-    {
-        const auto journal = open_journal(folder, {.sync_after = 0ms});
-        REQUIRE(journal->add(1, prepared("a")));
-        need_compaction(*journal);
-        std::thread producer;
-        before_sync = [&] { producer = std::thread{[&] { CHECK(journal->add(2, prepared("b"))); }}; };
-        maintain(*journal);
-        producer.join();
-        CHECK(journal->bytes() < 300);
+TEST_CASE("journal: requests added during the syncs of a compaction are acknowledged after it") {
+    for (const bool second : {false, true}) {
+        const temporary_folder folder;
+        {
+            const auto journal = open_journal(folder, {.sync_after = 0ms});
+            REQUIRE(journal->add(1, prepared("a")));
+            need_compaction(*journal);
+            const std::uint64_t before = journal->bytes();
+            std::thread producer;
+            const auto add = [&] {
+                producer = std::thread{[&] { CHECK(journal->add(2, prepared("b"))); }};
+                while (second && journal->bytes() == before) // until the request waits for the disk
+                    std::this_thread::yield();
+            };
+            before_sync = add;
+            if (second)
+                before_sync = [&] { before_sync = add; };
+            maintain(*journal);
+            const auto id = producer.get_id();
+            producer.join();
+            CHECK((!second || last_syncing == id)); // of the new file
+            CHECK(journal->bytes() < 300);
+        }
+        CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
     }
-    CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
 }
+
+#if defined(__cpp_exceptions)
+TEST_CASE("journal: maintain works itself if no thread can be created") {
+    const temporary_folder folder;
+    CHECK(in_child([&] {
+              pthread_attr_t attributes;
+              ::pthread_attr_init(&attributes);
+              ::pthread_attr_setstacksize(&attributes, std::numeric_limits<std::size_t>::max() / 2);
+              ::pthread_setattr_default_np(&attributes);
+              const auto journal = open_journal(folder);
+              static_cast<void>(journal->add(1, prepared("a")));
+              journal->remove(1);
+              journal->maintain();
+              return journal->bytes() == empty ? 7 : 1;
+          }) == 7);
+}
+#endif
 #endif
 
 #ifndef PROMPTLAYER_NO_THREADS
