@@ -504,10 +504,10 @@ TEST_CASE("journal: a record with a foreign path or number is damaged, so the ke
     folder.write(record::header() + record_text(0, "/p", "b") + record_text(largest, "/p", "b") +
                  record_text(largest / 2, "/p", "b") + record_text(1, "@evil.example/", "b") +
                  record_text(2, "/a\r\nb", "b") + record_text(3, "/a b", "b") + record_text(4, "", "b") +
-                 record_text(5, "/p", "b") + record_text(5, "/p", "another") +
+                 record_text(6, "/a\x7F", "b") + record_text(5, "/p", "b") + record_text(5, "/p", "another") +
                  record_text(largest / 2 - 1, "/p", "b"));
     const auto journal = open_journal(folder);
-    CHECK(journal->damaged_records() == 8);
+    CHECK(journal->damaged_records() == 9);
     CHECK(pending_in(*journal) == "5 b, " + std::to_string(largest / 2 - 1) + " b");
     for (const auto& [number, path] : {std::pair<pl::request_number, std::string>{0, "/p"},
                                        {largest, "/p"},
@@ -1213,9 +1213,9 @@ TEST_CASE("journal: a begin that cannot be written is written later, or is in th
             const temporary_folder folder;
             {
                 const auto journal = open_journal(folder);
-                REQUIRE(journal->add(1, prepared(std::string(size, 'a'))));
                 if (copied)
                     REQUIRE(journal->add(1'000, prepared(std::string(400'000, 'x'))));
+                REQUIRE(journal->add(1, prepared(std::string(size, 'a'))));
                 REQUIRE(journal->add(1'001, prepared("z")));
                 if (copied)
                     journal->remove(1'000);
@@ -1224,6 +1224,7 @@ TEST_CASE("journal: a begin that cannot be written is written later, or is in th
                 maintain(*journal);
                 CHECK(write_fault.count == 0);
                 CHECK(journal->bytes() < size + 200);
+                CHECK(fs::file_size(folder.file()) == journal->bytes());
             }
             const auto journal = open_journal(folder);
             CHECK(journal->damaged_records() == 0);
@@ -1278,6 +1279,27 @@ TEST_CASE("journal: a compaction without disk space keeps the file and is retrie
         CHECK(journal->bytes() < 200);
     }
     CHECK(pending_in(folder) == "1 a, 1001 z");
+}
+
+TEST_CASE("journal: a compaction of a file that someone emptied, or whose name is refused, fails") {
+    for (const bool emptied : {false, true}) {
+        const temporary_folder folder;
+        const auto journal =
+            open_journal(folder, {.now = [] { return std::chrono::system_clock::time_point{480'000h}; }});
+        need_compaction(*journal);
+        if (emptied) {
+            fs::resize_file(folder.file(), 0);
+        } else {
+            fs::remove(folder.file());
+            folder.write("of the user");
+            CHECK_FALSE(journal->add(1, prepared("a")));
+            rename_fault.fail(EACCES);
+        }
+        CHECK(maintain(*journal) == 1s);
+        CHECK(rename_fault.count == 0);
+        CHECK(folder.text() == (emptied ? "" : "of the user"));
+        CHECK_FALSE(fs::exists(folder.path / "journal.new"));
+    }
 }
 
 TEST_CASE("journal: a compaction that fails at any step changes nothing and is retried later") {
