@@ -212,11 +212,10 @@ public:
         if (::fcntl(descriptor_, F_FULLFSYNC) == 0) // macOS: fsync leaves the data in the drive's cache
             return true;
 #endif
-        int result = 0;
-        do
-            result = ::fsync(descriptor_);
-        while (result != 0 && errno == EINTR);
-        return result == 0;
+        while (::fsync(descriptor_) != 0)
+            if (errno != EINTR)
+                return false;
+        return true;
     }
     /// Writes the names of the files in a folder to the disk.
     static bool sync_folder(const std::filesystem::path& path) noexcept {
@@ -654,8 +653,6 @@ class file_journal final : public journal {
         for (int attempts = 0; attempts < 100; ++attempts) {
             if (!current_file().open(path_, file::use::existing_or_new))
                 return failed(describe(errno));
-            if (!current_file().size())
-                return failed("this is not a file; use the path of a file");
             if (!current_file().lock())
                 return failed(describe(errno));
             auto canonical = std::filesystem::canonical(path_, ec); // empty if another tracker removed it
@@ -758,7 +755,10 @@ class file_journal final : public journal {
         copy_path_ = sibling_path(".new");
         replaced_path_ = sibling_path(".replaced");
         folder_ = path_.parent_path();
-        const std::uint64_t file_size = current_file().size().value_or(0);
+        const auto known_size = current_file().size();
+        if (!known_size)
+            return failed("this is not a file; use the path of a file");
+        const std::uint64_t file_size = *known_size;
         detail::journal_reader reader{current_file()};
         const std::string header = record::header();
         const std::string start{reader.at(0, header.size()).substr(0, header.size())};
@@ -930,7 +930,7 @@ class file_journal final : public journal {
         const std::uint64_t start = next->second.offset[current_] + partly_copied_;
         std::uint64_t end = start + std::min(slice_size, next->second.size - partly_copied_);
         auto last = next;
-        if (partly_copied_ == 0 && next->second.size <= slice_size)
+        if (partly_copied_ == 0)
             for (; last != locations_.end(); ++last) {
                 const std::uint64_t record_end = last->second.offset[current_] + last->second.size;
                 if (record_end - start > slice_size)

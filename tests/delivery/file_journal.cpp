@@ -12,6 +12,7 @@
 #include <filesystem>
 #include <fstream>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -30,6 +31,7 @@
 #include <cstdio>
 #include <fcntl.h>
 #include <functional>
+#include <pthread.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -59,11 +61,13 @@ struct fault {
     }
 };
 
-static fault open_fault, read_fault, write_fault, truncate_fault, rename_fault, sync_fault;
+static fault open_fault, status_fault, read_fault, write_fault, empty_write_fault, truncate_fault,
+    rename_fault, sync_fault;
 static std::atomic<int> syncs{0};
+static std::atomic<std::thread::id> last_syncing{};
 static thread_local int truncations = 0; // calls on this thread
 static std::atomic<std::uint64_t> bytes_read{0};
-static std::function<void()> before_sync{}, after_open{};
+static std::function<void()> before_sync{}, before_open{}, after_open{};
 static std::atomic<bool> all_locks_succeed{false};
 
 extern "C" int open(const char* path, int flags, ...) {
@@ -71,10 +75,16 @@ extern "C" int open(const char* path, int flags, ...) {
     va_start(rest, flags);
     const mode_t mode = (flags & O_CREAT) != 0 ? va_arg(rest, mode_t) : 0;
     va_end(rest);
+    if (before_open)
+        std::exchange(before_open, nullptr)();
     const int descriptor = open_fault.takes_effect() ? -1 : ::openat(AT_FDCWD, path, flags, mode);
     if (after_open)
         std::exchange(after_open, nullptr)();
     return descriptor;
+}
+
+extern "C" int fstat(int descriptor, struct stat* status) noexcept {
+    return status_fault.takes_effect() ? -1 : ::fstatat(descriptor, "", status, AT_EMPTY_PATH);
 }
 
 extern "C" ssize_t pread(int descriptor, void* to, std::size_t size, off_t offset) {
@@ -86,6 +96,8 @@ extern "C" ssize_t pread(int descriptor, void* to, std::size_t size, off_t offse
 
 extern "C" ssize_t pwrite(int descriptor, const void* from, std::size_t size, off_t offset) {
     const iovec block{const_cast<void*>(from), size};
+    if (empty_write_fault.takes_effect())
+        return 0;
     return write_fault.takes_effect() ? -1 : ::pwritev(descriptor, &block, 1, offset);
 }
 
@@ -104,6 +116,7 @@ extern "C" int flock(int descriptor, int operation) noexcept {
 
 extern "C" int fsync(int descriptor) {
     ++syncs;
+    last_syncing = std::this_thread::get_id();
     if (before_sync)
         std::exchange(before_sync, nullptr)();
     return sync_fault.takes_effect() ? -1 : static_cast<int>(::syscall(SYS_fsync, descriptor));
@@ -383,6 +396,7 @@ TEST_CASE("journal: an empty file, zeros, or a torn header become a journal") {
     }
     folder.write(std::string(5000, '\0'));
     CHECK_FALSE(pl::file_journal::open(folder.file(), {.max_bytes = 4999}));
+    CHECK(pl::file_journal::open(folder.file(), {.max_bytes = 5000}));
 }
 
 TEST_CASE("journal: the header is the documented one") {
@@ -391,6 +405,23 @@ TEST_CASE("journal: the header is the documented one") {
     const std::string header = record::header();
     CHECK(header.substr(0, 12) == std::string{"\x89PLJ\r\n\x1A\n\1\0\0\0", 12});
     CHECK(record::get(header.substr(12)) == pl::detail::crc32(header.substr(0, 12)));
+}
+
+TEST_CASE("journal: the head of a record is the documented one") {
+    const auto check = [](const record& written, std::string_view fields) {
+        const std::string head = written.head();
+        CHECK(head.substr(0, 32) == std::string{"\xFFPLR"}.append(fields));
+        CHECK(record::get(head.substr(32)) == pl::detail::crc32(head.substr(5, 27)));
+    };
+    check({}, {"\x1E\1\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 28});
+    check({.current = record::state::begun,
+           .idempotent = false,
+           .path_size = 0x0201,
+           .body_size = 0x06050403,
+           .number = 0x0E0D0C0B0A090807,
+           .created = 0x161514131211100F,
+           .content_crc = 0x1A191817},
+          {"\x2D\0\1\2\3\4\5\6\7\x8\x9\xA\xB\xC\xD\xE\xF\x10\x11\x12\x13\x14\x15\x16\x17\x18\x19\x1A", 28});
 }
 
 TEST_CASE("journal: a file cut at any byte keeps its whole records and accepts new ones") {
@@ -450,10 +481,21 @@ TEST_CASE("journal: a damaged byte costs only its record, which is counted") {
         CHECK(journal->damaged_records() == 1);
         CHECK(pending_in(*journal) == "1 aaa, 2 bbb");
     }
-    folder.write(whole.substr(0, first) + "something else" + whole.substr(first));
-    const auto journal = open_journal(folder);
-    CHECK(journal->damaged_records() == 1);
-    CHECK(pending_in(*journal) == "1 aaa, 2 bbb, 3 ccc");
+    // Something else between records: 262144 bytes are read at a time.
+    for (const std::size_t size :
+         {1U, 14U, 262'144U - 4, 262'144U - 3, 262'144U - 2, 262'144U - 1, 262'144U}) {
+        folder.write(whole.substr(0, empty) + std::string(size, 'x') + whole.substr(empty));
+        CHECK(pending_in(folder) == "1 aaa, 2 bbb, 3 ccc");
+        folder.write(whole.substr(0, empty) + std::string(size - std::min(size - 1, empty), 'x') +
+                     whole.substr(empty));
+        const auto journal = open_journal(folder);
+        CHECK(journal->damaged_records() == 1);
+        CHECK(pending_in(*journal) == "1 aaa, 2 bbb, 3 ccc");
+    }
+    for (const std::size_t size : {record::head_size - 1, record::head_size}) { // torn, or damaged
+        folder.write(whole + std::string(size, 'x'));
+        CHECK(open_journal(folder)->damaged_records() == (size < record::head_size ? 0 : 1));
+    }
 }
 
 TEST_CASE("journal: a record with a foreign path or number is damaged, so the key stays here") {
@@ -462,10 +504,10 @@ TEST_CASE("journal: a record with a foreign path or number is damaged, so the ke
     folder.write(record::header() + record_text(0, "/p", "b") + record_text(largest, "/p", "b") +
                  record_text(largest / 2, "/p", "b") + record_text(1, "@evil.example/", "b") +
                  record_text(2, "/a\r\nb", "b") + record_text(3, "/a b", "b") + record_text(4, "", "b") +
-                 record_text(5, "/p", "b") + record_text(5, "/p", "another") +
+                 record_text(6, "/a\x7F", "b") + record_text(5, "/p", "b") + record_text(5, "/p", "another") +
                  record_text(largest / 2 - 1, "/p", "b"));
     const auto journal = open_journal(folder);
-    CHECK(journal->damaged_records() == 8);
+    CHECK(journal->damaged_records() == 9);
     CHECK(pending_in(*journal) == "5 b, " + std::to_string(largest / 2 - 1) + " b");
     for (const auto& [number, path] : {std::pair<pl::request_number, std::string>{0, "/p"},
                                        {largest, "/p"},
@@ -676,6 +718,32 @@ TEST_CASE("journal: the file stays within its limit; a request that does not fit
     CHECK(journal->add(501, prepared(std::string(most, 'x'))));
 }
 
+TEST_CASE("journal: by default, the file has at most 64 MiB and is synced after a second") {
+    CHECK(pl::file_journal_settings{}.max_bytes == 67'108'864);
+    CHECK(pl::file_journal_settings{}.sync_after == 1s);
+}
+
+TEST_CASE("journal: compaction starts when more is removed than the limits allow") {
+    const auto compacts = [](std::uint64_t most, std::size_t removed, std::size_t kept) {
+        const temporary_folder folder;
+        const auto journal = open_journal(folder, {.max_bytes = most, .sync_after = std::nullopt});
+        const std::size_t overhead = record_text(1, "/p", "").size();
+        REQUIRE(journal->add(1, {.path = "/p", .body = std::string(removed - overhead, 'x')}));
+        REQUIRE(journal->add(2, {.path = "/p", .body = std::string(kept - overhead, 'x')}));
+        journal->remove(1);
+        maintain(*journal);
+        return journal->bytes() < empty + removed + kept;
+    };
+    // Of the file, without its header, half and 64 KiB may be removed;
+    CHECK_FALSE(compacts(100'000'000, 65'536 + 1'000, 1'000));
+    CHECK(compacts(100'000'000, 65'536 + 1'001, 1'000));
+    // half of the limit may be used, or an eighth more than is pending.
+    CHECK_FALSE(compacts(10'000, 4'000, 1'000));
+    CHECK(compacts(10'000, 4'001, 1'000));
+    CHECK_FALSE(compacts(10'000, 1'000, 8'000));
+    CHECK(compacts(10'000, 1'001, 8'000));
+}
+
 TEST_CASE("journal: compaction runs before removed requests fill the file") {
     const temporary_folder folder;
     for (const std::uint64_t most : {10'000U, 200'000U}) {
@@ -736,6 +804,12 @@ TEST_CASE("journal: maintain returns the time until its next call, even if the c
         const auto journal = open_journal(folder, with(never_or_each));
         REQUIRE(journal->add(1, prepared("a")));
         CHECK_FALSE(journal->maintain());
+        journal->remove(1);
+    }
+    {
+        const auto journal = open_journal(folder, with(1ms));
+        REQUIRE(journal->add(1, prepared("a")));
+        CHECK(journal->maintain() == 1ms);
         journal->remove(1);
     }
     const auto journal = open_journal(folder, with(1s));
@@ -823,6 +897,8 @@ TEST_CASE("journal: the message of open says what to do") {
     open_fault.fail(EACCES);
     CHECK(contains(rejection(folder.file()), "the file is read-only; make it writable or use another path"));
     fs::permissions(folder.file(), fs::perms::owner_all);
+    open_fault.fail(EACCES);
+    CHECK(contains(rejection(folder.file()), "no permission to read and write the file"));
     open_fault.fail(EACCES); // so Windows says it of a folder
     CHECK(contains(rejection(folder.path), "this is not a file"));
     write_fault.fail(ENOSPC); // exactly at the header
@@ -834,12 +910,15 @@ TEST_CASE("journal: the message of open says what to do") {
 
 TEST_CASE("journal: a file that is replaced whenever it is opened is an error") {
     const temporary_folder folder;
+    int attempts = 0;
     std::function<void()> remove = [&] {
+        ++attempts;
         fs::remove(folder.file());
         after_open = remove;
     };
     after_open = remove;
     CHECK(contains(rejection(folder.file()), "replaced again and again"));
+    CHECK(attempts == 100);
     after_open = nullptr;
 }
 
@@ -853,6 +932,11 @@ TEST_CASE("journal: a file that cannot be read, truncated or synced is an error,
         read_fault.fail(EIO, 1, first);
         CHECK(contains(rejection(folder.file()), message_of(EIO)));
     }
+    for (int first = 0; first < 2; ++first) {
+        status_fault.fail(ESTALE, 1, first);
+        rejection(folder.file());
+        CHECK(status_fault.count == 0);
+    }
     truncate_fault.fail(EIO);
     CHECK(contains(rejection(folder.file()), message_of(EIO)));
     CHECK(folder.text() == before);
@@ -863,17 +947,42 @@ TEST_CASE("journal: a file that cannot be read, truncated or synced is an error,
 }
 
 TEST_CASE("journal: a symbolic link beside the file is not followed") {
+    for (const bool at_the_last_moment : {false, true}) {
+        const temporary_folder folder;
+        std::ofstream{folder.path / "victim"} << "mine";
+        const auto journal =
+            open_journal(folder, {.now = [] { return std::chrono::system_clock::time_point{480'000h}; }});
+        const auto link = [&] { fs::create_symlink(folder.path / "victim", folder.path / "journal.new"); };
+        if (at_the_last_moment)
+            before_open = link;
+        else
+            link();
+        need_compaction(*journal);
+        const auto wait = maintain(*journal);
+        CHECK((at_the_last_moment ? wait == 1s : journal->bytes() < 100)); // tried again, or compacted
+        CHECK(fs::is_regular_file(fs::symlink_status(folder.file())));
+        std::string mine;
+        std::ifstream{folder.path / "victim"} >> mine;
+        CHECK(mine == "mine");
+    }
+}
+
+TEST_CASE("journal: a program that the process executes does not inherit its files") {
     const temporary_folder folder;
-    std::ofstream{folder.path / "victim"} << "mine";
     const auto journal = open_journal(folder);
-    fs::create_symlink(folder.path / "victim", folder.path / "journal.new");
-    need_compaction(*journal);
-    maintain(*journal);
-    CHECK(journal->bytes() < 100);
-    CHECK(fs::is_regular_file(fs::symlink_status(folder.file())));
-    std::string mine;
-    std::ifstream{folder.path / "victim"} >> mine;
-    CHECK(mine == "mine");
+    REQUIRE(journal->add(1, prepared(std::string(1'000'000, 'x'))));
+    REQUIRE(journal->add(2, prepared(std::string(400'000, 'x'))));
+    journal->remove(1);
+    CHECK(journal->maintain() == 0ms); // a part of the copy is written
+    int files = 0;
+    for (const auto& descriptor : fs::directory_iterator{"/proc/self/fd"}) {
+        std::error_code ec;
+        if (fs::read_symlink(descriptor.path(), ec).parent_path() != fs::canonical(folder.path))
+            continue;
+        ++files;
+        CHECK((::fcntl(std::stoi(descriptor.path().filename()), F_GETFD) & FD_CLOEXEC) != 0);
+    }
+    CHECK(files == 2);
 }
 
 TEST_CASE("journal: a journal is locked by all its names, also after a compaction") {
@@ -897,6 +1006,18 @@ TEST_CASE("journal: a journal is locked by all its names, also after a compactio
         CHECK(pending_in(*open_journal(other.path / "hard link")).empty()); // another journal from now on
     }
     CHECK(pending_in(folder) == "1 a, 1001 z");
+}
+
+TEST_CASE("journal: another name of the file keeps its requests if the folder cannot be synced") {
+    const temporary_folder folder;
+    const auto journal = open_journal(folder);
+    fs::create_hard_link(folder.file(), folder.path / "hard link");
+    REQUIRE(journal->add(1, prepared("a")));
+    need_compaction(*journal);
+    sync_fault.fail(EIO, 1, 2);
+    maintain(*journal);
+    CHECK(sync_fault.count == 0);
+    CHECK(pending_in(*open_journal(folder.path / "hard link")) == "1 a, 1001 z");
 }
 
 TEST_CASE("journal: a file that is replaced while it is opened is opened again") {
@@ -941,6 +1062,7 @@ TEST_CASE("journal: a removed file is an error of add, and is made anew with wha
         journal->remove(1);
         maintain(*journal);
         REQUIRE(journal->add(3, prepared("c")));
+        CHECK_FALSE(fs::exists(folder.path / "journal.new"));
         std::string moved;
         std::ifstream{folder.path / "journal.replaced"} >> moved;
         CHECK(moved == (replaced ? "of" : ""));
@@ -983,6 +1105,20 @@ TEST_CASE("journal: a child of fork does not write the journal") {
         REQUIRE(journal->add(3, prepared("c")));
     }
     CHECK(pending_in(folder) == "1 a, 3 c");
+}
+
+TEST_CASE("journal: its descriptor may be 0, and is closed with it") {
+    const temporary_folder folder;
+    CHECK(in_child([&] {
+              ::close(STDIN_FILENO);
+              errno = EINTR; // of an earlier call
+              auto journal = pl::file_journal::open(folder.file());
+              const bool added = journal && (*journal)->add(1, prepared("a"));
+              const bool used = ::fcntl(0, F_GETFD) >= 0;
+              journal = pl::error{};
+              return added && used && ::fcntl(0, F_GETFD) < 0 ? 7 : 1;
+          }) == 7);
+    CHECK(pending_in(folder) == "1 a");
 }
 
 TEST_CASE("journal: its files are private to the user, whatever the umask") {
@@ -1029,7 +1165,10 @@ TEST_CASE("journal: a full disk is an error and loses no other request") {
         REQUIRE(journal->add(8, prepared("h")));
     }
     CHECK(pending_in(folder) == "5 e, 8 h");
-    write_fault.fail(ENOSPC);
+    SUBCASE("as the system says") { write_fault.fail(ENOSPC); }
+    SUBCASE("or as a write of nothing says, which leaves `errno` as it was") {
+        empty_write_fault.fail(EINTR);
+    }
     const auto rejected = open_journal(folder)->add(9, prepared("i"));
     REQUIRE_FALSE(rejected);
     CHECK(contains(rejected.error().message, "the disk is full; make room"));
@@ -1068,19 +1207,55 @@ TEST_CASE("journal: what was removed on a full disk is not pending once there is
     CHECK(pending_in(folder) == "1 1, 200 200");
 }
 
-TEST_CASE("journal: a begin that cannot be written is in the next copy") {
-    const temporary_folder folder;
-    {
+TEST_CASE("journal: a begin that cannot be written is written later, or is in the next copy") {
+    for (const std::size_t size : {1U, 300'000U}) // in one slice of the copy, or in two
+        for (const bool copied : {false, true}) {
+            const temporary_folder folder;
+            {
+                const auto journal = open_journal(folder);
+                if (copied)
+                    REQUIRE(journal->add(1'000, prepared(std::string(400'000, 'x'))));
+                REQUIRE(journal->add(1, prepared(std::string(size, 'a'))));
+                REQUIRE(journal->add(1'001, prepared("z")));
+                if (copied)
+                    journal->remove(1'000);
+                write_fault.fail(EIO, copied ? 2 : 1); // also when `maintain` tries again
+                journal->begin(1);
+                maintain(*journal);
+                CHECK(write_fault.count == 0);
+                CHECK(journal->bytes() < size + 200);
+                CHECK(fs::file_size(folder.file()) == journal->bytes());
+            }
+            const auto journal = open_journal(folder);
+            CHECK(journal->damaged_records() == 0);
+            CHECK(journal->pending().at(0).begun);
+        }
+}
+
+TEST_CASE("journal: a begin during a compaction is in the file and in the copy") {
+    for (const bool copy_fails : {false, true}) {
+        const temporary_folder folder;
+        std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
+        {
+            const auto journal = open_journal(folder, {.now = [&] { return now; }});
+            REQUIRE(journal->add(1, prepared("a")));
+            REQUIRE(journal->add(2, prepared(std::string(1'000'000, 'x'))));
+            REQUIRE(journal->add(3, prepared(std::string(400'000, 'x'))));
+            journal->remove(2);
+            CHECK(journal->maintain() == 0ms); // the first request is copied
+            if (copy_fails)
+                write_fault.fail(ENOSPC, 1, 1);
+            journal->begin(1);
+            CHECK(write_fault.count == 0);
+            CHECK((maintain(*journal) == 1s && journal->bytes() > 1'000'000) == copy_fails);
+            now += 1s;
+            maintain(*journal);
+            CHECK(journal->bytes() < 500'000);
+        }
         const auto journal = open_journal(folder);
-        REQUIRE(journal->add(1, prepared("a")));
-        need_compaction(*journal);
-        write_fault.fail(EIO, 2); // also when `maintain` tries again
-        journal->begin(1);
-        maintain(*journal);
-        CHECK(write_fault.count == 0);
-        CHECK(journal->bytes() < 200);
+        CHECK(journal->damaged_records() == 0);
+        CHECK(journal->pending().at(0).begun);
     }
-    CHECK(open_journal(folder)->pending()[0].begun);
 }
 
 TEST_CASE("journal: a compaction without disk space keeps the file and is retried after a second") {
@@ -1104,6 +1279,27 @@ TEST_CASE("journal: a compaction without disk space keeps the file and is retrie
         CHECK(journal->bytes() < 200);
     }
     CHECK(pending_in(folder) == "1 a, 1001 z");
+}
+
+TEST_CASE("journal: a compaction of a file that someone emptied, or whose name is refused, fails") {
+    for (const bool emptied : {false, true}) {
+        const temporary_folder folder;
+        const auto journal =
+            open_journal(folder, {.now = [] { return std::chrono::system_clock::time_point{480'000h}; }});
+        need_compaction(*journal);
+        if (emptied) {
+            fs::resize_file(folder.file(), 0);
+        } else {
+            fs::remove(folder.file());
+            folder.write("of the user");
+            CHECK_FALSE(journal->add(1, prepared("a")));
+            rename_fault.fail(EACCES);
+        }
+        CHECK(maintain(*journal) == 1s);
+        CHECK(rename_fault.count == 0);
+        CHECK(folder.text() == (emptied ? "" : "of the user"));
+        CHECK_FALSE(fs::exists(folder.path / "journal.new"));
+    }
 }
 
 TEST_CASE("journal: a compaction that fails at any step changes nothing and is retried later") {
@@ -1153,23 +1349,70 @@ TEST_CASE("journal: a compaction that fails at any step changes nothing and is r
 }
 
 #ifndef PROMPTLAYER_NO_THREADS
-TEST_CASE("journal: requests added during the sync of a compaction are acknowledged after it") {
-    const temporary_folder folder;
-    {
-        const auto journal = open_journal(folder, {.sync_after = 0ms});
-        REQUIRE(journal->add(1, prepared("a")));
-        need_compaction(*journal);
-        std::thread producer;
-        before_sync = [&] { producer = std::thread{[&] { CHECK(journal->add(2, prepared("b"))); }}; };
-        maintain(*journal);
-        producer.join();
-        CHECK(journal->bytes() < 300);
+TEST_CASE("journal: requests added during the syncs of a compaction are acknowledged after it") {
+    for (const bool second : {false, true}) {
+        const temporary_folder folder;
+        {
+            const auto journal = open_journal(folder, {.sync_after = 0ms});
+            REQUIRE(journal->add(1, prepared("a")));
+            need_compaction(*journal);
+            const std::uint64_t before = journal->bytes();
+            std::thread producer;
+            const auto add = [&] {
+                producer = std::thread{[&] { CHECK(journal->add(2, prepared("b"))); }};
+                while (second && journal->bytes() == before) // until the request waits for the disk
+                    std::this_thread::yield();
+            };
+            before_sync = add;
+            if (second)
+                before_sync = [&] { before_sync = add; };
+            maintain(*journal);
+            const auto id = producer.get_id();
+            producer.join();
+            CHECK((!second || last_syncing == id)); // of the new file
+            CHECK(journal->bytes() < 300);
+        }
+        CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
     }
-    CHECK(pending_in(folder) == "1 a, 1001 z, 2 b");
 }
+
+#if defined(__cpp_exceptions)
+TEST_CASE("journal: maintain works itself if no thread can be created") {
+    const temporary_folder folder;
+    CHECK(in_child([&] {
+              pthread_attr_t attributes;
+              ::pthread_attr_init(&attributes);
+              ::pthread_attr_setstacksize(&attributes, std::numeric_limits<std::size_t>::max() / 2);
+              ::pthread_setattr_default_np(&attributes);
+              const auto journal = open_journal(folder);
+              static_cast<void>(journal->add(1, prepared("a")));
+              journal->remove(1);
+              journal->maintain();
+              return journal->bytes() == empty ? 7 : 1;
+          }) == 7);
+}
+#endif
 #endif
 
 #ifndef PROMPTLAYER_NO_THREADS
+TEST_CASE("journal: threads that wait for the disk share a sync") {
+    const temporary_folder folder;
+    const auto journal = open_journal(folder, {.sync_after = 0ms});
+    const std::uint64_t size = record_text(1, prepared("").path, "a").size();
+    std::vector<std::thread> others;
+    before_sync = [&] {
+        for (const pl::request_number number : {2U, 3U})
+            others.emplace_back([&, number] { CHECK(journal->add(number, prepared("b"))); });
+        while (journal->bytes() < empty + 3 * size) // until both wait
+            std::this_thread::yield();
+    };
+    const int before = syncs;
+    CHECK(journal->add(1, prepared("a")));
+    for (std::thread& other : others)
+        other.join();
+    CHECK(syncs == before + 2);
+}
+
 TEST_CASE("journal: maintain does not truncate the file itself, because that may wait for the disk") {
     const temporary_folder folder;
     const auto journal = open_journal(folder);
@@ -1260,8 +1503,10 @@ TEST_CASE("journal: a failed sync is an error for its request, and the file is m
         REQUIRE_FALSE(added);
         CHECK(contains(added.error().message, "cannot be synced: " + message_of(EIO)));
         journal->remove(1);
+        const int before = syncs;
         maintain(*journal);
         CHECK(journal->bytes() == empty);
+        CHECK(syncs == before + 3); // a compaction
     }
     const auto journal = open_journal(folder, {.sync_after = 1s, .now = [&] { return now; }});
     REQUIRE(journal->add(1, prepared("a")));
@@ -1329,21 +1574,25 @@ TEST_CASE("journal: maintain reads and copies at most about 256 KiB in one call"
         const auto journal = open_journal(folder);
         for (pl::request_number number = 1; number <= 3'000; ++number)
             REQUIRE(journal->add(number, prepared(std::string(1'000, 'x'))));
+        REQUIRE(journal->add(3'001, prepared(std::string(1'000'000, 'x'))));
         for (pl::request_number number = 1; number <= 2'500; number += 2) // every other
             journal->remove(number);
         for (pl::request_number number = 1; number <= 1'000; ++number)
             journal->remove(number);
     }
-    const auto journal = open_journal(folder, {.max_bytes = 4'000'000});
-    int calls = 0;
-    for (std::optional<std::chrono::milliseconds> wait{0ms}; wait == 0ms; ++calls) {
-        const std::uint64_t before = bytes_read;
-        wait = journal->maintain();
-        CHECK(bytes_read - before <= 256 * 1024);
+    {
+        const auto journal = open_journal(folder, {.max_bytes = 5'000'000});
+        int calls = 0;
+        for (std::optional<std::chrono::milliseconds> wait{0ms}; wait == 0ms; ++calls) {
+            const std::uint64_t before = bytes_read;
+            wait = journal->maintain();
+            CHECK(bytes_read - before <= 256 * 1024);
+        }
+        CHECK(calls >= 9);
+        CHECK(calls <= 13);
+        maintain(*journal);
+        CHECK(journal->bytes() < 2'500'000);
     }
-    CHECK(calls >= 5);
-    CHECK(calls <= 9);
-    maintain(*journal);
-    CHECK(journal->bytes() < 1'500'000);
+    CHECK(open_journal(folder)->pending().size() == 2'000 - 750 + 1);
 }
 #endif

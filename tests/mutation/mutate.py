@@ -73,9 +73,26 @@ class Mutant:
         return f'{self.header}: {self.before.strip()}  ->  {self.after.strip()}'
 
 
-def mutants_of(header):
+def compiled_lines(path, compiler):
+    """Returns the indexes of the lines that are compiled on this machine."""
+    result = subprocess.run([*compiler, '-E', '-I', ROOT / 'include', path], stdout=subprocess.PIPE, text=True, check=True)
+    lines, here, number = set(), False, 0
+    for line in result.stdout.splitlines():
+        if marker := re.match(r'# (\d+) "(.*)"', line):
+            number, here = int(marker[1]) - 1, marker[2] == str(path)
+            continue
+        if here and line.strip():
+            lines.add(number)
+        number += 1
+    return lines
+
+
+def mutants_of(header, compiler):
     """Yields the changes of each line of code."""
+    compiled = compiled_lines(INCLUDE / header, compiler)
     for number, line in enumerate((INCLUDE / header).read_text().splitlines()):
+        if number not in compiled:
+            continue
         code = re.sub(r'"(\\.|[^"\\])*"|\'(\\.|[^\'\\])\'', lambda text: '"' * len(text[0]), line)
         code = code.split('//')[0]
         if code.lstrip().startswith(('#', 'template', 'static_assert', 'requires', 'namespace', 'concept')):
@@ -139,7 +156,7 @@ def main():
     compiler = [os.environ.get('CXX', 'g++'), '-std=c++20', '-O0', '-w']
 
     headers = options.header or list(TESTS)
-    mutants = [mutant for header in headers for mutant in mutants_of(header)]
+    mutants = [mutant for header in headers for mutant in mutants_of(header, compiler)]
     if options.sample:
         mutants = random.Random(1).sample(mutants, min(options.sample, len(mutants)))
     if options.list:
