@@ -7966,7 +7966,7 @@ class delivery_engine {
             with_journal([&](journal& journal) { journal.begin(next.number); });
         auto http = next.codec->authorize(std::move(due->request));
         if (!http) {
-            transport_result not_sent = transport_failure{failure::other, {}, false};
+            transport_result not_sent = transport_failure{};
             complete(next, not_sent, std::move(http).error());
             ticket.discard();
             return true;

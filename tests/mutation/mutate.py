@@ -127,8 +127,8 @@ def survives(mutant, work, compiler, main):
             if built.returncode != 0:
                 return False
             try:
-                ran = subprocess.run([program, '--abort-after=1', '--no-breaks'], cwd=folder, timeout=60,
-                                     stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                ran = subprocess.run(['prlimit', '--cpu=60', program, '--abort-after=1', '--no-breaks'], cwd=folder,
+                                     timeout=600, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             except subprocess.TimeoutExpired:
                 return False
             if ran.returncode != 0:
