@@ -21,7 +21,7 @@ bool accepted(std::string url) { return pl::validate(with_url(std::move(url))).e
 std::string invalid_member(const pl::config& settings) {
     const auto violations = pl::validate(settings);
     REQUIRE(violations.size() == 1);
-    CHECK(violations[0].rule == pl::rule::setting);
+    CHECK(violations[0] == pl::violation{violations[0].path, pl::rule::setting, 0, 0, violations[0].message});
     CHECK_FALSE(violations[0].message.empty());
     return violations[0].path;
 }
@@ -212,6 +212,7 @@ TEST_CASE("a custom header needs a token as name, a printable value and no reser
                                       pl::header{"Trailer", "x"},
                                       pl::header{"Upgrade", "h2c"}})
         CHECK_MESSAGE(invalid_member(with_header(invalid)) == "headers[1]", invalid.name);
+    CHECK(invalid_member({.api_key = "pl_key", .headers = {{"", "x"}}}) == "headers[0]");
 }
 
 TEST_CASE("validate names every invalid member and repeats no value") {

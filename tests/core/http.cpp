@@ -25,6 +25,14 @@ constexpr const char* noon = "Sun, 06 Nov 1994 12:00:00 GMT";
 
 } // namespace
 
+TEST_CASE("a request is idempotent and allows no time and no body of the response by default") {
+    const pl::http_request request;
+    CHECK(request.idempotent);
+    CHECK(request.timeout.count() == 0);
+    CHECK(request.max_response_bytes == 0);
+    CHECK(pl::http_response{}.status == 0);
+}
+
 TEST_CASE("find_header ignores case and returns the first match") {
     const std::vector<pl::header> headers{{"Retry-After", "1"}, {"RETRY-AFTER", "2"}, {"x", ""}};
     CHECK(*pl::find_header(headers, "retry-after") == "1");
@@ -216,6 +224,7 @@ TEST_CASE("printing a request shows no credential and no control character") {
           "POST https://h/[redacted]\nX-API-KEY: [redacted]\nUser-Agent: x [redacted] [0m\n\n"
           "{\"k\":\"[redacted]\"} ");
     CHECK(shown("https://user:word@h/a@b", {}, "") == "POST https://[redacted]@b\n\n");
+    CHECK(shown("user:word@h", {}, "") == "POST [redacted]@h\n\n");
     CHECK(shown("https://h/a@b", {}, "") == "POST https://h/a@b\n\n");
     for (const char* const url : {"https://u:pa/ss@h/", "https://u:p#w@h", "https://u:p?w@h", "https:/u:w@h",
                                   "u:w@h", "http:u:w@host/x://y@z"})
@@ -231,6 +240,8 @@ TEST_CASE("printing a request shows no credential and no control character") {
           "POST http://h/\nX-API-KEY : [redacted]\nX-Gateway: [redacted]\n\n[redacted]");
     CHECK(shown("http://h/", {{"Authorization", "Bearer sesame_1"}}, "sesame_1") ==
           "POST http://h/\nAuthorization: [redacted]\n\n[redacted]");
+    CHECK(shown("http://h/", {{"Authorization", "Bearer sesame_1 sesame_2"}}, "sesame_1 sesame_2") ==
+          "POST http://h/\nAuthorization: [redacted]\n\n[redacted] [redacted]");
     CHECK(to_string(pl::http_response{200, {{"Set-Cookie ", "sesame"}}, ""}).find("sesame") ==
           std::string::npos);
 }
