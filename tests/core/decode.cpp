@@ -314,6 +314,7 @@ TEST_CASE("a body that is not JSON is quoted up to 200 characters, sanitized") {
               .message.ends_with(": <html>Log in to this network</html>"));
     CHECK(error_of(503, repeat(300, "\xC3\xA9")).message.ends_with("(HTTP 503): " + repeat(200, "\xC3\xA9")));
     CHECK(error_of(503, " \n\t ").message == "the service failed (HTTP 503)");
+    CHECK(error_of(503, std::string(4095, ' ') + "ab").message == "the service failed (HTTP 503): a");
     CHECK(error_of(503, std::string("\xFF\0pl_sesame", 11)).message ==
           "the service failed (HTTP 503): \xEF\xBF\xBD [redacted]");
     CHECK(
@@ -336,11 +337,13 @@ TEST_CASE("a redirect error names the target host and nothing else of the URL") 
     CHECK(message(301, "https://user:word@a_b.example./x y") == head + ", redirects to a_b.example.)");
     CHECK(message(301, "https://h\x1b\xE2\x80\xAE/") == head + ", redirects to h  )");
     CHECK(message(301, "https://pl_sesame.example/") == head + ", redirects to [redacted].example)");
-    for (const char* const location : {"https://", "javascript:alert(1)", "mailto:a@b", "http:"})
+    for (const char* const location :
+         {"https://", "https://:80/", "javascript:alert(1)", "mailto:a@b", "http:"})
         CHECK_MESSAGE(message(301, location) == head + ", redirects to an address without a host)", location);
     for (const char* const location :
          {"/\t/evil.example/", "///evil.example/x", "////evil.example", "https:/evil.example",
-          "HTTP:evil.example", "ht\ttps://evil.example", "//evil\t.example", "ws://evil.example"})
+          "HTTP:evil.example", "ht\ttps://evil.example", "//evil\t.example", "ht\rtps://evil.example",
+          "//evil\n.example", "ws://evil.example"})
         CHECK_MESSAGE(message(301, location) == head + ", redirects to evil.example)", location);
     CHECK(message(300, "https://h/").find("redirects to h)") != std::string::npos);
     CHECK(message(399, "https://h/").find("redirects to h)") != std::string::npos);

@@ -44,6 +44,13 @@ TEST_CASE("each errc has its own message") {
     CHECK(to_string(pl::error{}) == "unknown error");
 }
 
+TEST_CASE("an error holds no status and is not delivered, and a violation has no limit, by default") {
+    const pl::error e;
+    CHECK(e.status == 0);
+    CHECK_FALSE(e.maybe_delivered);
+    CHECK(pl::violation{} == pl::violation{"", pl::rule::service, 0, 0, ""});
+}
+
 TEST_CASE("transport failures are retryable except tls and cancelled") {
     for (const pl::failure kind : every_failure) {
         pl::error e{.code = errc::transport};
