@@ -314,7 +314,6 @@ TEST_CASE("a body that is not JSON is quoted up to 200 characters, sanitized") {
               .message.ends_with(": <html>Log in to this network</html>"));
     CHECK(error_of(503, repeat(300, "\xC3\xA9")).message.ends_with("(HTTP 503): " + repeat(200, "\xC3\xA9")));
     CHECK(error_of(503, " \n\t ").message == "the service failed (HTTP 503)");
-    CHECK(error_of(503, std::string(4095, ' ') + "ab").message == "the service failed (HTTP 503): a");
     CHECK(error_of(503, std::string("\xFF\0pl_sesame", 11)).message ==
           "the service failed (HTTP 503): \xEF\xBF\xBD [redacted]");
     CHECK(
