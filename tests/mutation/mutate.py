@@ -36,7 +36,7 @@ TESTS = {
     'detail/json_reader.hpp': ['core/from_json.cpp', 'core/schema_rules.cpp'],
     'detail/json_text.hpp': ['core/json_text.cpp'],
     'detail/json_writer.hpp': ['core/to_json.cpp', 'core/schema_rules.cpp'],
-    'detail/number.hpp': ['core/number.cpp', 'core/schema_rules.cpp'],
+    'detail/number.hpp': ['core/number.cpp', 'core/from_json.cpp'],
     'detail/redaction.hpp': ['core/text.cpp', 'core/decode.cpp'],
     'detail/response_reader.hpp': ['core/decode.cpp', 'core/schema_rules.cpp'],
     'detail/text.hpp': ['core/text.cpp', 'core/text.cpp -DPROMPTLAYER_NO_SIMD', 'core/to_json.cpp', 'core/http.cpp'],
