@@ -88,9 +88,13 @@ TEST_CASE("a call has its own timeout, else that of the config") {
     CHECK(client.track_prompt(valid_request(), {.timeout = std::chrono::milliseconds{1}}));
     CHECK(client.call(valid_request(), {.timeout = std::chrono::hours{1}}));
     CHECK(client.call(valid_request()));
-    for (const int invalid : {0, -1})
-        CHECK(client.call(valid_request(), {.timeout = std::chrono::milliseconds{invalid}}).error().code ==
-              errc::invalid_request);
+    for (const int invalid : {0, -1}) {
+        const pl::error e =
+            client.call(valid_request(), {.timeout = std::chrono::milliseconds{invalid}}).error();
+        CHECK(e.code == errc::invalid_request);
+        REQUIRE(e.violations.size() == 1);
+        CHECK(e.violations[0] == pl::violation{"timeout", pl::rule::setting, 0, 0, "must be more than 0"});
+    }
     const auto sent = client.transport().requests();
     REQUIRE(sent.size() == 3);
     CHECK(sent[0].timeout == std::chrono::milliseconds{1});

@@ -21,7 +21,7 @@ bool accepted(std::string url) { return pl::validate(with_url(std::move(url))).e
 std::string invalid_member(const pl::config& settings) {
     const auto violations = pl::validate(settings);
     REQUIRE(violations.size() == 1);
-    CHECK(violations[0].rule == pl::rule::setting);
+    CHECK(violations[0] == pl::violation{violations[0].path, pl::rule::setting, 0, 0, violations[0].message});
     CHECK_FALSE(violations[0].message.empty());
     return violations[0].path;
 }
@@ -56,9 +56,10 @@ TEST_CASE("an API key must be visible ASCII and not empty") {
 }
 
 TEST_CASE("an https URL may have any host, a port and a path") {
-    for (const char* url : {"https://api.promptlayer.com", "https://api.promptlayer.com/", "HTTPS://Host",
-                            "https://h:1", "https://h:65535", "https://h/prefix/v1/", "https://10.0.0.1:8443",
-                            "https://[2001:db8::1]:443", "https://a-b.c3.d", "https://h/@", "https://h/a:b"})
+    for (const char* url :
+         {"https://api.promptlayer.com", "https://api.promptlayer.com/", "HTTPS://Host", "https://h:1",
+          "https://h:65535", "https://h/prefix/v1/", "https://10.0.0.1:8443", "https://[2001:db8::1]:443",
+          "https://a-b.c3.d", "https://az.09.zz-9a", "https://h/@", "https://h/a:b"})
         CHECK(accepted(url));
 }
 
@@ -128,6 +129,7 @@ TEST_CASE("a base URL is rejected unless it is a scheme, a host, a port and a pa
                             "https://0x7f000001",
                             "https://0x7f.0.0.1",
                             "https://127.0.0.256",
+                            "https://127.0.0.4294967296",
                             "https://127.0.0.01",
                             "https://1.2.3.4.5",
                             "https://h,x",
@@ -212,6 +214,7 @@ TEST_CASE("a custom header needs a token as name, a printable value and no reser
                                       pl::header{"Trailer", "x"},
                                       pl::header{"Upgrade", "h2c"}})
         CHECK_MESSAGE(invalid_member(with_header(invalid)) == "headers[1]", invalid.name);
+    CHECK(invalid_member({.api_key = "pl_key", .headers = {{"", "x"}}}) == "headers[0]");
 }
 
 TEST_CASE("validate names every invalid member and repeats no value") {

@@ -336,11 +336,13 @@ TEST_CASE("a redirect error names the target host and nothing else of the URL") 
     CHECK(message(301, "https://user:word@a_b.example./x y") == head + ", redirects to a_b.example.)");
     CHECK(message(301, "https://h\x1b\xE2\x80\xAE/") == head + ", redirects to h  )");
     CHECK(message(301, "https://pl_sesame.example/") == head + ", redirects to [redacted].example)");
-    for (const char* const location : {"https://", "javascript:alert(1)", "mailto:a@b", "http:"})
+    for (const char* const location :
+         {"https://", "https://:80/", "javascript:alert(1)", "mailto:a@b", "http:"})
         CHECK_MESSAGE(message(301, location) == head + ", redirects to an address without a host)", location);
     for (const char* const location :
          {"/\t/evil.example/", "///evil.example/x", "////evil.example", "https:/evil.example",
-          "HTTP:evil.example", "ht\ttps://evil.example", "//evil\t.example", "ws://evil.example"})
+          "HTTP:evil.example", "ht\ttps://evil.example", "//evil\t.example", "ht\rtps://evil.example",
+          "//evil\n.example", "ws://evil.example"})
         CHECK_MESSAGE(message(301, location) == head + ", redirects to evil.example)", location);
     CHECK(message(300, "https://h/").find("redirects to h)") != std::string::npos);
     CHECK(message(399, "https://h/").find("redirects to h)") != std::string::npos);

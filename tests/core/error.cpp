@@ -44,6 +44,13 @@ TEST_CASE("each errc has its own message") {
     CHECK(to_string(pl::error{}) == "unknown error");
 }
 
+TEST_CASE("an error holds no status and is not delivered, and a violation has no limit, by default") {
+    const pl::error e;
+    CHECK(e.status == 0);
+    CHECK_FALSE(e.maybe_delivered);
+    CHECK(pl::violation{} == pl::violation{"", pl::rule::service, 0, 0, ""});
+}
+
 TEST_CASE("transport failures are retryable except tls and cancelled") {
     for (const pl::failure kind : every_failure) {
         pl::error e{.code = errc::transport};
@@ -59,6 +66,22 @@ TEST_CASE("only the statuses 408, 429, 500, 502, 503 and 504 are retryable") {
         e.status = status;
         CHECK(e.retryable() == retryable.contains(status));
     }
+}
+
+TEST_CASE("an error is a failure of the service by its transport failure, status or invalid config") {
+    for (const pl::failure kind : every_failure) {
+        pl::error e{.code = errc::transport};
+        e.failure = kind;
+        CHECK(e.is_service_failure() == (kind != pl::failure::cancelled));
+    }
+    for (int status = 0; status <= 600; ++status) {
+        pl::error e{.code = errc::unexpected_status};
+        e.status = status;
+        const bool of_service = status == 401 || status == 403 || status == 408 || status == 429;
+        CHECK(e.is_service_failure() == (of_service || (status >= 500 && status < 600)));
+    }
+    for (const errc code : every_code)
+        CHECK(pl::error{.code = code}.is_service_failure() == (code == errc::invalid_config));
 }
 
 TEST_CASE("an error prints its message, else its violations, else the message of its errc") {

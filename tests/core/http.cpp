@@ -25,6 +25,14 @@ constexpr const char* noon = "Sun, 06 Nov 1994 12:00:00 GMT";
 
 } // namespace
 
+TEST_CASE("a request is idempotent and allows no time and no body of the response by default") {
+    const pl::http_request request;
+    CHECK(request.idempotent);
+    CHECK(request.timeout.count() == 0);
+    CHECK(request.max_response_bytes == 0);
+    CHECK(pl::http_response{}.status == 0);
+}
+
 TEST_CASE("find_header ignores case and returns the first match") {
     const std::vector<pl::header> headers{{"Retry-After", "1"}, {"RETRY-AFTER", "2"}, {"x", ""}};
     CHECK(*pl::find_header(headers, "retry-after") == "1");
@@ -72,13 +80,28 @@ TEST_CASE("a dated Retry-After is ignored without a readable Date") {
 }
 
 TEST_CASE("an invalid date is ignored") {
-    for (const char* date :
-         {"Sun, 06 Nov 1994 12:00:00", "Sun, 06 Nov 1994 12:00:00 CET", "Sun, 32 Nov 1994 12:00:00 GMT",
-          "Sun, 31 Nov 1994 12:00:00 GMT", "Sun, 00 Nov 1994 12:00:00 GMT", "Sun, 29 Feb 1995 12:00:00 GMT",
-          "Sun, 06 Nox 1994 12:00:00 GMT", "Sun, 06 ovD 1994 12:00:00 GMT", "Sun, 06 Nov 1994 24:00:00 GMT",
-          "Sun, 06 Nov 1994 12:60:00 GMT", "Sun, 06 Nov 1994 12:00:61 GMT", "Sun, 06 Nov 99999 12:00:00 GMT",
-          "Sun, 06 Nov -1 12:00:00 GMT", "Sun, 06 Nov 1994 12:00:00 GMT GMT", "Sun, x6 Nov 1994 12:00:00 GMT",
-          ",,,,,,,,", "99999999999999999999 06 Nov 99999999999999999999 12:00:00 GMT"})
+    for (const char* date : {"Sun, 06 Nov 1994 12:00:00",
+                             "Sun, 06 Nov 1994 12:00:00 CET",
+                             "Sun, 32 Nov 1994 12:00:00 GMT",
+                             "Sun, 31 Nov 1994 12:00:00 GMT",
+                             "Sun, 00 Nov 1994 12:00:00 GMT",
+                             "Sun, 29 Feb 1995 12:00:00 GMT",
+                             "Sun, 06 Nox 1994 12:00:00 GMT",
+                             "Sun, 06 ovD 1994 12:00:00 GMT",
+                             "Sun, 06 Nov 1994 24:00:00 GMT",
+                             "Sun, 06 Nov 1994 12:60:00 GMT",
+                             "Sun, 06 Nov 1994 12:00:61 GMT",
+                             "Sun, 06 Nov 99999 12:00:00 GMT",
+                             "Sun, 06 Nov -1 12:00:00 GMT",
+                             "Sun, 06 Nov 1994 12:00:00 GMT GMT",
+                             "Sun, x6 Nov 1994 12:00:00 GMT",
+                             "Sun, 262 Nov 1994 12:00:00 GMT",
+                             "Sun, 06 Nov 19x4 12:00:00 GMT",
+                             "Sun, 06 Nov 1994 1x:00:00 GMT",
+                             "Sun, 06 Nov 1994 12:x0:00 GMT",
+                             "Sun, 06 Nov 1994 12:00:x0 GMT",
+                             ",,,,,,,,",
+                             "99999999999999999999 06 Nov 99999999999999999999 12:00:00 GMT"})
         CHECK(seconds_between(noon, date) == std::nullopt);
     CHECK(seconds_between(noon, "Sun, 06 Nov 1994 12:00:60 GMT") == 60); // a leap second
 }
@@ -216,6 +239,7 @@ TEST_CASE("printing a request shows no credential and no control character") {
           "POST https://h/[redacted]\nX-API-KEY: [redacted]\nUser-Agent: x [redacted] [0m\n\n"
           "{\"k\":\"[redacted]\"} ");
     CHECK(shown("https://user:word@h/a@b", {}, "") == "POST https://[redacted]@b\n\n");
+    CHECK(shown("user:word@h", {}, "") == "POST [redacted]@h\n\n");
     CHECK(shown("https://h/a@b", {}, "") == "POST https://h/a@b\n\n");
     for (const char* const url : {"https://u:pa/ss@h/", "https://u:p#w@h", "https://u:p?w@h", "https:/u:w@h",
                                   "u:w@h", "http:u:w@host/x://y@z"})
@@ -231,6 +255,8 @@ TEST_CASE("printing a request shows no credential and no control character") {
           "POST http://h/\nX-API-KEY : [redacted]\nX-Gateway: [redacted]\n\n[redacted]");
     CHECK(shown("http://h/", {{"Authorization", "Bearer sesame_1"}}, "sesame_1") ==
           "POST http://h/\nAuthorization: [redacted]\n\n[redacted]");
+    CHECK(shown("http://h/", {{"Authorization", "Bearer sesame_1 sesame_2"}}, "sesame_1 sesame_2") ==
+          "POST http://h/\nAuthorization: [redacted]\n\n[redacted] [redacted]");
     CHECK(to_string(pl::http_response{200, {{"Set-Cookie ", "sesame"}}, ""}).find("sesame") ==
           std::string::npos);
 }

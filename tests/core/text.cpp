@@ -323,6 +323,10 @@ TEST_CASE("redact finds a secret in any case, percent-encoded or cut after 8 cha
     CHECK(shown(R"(a\/\"\\bcdef)", R"(a/"\bcdef)") == "[redacted]");
     CHECK(shown("%6gl_secret_0123") == "%6gl_secret_0123");
     CHECK(shown("%F0l_secret_0123") == "%F0l_secret_0123");
+    CHECK(shown("%69%6A%79%7a_secret", "ijyz_secret") == "[redacted]");
+    CHECK(shown(R"(abcdefgh\")", R"(abcdefgh")") == "[redacted]");
+    CHECK(shown("pl~sesame~", "pl~sesame~") == "[redacted]");
+    CHECK(shown("a k.", "\nk \n") == "a [redacted].");
     CHECK(shown("text", "") == "text");
     CHECK(shown("", "pl_secret_0123").empty());
 }
@@ -337,6 +341,19 @@ TEST_CASE("a secret of fewer than 8 characters is redacted only as a whole word"
     CHECK(shown("pl_keys pl_key", "pl_key") == "pl_keys [redacted]");
     CHECK(shown("pl_seve1", "pl_seve1") == "[redacted]"); // 8 characters
     CHECK(shown("xpl_seve1x", "pl_seve1") == "x[redacted]x");
+}
+
+TEST_CASE("letters, digits, hyphens, underscores and bytes beyond ASCII continue a word") {
+    for (int byte = 0; byte < 256; ++byte) {
+        const char c = static_cast<char>(byte);
+        const bool continues = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+                               c == '-' || c == '_' || byte >= 0x80;
+        const auto is_shown = [](const std::string& text) {
+            return promptlayer::detail::redact(text, "k") == text;
+        };
+        CHECK_MESSAGE(is_shown(std::string{"k"} + c) == continues, byte);
+        CHECK_MESSAGE(is_shown(c + std::string{"k"}) == continues, byte);
+    }
 }
 
 TEST_CASE("redact leaves no secret even if the replacement would form it again") {

@@ -29,9 +29,15 @@ void check_violation(const pl::violation& v, std::string_view path, rule broken,
 using pair = std::pair<std::string_view, std::string_view>;
 
 constexpr pair twice[] = {{"user", "a"}, {"x", "b"}, {"user", "c"}};
+constexpr pair first_twice[] = {{"a", ""}, {"a", ""}, {"b", ""}};
+constexpr pair last_twice[] = {{"a", ""}, {"b", ""}, {"b", ""}};
 constexpr pair once[] = {{"user", "a"}, {"x", "b"}};
 constexpr pl::track_prompt_view repeats{.prompt_name = "a", .prompt_input_variables = twice, .request_id = 1};
 static_assert(!pl::is_valid(repeats));
+static_assert(!pl::is_valid(pl::track_prompt_view{
+    .prompt_name = "a", .prompt_input_variables = first_twice, .request_id = 1}));
+static_assert(!pl::is_valid(pl::track_prompt_view{
+    .prompt_name = "a", .prompt_input_variables = last_twice, .request_id = 1}));
 static_assert(pl::is_valid(pl::track_prompt_view{
     .prompt_name = "a", .prompt_input_variables = once, .request_id = 1}));
 static_assert(!pl::is_valid(pl::track_prompt_view{.prompt_name = "", .request_id = 1}));

@@ -486,8 +486,8 @@ TEST_CASE("journal: a damaged byte costs only its record, which is counted") {
          {1U, 14U, 262'144U - 4, 262'144U - 3, 262'144U - 2, 262'144U - 1, 262'144U}) {
         folder.write(whole.substr(0, empty) + std::string(size, 'x') + whole.substr(empty));
         CHECK(pending_in(folder) == "1 aaa, 2 bbb, 3 ccc");
-        folder.write(whole.substr(0, empty) + std::string(size - std::min(size - 1, empty), 'x') +
-                     whole.substr(empty));
+        folder.write(whole.substr(0, empty) +
+                     std::string(size - std::min<std::size_t>(size - 1, empty), 'x') + whole.substr(empty));
         const auto journal = open_journal(folder);
         CHECK(journal->damaged_records() == 1);
         CHECK(pending_in(*journal) == "1 aaa, 2 bbb, 3 ccc");

@@ -375,17 +375,19 @@ TEST_CASE("beast: 101 is a response, and its connection is not used again") {
 
 TEST_CASE("beast: at most the given number of connections is kept") {
     const loopback_service server;
-    const auto connections = [&](std::optional<std::size_t> max_idle, std::size_t max_in_flight) {
+    const auto connections = [&](std::optional<std::size_t> max_idle,
+                                 std::optional<std::size_t> max_in_flight, int requests = 3) {
         const std::size_t before = server.connections();
         fixture f{max_idle};
-        f.transport.max_in_flight(max_in_flight);
+        if (max_in_flight)
+            f.transport.max_in_flight(*max_in_flight);
         for (int round = 0; round < 2; ++round) {
             int responses = 0;
-            for (int i = 0; i < 3; ++i)
+            for (int i = 0; i < requests; ++i)
                 f.transport.send(request_to(server),
                                  [&](transport_result outcome) { responses += outcome ? 1 : 0; });
             f.run();
-            CHECK(responses == 3);
+            CHECK(responses == requests);
         }
         return server.connections() - before;
     };
@@ -394,6 +396,17 @@ TEST_CASE("beast: at most the given number of connections is kept") {
     CHECK(connections(0, 8) == 6);
     CHECK(connections({}, 8) == 3); // without a number, as many as are in flight
     CHECK(connections({}, 1) == 5);
+    CHECK(connections({}, {}, 9) == 10); // else 8
+}
+
+TEST_CASE("beast: a connection is not used again a minute after its last response") {
+    silent_listener listener;
+    promptlayer::detail::beast_connection connection{"", listener.context.get_executor()};
+    connection.socket.connect(listener.acceptor.local_endpoint());
+    connection.idle_since = steady_clock::now() - 60s;
+    CHECK_FALSE(connection.is_usable());
+    connection.idle_since += 30s;
+    CHECK(connection.is_usable());
 }
 
 TEST_CASE("beast: an idle connection that the server closed does not replace another") {

@@ -20,6 +20,7 @@
 #include <chrono>
 #include <cstddef>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -155,6 +156,22 @@ TEST_CASE("curl_multi: connections follow max_in_flight unless a number is given
             CHECK(outcomes.size() == count);
             CHECK(server.connections() == (limit ? 3 : 24));
         }
+    }
+}
+
+TEST_CASE("curl_multi: connections follow a max_in_flight of any size") {
+    for (const std::size_t max_in_flight : {std::size_t{0}, std::numeric_limits<std::size_t>::max()}) {
+        const scripted_server server{echo};
+        curl_multi_transport transport;
+        transport.max_in_flight(max_in_flight);
+        std::vector<transport_result> outcomes;
+        for (int i = 0; i < 9; ++i)
+            transport.send(request_to(server), into(outcomes));
+        finish(transport);
+        CHECK(server.connections() == (max_in_flight == 0 ? 1 : 9));
+        transport.send(request_to(server), into(outcomes));
+        finish(transport);
+        CHECK(server.connections() == (max_in_flight == 0 ? 1 : 9));
     }
 }
 

@@ -25,6 +25,7 @@
 #include <fstream>
 #include <functional>
 #include <future>
+#include <limits>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -159,6 +160,17 @@ TEST_CASE("curl: a connection is kept if the transport is moved") { check_move(c
 
 TEST_CASE("curl: a timeout of zero or less fails at once and sends nothing") {
     check_timeout_of_zero<curl_transport>();
+}
+
+TEST_CASE("curl: a timeout is at most 24 days, which an int of milliseconds can hold") {
+    using promptlayer::detail::clamp_timeout;
+    constexpr std::chrono::milliseconds longest = 24 * 24h;
+    CHECK(longest.count() <= std::numeric_limits<int>::max());
+    CHECK(clamp_timeout(longest - 1ms) == longest - 1ms);
+    CHECK(clamp_timeout(longest + 1ms) == longest);
+    CHECK(clamp_timeout(std::chrono::milliseconds::max()) == longest);
+    CHECK(clamp_timeout(1ms) == 1ms);
+    CHECK(clamp_timeout(-1ms) == 0ms);
 }
 
 TEST_CASE("curl: a request that ends within the TLS handshake is not delivered") {
