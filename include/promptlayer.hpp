@@ -1926,7 +1926,7 @@ constexpr spelled_character spelled_at(std::string_view text) noexcept {
         unsigned value = 0;
         for (std::size_t i = from; i < from + count; ++i) {
             const unsigned digit = i < text.size() ? hex_value(text[i]) : 16;
-            if (digit == 16 || value > 0xFF)
+            if (digit == 16)
                 return 0x100U;
             value = value * 16 + digit;
         }

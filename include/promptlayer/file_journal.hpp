@@ -834,7 +834,9 @@ class file_journal final : public journal {
     /// of the waiting threads syncs for all that wait.
     int commit([[maybe_unused]] detail::journal_lock& guard) {
 #ifdef PROMPTLAYER_NO_THREADS
-        return current_file().sync() ? 0 : errno;
+        const int result = current_file().sync() ? 0 : errno;
+        rewrite_ = rewrite_ || result != 0; // the system may have discarded what it could not write
+        return result;
 #else
         const std::shared_ptr<sync_result> round = round_;
         while (!*round) {
@@ -849,7 +851,7 @@ class file_journal final : public journal {
             const int result = current.sync() ? 0 : errno;
             guard.lock();
             *round = result;
-            rewrite_ = rewrite_ || result != 0; // the system may have discarded what it could not write
+            rewrite_ = rewrite_ || result != 0; // as above
             end_syncing();
         }
         return **round;

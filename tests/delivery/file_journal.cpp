@@ -1498,15 +1498,15 @@ TEST_CASE("journal: a failed sync is an error for its request, and the file is m
     std::chrono::system_clock::time_point now{std::chrono::hours{480'000}};
     {
         const auto journal = open_journal(folder, {.sync_after = 0ms});
+        const int before = syncs;
         sync_fault.fail(EIO);
         const auto added = journal->add(1, prepared("a"));
         REQUIRE_FALSE(added);
         CHECK(contains(added.error().message, "cannot be synced: " + message_of(EIO)));
         journal->remove(1);
-        const int before = syncs;
         maintain(*journal);
         CHECK(journal->bytes() == empty);
-        CHECK(syncs == before + 3); // a compaction
+        CHECK(int(syncs) - before == 4); // a compaction
     }
     const auto journal = open_journal(folder, {.sync_after = 1s, .now = [&] { return now; }});
     REQUIRE(journal->add(1, prepared("a")));
