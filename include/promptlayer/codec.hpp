@@ -140,8 +140,8 @@ result<http_request> encode(const config& config, const RequestT& request) {
 
 /// Returns the reply of a response, or an error. The status decides first: only the `success_status` of the
 /// model, 200 if it has none, is a success. Text of the service has spaces for control characters and
-/// `[redacted]` for the API key, if the service echoes it; in errors the text is cut at 512 bytes. A body
-/// that exceeds `max_response_bytes`, or is nested deeper than 32, is not parsed. No I/O.
+/// `[redacted]` for the API key, if the service echoes it. In errors, each such text is cut at 512 bytes. A
+/// body that exceeds `max_response_bytes`, or is nested deeper than 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& config, const http_response& response) {
     return detail::decode_reply<RequestT>(config, response);
@@ -402,7 +402,7 @@ PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const htt
     const json_text_check checked =
         reply_reader{reply.info, reply.object, secrets, report}.read(response.body);
     if (checked.error != json_text_error::none) {
-        const std::string shown = excerpt(response.body, secrets);
+        const std::string shown = shown_text(excerpt(response.body, secrets), secrets, max_service_text);
         return malformed("the text is not JSON at byte " + std::to_string(checked.offset) +
                          (shown.empty() ? "" : ": " + shown));
     }
