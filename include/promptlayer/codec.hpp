@@ -288,8 +288,8 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
-/// Returns the beginning of a body that is not a JSON object, for a person: at most 200 code points of its
-/// first 4 KiB, with one space for each run of white space.
+/// Returns the beginning of a body that is not a JSON object, for a person: at most 200 code points and 512
+/// bytes of its first 4 KiB, with one space for each run of white space.
 inline std::string excerpt(std::string_view body, std::span<const std::string_view> secrets) {
     const std::string shown = shown_text(body.substr(0, 4096), secrets);
     std::string out;
@@ -301,7 +301,7 @@ inline std::string excerpt(std::string_view body, std::span<const std::string_vi
         out += bytes;
         ++count;
     }
-    out = without_cut_secret(std::move(out), secrets);
+    out = shown_text(out, secrets, max_service_text); // again, because a cut can make a word of a key
     return out.substr(0, out.find_last_not_of(' ') + 1);
 }
 
@@ -402,7 +402,7 @@ PROMPTLAYER_DECL std::optional<error> decode_any(const config& config, const htt
     const json_text_check checked =
         reply_reader{reply.info, reply.object, secrets, report}.read(response.body);
     if (checked.error != json_text_error::none) {
-        const std::string shown = shown_text(excerpt(response.body, secrets), secrets, max_service_text);
+        const std::string shown = excerpt(response.body, secrets);
         return malformed("the text is not JSON at byte " + std::to_string(checked.offset) +
                          (shown.empty() ? "" : ": " + shown));
     }
