@@ -1,6 +1,6 @@
 // Calls everything that has the API key and produces text, in every way in which a call can end, with a
-// service, a transport and a caller that repeat the key and another secret wherever they can. Printed
-// responses and `finished_request::response` are the service's own bytes, and are not searched.
+// service, a transport and a caller that repeat the key and another secret wherever they can. The body of a
+// printed response and `finished_request::response` are the service's own bytes, and are not searched.
 
 #include <promptlayer.hpp>
 #include <promptlayer/file_journal.hpp>
@@ -298,11 +298,15 @@ TEST_CASE("secrecy: no error, reply or printed request of a call shows a secret"
                               search.see(request);
                               return returned_or_thrown(outcome);
                           })};
+        pl::client async_client{config_of(a), pl::transport_from([&](pl::http_request, pl::completion done) {
+                                    done(returned_or_thrown(outcome));
+                                })};
         for_each_outcome(a, [&](const pl::transport_result& next) {
             outcome = next;
             search.see(client.call(good_request()));
             search.see(client.call(good_log()));
             search.see(client.call(look_up{.text = a.key + " " + a.secret}));
+            async_client.call(good_request(), [&](const auto& result) { search.see(result); });
             if (outcome)
                 search.see(pl::decode(config_of(a), *outcome));
         });
