@@ -45,7 +45,8 @@ struct http_request {
     friend bool operator==(const http_request&, const http_request&) = default;
 };
 
-/// One HTTP response of any status.
+/// One HTTP response of any status, as it arrived. Printing it does not remove an API key that the service
+/// echoes.
 struct http_response {
     int status = 0;
     std::vector<header> headers{}; ///< all, in order, repeated ones included

@@ -57,7 +57,7 @@ struct due_request {
     std::uint32_t attempt = 1; ///< the first is 1
 };
 
-/// A request that has ended.
+/// A request that has ended. `response` is as it arrived: it holds the API key if the service echoes it.
 struct finished_request {
     request_number number = 0;
     prepared_request request{};

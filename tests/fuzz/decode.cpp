@@ -10,7 +10,9 @@
 #include <promptlayer/track_prompt.hpp>
 
 #include <charconv>
+#include <map>
 #include <string>
+#include <vector>
 
 namespace {
 
@@ -75,6 +77,16 @@ bool shows(const std::string& text, const std::string& secret) {
     return false;
 }
 
+/// An endpoint whose reply has a map and an array.
+struct look_up {
+    struct reply {
+        std::map<std::string, std::string> names{};
+        std::vector<std::string> list{};
+
+        using schema = pl::reply_schema<pl::field<"names", &reply::names>, pl::field<"list", &reply::list>>;
+    };
+};
+
 /// Checks each text that the library makes of a response.
 struct reader {
     std::string key, token;
@@ -88,7 +100,7 @@ struct reader {
     }
 
     void check(const pl::error& failed) const {
-        check(failed.message, 2048);
+        check(failed.message, 512 + (failed.status / 100 == 3 ? 253 : 0) + 128); // text, host, our own text
         require(failed.violations.size() <= 65, "the violations are bounded");
         for (const pl::violation& broken : failed.violations) {
             check(broken.path, 512);
@@ -114,6 +126,13 @@ struct reader {
         if constexpr (is_log) {
             for (const auto& text : {reply->status, reply->error_type, reply->error_message})
                 check(text.value_or(""), max_bytes);
+        } else if constexpr (std::is_same_v<RequestT, look_up>) {
+            for (const auto& [name, text] : reply->names) {
+                check(name, max_bytes);
+                check(text, max_bytes);
+            }
+            for (const std::string& text : reply->list)
+                check(text, max_bytes);
         } else {
             require(reply->success, "a reply reports success");
             check(reply->message, max_bytes);
@@ -150,6 +169,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         secrets.token.clear();
     secrets.decode<pl::track_prompt>(config, response);
     secrets.decode<pl::log_request>(config, response);
+    secrets.decode<look_up>(config, response);
     secrets.check(pl::detail::transport_error(config, {pl::failure::other, response.body}));
     config.base_url += "/" + std::string{response.body.substr(0, 64)};
     if (const auto request = authorize(config, {.path = "/", .body = response.body})) {
