@@ -4766,7 +4766,8 @@ struct http_request {
     friend bool operator==(const http_request&, const http_request&) = default;
 };
 
-/// One HTTP response of any status.
+/// One HTTP response of any status, as it arrived. Printing it does not remove an API key that the service
+/// echoes.
 struct http_response {
     int status = 0;
     std::vector<header> headers{}; ///< all, in order, repeated ones included
@@ -5829,8 +5830,8 @@ result<http_request> encode(const config& config, const RequestT& request) {
 
 /// Returns the reply of a response, or an error. The status decides first: only the `success_status` of the
 /// model, 200 if it has none, is a success. Text of the service has spaces for control characters and
-/// `[redacted]` for the API key, if the service echoes it; in errors the text is cut at 512 bytes. A body
-/// that exceeds `max_response_bytes`, or is nested deeper than 32, is not parsed. No I/O.
+/// `[redacted]` for the API key, if the service echoes it. In errors, each such text is cut at 512 bytes. A
+/// body that exceeds `max_response_bytes`, or is nested deeper than 32, is not parsed. No I/O.
 template <class RequestT = track_prompt>
 result<typename RequestT::reply> decode(const config& config, const http_response& response) {
     return detail::decode_reply<RequestT>(config, response);
@@ -5977,8 +5978,8 @@ constexpr errc code_of(int status) noexcept {
     }
 }
 
-/// Returns the beginning of a body that is not a JSON object, for a person: at most 200 code points of its
-/// first 4 KiB, with one space for each run of white space.
+/// Returns the beginning of a body that is not a JSON object, for a person: at most 200 code points and 512
+/// bytes of its first 4 KiB, with one space for each run of white space.
 inline std::string excerpt(std::string_view body, std::span<const std::string_view> secrets) {
     const std::string shown = shown_text(body.substr(0, 4096), secrets);
     std::string out;
@@ -5990,7 +5991,7 @@ inline std::string excerpt(std::string_view body, std::span<const std::string_vi
         out += bytes;
         ++count;
     }
-    out = without_cut_secret(std::move(out), secrets);
+    out = shown_text(out, secrets, max_service_text); // again, because a cut can make a word of a key
     return out.substr(0, out.find_last_not_of(' ') + 1);
 }
 
@@ -6917,7 +6918,7 @@ struct due_request {
     std::uint32_t attempt = 1; ///< the first is 1
 };
 
-/// A request that has ended.
+/// A request that has ended. `response` is as it arrived: it holds the API key if the service echoes it.
 struct finished_request {
     request_number number = 0;
     prepared_request request{};
