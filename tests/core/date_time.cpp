@@ -155,6 +155,7 @@ TEST_CASE("is_date_time rejects every truncation") {
 
 TEST_CASE("date_time writes known times") {
     CHECK(date_time(at(0)) == "1970-01-01T00:00:00.000Z");
+    CHECK(date_time(at(82'800)) == "1970-01-01T23:00:00.000Z");
     CHECK(date_time(at(1705314600, 123)) == "2024-01-15T10:30:00.123Z");
     CHECK(date_time(at(951782400)) == "2000-02-29T00:00:00.000Z");
     CHECK(date_time(at(4107542399, 999)) == "2100-02-28T23:59:59.999Z");
