@@ -150,8 +150,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     const std::string_view text = std::string_view{buffer}.substr(alignment);
     check_scan(scan(text), text);
     check_scan(scan_code_points(text), text);
-    check_escaper<word_block>(text, limit);
-    check_escaper<vector_block>(text, limit);
+    for (const std::size_t room : {limit, 6 * text.size()}) {
+        check_escaper<word_block>(text, room);
+        check_escaper<vector_block>(text, room);
+    }
     check_copy<word_block>(text);
     check_copy<vector_block>(text);
     check_blocks(text);
