@@ -191,11 +191,11 @@ std::string reading(std::string_view bytes, bool is_head) try {
                 is_chunked = true;
             }
         }
-        if (status[0] == '1' && status != "101") {
-            expect(!length && !is_chunked);
+        const bool is_informational = status[0] == '1';
+        expect(!is_informational || (!length && !is_chunked));
+        if (is_informational && status != "101")
             continue;
-        }
-        if (is_head || status == "204" || status == "304")
+        if (is_informational || is_head || status == "204" || status == "304")
             return status + " ";
         return status + " " + take_body(bytes, length, is_chunked);
     }
