@@ -155,6 +155,23 @@ void check_values(std::string_view text, const RequestT& request) {
     });
 }
 
+/// Requires that every member of a text that was read has a name of the model, and cannot be given twice.
+template <class RequestT>
+void check_members(const std::string& text) {
+    const json::value parsed = json::parse(text);
+    for (const auto& [name, value] : parsed.as_object()) {
+        bool is_known = false;
+        RequestT::schema::for_each_field(
+            [&, key = std::string_view{name}]<class FieldT>(FieldT, std::size_t) {
+                is_known = is_known || FieldT::name == key;
+            });
+        require(is_known, "from_json reads no unknown member");
+        std::string twice = text;
+        twice.insert(text.find('{') + 1, json::serialize(name) + ":" + json::serialize(value) + ",");
+        require(!pl::from_json<RequestT>(twice), "from_json reads no member twice");
+    }
+}
+
 /// Returns true if a text is UTF-8 of `least` to `most` code points.
 bool has_length(std::string_view text, std::size_t least, std::size_t most) {
     std::size_t count = 0;
@@ -267,6 +284,7 @@ void check(fuzz::input& in) {
     }
     require(!failed, "what from_json reads is JSON");
     check_values(text, *read);
+    check_members<RequestT>(text);
     const std::string written = check_request<RequestT, ViewT>(*read);
     const auto again = pl::from_json<RequestT>(written);
     require(again && *again == *read, "from_json reads the request that to_json has written");
@@ -284,10 +302,11 @@ void check_number(std::string_view text) {
     require(number.has_value() == std::isfinite(value), "a number is finite if strtod has it so");
     require(!number || std::bit_cast<std::uint64_t>(*number) == std::bit_cast<std::uint64_t>(value),
             "a number is the double that strtod reads");
-    char buffer[pl::detail::max_number_size];
-    require(!number ||
-                std::strtod(std::string{pl::detail::write_number(value, buffer)}.c_str(), nullptr) == value,
-            "a double is written so that it can be read again");
+    for (const auto write : {&pl::detail::write_number, &pl::detail::write_number_by_printf}) {
+        char buffer[pl::detail::max_number_size];
+        require(!number || std::strtod(std::string{write(value, buffer)}.c_str(), nullptr) == value,
+                "a double is written so that it can be read again");
+    }
     const auto integer = pl::detail::read_integer(text);
     const auto is_digit = [](char c) { return c >= '0' && c <= '9'; };
     const bool is_zero = text.substr(0, text.find_first_of("eE")).find_first_of("123456789") == text.npos;
