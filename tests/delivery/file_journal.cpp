@@ -24,12 +24,16 @@
 #include <vector>
 
 #ifdef __linux__
+#include "../support/child_process.hpp"
+
 #include <cerrno>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <fcntl.h>
 #include <functional>
+#include <limits>
+#include <pthread.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -86,7 +90,9 @@ extern "C" ssize_t pread(int descriptor, void* to, std::size_t size, off_t offse
 
 extern "C" ssize_t pwrite(int descriptor, const void* from, std::size_t size, off_t offset) {
     const iovec block{const_cast<void*>(from), size};
-    return write_fault.takes_effect() ? -1 : ::pwritev(descriptor, &block, 1, offset);
+    if (write_fault.takes_effect())
+        return errno == 0 ? 0 : -1;
+    return ::pwritev(descriptor, &block, 1, offset);
 }
 
 extern "C" int ftruncate(int descriptor, off_t size) noexcept {
@@ -780,7 +786,7 @@ public:
 int in_child(const std::function<int()>& action) {
     const pid_t child = ::fork();
     if (child == 0)
-        ::_exit(action());
+        test_support::end_child(action());
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -1122,6 +1128,13 @@ TEST_CASE("journal: a compaction that fails at any step changes nothing and is r
         SUBCASE("the file cannot be read") { (injected = &read_fault)->fail(EIO); }
         SUBCASE("the copy cannot be written") { (injected = &write_fault)->fail(ENOSPC); }
         SUBCASE("the records cannot be written") { (injected = &write_fault)->fail(ENOSPC, 1, 1); }
+        SUBCASE("a state cannot be written to the copy") {
+            injected = &write_fault;
+            before_sync = [&] {
+                write_fault.fail(ENOSPC, 1, 1);
+                journal->begin(1);
+            };
+        }
         SUBCASE("the copy cannot be synced") { (injected = &sync_fault)->fail(EIO); }
         SUBCASE("the copy cannot be synced the second time") { (injected = &sync_fault)->fail(EIO, 1, 1); }
         SUBCASE("a request added during the compaction cannot be copied") {
@@ -1346,4 +1359,36 @@ TEST_CASE("journal: maintain reads and copies at most about 256 KiB in one call"
     maintain(*journal);
     CHECK(journal->bytes() < 1'500'000);
 }
+
+TEST_CASE("journal: a write of no bytes is reported as a full disk") {
+    const temporary_folder folder;
+    const auto journal = open_journal(folder);
+    write_fault.fail(0);
+    const auto added = journal->add(1, prepared("a"));
+    REQUIRE_FALSE(added);
+    CHECK(contains(added.error().message, "the disk is full; make room"));
+}
+
+#if defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
+TEST_CASE("journal: a compaction runs within maintain if no thread can be created") {
+    const temporary_folder folder;
+    {
+        const auto journal = open_journal(folder);
+        REQUIRE(journal->add(1, prepared("a")));
+        need_compaction(*journal);
+        pthread_attr_t before, unlimited; // of all threads to come
+        REQUIRE(::pthread_getattr_default_np(&before) == 0);
+        REQUIRE(::pthread_getattr_default_np(&unlimited) == 0);
+        ::pthread_attr_setstacksize(&unlimited, std::numeric_limits<std::size_t>::max() / 4 * 3);
+        ::pthread_setattr_default_np(&unlimited);
+        const auto wait = journal->maintain();
+        ::pthread_setattr_default_np(&before);
+        ::pthread_attr_destroy(&unlimited);
+        ::pthread_attr_destroy(&before);
+        CHECK(wait == 10ms);
+        CHECK(journal->bytes() < 300);
+    }
+    CHECK(pending_in(folder) == "1 a, 1001 z");
+}
+#endif
 #endif
