@@ -418,7 +418,7 @@ TEST_CASE("allocation failure: the next close returns all requests of a close th
     });
 }
 
-TEST_CASE("allocation failure: the destructor reports each request once, at least those that have ended") {
+TEST_CASE("allocation failure: the destructor reports each request at most once, and all that ended") {
     for_each_failure([&] {
         tracker_to_close closed;
         CHECK(succeeds([&] { closed.tracker.reset(); }));
