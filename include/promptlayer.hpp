@@ -7430,9 +7430,11 @@ public:
 
     /// Calls `close`, removes all requests that have not ended and returns them in the order of the pushes.
     /// The requests in flight are among them, with a `maybe_delivered` error; their later `complete` is
-    /// ignored.
+    /// ignored. If memory is exhausted, it throws and removes none.
     [[nodiscard]] std::vector<finished_request> drain() {
         close();
+        std::vector<finished_request> undelivered;
+        undelivered.reserve(count());
         for (auto& [number, entry] : in_flight_) {
             if (!entry.history)
                 entry.history = std::make_unique<failure_history>();
@@ -7443,13 +7445,11 @@ public:
                       .failure = failure::cancelled,
                       .maybe_delivered = true};
         }
-        untried_.merge(tried_);
+        untried_.merge(tried_); // from here on nothing throws
         untried_.merge(in_flight_);
         waits_.clear();
         by_attempts_.clear();
         probe_ = 0;
-        std::vector<finished_request> undelivered;
-        undelivered.reserve(untried_.size());
         while (!untried_.empty())
             undelivered.push_back(finish(untried_.extract(untried_.begin()), request_outcome::returned));
         return undelivered;
@@ -7943,7 +7943,8 @@ class delivery_engine {
     bool start_next() {
         if (spare_.empty())
             spare_.push_back({{}, transport_failure{failure::other, {}, false}});
-        attempt_type& next = spare_.front().attempt;
+        auto& item = spare_.front();
+        attempt_type& next = item.attempt;
         std::optional<due_request> due;
         milliseconds time_left = milliseconds::max();
         {
@@ -7974,6 +7975,7 @@ class delivery_engine {
         }
         http->timeout = std::min(http->timeout, time_left);
         http->idempotent = !next.is_begun;
+        item.outcome.error().maybe_delivered = true; // in case the transport loses the outcome
         if (!transport_.is_asynchronous()) {
             ticket.arrive(transport_.reference().send(transport_.object(), *http));
             collect();
@@ -8141,16 +8143,17 @@ public:
         return next;
     }
 
-    /// Takes in what has arrived and reports all that has ended. From then on nothing is cancelled.
+    /// Takes in what has arrived and reports all that has ended. From then on nothing is cancelled. If memory
+    /// is exhausted, it throws, and what it has not taken in remains in flight.
     void settle() {
         {
             const lock guard{mutex_};
             is_settling_ = true;
         }
+        while (report_finished()) { // allocates nothing
+        }
         transport_.call(transport_.functions().poll);
         collect();
-        while (report_finished()) {
-        }
     }
 
     /// Cancels the requests in flight if the transport can. Removes all requests that have not ended and
@@ -8487,7 +8490,8 @@ public:
         static_assert(detail::is_transport<std::unwrap_reference_t<T>>());
     }
 
-    /// Calls `close` with `tracker_options::close_timeout` and reports the undelivered requests.
+    /// Calls `close` with `tracker_options::close_timeout` and reports the undelivered requests; not if
+    /// `close` throws.
     ~basic_background_tracker();
 
     /// Waits until every request is reported, or the timeout expires. Returns true if no request is left.
@@ -8496,7 +8500,8 @@ public:
 
     /// Stops accepting requests, sends the requests that are due within `timeout`, and returns the
     /// undelivered requests in order. These stay in the journal for the next start; a request that was in
-    /// flight may have been delivered. In a callback, `close` only stops accepting requests.
+    /// flight may have been delivered. In a callback, `close` only stops accepting requests. If memory is
+    /// exhausted, it throws; no request is lost, and the next `close` returns all.
     [[nodiscard]] std::vector<finished_request> close(std::chrono::milliseconds timeout);
 };
 
@@ -8662,7 +8667,7 @@ basic_background_tracker<ClockT>::~basic_background_tracker() {
         return;
     if (engine().is_own_thread())
         detail::misuse("promptlayer: a callback has destroyed its tracker\n");
-    engine().report_returned(engine().close(engine().close_timeout()));
+    detail::ignore_exceptions([&] { engine().report_returned(engine().close(engine().close_timeout())); });
 }
 
 template <class ClockT>
@@ -8733,6 +8738,8 @@ public:
                       "promptlayer: polled_tracker takes an AsyncTransport; background_tracker or "
                       "threaded_transport take a synchronous Transport");
     }
+
+    /// Calls `close` and reports the undelivered requests; not if `close` throws.
     ~basic_polled_tracker();
 
     /// Calls `poll()` of the transport, if it has one; reports results; sends the requests that are due, at
@@ -8746,7 +8753,8 @@ public:
     /// Stops accepting requests, reports what has ended, cancels requests in flight if the transport can, and
     /// returns the undelivered requests in order. A request that was in flight may have been delivered. The
     /// journal keeps all of them for the next start. Does not wait. In a callback, `close` only stops
-    /// accepting requests.
+    /// accepting requests. If memory is exhausted, it throws; no request is lost, and the next `close`
+    /// returns all.
     [[nodiscard]] std::vector<finished_request> close();
 };
 
@@ -8766,7 +8774,7 @@ basic_polled_tracker<ClockT>::~basic_polled_tracker() {
         return;
     if (is_polling_)
         detail::misuse("promptlayer: a callback has destroyed its tracker\n");
-    this->engine().report_returned(close());
+    detail::ignore_exceptions([&] { this->engine().report_returned(close()); });
 }
 
 template <class ClockT>

@@ -68,7 +68,8 @@ public:
         static_assert(detail::is_transport<std::unwrap_reference_t<T>>());
     }
 
-    /// Calls `close` with `tracker_options::close_timeout` and reports the undelivered requests.
+    /// Calls `close` with `tracker_options::close_timeout` and reports the undelivered requests; not if
+    /// `close` throws.
     ~basic_background_tracker();
 
     /// Waits until every request is reported, or the timeout expires. Returns true if no request is left.
@@ -77,7 +78,8 @@ public:
 
     /// Stops accepting requests, sends the requests that are due within `timeout`, and returns the
     /// undelivered requests in order. These stay in the journal for the next start; a request that was in
-    /// flight may have been delivered. In a callback, `close` only stops accepting requests.
+    /// flight may have been delivered. In a callback, `close` only stops accepting requests. If memory is
+    /// exhausted, it throws; no request is lost, and the next `close` returns all.
     [[nodiscard]] std::vector<finished_request> close(std::chrono::milliseconds timeout);
 };
 
@@ -243,7 +245,7 @@ basic_background_tracker<ClockT>::~basic_background_tracker() {
         return;
     if (engine().is_own_thread())
         detail::misuse("promptlayer: a callback has destroyed its tracker\n");
-    engine().report_returned(engine().close(engine().close_timeout()));
+    detail::ignore_exceptions([&] { engine().report_returned(engine().close(engine().close_timeout())); });
 }
 
 template <class ClockT>

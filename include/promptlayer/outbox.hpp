@@ -569,9 +569,11 @@ public:
 
     /// Calls `close`, removes all requests that have not ended and returns them in the order of the pushes.
     /// The requests in flight are among them, with a `maybe_delivered` error; their later `complete` is
-    /// ignored.
+    /// ignored. If memory is exhausted, it throws and removes none.
     [[nodiscard]] std::vector<finished_request> drain() {
         close();
+        std::vector<finished_request> undelivered;
+        undelivered.reserve(count());
         for (auto& [number, entry] : in_flight_) {
             if (!entry.history)
                 entry.history = std::make_unique<failure_history>();
@@ -582,13 +584,11 @@ public:
                       .failure = failure::cancelled,
                       .maybe_delivered = true};
         }
-        untried_.merge(tried_);
+        untried_.merge(tried_); // from here on nothing throws
         untried_.merge(in_flight_);
         waits_.clear();
         by_attempts_.clear();
         probe_ = 0;
-        std::vector<finished_request> undelivered;
-        undelivered.reserve(untried_.size());
         while (!untried_.empty())
             undelivered.push_back(finish(untried_.extract(untried_.begin()), request_outcome::returned));
         return undelivered;

@@ -52,6 +52,8 @@ public:
                       "promptlayer: polled_tracker takes an AsyncTransport; background_tracker or "
                       "threaded_transport take a synchronous Transport");
     }
+
+    /// Calls `close` and reports the undelivered requests; not if `close` throws.
     ~basic_polled_tracker();
 
     /// Calls `poll()` of the transport, if it has one; reports results; sends the requests that are due, at
@@ -65,7 +67,8 @@ public:
     /// Stops accepting requests, reports what has ended, cancels requests in flight if the transport can, and
     /// returns the undelivered requests in order. A request that was in flight may have been delivered. The
     /// journal keeps all of them for the next start. Does not wait. In a callback, `close` only stops
-    /// accepting requests.
+    /// accepting requests. If memory is exhausted, it throws; no request is lost, and the next `close`
+    /// returns all.
     [[nodiscard]] std::vector<finished_request> close();
 };
 
@@ -85,7 +88,7 @@ basic_polled_tracker<ClockT>::~basic_polled_tracker() {
         return;
     if (is_polling_)
         detail::misuse("promptlayer: a callback has destroyed its tracker\n");
-    this->engine().report_returned(close());
+    detail::ignore_exceptions([&] { this->engine().report_returned(close()); });
 }
 
 template <class ClockT>

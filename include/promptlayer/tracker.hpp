@@ -325,7 +325,8 @@ class delivery_engine {
     bool start_next() {
         if (spare_.empty())
             spare_.push_back({{}, transport_failure{failure::other, {}, false}});
-        attempt_type& next = spare_.front().attempt;
+        auto& item = spare_.front();
+        attempt_type& next = item.attempt;
         std::optional<due_request> due;
         milliseconds time_left = milliseconds::max();
         {
@@ -356,6 +357,7 @@ class delivery_engine {
         }
         http->timeout = std::min(http->timeout, time_left);
         http->idempotent = !next.is_begun;
+        item.outcome.error().maybe_delivered = true; // in case the transport loses the outcome
         if (!transport_.is_asynchronous()) {
             ticket.arrive(transport_.reference().send(transport_.object(), *http));
             collect();
@@ -523,16 +525,17 @@ public:
         return next;
     }
 
-    /// Takes in what has arrived and reports all that has ended. From then on nothing is cancelled.
+    /// Takes in what has arrived and reports all that has ended. From then on nothing is cancelled. If memory
+    /// is exhausted, it throws, and what it has not taken in remains in flight.
     void settle() {
         {
             const lock guard{mutex_};
             is_settling_ = true;
         }
+        while (report_finished()) { // allocates nothing
+        }
         transport_.call(transport_.functions().poll);
         collect();
-        while (report_finished()) {
-        }
     }
 
     /// Cancels the requests in flight if the transport can. Removes all requests that have not ended and

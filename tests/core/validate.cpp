@@ -241,3 +241,16 @@ static_assert(!pl::is_valid(pl::track_prompt_view{
     .prompt_name = "a", .prompt_input_variables = repeated_variables, .request_id = 1}));
 
 } // namespace
+
+TEST_CASE("is_valid is false at run time if one member or a group breaks its rule") {
+    pl::track_prompt request = valid_request();
+    CHECK(pl::is_valid(request));
+    request.version = 1;
+    CHECK(pl::is_valid(request));
+    request.label = "a";
+    CHECK_FALSE(pl::is_valid(request)); // of a group
+    request.version.reset();
+    CHECK(pl::is_valid(request));
+    request.prompt_name = "";
+    CHECK_FALSE(pl::is_valid(request)); // of one member
+}

@@ -1,10 +1,11 @@
-// Makes each allocation of `encode`, `decode`, `track` and `poll` fail in turn: nothing leaks, nothing is
-// half done, and every request that was reported as queued ends exactly once.
+// Makes each allocation of `encode`, `decode`, `track`, `poll`, `close`, the destructor and the tracker's own
+// thread fail in turn: nothing leaks, nothing is half done, and every queued request ends exactly once.
 
 #include <promptlayer.hpp>
 #include <promptlayer/file_journal.hpp>
 
 #include "../support/memory_journal.hpp"
+#include "../support/samples.hpp"
 
 #include <doctest/doctest.h>
 
@@ -16,6 +17,7 @@
 #include <filesystem>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <new>
 #include <optional>
@@ -114,6 +116,26 @@ pl::track_prompt request_named(std::string_view name) {
             .request_id = 1};
 }
 
+pl::log_request log_named(std::string_view name) {
+    pl::log_request log = test_support::valid_log();
+    log.prompt_name = std::string{name};
+    log.metadata = {{"a name that is rather long", "a value that is as long as that"}};
+    log.tags = {"a tag that is rather long"};
+    return log;
+}
+
+struct listed_notes {
+    std::map<std::string, std::string> notes{};
+    std::vector<std::string> tags{};
+    using schema =
+        pl::reply_schema<pl::field<"notes", &listed_notes::notes>, pl::field<"tags", &listed_notes::tags>>;
+    friend bool operator==(const listed_notes&, const listed_notes&) = default;
+};
+
+struct list_notes {
+    using reply = listed_notes;
+};
+
 std::string body_of(std::string_view name) { return *pl::to_json(request_named(name)); }
 
 bool is_empty(const pl::http_request& request) {
@@ -164,13 +186,16 @@ bool deliver(pl::polled_tracker& tracker, pl::testing::recording_async_transport
 } // namespace
 
 TEST_CASE("allocation failure: encode returns a complete request or throws") {
-    const pl::track_prompt request = request_named(failed);
-    const pl::http_request complete = *pl::encode(a_config, request);
-    for_each_failure([&] {
-        pl::http_request out;
-        if (succeeds([&] { out = *pl::encode(a_config, request); }))
-            CHECK(out == complete);
-    });
+    const auto check = [](const auto& request) {
+        const pl::http_request complete = *pl::encode(a_config, request);
+        for_each_failure([&] {
+            pl::http_request out;
+            if (succeeds([&] { out = *pl::encode(a_config, request); }))
+                CHECK(out == complete);
+        });
+    };
+    check(request_named(failed));
+    check(log_named(failed));
 }
 
 TEST_CASE("allocation failure: encode leaves a reused request complete or empty") {
@@ -207,6 +232,21 @@ TEST_CASE("allocation failure: decode returns the reply or the error, or throws"
     }
 }
 
+TEST_CASE("allocation failure: decode returns all entries of a reply, or throws") {
+    const pl::http_response response{
+        200,
+        {},
+        R"({"notes":{"a name that is rather long":"a value that is as long as that","b":"\u00e9"},)"
+        R"("tags":["a tag that is rather long","b"]})"};
+    const listed_notes complete = *pl::decode<list_notes>(a_config, response);
+    CHECK(complete.notes.size() + complete.tags.size() == 4);
+    for_each_failure([&] {
+        listed_notes out;
+        if (succeeds([&] { out = *pl::decode<list_notes>(a_config, response); }))
+            CHECK(out == complete);
+    });
+}
+
 TEST_CASE("allocation failure: a polled tracker sends a request exactly once if it was queued") {
     const pl::track_prompt request = request_named(failed);
     for (const bool has_journal : {false, true}) {
@@ -234,41 +274,159 @@ TEST_CASE("allocation failure: a polled tracker sends a request exactly once if 
 }
 
 TEST_CASE("allocation failure: a poll loses no request and reports each exactly once") {
-    for (const int failed_poll : {0, 1, 2, 3, 4, 5}) {
-        for_each_failure([&] {
-            std::vector<pl::request_number> delivered;
-            delivered.reserve(10);
-            pl::testing::recording_async_transport transport;
-            transport.respond({503, {}, "a gateway is tired, and says so in a long text"});
-            transport.respond({429, {{"Retry-After", "1"}}, ""});
-            pl::polled_tracker tracker{
-                a_config, std::ref(transport), {.on_delivered = [&](const auto& finished) {
-                    delivered.push_back(finished.number);
-                }}};
-            for (const auto& name : {before, failed, after})
-                REQUIRE(tracker.track(request_named(name)));
-            std::chrono::steady_clock::time_point now{};
-            has_failed = false;
-            for (int polls = 0; polls < failed_poll; ++polls) {
-                tracker.poll(now += 1min);
-                transport.complete_one();
-            }
-            succeeds([&] {
-                tracker.poll(now += 1min);
-                transport.complete_one();
+    for (const bool is_log : {false, true}) {
+        for (const int failed_poll : {0, 1, 2, 3, 4, 5}) {
+            for_each_failure([&] {
+                const auto storage = std::make_shared<memory_journal::storage>();
+                std::vector<pl::request_number> ended;
+                ended.reserve(10);
+                std::size_t refusals = 0; // after which a request may be sent again
+                const auto on_end = [&](const pl::finished_request& finished) {
+                    ended.push_back(finished.number);
+                };
+                pl::testing::recording_async_transport transport;
+                transport.respond({503, {}, "a gateway is tired, and says so in a long text"});
+                transport.respond({429, {{"Retry-After", "1"}}, ""});
+                pl::polled_tracker tracker{a_config,
+                                           std::ref(transport),
+                                           {.on_delivered = on_end,
+                                            .on_failed = on_end,
+                                            .on_attempt =
+                                                [&](const pl::attempt_report& attempt) {
+                                                    refusals += attempt.status >= 400 ? 1 : 0;
+                                                },
+                                            .journal = std::make_unique<memory_journal>(storage)}};
+                for (const auto& name : {before, failed, after}) {
+                    if (is_log)
+                        REQUIRE(tracker.track(log_named(name)));
+                    else
+                        REQUIRE(tracker.track(request_named(name)));
+                }
+                std::chrono::steady_clock::time_point now{};
+                has_failed = false;
+                for (int polls = 0; polls < failed_poll; ++polls) {
+                    tracker.poll(now += 1min);
+                    transport.complete_one();
+                }
+                succeeds([&] {
+                    tracker.poll(now += 1min);
+                    transport.complete_one();
+                });
+                const bool limit_was_reached = has_failed;
+                CHECK(tracker.pending() == 3 - ended.size());
+                CHECK(storage->entries.size() == tracker.pending());
+                const auto begun = std::count_if(storage->entries.begin(), storage->entries.end(),
+                                                 [](const auto& entry) { return entry.second.begun; });
+                CHECK(static_cast<std::size_t>(begun) == (is_log ? tracker.stats().in_flight : 0));
+                for (int polls = 0; polls < 100 && tracker.pending() != 0; ++polls) {
+                    tracker.poll(now += 1min);
+                    transport.complete_all();
+                }
+                std::sort(ended.begin(), ended.end());
+                CHECK(ended == std::vector<pl::request_number>{1, 2, 3});
+                CHECK(storage->entries.empty());
+                if (is_log)
+                    CHECK(transport.requests().size() <= 3 + refusals);
+                else
+                    CHECK(tracker.stats() == pl::outbox_stats{.pushed = 3, .delivered = 3});
+                has_failed = limit_was_reached;
             });
-            const bool limit_was_reached = has_failed;
-            CHECK(tracker.pending() == 3 - delivered.size());
-            for (int polls = 0; polls < 100 && tracker.pending() != 0; ++polls) {
-                tracker.poll(now += 1min);
-                transport.complete_all();
-            }
-            std::sort(delivered.begin(), delivered.end());
-            CHECK(delivered == std::vector<pl::request_number>{1, 2, 3});
-            CHECK(tracker.stats() == pl::outbox_stats{.pushed = 3, .delivered = 3});
-            has_failed = limit_was_reached;
-        });
+        }
     }
+}
+
+TEST_CASE("allocation failure: an invalid config is reported once for each attempt") {
+    for_each_failure([&] {
+        const auto storage = std::make_shared<memory_journal::storage>();
+        storage->entries[1] = {.number = 1, .request = *pl::prepare(log_named(before))};
+        int attempts = 0;
+        pl::testing::recording_async_transport transport;
+        pl::polled_tracker tracker{{.api_key = ""},
+                                   std::ref(transport),
+                                   {.on_attempt = [&](const pl::attempt_report&) { ++attempts; },
+                                    .journal = std::make_unique<memory_journal>(storage)}};
+        has_failed = false;
+        succeeds([&] { tracker.poll({}); });
+        const bool limit_was_reached = has_failed;
+        tracker.poll({}); // reports what the first could not
+        CHECK(attempts == 1);
+        CHECK_FALSE(storage->entries.at(1).begun);
+        REQUIRE(tracker.reconfigure(a_config));
+        CHECK(deliver(tracker, transport));
+        CHECK(transport.requests().size() == 1);
+        CHECK(attempts == 2);
+        has_failed = limit_was_reached;
+    });
+}
+
+/// A tracker with logs 1 to 6 in all states, and what has become of them.
+struct tracker_to_close {
+    pl::testing::recording_async_transport transport{};
+    std::vector<pl::request_number> ended{};
+    std::optional<pl::polled_tracker> tracker{};
+
+    tracker_to_close() {
+        ended.reserve(10);
+        transport.respond({503, {}, "a gateway is tired, and says so in a long text"});
+        const auto on_end = [this](const pl::finished_request& finished) {
+            ended.push_back(finished.number);
+        };
+        tracker.emplace(a_config, std::ref(transport),
+                        pl::tracker_options{.on_delivered = on_end, .on_failed = on_end});
+        track("the first has failed once");
+        track("the second is delivered");
+        for (const auto& name : {"the outcome of the third has arrived", "the fourth is in flight",
+                                 "the fifth has not been sent", "the sixth is cancelled"})
+            REQUIRE(tracker->track(log_named(name)));
+        tracker->poll({});
+        transport.respond({400, {}, "the request is refused, and this is the reason"});
+        transport.complete_one();
+        CHECK(tracker->stats() ==
+              pl::outbox_stats{.pushed = 6, .waiting = 3, .in_flight = 2, .delivered = 1});
+        REQUIRE(tracker->cancel(6));
+    }
+
+    void track(std::string_view name) {
+        REQUIRE(tracker->track(log_named(name)));
+        tracker->poll({});
+        transport.complete_one();
+    }
+};
+
+TEST_CASE("allocation failure: the next close returns all requests of a close that has thrown") {
+    for_each_failure([&] {
+        tracker_to_close closed;
+        std::vector<pl::finished_request> left;
+        const bool is_closed = succeeds([&] { left = closed.tracker->close(); });
+        if (!is_closed) {
+            closed.tracker->poll(std::chrono::steady_clock::time_point{1min}); // may send what waits
+            left = closed.tracker->close();
+        }
+        CHECK(std::is_sorted(left.begin(), left.end(),
+                             [](const auto& a, const auto& b) { return a.number < b.number; }));
+        for (const pl::finished_request& request : left) {
+            closed.ended.push_back(request.number);
+            CHECK(request.outcome == pl::request_outcome::returned);
+            if (request.number == 4)
+                CHECK(request.error.value().maybe_delivered);
+        }
+        std::sort(closed.ended.begin(), closed.ended.end());
+        CHECK(closed.ended == std::vector<pl::request_number>{1, 2, 3, 4, 5, 6});
+        const auto sent = bodies_of(closed.transport.requests());
+        const auto fourth = *pl::to_json(log_named("the fourth is in flight"));
+        CHECK(std::count(sent.begin(), sent.end(), fourth) == 1);
+    });
+}
+
+TEST_CASE("allocation failure: the destructor reports each request at most once, and all that ended") {
+    for_each_failure([&] {
+        tracker_to_close closed;
+        CHECK(succeeds([&] { closed.tracker.reset(); }));
+        std::sort(closed.ended.begin(), closed.ended.end());
+        CHECK(std::adjacent_find(closed.ended.begin(), closed.ended.end()) == closed.ended.end());
+        CHECK(closed.ended.front() == (has_failed ? 2 : 1));
+        CHECK(closed.ended.back() == 6);
+    });
 }
 
 TEST_CASE("allocation failure: a full queue drops a request only if another is queued") {
@@ -307,6 +465,54 @@ TEST_CASE("allocation failure: a background tracker sends a request exactly once
         REQUIRE(tracker.flush(1min));
         CHECK(bodies_of(transport.requests()) == expected_bodies(queued.has_value()));
         CHECK(storage->entries.empty());
+    });
+}
+
+TEST_CASE("allocation failure: a background tracker returns all if its close has thrown") {
+    for_each_failure([&] {
+        pl::background_tracker tracker{a_config, pl::testing::recording_transport{}};
+        tracker.pause();
+        for (const auto& name : {before, failed, after})
+            REQUIRE(tracker.track(request_named(name)));
+        std::vector<pl::finished_request> left;
+        if (!succeeds([&] { left = tracker.close(0ms); }))
+            left = tracker.close(0ms);
+        CHECK(left.size() == 3);
+    });
+}
+
+TEST_CASE("allocation failure: the thread of a tracker continues, and sends each request once") {
+    for_each_failure([&] {
+        std::vector<pl::request_number> delivered;
+        delivered.reserve(10);
+        int sends = 0;
+        bool limit_was_reached = false;
+        pl::testing::recording_transport recording;
+        pl::background_tracker tracker{
+            a_config,
+            pl::transport_from([&](const pl::http_request& request) {
+                mode = failing::none; // of the tracker's thread, which fails between two requests
+                limit_was_reached = limit_was_reached || has_failed;
+                auto outcome = recording.send(request);
+                if (++sends == 1) {
+                    successes_left = next_successes;
+                    mode = next_mode == failing::none ? next_mode : failing::one;
+                }
+                return outcome;
+            }),
+            {.on_delivered = [&](const pl::finished_request& finished) {
+                delivered.push_back(finished.number);
+            }}};
+        tracker.pause();
+        for (const auto& name : {before, failed, after})
+            REQUIRE(tracker.track(request_named(name)));
+        tracker.resume();
+        for (int waits = 0; waits < 60'000 && !tracker.flush(1ms); ++waits)
+            tracker.retry_now(); // ends the wait for memory
+        CHECK(recording.requests().size() == 3);
+        std::sort(delivered.begin(), delivered.end());
+        CHECK(delivered == std::vector<pl::request_number>{1, 2, 3});
+        has_failed = limit_was_reached;
     });
 }
 #endif

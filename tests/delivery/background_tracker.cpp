@@ -22,6 +22,8 @@
 #include <vector>
 
 #if !defined(_WIN32)
+#include "../support/child_process.hpp"
+
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -805,7 +807,7 @@ TEST_CASE("background tracker: every call fails in a forked child, and the paren
         tracker->discard();
         tracker->retry_now();
         tracker.reset();
-        ::_exit(passes && kept->entries.size() == 1 ? 0 : 1);
+        test_support::end_child(passes && kept->entries.size() == 1 ? 0 : 1);
     }
     int status = -1;
     CHECK(::waitpid(child, &status, 0) == child);

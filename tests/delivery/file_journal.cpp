@@ -25,6 +25,8 @@
 #include <vector>
 
 #ifdef __linux__
+#include "../support/child_process.hpp"
+
 #include <cerrno>
 #include <csignal>
 #include <cstdarg>
@@ -862,7 +864,7 @@ public:
 int in_child(const std::function<int()>& action) {
     const pid_t child = ::fork();
     if (child == 0)
-        ::_exit(action());
+        test_support::end_child(action());
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
@@ -1329,6 +1331,13 @@ TEST_CASE("journal: a compaction that fails at any step changes nothing and is r
         SUBCASE("the file cannot be read") { (injected = &read_fault)->fail(EIO); }
         SUBCASE("the copy cannot be written") { (injected = &write_fault)->fail(ENOSPC); }
         SUBCASE("the records cannot be written") { (injected = &write_fault)->fail(ENOSPC, 1, 1); }
+        SUBCASE("a state cannot be written to the copy") {
+            injected = &write_fault;
+            before_sync = [&] {
+                write_fault.fail(ENOSPC, 1, 1);
+                journal->begin(1);
+            };
+        }
         SUBCASE("the copy cannot be synced") { (injected = &sync_fault)->fail(EIO); }
         SUBCASE("the copy cannot be synced the second time") { (injected = &sync_fault)->fail(EIO, 1, 1); }
         SUBCASE("a request added during the compaction cannot be copied") {
@@ -1606,4 +1615,27 @@ TEST_CASE("journal: maintain reads and copies at most about 256 KiB in one call"
     }
     CHECK(open_journal(folder)->pending().size() == 2'000 - 750 + 1);
 }
+
+#if defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
+TEST_CASE("journal: a compaction runs within maintain if no thread can be created") {
+    const temporary_folder folder;
+    {
+        const auto journal = open_journal(folder);
+        REQUIRE(journal->add(1, prepared("a")));
+        need_compaction(*journal);
+        pthread_attr_t before, unlimited; // of all threads to come
+        REQUIRE(::pthread_getattr_default_np(&before) == 0);
+        REQUIRE(::pthread_getattr_default_np(&unlimited) == 0);
+        ::pthread_attr_setstacksize(&unlimited, std::numeric_limits<std::size_t>::max() / 4 * 3);
+        ::pthread_setattr_default_np(&unlimited);
+        const auto wait = journal->maintain();
+        ::pthread_setattr_default_np(&before);
+        ::pthread_attr_destroy(&unlimited);
+        ::pthread_attr_destroy(&before);
+        CHECK(wait == 10ms);
+        CHECK(journal->bytes() < 300);
+    }
+    CHECK(pending_in(folder) == "1 a, 1001 z");
+}
+#endif
 #endif

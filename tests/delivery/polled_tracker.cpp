@@ -20,6 +20,8 @@
 #include <vector>
 
 #if !defined(_WIN32)
+#include "../support/child_process.hpp"
+
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -894,7 +896,7 @@ TEST_CASE("polled tracker: every call does nothing in a forked child, and the pa
         fixture.tracker->discard();
         fixture.tracker.reset();
         passes = passes && fixture.kept->entries.size() == 1 && fixture.reports.empty();
-        ::_exit(passes ? 0 : 1);
+        test_support::end_child(passes ? 0 : 1);
     };
     fixture.tracker.emplace(pl::config{.api_key = "pl_key"}, std::ref(fixture.transport), std::move(options));
     REQUIRE(fixture.tracker->track_prompt(valid_request()));

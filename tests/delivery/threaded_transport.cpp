@@ -23,6 +23,8 @@
 #include <utility>
 #include <vector>
 #if !defined(_WIN32)
+#include "../support/child_process.hpp"
+
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
@@ -495,7 +497,7 @@ TEST_CASE("threaded transport: a forked child does not hang, and the parent goes
         });
         transport->cancel();
         transport.reset();
-        ::_exit(failed ? 0 : 1);
+        test_support::end_child(failed ? 0 : 1);
     }
     int status = -1;
     CHECK(::waitpid(child, &status, 0) == child);
