@@ -38,8 +38,8 @@ inline constexpr std::size_t max_number_size = 24;
 /// `buffer`.
 PROMPTLAYER_DECL std::string_view write_number(double value, char (&buffer)[max_number_size]) noexcept;
 
-/// Returns the same text without `std::to_chars`, which some standard libraries have only for integers:
-/// libc++ before version 14, and for Apple's systems before macOS 13.3. Slow.
+/// Does so without `std::to_chars`, which some standard libraries have only for integers: libc++ before
+/// version 14, and for Apple's systems before macOS 13.3. Slow; the text of a few numbers is a digit longer.
 PROMPTLAYER_DECL std::string_view write_number_by_printf(double value,
                                                          char (&buffer)[max_number_size]) noexcept;
 
