@@ -700,7 +700,7 @@ TEST_CASE("polled tracker: a request that is not idempotent is not sent again if
     }
 }
 
-TEST_CASE("polled tracker: a log that may have arrived stays begun until it is reported, and after close") {
+TEST_CASE("polled tracker: a log that may have arrived stays begun until it is reported") {
     tracker_fixture fixture;
     std::vector<bool> begun;
     auto options = fixture.reporting();
