@@ -19,6 +19,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
@@ -215,9 +216,9 @@ struct hand_made_transport {
             if (!ready(POLLOUT, clock != clock::from_sent))
                 return transport_failure{failure::timeout, "not sent"};
             const auto now = ::send(handle, text.data() + sent, text.size() - sent, MSG_NOSIGNAL);
-            if (now < 0)
+            if (now < 0 && errno != EAGAIN) // a busy system may have no memory after all
                 return transport_failure{failure::reset, "not sent"};
-            sent += static_cast<std::size_t>(now);
+            sent += static_cast<std::size_t>(std::max<ssize_t>(now, 0));
         }
         if (clock == clock::from_sent)
             end = std::chrono::steady_clock::now() + request.timeout;
