@@ -208,14 +208,6 @@ std::optional<std::chrono::milliseconds> maintain(pl::journal& journal) {
 
 constexpr std::uint64_t empty = record::header_size;
 
-/// Returns whether the descriptor is that of the file with this name.
-[[maybe_unused]] bool is_file(int descriptor, const fs::path& name) {
-    struct stat opened = {};
-    struct stat named = {};
-    return ::fstat(descriptor, &opened) == 0 && ::stat(name.c_str(), &named) == 0 &&
-           opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
-}
-
 /// A journal in memory: for a program that hands over its requests to another journal, or for tests.
 class own_journal final : public pl::journal {
     std::mutex mutex_{};
@@ -978,6 +970,14 @@ TEST_CASE("journal: a symbolic link beside the file is not followed") {
 }
 
 #if !defined(__EMSCRIPTEN__) // which executes no programs
+/// Returns whether the descriptor is that of the file with this name.
+static bool is_file(int descriptor, const fs::path& name) {
+    struct stat opened = {};
+    struct stat named = {};
+    return ::fstat(descriptor, &opened) == 0 && ::stat(name.c_str(), &named) == 0 &&
+           opened.st_dev == named.st_dev && opened.st_ino == named.st_ino;
+}
+
 TEST_CASE("journal: a program that the process executes does not inherit its files") {
     const temporary_folder folder;
     const auto journal = open_journal(folder);
