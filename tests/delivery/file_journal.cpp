@@ -1396,22 +1396,6 @@ TEST_CASE("journal: requests added during the syncs of a compaction are acknowle
     }
 }
 
-#if defined(__cpp_exceptions) && defined(__GLIBC__)
-TEST_CASE("journal: maintain works itself if no thread can be created") {
-    const temporary_folder folder;
-    CHECK(in_child([&] {
-              pthread_attr_t attributes;
-              ::pthread_attr_init(&attributes);
-              ::pthread_attr_setstacksize(&attributes, std::numeric_limits<std::size_t>::max() / 2);
-              ::pthread_setattr_default_np(&attributes);
-              const auto journal = open_journal(folder);
-              static_cast<void>(journal->add(1, prepared("a")));
-              journal->remove(1);
-              journal->maintain();
-              return journal->bytes() == empty ? 7 : 1;
-          }) == 7);
-}
-#endif
 #endif
 
 #ifndef PROMPTLAYER_NO_THREADS
@@ -1616,7 +1600,7 @@ TEST_CASE("journal: maintain reads and copies at most about 256 KiB in one call"
     CHECK(open_journal(folder)->pending().size() == 2'000 - 750 + 1);
 }
 
-#if defined(__cpp_exceptions) && !defined(PROMPTLAYER_NO_THREADS)
+#if defined(__cpp_exceptions) && defined(__GLIBC__) && !defined(PROMPTLAYER_NO_THREADS)
 TEST_CASE("journal: a compaction runs within maintain if no thread can be created") {
     const temporary_folder folder;
     {
