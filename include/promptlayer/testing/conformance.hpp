@@ -535,6 +535,8 @@ class conformance {
         const std::string text =
             describe(outcome) + " after " + in_ms(duration) + "; the timeout is " + in_ms(short_timeout);
         expect_in_time(duration <= beyond_timeout(), text); // the server ends the connection then
+        if (!server) // a busy system may reset a connection that nobody has accepted
+            expect_in_time(outcome || outcome.error().kind != failure::reset, text);
         expect(!outcome && outcome.error().kind == failure::timeout && duration >= short_timeout / 2, text);
         if (const std::size_t arrivals = server ? server->requests().size() : 0) {
             expect_arrivals(arrivals);
