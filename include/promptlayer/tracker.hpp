@@ -701,7 +701,7 @@ public:
     bool cancel(request_number number);
 
     /// Removes all waiting requests, also from the journal, and reports them as `cancelled`. Requests in
-    /// flight are not sent again.
+    /// flight are not sent again. Does nothing if `close` is about to return the requests.
     void discard();
 
     /// Ends all waits, for example because the network is back. During an outage a probe is sent at once.

@@ -156,7 +156,7 @@ TEST_CASE("service text is cut at 512 bytes, between code points") {
     CHECK(shown(std::string(513, 'x')) == std::string(512, 'x'));
     CHECK(shown("x" + repeat(300, "\xC3\xA9")) == "x" + repeat(255, "\xC3\xA9")); // 511 bytes
     CHECK(shown(repeat(300, "\xF0\x9F\x98\x80")) == repeat(128, "\xF0\x9F\x98\x80"));
-    for (const int status : {200, 302, 502}) // the beginning of a body that is no JSON, too
+    for (const int status : {200, 302, 502}) // the beginning of a body that is not JSON, too
         CHECK(error_of(status, "x" + repeat(400, "\xF0\x9F\x98\x80"))
                   .message.ends_with(": x" + repeat(127, "\xF0\x9F\x98\x80")));
     const auto e = error_of(422, R"({"detail":[{"loc":["body",")" + std::string(600, 'p') + R"("],"msg":")" +

@@ -1294,7 +1294,7 @@ TEST_CASE("journal: a compaction without disk space keeps the file and is retrie
     CHECK(pending_in(folder) == "1 a, 1001 z");
 }
 
-TEST_CASE("journal: a compaction of a file that someone emptied, or whose name is refused, fails") {
+TEST_CASE("journal: a compaction fails if someone emptied the file or its name is refused") {
     for (const bool emptied : {false, true}) {
         const temporary_folder folder;
         const auto journal =

@@ -1,9 +1,11 @@
-// Calls everything that has the API key and produces text, in every way in which a call can end, with a
-// service, a transport and a caller that repeat the key and another secret wherever they can. The body of a
-// printed response and `finished_request::response` are the service's own bytes, and are not searched.
+// Calls everything that has the API key and produces text, in every way in which a call can end. Service,
+// transport and caller repeat the key and another secret wherever they can. The body of a printed response
+// and `finished_request::response` are the service's own bytes, and are not searched.
 
 #include <promptlayer.hpp>
 #include <promptlayer/file_journal.hpp>
+
+#include "../support/samples.hpp"
 
 #include <doctest/doctest.h>
 
@@ -92,9 +94,9 @@ struct look_up {
     using schema = pl::schema<pl::field<"text", &look_up::text>>;
 };
 
-/// Looks for the secrets of an account in every text that it is given, in any case, percent-encoded or with
-/// JSON's escapes: for the first 5 characters of the key, because no cut may leave so many, for the first 8
-/// of the other secret, or for a shorter key as a word.
+/// Looks for the secrets of an account in every text that it is given: in any case, percent-encoded or with
+/// JSON's escapes. Of the key no cut may leave 5 characters, of the other secret 8; a shorter key must not
+/// stand there as a word.
 class secret_search {
     std::vector<std::string> secrets_{};
     std::size_t texts_ = 0;
@@ -258,15 +260,6 @@ pl::transport_result returned_or_thrown(const pl::transport_result& outcome) {
 
 pl::track_prompt good_request() { return {.prompt_name = "support-response", .request_id = 1}; }
 
-pl::log_request good_log() {
-    return {.provider = "p",
-            .model = "m",
-            .input = pl::chat_prompt({{pl::role::user, "Hello"}}),
-            .output = pl::chat_prompt({{pl::role::assistant, "Hi"}}),
-            .request_start_time = "2024-01-15T10:30:00Z",
-            .request_end_time = "2024-01-15T10:30:01Z"};
-}
-
 /// Returns requests that break rules, with the API key in the names of variables.
 std::vector<pl::track_prompt> bad_requests(const account& a) {
     std::vector<std::string> texts = spellings(a.key, "-");
@@ -304,7 +297,7 @@ TEST_CASE("secrecy: no error, reply or printed request of a call shows a secret"
         for_each_outcome(a, [&](const pl::transport_result& next) {
             outcome = next;
             search.see(client.call(good_request()));
-            search.see(client.call(good_log()));
+            search.see(client.call(test_support::valid_log()));
             search.see(client.call(look_up{.text = a.key + " " + a.secret}));
             async_client.call(good_request(), [&](const auto& result) { search.see(result); });
             if (outcome)
@@ -401,7 +394,7 @@ TEST_CASE("secrecy: no report of a background tracker shows a secret, nor what c
         secret_search search{a};
         std::vector<pl::transport_result> outcomes;
         for_each_outcome(a, [&](const pl::transport_result& outcome) {
-            if (outcome && (outcome->status == 200 || outcome->status == 422)) // never held up
+            if (outcome && (outcome->status == 200 || outcome->status == 422)) // never delays
                 outcomes.push_back(outcome);
         });
         outcomes.push_back(pl::transport_failure{pl::failure::other, a.key}); // waits for another attempt

@@ -77,7 +77,7 @@ bool shows(const std::string& text, const std::string& secret) {
     return false;
 }
 
-/// An endpoint whose reply has a map and an array.
+/// An endpoint. Its reply has a map and an array.
 struct look_up {
     struct reply {
         std::map<std::string, std::string> names{};

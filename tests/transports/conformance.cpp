@@ -1566,7 +1566,7 @@ TEST_CASE("conformance: a transport that completes from a thread of its own pass
     }
 }
 
-TEST_CASE("conformance: a transport passes whose timeout ends before it could send the request") {
+TEST_CASE("conformance: a transport passes if its timeout ends before it could send the request") {
     auto late = promptlayer::transport_from([](const http_request& request) -> transport_result {
         std::this_thread::sleep_for(request.timeout);
         return transport_failure{failure::timeout, "timed out", false};
