@@ -1079,7 +1079,8 @@ const std::vector<wrong>& wrong_transports() {
              r.timeout = timeout - r.timeout;
              return !outcome && outcome.error().kind == failure::timeout ? right.send(r) : outcome;
          }),
-         {"times out without a response"}},
+         {"times out without a response", "times out while the status line arrives slowly",
+          "times out while headers arrive without end", "times out while the body arrives slowly"}},
         {"cuts an unframed body at the limit",
          outcome_with([](transport_result& outcome, const http_request& r) {
              if (outcome && outcome->body.size() > r.max_response_bytes &&
