@@ -62,6 +62,8 @@ constexpr std::string_view sequences[] = {"a",
                                           "\xC1\xBF",
                                           "\xC3\xC3\xA9",
                                           "\xC3\xA9\xA9",
+                                          "\xC3x\xA9",
+                                          "\xE2\x82x\xAC",
                                           "\xE0\x80\x80",
                                           "\xE0\x9F\xBF",
                                           "\xED\xA0\x80",
@@ -155,7 +157,8 @@ TEST_CASE("scan rejects overlong, truncated, surrogate and out-of-range UTF-8") 
              "\xF0", // truncated by the end
              "\xC3 ",
              "\xE6\xBC ",
-             "\xF0\x9F\x98 ", // truncated by another character
+             "\xF0\x9F\x98 ",
+             "\xF0\x9F \x80", // truncated by another character
              "\xED\xA0\x80",
              "\xED\xBF\xBF", // surrogates
              "\xF4\x90\x80\x80",
@@ -172,8 +175,11 @@ TEST_CASE("scan reports the first invalid byte, also after runs of eight plain b
         const auto result = scan(text);
         CHECK_FALSE(result.valid_utf8);
         CHECK(result.invalid_at == before);
+        CHECK(result.code_points == before);
     }
 }
+
+TEST_CASE("scan counts each invalid byte as one byte of JSON") { CHECK(scan("a\xFF\"\x80").json_bytes == 5); }
 
 TEST_CASE("scan counts every escape at every position in a run of eight bytes") {
     for (unsigned c = 0; c < 0x80; ++c) {
@@ -216,6 +222,17 @@ TEST_CASE("a sequence is checked wherever it stands in a long text that is plain
                 const bool agreed = agrees(std::string{text}.erase(before + sequence.size() - 1, cut));
                 CHECK_MESSAGE(agreed, before << ": " << expected_json(sequence).value_or("invalid"));
             }
+        }
+    }
+}
+
+TEST_CASE("a sequence is checked in the blocks after one of three bytes") {
+    for (const std::string_view sequence : sequences) {
+        for (std::size_t between = 0; between <= 100; ++between) {
+            const std::string text =
+                std::string{"\xE2\x82\xAC"}.append(between, 'x').append(sequence).append(100, 'y');
+            const bool agreed = agrees(text);
+            CHECK_MESSAGE(agreed, between << ": " << expected_json(sequence).value_or("invalid"));
         }
     }
 }
@@ -297,8 +314,43 @@ TEST_CASE("sanitize replaces control, reordering and invisible characters") {
     for (const char* const visible : {" ", "~", "\xC2\xA0", "\xC3\xA9", "\xE2\x80\x8C", "\xE2\x80\x8D",
                                       "\xE2\x80\xA7", "\xE2\x80\xAF", "\xE2\x81\xB0", "\xF0\x9F\x98\x80"})
         CHECK_MESSAGE(shown(visible) == visible, visible);
-    CHECK(promptlayer::detail::json_escape("a\x1b\xE2\x80\xAE\xF3\xA0\x80\x81\"") ==
-          R"(a\u001b\u202e\udb40\udc01\")");
+    CHECK(shown({"a\0b", 3}) == "a b");
+}
+
+TEST_CASE("sanitize replaces each invalid byte by U+FFFD") {
+    CHECK(promptlayer::detail::sanitize("a\xFF\xC3z", 100) == "a\xEF\xBF\xBD\xEF\xBF\xBDz");
+}
+
+TEST_CASE("sanitize cuts before the code point that exceeds the limit") {
+    CHECK(promptlayer::detail::sanitize("a\xC3\xA9z", 4) == "a\xC3\xA9z");
+    CHECK(promptlayer::detail::sanitize("a\xC3\xA9z", 3) == "a\xC3\xA9");
+    CHECK(promptlayer::detail::sanitize("a\xC3\xA9z", 2) == "a");
+    CHECK(promptlayer::detail::sanitize("a\xC3\xA9z", 0).empty());
+}
+
+TEST_CASE("json_escape escapes quotes, backslashes and hidden characters") {
+    using promptlayer::detail::json_escape;
+    CHECK(json_escape("a\x1b\xE2\x80\xAE\xF3\xA0\x80\x81\"\\\xC3\xA9") ==
+          "a\\u001b\\u202e\\udb40\\udc01\\\"\\\\\xC3\xA9");
+    CHECK(json_escape("\xFFz") == "\xEF\xBF\xBDz");
+}
+
+TEST_CASE("json_escape returns 64 code points, or as many as are wanted") {
+    using promptlayer::detail::json_escape;
+    CHECK(json_escape(std::string(65, 'x')) == std::string(64, 'x'));
+    CHECK(json_escape("\xC3\xA9\"z", 2) == "\xC3\xA9\\\"");
+    CHECK(json_escape("z", 0).empty());
+}
+
+TEST_CASE("text is compared without regard to the case of ASCII letters") {
+    using promptlayer::detail::equal_ignoring_case;
+    CHECK(equal_ignoring_case("", ""));
+    CHECK(equal_ignoring_case("aZ-1", "Az-1"));
+    CHECK_FALSE(equal_ignoring_case("abc", "abd"));
+    CHECK_FALSE(equal_ignoring_case("abc", "xbc"));
+    CHECK_FALSE(equal_ignoring_case("abc", "ab"));
+    CHECK_FALSE(equal_ignoring_case("@[", "`{"));             // next to the letters
+    CHECK_FALSE(equal_ignoring_case("\xC3\x89", "\xC3\xA9")); // U+00C9, U+00E9
 }
 
 TEST_CASE("redact finds a secret in any case, percent-encoded or cut after 8 characters") {
