@@ -115,7 +115,6 @@ TEST_CASE("a wrong type is a violation with path, expected type and actual type"
           "prompt_input_variables: must be an object, is a string");
     CHECK(to_string(only_violation(with(R"("prompt_input_variables":[{"a":1}])"))) ==
           "prompt_input_variables: must be an object, is an array");
-    CHECK(to_string(only_violation(with(R"("version":[1])"))) == "version: must be an integer, is an array");
     for (const std::string_view value : {"1", "null", "true", "{\"a\":\"b\"}", "[\"x\",{\"y\":2}]"}) {
         const auto v =
             only_violation(with(R"("prompt_input_variables":{"ok":"","user":)" + std::string{value} + "}"));

@@ -343,6 +343,7 @@ TEST_CASE("rules: from_json applies every rule") {
     CHECK(violations_of_json(R"("priority":3,"machines":0,"share":1.5,"hours":0)") ==
           texts{"priority: must be at most 2", "machines: must be more than 0", "share: must be at most 1",
                 "hours: must be more than 0"});
+    CHECK(violations_of_json(R"("priority":[3])") == texts{"priority: must be an integer, is an array"});
     CHECK(violations_of_json(R"("hours":1e400,"share":"1","state":"late","color":"blue")") ==
           texts{"hours: must be finite as a double", "share: must be a number, is a string",
                 "state: must be one of queued, running, done", "color: must be one of red, green"});
