@@ -85,6 +85,14 @@ struct basic_start_build {
         pl::at_most_one_of<"branch", "color">>;
 };
 
+struct either {
+    pl::optional<pl::integer> first{};
+    pl::optional<pl::integer> second{};
+
+    using schema = pl::schema<pl::field<"first", &either::first>, pl::field<"second", &either::second>,
+                              pl::at_most_one_of<"first", "second">>;
+};
+
 using start_build =
     basic_start_build<std::string, std::map<std::string, std::string>, std::vector<std::string>>;
 using start_build_view =
@@ -208,6 +216,7 @@ TEST_CASE("rules: a request with every kind of member is written and read by its
     const auto read = pl::from_json<start_build>(text);
     REQUIRE(read.has_value());
     CHECK(read->labels->at("abc").empty());
+    CHECK(read->clean == false);
     CHECK(*read->steps == std::vector<std::string>{"s", "four"});
     CHECK(read->state == build_state::running);
     CHECK(read->share == 0.1);
@@ -314,6 +323,14 @@ TEST_CASE("rules: JSON text that is not one object is never sent") {
     CHECK(broken(nested(32)).limit == 31);
 }
 
+TEST_CASE("rules: a group may begin with the first member, and a body may have no member") {
+    CHECK(pl::to_json(either{}).value() == "{}");
+    CHECK(pl::to_json(either{.first = 1}).value() == R"({"first":1})");
+    CHECK(pl::from_json<either>(R"({"second":1})").has_value());
+    CHECK(line_of(pl::from_json<either>(R"({"first":1,"second":1})").error().violations.at(0)) ==
+          "only one of first, second may be given");
+}
+
 TEST_CASE("rules: from_json counts the items of each array and names a repeated name") {
     CHECK(to_string(pl::from_json<start_build>(
                         R"({"labels":{"ab":"1","ab":"2"},"steps":["s"],"clean":true,"hosts":["c"]})")
@@ -326,6 +343,7 @@ TEST_CASE("rules: from_json applies every rule") {
     CHECK(violations_of_json(R"("priority":3,"machines":0,"share":1.5,"hours":0)") ==
           texts{"priority: must be at most 2", "machines: must be more than 0", "share: must be at most 1",
                 "hours: must be more than 0"});
+    CHECK(violations_of_json(R"("priority":[3])") == texts{"priority: must be an integer, is an array"});
     CHECK(violations_of_json(R"("hours":1e400,"share":"1","state":"late","color":"blue")") ==
           texts{"hours: must be finite as a double", "share: must be a number, is a string",
                 "state: must be one of queued, running, done", "color: must be one of red, green"});
@@ -351,6 +369,10 @@ TEST_CASE("rules: from_json keeps the text of each JSON object, wherever its mem
     const auto escaped =
         pl::from_json<start_build>(R"({"labels":{},"steps":[],"\u0073ettings":{"a":1},"clean":true})");
     CHECK(escaped->settings->text() == R"({"a":1})");
+    const auto log = pl::from_json<pl::log_request>(
+        R"({"provider":"p","model":"m","input":{"a":1},"output":{"b":2},)"
+        R"("request_start_time":"2024-01-15T10:30:00Z","request_end_time":"2024-01-15T10:30:00Z"})");
+    CHECK(log->output->text() == R"({"b":2})");
 }
 
 TEST_CASE("rules: a double is read by its digits and written in its shortest form") {

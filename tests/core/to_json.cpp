@@ -135,7 +135,7 @@ TEST_CASE("a JSON object of any size is written as it is, up to the limit of the
                             .request_start_time = "2026-01-01T00:00:00Z",
                             .request_end_time = "2026-01-01T00:00:00Z"};
     const std::size_t size = written(request).size();
-    for (const std::size_t bytes : {4'000u, 4'095u, 4'096u, 4'097u, 5'000u, 100'000u}) {
+    for (const std::size_t bytes : {4'000u, 4'020u, 4'095u, 4'096u, 4'097u, 5'000u, 100'000u}) {
         const std::string input = "{\"a\":\"" + std::string(bytes - 8, 'b') + "\"}";
         request.input = input;
         const std::size_t total = size - 2 + bytes;

@@ -4,6 +4,10 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
@@ -47,6 +51,7 @@ static_assert(!pl::is_valid(pl::track_prompt_view{
 static_assert(!pl::is_valid(pl::track_prompt_view{.prompt_name = "a", .request_id = 1}, 33));
 static_assert(pl::is_valid(pl::track_prompt_view{.prompt_name = "a", .request_id = 1},
                            34)); // {"prompt_name":"a","request_id":1}
+static_assert(pl::is_valid(pl::track_prompt_view{.prompt_name = "a", .request_id = 0}, 34));
 
 } // namespace
 
@@ -164,6 +169,13 @@ TEST_CASE("a repeated name is a violation if the variables' type allows repeats"
     const char one[] = "same", other[] = "same"; // unequal keys of equal text
     const std::map<const char*, const char*> pointers{{one, ""}, {other, ""}};
     CHECK(pl::validate(pl::view_of(pointers, {.prompt_name = "a", .request_id = 1})).size() == 1);
+}
+
+TEST_CASE("a repeated name is a violation, in whatever order the names are") {
+    std::vector<pair> names{{"a", ""}, {"b", ""}, {"b", ""}, {"c", ""}};
+    do
+        CHECK(pl::validate(pl::view_of(names, {.prompt_name = "a", .request_id = 1})).size() == 1);
+    while (std::next_permutation(names.begin(), names.end()));
 }
 
 TEST_CASE("validate keeps the first 64 violations and counts the rest") {

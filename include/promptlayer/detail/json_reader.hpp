@@ -96,12 +96,12 @@ class model_reader {
         else if (!reading.fits)
             report_.add(rule::range, {field_->name()}, 0, 0);
         else
-            store_number({.is_given = true, .integer = reading.value});
+            store_number({.integer = reading.value});
     }
 
     void on_double(std::string_view digits) {
         if (const auto value = field_->functions->read_number(digits))
-            store_number({.is_given = true, .number = *value});
+            store_number({.number = *value});
         else
             report_.add(rule::finite, {field_->name()}, 0, 0);
     }
@@ -130,7 +130,7 @@ class model_reader {
         case member_kind::integer:
         case member_kind::any: break;
         }
-        field_->store(model_, {.is_given = true, .integer = text.empty() ? 0 : 1, .text = text});
+        field_->store(model_, {.integer = text.empty() ? 0 : 1, .text = text});
     }
 
     void on_entry(json_type type, std::string_view text) {
@@ -216,7 +216,7 @@ public:
             auto next = json_members_.begin();
             for_each_json_member(text, [&](std::size_t index, std::string_view, std::string_view value) {
                 if (next != json_members_.end() && next->first == index)
-                    (next++)->second->store(model_, {.is_given = true, .text = value});
+                    (next++)->second->store(model_, {.text = value});
             });
         }
         return std::move(report_.list).take();
@@ -241,7 +241,7 @@ public:
     bool on_key(json_text text, std::size_t, error_code&) {
         if (depth_ == 1 && is_object_)
             on_member(whole(text));
-        else if (depth_ == 2 && in_entries_)
+        else if (in_entries_)
             name_ = whole(text);
         buffer_.clear();
         return true;
@@ -252,7 +252,7 @@ public:
     bool on_int64(std::int64_t value, json_text text, error_code&) {
         if (depth_ == 1 && is_object_ && field_ && field_->kind == member_kind::integer) {
             buffer_.clear();
-            store_number({.is_given = true, .integer = value});
+            store_number({.integer = value});
             return true;
         }
         return on_whole(json_type::number, text);

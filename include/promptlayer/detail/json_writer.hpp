@@ -69,14 +69,11 @@ class json_writer {
         return escaped.scan();
     }
 
-    /// Writes a short text of which `plain` bytes are copied.
+    /// Writes a short text of which `plain` bytes are copied; they are ASCII.
     text_scan put_short_text(std::string_view text, std::size_t plain) {
         char* const begin = end_ + 1;
-        BlockT before;
-        if (plain != 0)
-            before = BlockT::load(text.data() + plain - BlockT::size);
         utf8_checker<BlockT> utf8;
-        char* const end = write_blocks(text.substr(plain), before, begin + plain, utf8);
+        char* const end = write_blocks(text.substr(plain), BlockT{}, begin + plain, utf8);
         *end_ = *end = '"';
         end_ = end + 1;
         if (utf8.suspects.any())

@@ -11,6 +11,7 @@
 
 #include <promptlayer/detail/push_macros.hpp>
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
@@ -233,11 +234,9 @@ constexpr void put_number(const field_info& field, double value, OutputT& out) {
 template <class ReportT>
 constexpr void check_groups(const model_info& info, std::uint64_t given, ReportT& report) {
     for (const std::uint64_t group : info.groups) {
-        std::uint64_t count = 0;
-        for (std::uint64_t members = group & given; members != 0; members &= members - 1)
-            ++count;
+        const int count = std::popcount(group & given);
         if (count > 1)
-            report.add_group(info, group, count);
+            report.add_group(info, group, static_cast<std::uint64_t>(count));
     }
 }
 
