@@ -30,6 +30,23 @@ pl::error error_of(int status, std::string body) {
     return std::move(outcome).error();
 }
 
+struct flagged_reply {
+    bool success = false;
+    std::string message{};
+    bool cached = false;
+    std::string note{};
+
+    using schema = pl::reply_schema<pl::field<"success", &flagged_reply::success>, //
+                                    pl::field<"message", &flagged_reply::message>,
+                                    pl::field<"cached", &flagged_reply::cached>,
+                                    pl::field<"note", &flagged_reply::note>>;
+};
+
+struct flagged_request {
+    static constexpr int success_status = 0;
+    using reply = flagged_reply;
+};
+
 } // namespace
 
 TEST_CASE("a 200 with success is a track_response, and unknown members are ignored") {
@@ -50,6 +67,14 @@ TEST_CASE("a 200 with success false is rejected with the service's message") {
     CHECK(long_error.message.ends_with(": " + std::string(512, 'x')));
 }
 
+TEST_CASE("only success and message of a reply tell that it is rejected, and why") {
+    const auto outcome = pl::decode<flagged_request>(
+        {200, {}, R"({"success":false,"message":"why","cached":true,"note":"else"})"});
+    REQUIRE_FALSE(outcome.has_value());
+    CHECK(outcome.error().code == errc::rejected);
+    CHECK(outcome.error().message.ends_with(": why"));
+}
+
 TEST_CASE("a 200 that breaks the interface is malformed_response with its violations") {
     for (const char* body :
          {"", "x", "<html>", "[]", "null", "{}", R"({"success":true})", R"({"message":"x"})",
@@ -64,6 +89,9 @@ TEST_CASE("a 200 that breaks the interface is malformed_response with its violat
     const auto e = error_of(200, R"({"success":1})");
     REQUIRE(e.violations.size() == 2);
     CHECK(e.message.ends_with("success: must be a boolean, is a number; message: is required"));
+    CHECK(error_of(200, R"({"message":"x"})").message.ends_with(": success: is required"));
+    const auto followed = error_of(200, R"({"success":true,"message":"x"} x)").violations.at(0);
+    CHECK(followed == pl::violation{"", pl::rule::trailing_text, 0, 31, followed.message});
 }
 
 TEST_CASE("a 200 over the size limit or nested past 32 is malformed_response") {
@@ -126,8 +154,7 @@ TEST_CASE("a FastAPI error list becomes violations") {
         {"msg":"no place"}, 7, null, {"loc":7,"msg":[]}]})");
     CHECK(e.code == errc::unprocessable);
     REQUIRE(e.violations.size() == 5);
-    CHECK(to_string(e.violations[0]) == "label: too long");
-    CHECK(e.violations[0].rule == pl::rule::service);
+    CHECK(e.violations[0] == pl::violation{"label", pl::rule::service, 0, 0, "too long"});
     CHECK(to_string(e.violations[1]) == R"(prompt_input_variables["user \"x\""]: str type expected)");
     CHECK(to_string(e.violations[2]) == R"(items[3]["name"]: bad)");
     CHECK(to_string(e.violations[3]) == R"(header["x-api-key"]: value_error.missing)");
@@ -159,7 +186,7 @@ TEST_CASE("service text is cut at 512 bytes, between code points") {
     for (const int status : {200, 302, 502}) // the beginning of a body that is not JSON, too
         CHECK(error_of(status, "x" + repeat(400, "\xF0\x9F\x98\x80"))
                   .message.ends_with(": x" + repeat(127, "\xF0\x9F\x98\x80")));
-    const auto e = error_of(422, R"({"detail":[{"loc":["body",")" + std::string(600, 'p') + R"("],"msg":")" +
+    const auto e = error_of(422, R"({"detail":[{"loc":["body",")" + std::string(65, 'p') + R"("],"msg":")" +
                                      std::string(600, 'm') + R"("}]})");
     CHECK(e.violations.at(0).path == std::string(64, 'p'));
     CHECK(e.violations.at(0).message == std::string(512, 'm'));
@@ -271,10 +298,11 @@ TEST_CASE("of repeated members of a response the last counts, escaped or not") {
 }
 
 TEST_CASE("a list of errors in a body that is not JSON to its end is not read") {
-    for (const char* const end : {"", "}x", "]}"}) {
-        const auto e = error_of(400, R"({"detail":["a"])" + std::string{end});
+    for (const char* const body : {R"({"detail":["a"])", R"({"detail":["a"]}x)", R"({"detail":["a"]]})",
+                                   R"({"detail":[,"a"]})", R"({"detail":[{"loc":,"msg":"a"}]})"}) {
+        const auto e = error_of(400, body);
         CHECK(e.violations.empty());
-        CHECK(e.message.ends_with(R"((HTTP 400): {"detail":["a"])" + std::string{end}));
+        CHECK(e.message.ends_with("(HTTP 400): " + std::string{body}));
     }
 }
 
@@ -360,10 +388,23 @@ TEST_CASE("a redirect error names the target host and nothing else of the URL") 
 TEST_CASE("a truncated, encoded or differently cased key is redacted") {
     CHECK(error_of(401, R"({"message":"bad key pl_sesam..."})").message.ends_with(": bad key [redacted]..."));
     CHECK(error_of(401, R"({"message":"bad key PL%5FSESAME"})").message.ends_with(": bad key [redacted]"));
+    const pl::config escaped{.api_key = R"(pl\\sesame)"};
+    CHECK(pl::decode(escaped, {502, {}, R"(pl\\\\sesame)"}).error().message.ends_with(": [redacted]"));
     const pl::config short_key{.api_key = "k"};
     CHECK(pl::decode(short_key, {401, {}, R"({"message":"kick k"})"})
               .error()
               .message.ends_with(": kick [redacted]"));
+}
+
+TEST_CASE("text that follows a key or almost spells it is not redacted") {
+    const auto shown = [](std::string_view key, std::string_view text) {
+        const auto e =
+            pl::decode(pl::config{.api_key = std::string{key}}, {502, {}, std::string{text}}).error();
+        return e.message.substr(e.message.find(": ") + 2);
+    };
+    CHECK(shown("pl_sesame ", "pl_sesame is not known") == "[redacted] is not known");
+    for (const char* const other : {"%5wl_seska", "pl_sesk%5z", "pl_sesk%5"})
+        CHECK(shown("pl_seska", other) == other);
 }
 
 TEST_CASE("a short key is not shown if a longer word is cut after it") {
@@ -401,6 +442,8 @@ TEST_CASE("credentials in custom headers are redacted from service text, other v
     CHECK(error_with(403, "your session_id has expired, Negotiate again")
               .message.ends_with("session_id has expired, Negotiate again"));
     CHECK(error_with(403, "c3dvcmRmaXNo trustno1x").message.ends_with(": [redacted] [redacted]"));
+    with_headers.headers = {{"X-Token", "token_\x80_0"}}; // U+0080 is two bytes
+    CHECK(error_with(403, R"(token_\u0080_0)").message.ends_with(R"(: token_\u0080_0)"));
     with_headers.headers = {{"X-Token", "redacted"}};
     CHECK(error_with(400, R"({"message":"pl_seredactedsame"})").message.find("sesame") == std::string::npos);
 }

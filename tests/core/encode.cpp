@@ -54,6 +54,9 @@ TEST_CASE("prepare returns path and body without a key, and authorize adds the r
     CHECK(*prepared == pl::prepared_request{"/rest/track-prompt", valid_body});
     const pl::config settings{.api_key = "pl_key"};
     CHECK(pl::authorize(settings, *prepared).value() == pl::encode(settings, valid_request()).value());
+    auto urgent = *prepared;
+    urgent.timeout = 1ms;
+    CHECK(pl::authorize(settings, urgent)->timeout == 1ms);
 }
 
 TEST_CASE("prepare rejects an invalid request, and authorize an invalid config") {

@@ -110,6 +110,8 @@ TEST_CASE("printing a response is bounded and drops control characters") {
     const std::string shown =
         to_string(pl::http_response{200, {{"A\x1b", "b\x1b[0m"}}, "c\x1b" + std::string(600, 'x')});
     CHECK(shown == "HTTP 200\nA : b [0m\n\nc " + std::string(510, 'x'));
+    CHECK(to_string(pl::http_response{200, {{std::string(513, 'n'), std::string(513, 'v')}}, ""}) ==
+          "HTTP 200\n" + std::string(512, 'n') + ": " + std::string(512, 'v') + "\n\n");
 }
 
 TEST_CASE("printing a request or response redacts secret headers, whatever their case") {

@@ -71,21 +71,21 @@ class reply_reader {
         else if (!reading.is_integral)
             report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
         else
-            store_number(field, {.is_given = true, .integer = reading.value});
+            store_number(field, {.integer = reading.value});
     }
 
     void read_double(const field_info& field, std::string_view digits) {
         const auto value = field.functions->read_number(digits);
         if (!value)
             return report_.add(rule::finite, {field.name()}, 0, 0);
-        store_number(field, {.is_given = true, .number = *value});
+        store_number(field, {.number = *value});
     }
 
     void store_text(const field_info& field, std::string_view text) {
         if (is_harmless(text, secrets_))
-            field.store(reply_, {.is_given = true, .text = text});
+            field.store(reply_, {.text = text});
         else
-            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+            field.store(reply_, {.text = shown_text(text, secrets_)});
     }
 
     void read_entry(const field_info& field, const location& where, std::string_view value) {
@@ -110,9 +110,7 @@ class reply_reader {
             return report_.add_type({field.name()}, json_type_of(field.kind), type_name(type));
         std::string buffer;
         switch (field.kind) {
-        case member_kind::boolean:
-            field.store(reply_, {.is_given = true, .integer = value == "true" ? 1 : 0});
-            break;
+        case member_kind::boolean: field.store(reply_, {.integer = value == "true" ? 1 : 0}); break;
         case member_kind::number: read_double(field, value); break;
         case member_kind::string: {
             const std::string_view text = text_of_string(value, buffer);
