@@ -315,6 +315,7 @@ extern "C" {
 
 #include <array>
 #include <atomic>
+#include <bit>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
@@ -340,7 +341,6 @@ extern "C" {
 #include <vector>
 #if defined(PROMPTLAYER_DEFINITIONS)
 #include <algorithm>
-#include <bit>
 #include <boost/json/basic_parser_impl.hpp>
 #include <cerrno>
 #include <charconv>
@@ -3155,11 +3155,9 @@ constexpr void put_number(const field_info& field, double value, OutputT& out) {
 template <class ReportT>
 constexpr void check_groups(const model_info& info, std::uint64_t given, ReportT& report) {
     for (const std::uint64_t group : info.groups) {
-        std::uint64_t count = 0;
-        for (std::uint64_t members = group & given; members != 0; members &= members - 1)
-            ++count;
+        const int count = std::popcount(group & given);
         if (count > 1)
-            report.add_group(info, group, count);
+            report.add_group(info, group, static_cast<std::uint64_t>(count));
     }
 }
 
@@ -3509,14 +3507,11 @@ class json_writer {
         return escaped.scan();
     }
 
-    /// Writes a short text of which `plain` bytes are copied.
+    /// Writes a short text of which `plain` bytes are copied; they are ASCII.
     text_scan put_short_text(std::string_view text, std::size_t plain) {
         char* const begin = end_ + 1;
-        BlockT before;
-        if (plain != 0)
-            before = BlockT::load(text.data() + plain - BlockT::size);
         utf8_checker<BlockT> utf8;
-        char* const end = write_blocks(text.substr(plain), before, begin + plain, utf8);
+        char* const end = write_blocks(text.substr(plain), BlockT{}, begin + plain, utf8);
         *end_ = *end = '"';
         end_ = end + 1;
         if (utf8.suspects.any())
@@ -3672,12 +3667,12 @@ class model_reader {
         else if (!reading.fits)
             report_.add(rule::range, {field_->name()}, 0, 0);
         else
-            store_number({.is_given = true, .integer = reading.value});
+            store_number({.integer = reading.value});
     }
 
     void on_double(std::string_view digits) {
         if (const auto value = field_->functions->read_number(digits))
-            store_number({.is_given = true, .number = *value});
+            store_number({.number = *value});
         else
             report_.add(rule::finite, {field_->name()}, 0, 0);
     }
@@ -3706,7 +3701,7 @@ class model_reader {
         case member_kind::integer:
         case member_kind::any: break;
         }
-        field_->store(model_, {.is_given = true, .integer = text.empty() ? 0 : 1, .text = text});
+        field_->store(model_, {.integer = text.empty() ? 0 : 1, .text = text});
     }
 
     void on_entry(json_type type, std::string_view text) {
@@ -3792,7 +3787,7 @@ public:
             auto next = json_members_.begin();
             for_each_json_member(text, [&](std::size_t index, std::string_view, std::string_view value) {
                 if (next != json_members_.end() && next->first == index)
-                    (next++)->second->store(model_, {.is_given = true, .text = value});
+                    (next++)->second->store(model_, {.text = value});
             });
         }
         return std::move(report_.list).take();
@@ -3817,7 +3812,7 @@ public:
     bool on_key(json_text text, std::size_t, error_code&) {
         if (depth_ == 1 && is_object_)
             on_member(whole(text));
-        else if (depth_ == 2 && in_entries_)
+        else if (in_entries_)
             name_ = whole(text);
         buffer_.clear();
         return true;
@@ -3828,7 +3823,7 @@ public:
     bool on_int64(std::int64_t value, json_text text, error_code&) {
         if (depth_ == 1 && is_object_ && field_ && field_->kind == member_kind::integer) {
             buffer_.clear();
-            store_number({.is_given = true, .integer = value});
+            store_number({.integer = value});
             return true;
         }
         return on_whole(json_type::number, text);
@@ -5470,21 +5465,21 @@ class reply_reader {
         else if (!reading.is_integral)
             report_.add_type({field.name()}, json_type::integer, "a number with a fraction");
         else
-            store_number(field, {.is_given = true, .integer = reading.value});
+            store_number(field, {.integer = reading.value});
     }
 
     void read_double(const field_info& field, std::string_view digits) {
         const auto value = field.functions->read_number(digits);
         if (!value)
             return report_.add(rule::finite, {field.name()}, 0, 0);
-        store_number(field, {.is_given = true, .number = *value});
+        store_number(field, {.number = *value});
     }
 
     void store_text(const field_info& field, std::string_view text) {
         if (is_harmless(text, secrets_))
-            field.store(reply_, {.is_given = true, .text = text});
+            field.store(reply_, {.text = text});
         else
-            field.store(reply_, {.is_given = true, .text = shown_text(text, secrets_)});
+            field.store(reply_, {.text = shown_text(text, secrets_)});
     }
 
     void read_entry(const field_info& field, const location& where, std::string_view value) {
@@ -5509,9 +5504,7 @@ class reply_reader {
             return report_.add_type({field.name()}, json_type_of(field.kind), type_name(type));
         std::string buffer;
         switch (field.kind) {
-        case member_kind::boolean:
-            field.store(reply_, {.is_given = true, .integer = value == "true" ? 1 : 0});
-            break;
+        case member_kind::boolean: field.store(reply_, {.integer = value == "true" ? 1 : 0}); break;
         case member_kind::number: read_double(field, value); break;
         case member_kind::string: {
             const std::string_view text = text_of_string(value, buffer);
