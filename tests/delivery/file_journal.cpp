@@ -1245,6 +1245,19 @@ TEST_CASE("journal: a begin that cannot be written is written later, or is in th
         }
 }
 
+TEST_CASE("journal: a state that cannot be written before a compaction is not written after it") {
+    const temporary_folder folder;
+    {
+        const auto journal = open_journal(folder);
+        write_fault.fail(EIO, 2, 2); // the removal, also when `maintain` tries again
+        need_compaction(*journal);
+        journal->maintain();
+        CHECK(write_fault.count == 0);
+    }
+    CHECK(fs::file_size(folder.file()) < 200);
+    CHECK(pending_in(folder) == "1001 z"); // which is now where the removed request was
+}
+
 TEST_CASE("journal: a begin during a compaction is in the file and in the copy") {
     for (const bool copy_fails : {false, true}) {
         const temporary_folder folder;
@@ -1288,6 +1301,11 @@ TEST_CASE("journal: a compaction without disk space keeps the file and is retrie
         CHECK(maintain(*journal) == 11ms); // not again at once
         CHECK(journal->bytes() > 200'000);
         now += 11ms;
+        CHECK_FALSE(maintain(*journal));
+        CHECK(journal->bytes() < 200);
+        now -= 11ms; // a success ends the delay
+        journal->remove(1'001);
+        need_compaction(*journal);
         CHECK_FALSE(maintain(*journal));
         CHECK(journal->bytes() < 200);
     }
