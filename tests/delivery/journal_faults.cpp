@@ -46,7 +46,6 @@ struct disk {
     int calls = 0;
     bool dead = false;
     bool copy_created = false;
-    bool refuses_states = false; // writes of one byte fail
     std::function<void()> on_copy_sync{};
 
     // What a loss of power leaves: the synced content of files, and the file that the synced folder names
@@ -140,8 +139,6 @@ extern "C" ssize_t pwrite(int descriptor, const void* from, std::size_t size, of
     };
     if (!active)
         return write(size);
-    if (active->refuses_states && size == 1)
-        return disk::fail(ENOSPC);
     return active->call(
         ENOSPC, [&] { return write(size); }, [&] { write(size / 2); });
 }
@@ -347,27 +344,5 @@ TEST_CASE("journal: states that could not be written are written later, the last
         CHECK(pl::file_journal::open(journal_path).value()->pending().size() == 1);
         fs::remove(journal_path);
     }
-}
-
-TEST_CASE("journal: a state that could not be written before a compaction is in no later record") {
-    journal_path = fs::temp_directory_path() / ("promptlayer-compacted-" + std::to_string(::getpid()));
-    auto journal = pl::file_journal::open(journal_path).value();
-    const std::string large(4'000'000, 'x');
-    REQUIRE(journal->add(1, {.path = "/p", .body = large, .idempotent = true}));
-    REQUIRE(journal->add(2, {.path = "/p", .body = "{}", .idempotent = true})); // moves to the place of 1
-    disk under{.on_copy_sync = [] {}};
-    under.refuses_states = true;
-    active = &under;
-    journal->remove(1);
-    while (journal->maintain() == 10ms) // wait for the worker
-        std::this_thread::yield();
-    active = nullptr;
-    CHECK(fs::file_size(journal_path) < large.size());
-    journal->maintain();
-    journal.reset();
-    const auto pending = pl::file_journal::open(journal_path).value()->pending();
-    REQUIRE(pending.size() == 1);
-    CHECK(pending[0].number == 2);
-    fs::remove(journal_path);
 }
 #endif
